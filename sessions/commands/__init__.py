@@ -1,0 +1,1 @@
+"""What the commands of `sessions.cli` do, and how they print it."""

@@ -1,0 +1,105 @@
+"""``sessions db``: what each command does, and the line it has to say about it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from sessions import migrations
+from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory
+from sessions.connections.sql import SqlConnectionManager
+from sessions.errors import BackendUnavailableError, SessionsError
+from sessions.repositories import SessionRepositoryType
+
+__all__ = ["NAMES", "check", "current", "upgrade"]
+
+R = TypeVar("R")
+
+NAMES = {
+    SessionRepositoryType.MONGODB: "MongoDB",
+    SessionRepositoryType.POSTGRES: "PostgreSQL",
+    SessionRepositoryType.SQLITE: "SQLite",
+}
+
+
+async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
+    """Bring the schema to head, whatever ``auto_migrate`` says.
+
+    Args:
+        backend: Which database.
+        url: Its URL; None for the configured one.
+
+    Raises:
+        SchemaOutdatedError: The schema is newer than this package.
+    """
+    async with _manager(backend, url) as manager:
+        if isinstance(manager, SqlConnectionManager):
+            before = await _in_connection(manager, migrations.current)
+            await _in_connection(manager, migrations.upgrade)
+            after = await _in_connection(manager, migrations.current)
+            change = (
+                "was there already" if after == before else f"upgraded from {before or 'an empty database'}"
+            )
+            return f"{NAMES[backend]} schema: revision {after} ({change})"
+        await manager.connect()
+        return f"{NAMES[backend]}: collections and indexes are ready; it needs no migrations"
+
+
+async def current(backend: SessionRepositoryType, url: str | None) -> str:
+    """Say which revision the schema is at."""
+    async with _manager(backend, url) as manager:
+        if isinstance(manager, SqlConnectionManager):
+            revision = await _in_connection(manager, migrations.current)
+            if revision is None:
+                return f"{NAMES[backend]} schema: no revision (never migrated)"
+            head = " (head)" if revision == migrations.HEAD else f" (head is {migrations.HEAD})"
+            return f"{NAMES[backend]} schema: revision {revision}{head}"
+        return await _answers(manager, backend)
+
+
+async def check(backend: SessionRepositoryType, url: str | None) -> str:
+    """Say that the schema is at head, and change nothing.
+
+    Raises:
+        SchemaOutdatedError: It is not.
+    """
+    async with _manager(backend, url) as manager:
+        if isinstance(manager, SqlConnectionManager):
+            await _in_connection(manager, migrations.check)
+            return f"{NAMES[backend]} schema: revision {migrations.HEAD}, as this package needs it"
+        return await _answers(manager, backend)
+
+
+async def _answers(manager: AsyncBaseConnectionManager, backend: SessionRepositoryType) -> str:
+    if not await manager.is_healthy():
+        raise BackendUnavailableError(f"{NAMES[backend]} does not answer")
+    return f"{NAMES[backend]}: reachable; it needs no migrations"
+
+
+async def _in_connection(manager: SqlConnectionManager, work: Callable[[Connection], R]) -> R:
+    engine = await manager.engine()
+    async with engine.connect() as connection:
+        return await connection.run_sync(work)
+
+
+@contextlib.asynccontextmanager
+async def _manager(
+    backend: SessionRepositoryType, url: str | None
+) -> AsyncIterator[AsyncBaseConnectionManager]:
+    """Open a manager without looking at the schema; drivers' errors become the package's."""
+    manager = ConnectionFactory.get_connection_manager(backend, url=url)
+    assert isinstance(manager, AsyncBaseConnectionManager)
+    try:
+        yield manager
+    except SessionsError:
+        raise
+    except Exception as error:
+        translated = manager.translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+    finally:
+        await manager.disconnect()

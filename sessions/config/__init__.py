@@ -1,0 +1,26 @@
+"""Settings of the package and of the built-in backends."""
+
+from sessions.config.files import config_file
+from sessions.config.models import (
+    BackendSettings,
+    DatabaseSettings,
+    MongoSettings,
+    PostgresSettings,
+    SessionsSettings,
+    SqliteSettings,
+    SslMode,
+)
+from sessions.config.settings import Settings, load_settings
+
+__all__ = [
+    "BackendSettings",
+    "DatabaseSettings",
+    "MongoSettings",
+    "PostgresSettings",
+    "SessionsSettings",
+    "Settings",
+    "SqliteSettings",
+    "SslMode",
+    "config_file",
+    "load_settings",
+]

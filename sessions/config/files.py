@@ -1,0 +1,107 @@
+"""The settings file: which one is in use, and what it says."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sessions.config.interpolation import variables
+from sessions.errors import ConfigurationError
+
+__all__ = ["Document", "config_file", "read_document"]
+
+_VARIABLE = "SESSIONS_CONFIG"
+_LOCAL = Path("resources", "application-db.yaml")
+_SHIPPED = Path(__file__).with_name("application-db.yaml").absolute()
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """A parsed settings file; the same object for as long as the file stays as it is.
+
+    Attributes:
+        path: Absolute path of the file.
+        tree: What the file says, every scalar as text or None, not interpolated. Shared: do not change it.
+        variables: Names of the environment variables that it asks for.
+    """
+
+    path: str
+    tree: dict[Any, Any]
+    variables: tuple[str, ...]
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Leaves scalars as the text they are, so that the password 007 is not the number 7."""
+
+
+# Beside null, only the merge key keeps its meaning: without it a file with `<<: *defaults` would not load.
+_TextLoader.yaml_implicit_resolvers = {
+    first: kept
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    if (kept := [found for found in resolvers if found[0].endswith((":null", ":merge"))])
+}
+
+
+def config_file() -> Path:
+    """Return the absolute path of the one settings file in use.
+
+    The file that the environment variable ``SESSIONS_CONFIG`` names, else ``resources/application-db.yaml``
+    in the working directory, else the shipped default. Files are not merged.
+
+    Raises:
+        ConfigurationError: ``SESSIONS_CONFIG`` names a file that does not exist, or a directory on the way
+            cannot be searched.
+    """
+    named = os.environ.get(_VARIABLE)
+    try:
+        path = Path(named or _LOCAL).absolute()
+        found = path.exists()
+    except OSError as error:
+        raise ConfigurationError(f"{named or _LOCAL}: cannot be read: {error.strerror}") from error
+    if named and not found:
+        raise ConfigurationError(f"{_VARIABLE}: there is no file {path}")
+    return path if found else _SHIPPED
+
+
+def read_document(path: Path) -> Document:
+    """Return a settings file, parsed once until its size or modification time changes.
+
+    Args:
+        path: Absolute path of the file.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is not UTF-8 or YAML, or holds no mapping.
+    """
+    try:
+        status = path.stat()
+        return _parse(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _parse(path: Path, _mtime_ns: int, _size: int) -> Document:
+    problem = ""
+    try:
+        tree = yaml.load(path.read_bytes().decode("utf-8-sig"), _TextLoader)
+    except UnicodeDecodeError:
+        problem = f"{path}: is not UTF-8 text"
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = f"{path}{line}: is not valid YAML: {_QUOTED.sub('…', error.problem or 'unknown problem')}"
+    except (yaml.YAMLError, ValueError, RecursionError):
+        problem = f"{path}: is not valid YAML"
+    if problem:
+        # Raised out here, unchained: these errors quote the line or carry the file, passwords and all.
+        raise ConfigurationError(problem)
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigurationError(f"{path}: must hold a mapping with the keys db and sessions")
+    return Document(str(path), tree, tuple(dict.fromkeys(variables(tree))))

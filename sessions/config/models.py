@@ -1,0 +1,259 @@
+"""The settings as models: immutable, hashable, and strict about keys and types."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from sessions.errors import ConfigurationError
+from sessions.resilience import RetryConfig, RetryStrategy
+
+__all__ = [
+    "BackendSettings",
+    "DatabaseSettings",
+    "MongoSettings",
+    "PostgresSettings",
+    "SessionsSettings",
+    "SqliteSettings",
+    "SslMode",
+    "configuration_error",
+]
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+
+def _refuse_bool(value: object) -> object:
+    # Pydantic takes True for 1.
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+def _check_ssl(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    # One text for the key, where pydantic reports each member of the union by itself.
+    try:
+        return handler(value)
+    except ValidationError:
+        modes = ", ".join(get_args(SslMode))
+        raise PydanticCustomError("ssl", f"Input should be a boolean or one of {modes}") from None
+
+
+def _path_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Path = Annotated[_Text, BeforeValidator(_path_text)]
+_Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_refuse_bool)]
+_Count = Annotated[int, Field(ge=0), BeforeValidator(_refuse_bool)]
+_PositiveCount = Annotated[int, Field(ge=1), BeforeValidator(_refuse_bool)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_refuse_bool)]
+# Never endless: a wait that a setting bounds is what keeps a lost server from hanging the caller.
+_PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_refuse_bool)]
+_SecretUrl = Annotated[SecretStr, Field(min_length=1)]
+_Ssl = Annotated[bool | SslMode | None, WrapValidator(_check_ssl)]
+
+
+def configuration_error(error: ValidationError, *, source: str = "", key: str = "") -> ConfigurationError:
+    """Turn pydantic's error into ours, with the dotted keys and without any value.
+
+    Args:
+        error: From a model with ``hide_input_in_errors``, since callers chain it as the cause.
+        source: File the values came from; empty if they came from a caller.
+        key: Dotted key of the model that was validated; empty for the whole settings.
+
+    Returns:
+        The error to raise; its text is ``file: key: reason``, all reasons joined by ``"; "``.
+    """
+    reasons = []
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+        path = ".".join([key, *map(str, detail["loc"])] if key else map(str, detail["loc"]))
+        reason = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"]
+        reasons.append(f"{path}: {reason}")
+    return ConfigurationError(": ".join(filter(None, [source, "; ".join(reasons)])))
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class BackendSettings(_Model):
+    """What all backends share.
+
+    Attributes:
+        pool_size: Connections kept open for each event loop.
+        pool_timeout: Seconds to wait for a free connection.
+    """
+
+    KEY: ClassVar[str]
+    """Dotted key of the model in the file."""
+    PARTS: ClassVar[frozenset[str]]
+    """The keys that ``url`` wins over."""
+
+    pool_size: _PositiveCount = 10
+    pool_timeout: _PositiveSeconds = 10.0
+
+    def with_overrides(self, **overrides: object) -> Self:
+        """Return these settings with some values replaced, validated like those from a file.
+
+        Args:
+            **overrides: New values by key; None keeps the present one.
+
+        Raises:
+            ConfigurationError: A key is unknown, a value has the wrong type, or a part such as ``host`` is
+                given while a configured ``url`` wins over it. The text names the key, never the value.
+        """
+        given = {key: value for key, value in overrides.items() if value is not None}
+        if not given:
+            return self
+        values = {key: getattr(self, key) for key in type(self).model_fields} | given
+        try:
+            replaced = type(self).model_validate(values)
+        except ValidationError as error:
+            raise configuration_error(error, key=self.KEY) from error
+        losers = sorted(self.PARTS & given.keys())
+        if losers and "url" not in given and values["url"] is not None:
+            # Ignoring it would store data in another database than the caller asked for.
+            raise ConfigurationError(
+                f"{self.KEY}.{losers[0]}: has no effect, as {self.KEY}.url is configured; pass url instead"
+            )
+        return replaced
+
+
+class PostgresSettings(BackendSettings):
+    """PostgreSQL, ``db.postgres``.
+
+    Attributes:
+        host: Server name, address or socket directory.
+        port: 1 to 65535.
+        database: Name of the database.
+        username: Role to log in as.
+        password: None for peer, trust or ``.pgpass`` authentication.
+        url: ``postgresql://user:password@host:port/database``; wins over the five above.
+        max_overflow: Connections opened beyond ``pool_size`` under load, and closed after it.
+        connect_timeout: Seconds to wait for the server to accept a connection.
+        ssl: A boolean, or libpq's ``sslmode``; None leaves the choice to the driver or the URL.
+        auto_migrate: Bring the schema up to date on the first connection.
+        pgbouncer: The server is reached through pgbouncer, or the like, in transaction mode.
+    """
+
+    KEY = "db.postgres"
+    PARTS = frozenset({"host", "port", "database", "username", "password"})
+
+    host: _Text = "localhost"
+    port: _Port = 5432
+    database: _Text = "agenthub"
+    username: _Text = "postgres"
+    password: SecretStr | None = None
+    url: _SecretUrl | None = None
+    max_overflow: _Count = 10
+    connect_timeout: _PositiveSeconds = 10.0
+    ssl: _Ssl = None
+    auto_migrate: bool = True
+    pgbouncer: bool = False
+
+
+class MongoSettings(BackendSettings):
+    """MongoDB, ``db.mongodb``.
+
+    Attributes:
+        host: Server name or address.
+        port: 1 to 65535.
+        database: Name of the database; also used when the URL names none.
+        username: None for a server without authentication.
+        password: Goes with ``username``.
+        auth_source: Database that holds the user; None for the driver's default.
+        url: ``mongodb://…`` or ``mongodb+srv://…``; wins over the six above.
+        pool_size: PyMongo's ``maxPoolSize``, for each event loop.
+        pool_timeout: Seconds to wait for a free connection.
+        connect_timeout: Seconds to wait for a suitable server, and for it to accept a connection.
+    """
+
+    KEY = "db.mongodb"
+    PARTS = frozenset({"host", "port", "database", "username", "password", "auth_source"})
+
+    host: _Text = "localhost"
+    port: _Port = 27017
+    database: _Text = "agenthub"
+    username: str | None = None
+    password: SecretStr | None = None
+    auth_source: str | None = None
+    url: _SecretUrl | None = None
+    connect_timeout: _PositiveSeconds = 10.0
+
+
+class SqliteSettings(BackendSettings):
+    """SQLite, ``db.sqlite``.
+
+    Attributes:
+        path: The database file, relative to the working directory, or ``:memory:``.
+        url: ``sqlite:///path``; wins over ``path``.
+        max_overflow: Connections opened beyond ``pool_size`` under load, and closed after it.
+        busy_timeout: Seconds to wait for another writer to finish.
+        auto_migrate: Bring the schema up to date on the first connection.
+    """
+
+    KEY = "db.sqlite"
+    PARTS = frozenset({"path"})
+
+    path: _Path = "sessions.db"
+    # Out of the repr, for a server's URL that was passed to the wrong backend.
+    url: _Text | None = Field(default=None, repr=False)
+    pool_size: _PositiveCount = 5
+    max_overflow: _Count = 10
+    busy_timeout: _PositiveSeconds = 10.0
+    auto_migrate: bool = True
+
+
+class DatabaseSettings(_Model):
+    """The top-level key ``db``: one entry for each built-in backend."""
+
+    mongodb: MongoSettings = MongoSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    sqlite: SqliteSettings = SqliteSettings()
+
+
+class _RetryKeys(_Model):
+    max_attempts: _PositiveCount = 0
+    base_delay: _Seconds = 0.0
+    max_delay: _Seconds = 0.0
+    strategy: RetryStrategy = RetryStrategy.EXPONENTIAL
+    jitter: bool = True
+
+    def config(self) -> RetryConfig:
+        # Only what was given, so that RetryConfig alone knows the defaults.
+        return RetryConfig(**self.model_dump(exclude_unset=True))
+
+
+class _RetrySchema:
+    """Validates a mapping by `_RetryKeys` and hands out the `RetryConfig`, a plain dataclass."""
+
+    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            _RetryKeys.config, handler.generate_schema(_RetryKeys)
+        )
+
+
+class SessionsSettings(_Model):
+    """The top-level key ``sessions``.
+
+    Attributes:
+        default_repository: Registered name that ``get_default_repository()`` creates.
+        retry: Retries for all backends; None for each backend's own.
+    """
+
+    default_repository: _Text = "mongodb"
+    retry: Annotated[RetryConfig, _RetrySchema()] | None = None

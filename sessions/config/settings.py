@@ -1,0 +1,179 @@
+"""The settings of the package, read from the one YAML file in use."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any, Literal, Self, overload
+
+from pydantic import ModelWrapValidatorHandler, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sessions.config.files import Document, config_file, read_document
+from sessions.config.interpolation import Unset, interpolate
+from sessions.config.models import (
+    BackendSettings,
+    DatabaseSettings,
+    MongoSettings,
+    PostgresSettings,
+    SessionsSettings,
+    SqliteSettings,
+    configuration_error,
+)
+from sessions.errors import ConfigurationError
+
+__all__ = ["Settings", "load_settings"]
+
+_BACKENDS: dict[str, type[BackendSettings]] = {
+    "mongodb": MongoSettings,
+    "postgres": PostgresSettings,
+    "sqlite": SqliteSettings,
+}
+
+
+class _YamlSource(PydanticBaseSettingsSource):
+    """Hands pydantic-settings the file in use, interpolated."""
+
+    def __init__(self, settings_cls: type[BaseSettings], tree: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._tree = tree
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        # Abstract in the base class, for sources that look up field by field.
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        for name, entry in _entries(self._tree):
+            for key in ("password", "url") if name != "sqlite" else ():
+                if isinstance(entry.get(key), str):
+                    # Before validation: PYDANTIC_SETTINGS_DEBUG logs what sources return, and
+                    # ValidationError.errors() carries it.
+                    entry[key] = SecretStr(entry[key])
+        return self._tree
+
+
+def _entries(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what the tree says of each backend, where it is a mapping."""
+    databases = tree.get("db")
+    if isinstance(databases, dict):
+        for name in _BACKENDS:
+            if isinstance(entry := databases.get(name), dict):
+                yield name, entry
+
+
+class Settings(BaseSettings):
+    """All settings; made by `load_settings`, and by itself the defaults of the models.
+
+    Attributes:
+        db: Connection settings of each built-in backend; take them through `backend`.
+        sessions: Settings that are no backend's own.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    db: DatabaseSettings = DatabaseSettings()
+    sessions: SessionsSettings = SessionsSettings()
+
+    _unset: dict[str, dict[str, Unset]] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but the YAML file, so that there is one place to look at."""
+        assert isinstance(init_settings, InitSettingsSource)
+        return (_YamlSource(settings_cls, init_settings.init_kwargs.get("tree", {})),)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _set_unset_aside(cls, values: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        unset: dict[str, dict[str, Unset]] = {}
+        for name, entry in _entries(values):
+            for key, value in list(entry.items()):
+                if isinstance(value, Unset) and key in _BACKENDS[name].model_fields:
+                    unset.setdefault(name, {})[key] = entry.pop(key)
+                elif isinstance(value, Unset):
+                    # Left for the model to refuse: that it is unknown matters more than that it is unset.
+                    entry[key] = ""
+        _raise_first_unset(values)
+        settings = handler(values)
+        settings._unset = unset
+        return settings
+
+    @overload
+    def backend(self, name: Literal["postgres"], **overrides: object) -> PostgresSettings: ...
+    @overload
+    def backend(self, name: Literal["mongodb"], **overrides: object) -> MongoSettings: ...
+    @overload
+    def backend(self, name: Literal["sqlite"], **overrides: object) -> SqliteSettings: ...
+    def backend(self, name: str, **overrides: object) -> BackendSettings:
+        """Return the settings of a backend that is about to be used.
+
+        Args:
+            name: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``.
+            **overrides: Values that replace those of the file; see `BackendSettings.with_overrides`.
+
+        Raises:
+            ConfigurationError: A variable that the file reads for this backend is not set, has no default
+                and is needed: its key is not overridden, nor a part that ``url`` wins over. Also for an
+                override with an unknown key or of a wrong type.
+        """
+        if name not in _BACKENDS:
+            raise ConfigurationError(f"db.{name}: unknown backend (known: {', '.join(_BACKENDS)})")
+        configured: BackendSettings = getattr(self.db, name)
+        settings = configured.with_overrides(**overrides)
+        unneeded = {key for key, value in overrides.items() if value is not None}
+        if getattr(settings, "url", None) is not None:
+            unneeded |= {"url", *settings.PARTS}
+        for key, unset in self._unset.get(name, {}).items():
+            if key not in unneeded:
+                raise unset.error()
+        return settings
+
+
+def _raise_first_unset(value: Any) -> None:
+    if isinstance(value, Unset):
+        raise value.error()
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _raise_first_unset(item)
+
+
+def load_settings() -> Settings:
+    """Return the settings as they are now.
+
+    One file is in use: the one that ``SESSIONS_CONFIG`` names, else ``resources/application-db.yaml`` in the
+    working directory, else the shipped ``sessions/config/application-db.yaml``. Files are not merged, and
+    environment variables count only where that file has a placeholder for them: a file without
+    ``url: ${POSTGRES_URL:}`` does not read ``POSTGRES_URL``. Keys that are absent or empty take the defaults
+    of the models.
+
+    Cheap enough for each request: the settings are kept until the file, or a variable that it asks for,
+    changes.
+
+    Raises:
+        ConfigurationError: The file is missing or unreadable, a key is unknown, a value has the wrong type,
+            or a variable without a default is unset outside the backends. The text names the file and the
+            dotted key, and shows no value. For the backends, an unset variable is `Settings.backend`'s error.
+    """
+    document = read_document(config_file())
+    return _settings(document, tuple(map(os.environ.get, document.variables)))
+
+
+@functools.lru_cache(maxsize=8)
+def _settings(document: Document, values: tuple[str | None, ...]) -> Settings:
+    environment = dict(zip(document.variables, values, strict=True))
+    keywords: dict[str, Any] = {
+        "tree": interpolate(document.tree, source=document.path, environment=environment)
+    }
+    try:
+        return Settings(**keywords)
+    except ValidationError as error:
+        raise configuration_error(error, source=document.path) from error

@@ -1,0 +1,103 @@
+"""What a connection manager is: it hands out the connection of one database and releases it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from sessions.errors import SessionsError
+
+__all__ = ["AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
+
+
+class ConnectionType(StrEnum):
+    """The databases this package connects to; other packages register further names."""
+
+    POSTGRES = "postgres"
+    MONGODB = "mongodb"
+    SQLITE = "sqlite"
+
+
+class _ConnectionManager:
+    @classmethod
+    def cache_key(cls, **options: Any) -> Hashable:
+        """Return what tells one manager of this type from another.
+
+        Args:
+            **options: What the manager would be made with.
+        """
+        return tuple(sorted(options.items()))
+
+
+class BaseConnectionManager(_ConnectionManager, ABC):
+    """Manages the connection of a synchronous client."""
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """Return the connection, opening it if needed."""
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Release the connection. Does nothing if there is none; `connect` opens a new one."""
+
+    @abstractmethod
+    def is_healthy(self) -> bool:
+        """Return whether the database would serve a call now."""
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.disconnect()
+
+
+class AsyncBaseConnectionManager(_ConnectionManager, ABC):
+    """Manages the connection of an asynchronous client.
+
+    Attributes:
+        survives_cancellation: Whether the driver may be cancelled anywhere and leaks nothing. If not,
+            a cancelled call ends once the driver is done with what it is at.
+    """
+
+    survives_cancellation: ClassVar[bool] = False
+
+    @abstractmethod
+    async def connect(self) -> Any:
+        """Return the connection of the running event loop, opening it if needed."""
+
+    @abstractmethod
+    async def disconnect(self) -> None:
+        """Release all connections. Does nothing if there are none; `connect` opens new ones."""
+
+    @abstractmethod
+    async def is_healthy(self) -> bool:
+        """Return whether the database would serve a call now."""
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether a call that failed with this error may be tried again; here never."""
+        return False
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return this package's error for a driver's error, or None to let it pass as it is."""
+        return None
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.disconnect()

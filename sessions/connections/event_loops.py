@@ -1,0 +1,266 @@
+"""What belongs to one event loop, and the one background loop for callers that have none.
+
+A connection pool works only on the loop that opened it. `LoopBound` gives every loop its own, and closes
+it with the loop: an async generator holds the resource, and ``asyncio.run``, ``asyncio.Runner`` and uvloop
+close the generators of a loop before the loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import ctypes
+import logging
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+__all__ = ["LoopBound", "run_blocking", "running_loop", "to_its_end"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+Loop = asyncio.AbstractEventLoop
+
+logger = logging.getLogger(__name__)
+
+# How long a close from one loop waits for another, busy loop to close what belongs to it.
+CLOSE_TIMEOUT_SECONDS = 10.0
+
+
+def running_loop() -> Loop | None:
+    """Return the event loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+@dataclass(slots=True)
+class _Entry(Generic[T]):
+    resource: T
+    guard: AsyncGenerator[None, None]
+
+
+class LoopBound(Generic[T]):
+    """One resource for each event loop, opened on first use and closed with its loop.
+
+    Args:
+        open_: Makes the resource; called on the running loop, must not block.
+        close: Closes it; awaited on the loop it belongs to.
+    """
+
+    def __init__(
+        self,
+        open_: Callable[[], T],
+        close: Callable[[T], Awaitable[None]],
+    ) -> None:
+        self._open = open_
+        self._close = close
+        self._entries: dict[Loop, _Entry[T]] = {}
+        _instances.add(self)
+
+    async def get(self) -> T:
+        """Return the running loop's resource, opening it if this is its first use there."""
+        loop = asyncio.get_running_loop()
+        entry = self._entries.get(loop)
+        if entry is None:
+            # Nothing below suspends before the entry is in place, so two tasks cannot both open.
+            self._drop_closed_loops()
+            resource = self._open()
+            entry = self._entries[loop] = _Entry(resource, self._hold(loop, resource))
+            await anext(entry.guard)
+            _close_before(loop)
+        return entry.resource
+
+    async def _hold(self, loop: Loop, resource: T) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            # Where `aclose` took it out first, the loop may have its next one by now.
+            if (entry := self._entries.get(loop)) and entry.resource is resource:
+                del self._entries[loop]
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await self._close(resource)
+
+    def _drop_closed_loops(self) -> None:
+        for loop in [loop for loop in tuple(self._entries) if loop.is_closed()]:
+            self._entries.pop(loop, None)
+
+    async def aclose(self) -> None:
+        """Close the resources of all loops; a loop that uses this again opens a new one."""
+        self._drop_closed_loops()
+        current, waiting = asyncio.get_running_loop(), _waiting_loop.get()
+        for loop, entry in tuple(self._entries.items()):
+            self._entries.pop(loop, None)
+            if loop is current:
+                await entry.guard.aclose()
+            elif loop is waiting:
+                loop.call_soon_threadsafe(_start_closing, loop, entry.guard)
+            elif loop.is_running():
+                await self._close_elsewhere(loop, entry)
+            else:
+                # It stands still between two runs, and its thread is most likely this one, which is
+                # busy with another loop: so it is run for a moment where neither is in the way.
+                with contextlib.suppress(RuntimeError):
+                    await asyncio.to_thread(loop.run_until_complete, _aclose(entry.guard))
+
+    async def _close_elsewhere(self, loop: Loop, entry: _Entry[T]) -> None:
+        closing = asyncio.run_coroutine_threadsafe(_aclose(entry.guard), loop)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_TIMEOUT_SECONDS)
+        except (TimeoutError, RuntimeError) as error:
+            # The loop stopped in between, or never gets to it; it closes its generators at its own end.
+            logger.warning("a pool of another event loop was not closed: %s", type(error).__name__)
+
+    def _forget(self) -> list[Any]:
+        entries = list(self._entries.items())
+        self._entries = {}
+        # A driver may let go of its own connections after a fork, as PyMongo does.
+        return [*entries, *(tuple(getattr(loop, "_transports", {}).values()) for loop, _ in entries)]
+
+
+async def _aclose(guard: AsyncGenerator[None, None]) -> None:
+    await guard.aclose()
+
+
+_closing_tasks: set[asyncio.Task[None]] = set()
+
+
+def _start_closing(loop: Loop, guard: AsyncGenerator[None, None]) -> None:
+    task = loop.create_task(_aclose(guard))
+    _closing_tasks.add(task)
+    task.add_done_callback(_closing_tasks.discard)
+
+
+def _close_before(loop: Loop) -> None:
+    """Let a loop that is closed without closing its generators close ours first.
+
+    ``loop.close()`` alone leaves them hanging, and a pool cannot be closed once its loop is: sockets
+    would stay open, and the drivers' background tasks would be destroyed while pending.
+    """
+    if getattr(loop.close, "_closes_pools", False):
+        return
+    close = loop.close
+
+    def close_pools_first() -> None:
+        if not loop.is_closed() and not loop.is_running():
+            for instance in tuple(_instances):
+                if entry := instance._entries.get(loop):
+                    loop.run_until_complete(_aclose(entry.guard))
+        close()
+
+    close_pools_first._closes_pools = True  # type: ignore[attr-defined]
+    # A loop that allows no attributes keeps its own close; what it holds is then dropped unclosed.
+    with contextlib.suppress(AttributeError):
+        loop.close = close_pools_first  # type: ignore[method-assign]
+
+
+class _BackgroundLoop:
+    """The loop that sync callers share, started on first use and stopped at interpreter exit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stack: contextlib.ExitStack | None = None
+        self._portal: BlockingPortal | None = None
+        self._thread_id: int | None = None
+
+    def call(self, function: Callable[[], Awaitable[R]]) -> R:
+        portal = self._portal or self._start()
+        if threading.get_ident() == self._thread_id:
+            raise RuntimeError(
+                "a sync method was called on the loop that runs the sync methods, which would wait for "
+                "itself; await its async twin instead"
+            )
+        return portal.call(function)
+
+    def _start(self) -> BlockingPortal:
+        with self._lock:
+            if self._portal is None:
+                stack = contextlib.ExitStack()
+                portal = stack.enter_context(start_blocking_portal(name="sessions-background-loop"))
+                self._thread_id = portal.call(threading.get_ident)
+                self._stack, self._portal = stack, portal
+            return self._portal
+
+    def stop(self) -> None:
+        with self._lock:
+            stack, self._stack, self._portal, self._thread_id = self._stack, None, None, None
+        if stack is not None:
+            stack.close()
+
+    def forget(self) -> object:
+        """Start anew without touching the thread, which does not exist in this process."""
+        remains = (self._stack, self._portal)
+        self.__init__()  # type: ignore[misc]
+        return remains
+
+
+async def to_its_end(function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Await a coroutine function; a cancellation takes effect only when it is done.
+
+    For drivers that leak a socket, or leave a transaction open, when they are cancelled half-way.
+    """
+
+    async def call() -> R:
+        return await function(*args, **kwargs)
+
+    task = asyncio.ensure_future(call())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # Seen: nobody is left to be told.
+        raise
+
+
+def run_blocking(function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a coroutine function on the background loop and wait for its result.
+
+    May be called from any thread, also from one whose own event loop is running (which waits).
+
+    Raises:
+        RuntimeError: Called on the background loop itself.
+    """
+    waiting = running_loop()
+
+    async def call() -> R:
+        _waiting_loop.set(waiting)
+        return await function(*args, **kwargs)
+
+    return _background.call(call)
+
+
+# The loop whose thread waits for the sync call at hand: to wait for it in turn would be a deadlock.
+# What it holds is closed by itself as soon as it goes on.
+_waiting_loop: ContextVar[Loop | None] = ContextVar("sessions_waiting_loop", default=None)
+_instances: weakref.WeakSet[LoopBound[Any]] = weakref.WeakSet()
+_background = _BackgroundLoop()
+
+
+def _at_exit() -> None:
+    _background.stop()
+    for instance in tuple(_instances):
+        instance._drop_closed_loops()
+
+
+def _after_fork_in_child() -> None:
+    # The parent goes on using these sockets and event loops. They must never be finalised here, not
+    # even at exit: closing a transport would take the shared descriptor out of the parent's epoll set.
+    inherited = [_background.forget(), *(instance._forget() for instance in tuple(_instances))]
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

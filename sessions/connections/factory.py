@@ -1,0 +1,124 @@
+"""One connection manager for each database, however many repositories use it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from importlib import import_module
+from typing import Any, ClassVar, TypeVar
+
+from sessions.connections.base import (
+    AsyncBaseConnectionManager,
+    BaseConnectionManager,
+    ConnectionType,
+)
+from sessions.connections.event_loops import run_blocking
+from sessions.errors import MissingDependencyError, UnknownRepositoryError
+
+__all__ = ["ConnectionFactory", "ConnectionManager", "register_connection_manager"]
+
+ConnectionManager = BaseConnectionManager | AsyncBaseConnectionManager
+M = TypeVar("M", bound=type[ConnectionManager])
+
+# Named by text so that only the chosen database's driver is loaded.
+_BUILT_IN = {
+    ConnectionType.POSTGRES: ("sessions.connections.postgres", "PostgresConnectionManager"),
+    ConnectionType.SQLITE: ("sessions.connections.sqlite", "SqliteConnectionManager"),
+    ConnectionType.MONGODB: ("sessions.connections.mongodb", "MongoConnectionManager"),
+}
+
+
+class ConnectionFactory:
+    """Makes and keeps connection managers: one for each type and set of options, the URL first of all."""
+
+    _classes: ClassVar[dict[str, type[ConnectionManager]]] = {}
+    _managers: ClassVar[dict[tuple[str, Hashable], ConnectionManager]] = {}
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+
+    @classmethod
+    def register(cls, connection_type: ConnectionType | str, manager: type[ConnectionManager]) -> None:
+        """Register a manager class under a name; `register_connection_manager` is its decorator.
+
+        Raises:
+            ValueError: The name is taken by another class.
+        """
+        name = str(connection_type)
+        with cls._lock:
+            if name in _BUILT_IN or cls._classes.get(name, manager) is not manager:
+                raise ValueError(f"a connection manager is already registered as {name!r}")
+            cls._classes[name] = manager
+
+    @classmethod
+    def get_connection_manager(
+        cls, connection_type: ConnectionType | str, **options: Any
+    ) -> ConnectionManager:
+        """Return the manager for this type and these options, making it on first use.
+
+        Args:
+            connection_type: A built-in type or a registered name.
+            **options: What the manager class takes; for the built-in ones ``url=``, ``engine=`` or
+                ``client=``, and any key of their settings.
+
+        Raises:
+            UnknownRepositoryError: Nothing is registered under that name.
+            MissingDependencyError: The driver is not installed.
+            ConfigurationError: A setting is missing or wrong.
+        """
+        name = str(connection_type)
+        manager_class = cls._manager_class(name)
+        key = (name, manager_class.cache_key(**options))
+        manager = cls._managers.get(key)
+        if manager is None:
+            with cls._lock:
+                manager = cls._managers.get(key)
+                if manager is None:
+                    manager = cls._managers[key] = manager_class(**options)
+        return manager
+
+    @classmethod
+    def _manager_class(cls, name: str) -> type[ConnectionManager]:
+        if found := cls._classes.get(name):
+            return found
+        if name not in _BUILT_IN:
+            known = ", ".join(sorted({*_BUILT_IN, *cls._classes}))
+            raise UnknownRepositoryError(f"no connection type {name[:80]!r}; known: {known}")
+        module, attribute = _BUILT_IN[ConnectionType(name)]
+        try:
+            manager_class: type[ConnectionManager] = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                f"{name} needs {error.name}; install it with: pip install agenthub-sessions"
+            ) from error
+        cls._classes[name] = manager_class
+        return manager_class
+
+    @classmethod
+    async def aclose_all(cls) -> None:
+        """Close every connection that a manager of this factory opened, in whatever loop.
+
+        Managers stay usable: the next call connects again.
+        """
+        for manager in tuple(cls._managers.values()):
+            if isinstance(manager, AsyncBaseConnectionManager):
+                await manager.disconnect()
+            else:
+                manager.disconnect()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close every connection; the blocking twin of `aclose_all`."""
+        run_blocking(cls.aclose_all)
+
+
+def register_connection_manager(connection_type: ConnectionType | str) -> Callable[[M], M]:
+    """Register the decorated connection manager class under a name of your own.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def decorate(manager: M) -> M:
+        ConnectionFactory.register(connection_type, manager)
+        return manager
+
+    return decorate

@@ -1,0 +1,333 @@
+"""MongoDB through PyMongo's asyncio client, or Motor's where Beanie 1 is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from importlib.metadata import version
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from bson.codec_options import CodecOptions
+from pymongo import errors
+
+from sessions.config import MongoSettings, load_settings
+from sessions.connections.base import AsyncBaseConnectionManager
+from sessions.connections.event_loops import LoopBound
+from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
+from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
+
+__all__ = ["MongoConnection", "MongoConnectionManager", "in_transaction", "is_conflict", "raw_cursor"]
+
+R = TypeVar("R")
+
+DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
+CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+HEALTH_TIMEOUT_SECONDS = 5.0
+TRANSACTION_ATTEMPTS = 5
+CONFLICT_DELAY_SECONDS = 0.02
+MAX_INCARNATIONS = 10_000
+
+# https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+NAMESPACE_EXISTS = 48
+TRANSIENT_CODES = frozenset(
+    {
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        89,  # NetworkTimeout
+        91,  # ShutdownInProgress
+        112,  # WriteConflict
+        134,  # ReadConcernMajorityNotAvailableYet
+        189,  # PrimarySteppedDown
+        262,  # ExceededTimeLimit
+        9001,  # SocketException
+        10107,  # NotWritablePrimary
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+    }
+)
+TRANSIENT_LABELS = ("RetryableWriteError", "TransientTransactionError")
+SETTINGS_CODES = frozenset({11, 13, 18})  # UserNotFound, Unauthorized, AuthenticationFailed
+
+
+@dataclass(slots=True, eq=False)
+class MongoConnection:
+    """A client of one event loop, with the collections of one database.
+
+    Attributes:
+        client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
+        database: Its database.
+        collections: The documents' collections by name, reading datetimes in UTC.
+    """
+
+    client: Any
+    database: Any
+    collections: Mapping[str, Any]
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _turns: asyncio.Semaphore | None = None
+
+    def __post_init__(self) -> None:
+        size = self.client.options.pool_options.max_pool_size
+        self._turns = None if size is None else asyncio.Semaphore(size)
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Let in no more operations at once than the pool has connections.
+
+        A transaction takes one for each of its steps. If those who wait for its end held all of them, it
+        could not go on, and would never end.
+
+        Raises:
+            WaitQueueTimeoutError: It took longer than a connection of the pool may take.
+        """
+        if self._turns is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self.client.options.pool_options.wait_queue_timeout):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise errors.WaitQueueTimeoutError("no free connection within pool_timeout") from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+
+class MongoConnectionManager(AsyncBaseConnectionManager):
+    """One MongoDB database.
+
+    Args:
+        url: ``mongodb://`` or ``mongodb+srv://``; the database of its path wins over the configured one.
+        client: A service's own client, used and never closed here; it belongs to one event loop.
+        **settings: Any key of ``db.mongodb``, over the configured value.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong.
+    """
+
+    has_transactions: bool
+    """Whether the server is a replica set or sharded; known once `connect` has returned."""
+
+    def __init__(self, *, url: str | None = None, client: Any = None, **settings: Any) -> None:
+        self._settings = _settings(url, client, settings)
+        self._client = client
+        # Given with a client of one's own, it wins over the database of that client's URL.
+        self._database = settings.get("database") if client is not None else None
+        self._connections = LoopBound(self._open, self._close)
+        self._prepared = False
+        self.has_transactions = False
+        # Facts that never change: which document a session id meant, and whose it was. An entry of a
+        # session that is gone is found out by the write it is used for.
+        self._incarnations: dict[str, tuple[Any, str]] = {}
+
+    @classmethod
+    def cache_key(cls, *, url: str | None = None, client: Any = None, **settings: Any) -> Hashable:
+        """Return the complete settings, and the service's client if there is one."""
+        resolved = _settings(url, client, settings)
+        return resolved if client is None else (id(client), resolved)
+
+    async def connect(self) -> MongoConnection:
+        """Return the running event loop's client, with collections, validators and indexes ready."""
+        connection = await self._connections.get()
+        if not self._prepared:
+            async with connection.lock:
+                if not self._prepared:
+                    await self._prepare(connection)
+                    self._prepared = True
+        return connection
+
+    async def _prepare(self, connection: MongoConnection) -> None:
+        hello = await connection.client.admin.command("hello")
+        self.has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
+        for document in DOCUMENTS:
+            name = document.Settings.name
+            validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
+            try:
+                await connection.database.create_collection(name, check_exists=False, **validation)
+            except errors.OperationFailure as error:
+                if error.code != NAMESPACE_EXISTS:
+                    raise
+                await self._update_validator(connection.database, name, validation)
+            await connection.collections[name].create_indexes(document.Settings.indexes)
+
+    @staticmethod
+    async def _update_validator(database: Any, name: str, validation: dict[str, Any]) -> None:
+        """Give a collection from before the validator; documents that break it can still be changed."""
+        found = await database.command("listCollections", filter={"name": name})
+        options = found["cursor"]["firstBatch"][0].get("options", {})
+        if any(options.get(key) != value for key, value in validation.items()):
+            await database.command("collMod", name, **validation)
+
+    async def disconnect(self) -> None:
+        """Close the clients of all event loops; a service's own client is left alone."""
+        await self._connections.aclose()
+
+    async def is_healthy(self) -> bool:
+        """Return whether a server that takes writes answers within five seconds."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+                connection = await self._connections.get()
+                hello = await connection.client.admin.command("hello")
+        except (errors.PyMongoError, OSError, TimeoutError):
+            return False
+        return bool(hello.get("isWritablePrimary"))
+
+    def remember(self, session_id: str, incarnation: Any, user_id: str) -> None:
+        """Keep which document a session id means."""
+        if len(self._incarnations) >= MAX_INCARNATIONS:
+            self._incarnations.clear()
+        self._incarnations[session_id] = (incarnation, user_id)
+
+    def recall(self, session_id: str, user_id: str | None) -> Any:
+        """Return the document that a session id meant last, unless it was another user's."""
+        incarnation, owner = self._incarnations.get(session_id, (None, None))
+        return incarnation if user_id is None or user_id == owner else None
+
+    def forget(self, session_id: str) -> None:
+        """Drop what turned out to be gone."""
+        self._incarnations.pop(session_id, None)
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether the driver's error class, code or label promises better luck."""
+        if isinstance(error, errors.ServerSelectionTimeoutError | errors.WaitQueueTimeoutError):
+            return False  # The driver has waited for as long as the settings say.
+        if isinstance(error, errors.ConnectionFailure | errors.InvalidOperation):
+            return True  # Invalid is what another thread has closed; the next try connects anew.
+        if isinstance(error, errors.PyMongoError) and any(map(error.has_error_label, TRANSIENT_LABELS)):
+            return True
+        return isinstance(error, errors.OperationFailure) and error.code in TRANSIENT_CODES
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return the package's error for an error of PyMongo."""
+        _hide_values(error)
+        if isinstance(error, errors.DocumentTooLarge):
+            return InvalidInputError("content", "is larger than MongoDB stores in one document (16 MB)")
+        if isinstance(error, errors.OperationFailure) and error.code in SETTINGS_CODES:
+            return ConfigurationError(f"db.mongodb: refused by the server (code {error.code})")
+        if isinstance(error, errors.ConfigurationError):
+            return ConfigurationError(f"db.mongodb: refused by the driver ({type(error).__name__})")
+        if isinstance(error, errors.PyMongoError | OSError):
+            return BackendUnavailableError(f"MongoDB cannot be used ({type(error).__name__})")
+        return None
+
+    def _open(self) -> MongoConnection:
+        client = self._client or self._new_client()
+        database = client.get_default_database(self._settings.database)
+        if self._database is not None:
+            database = client[self._database]
+        collections = {
+            document.Settings.name: database.get_collection(
+                document.Settings.name, codec_options=CODEC_OPTIONS
+            )
+            for document in DOCUMENTS
+        }
+        return MongoConnection(client, database, collections)
+
+    def _new_client(self) -> Any:
+        url = self._settings.url.get_secret_value() if self._settings.url else None
+        try:
+            return _client_class()(**_client_options(self._settings, url))
+        except (errors.PyMongoError, ValueError) as error:
+            # Without the cause: the driver quotes the part of the URL it stumbles on.
+            raise ConfigurationError(f"db.mongodb.url: is not valid ({type(error).__name__})") from None
+
+    async def _close(self, connection: MongoConnection) -> None:
+        if self._client is None:
+            closed = connection.client.close()
+            if inspect.isawaitable(closed):  # Motor's close is a plain call.
+                await closed
+
+
+def _hide_values(error: BaseException) -> None:
+    """Take the server's report out of the texts of an error and its causes: it quotes the document."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, errors.PyMongoError) and link.args and isinstance(link.args[0], str):
+            link.args = (link.args[0].partition(", full error: ")[0], *link.args[1:])
+        link = link.__cause__ or link.__context__
+
+
+def _client_class() -> Any:
+    if version("beanie").startswith("1."):
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        return AsyncIOMotorClient
+    from pymongo import AsyncMongoClient
+
+    return AsyncMongoClient
+
+
+def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> MongoSettings:
+    settings = load_settings()
+    if client is not None:
+        # The configured database is not meant, so a variable that is unset there is no error.
+        return settings.db.mongodb.with_overrides(**overrides)
+    return settings.backend("mongodb", url=url, **overrides)
+
+
+def _client_options(settings: MongoSettings, url: str | None) -> dict[str, Any]:
+    seconds = {
+        "serverSelectionTimeoutMS": settings.connect_timeout,
+        "connectTimeoutMS": settings.connect_timeout,
+        "waitQueueTimeoutMS": settings.pool_timeout,
+    }
+    options: dict[str, Any] = {name: max(1, int(value * 1000)) for name, value in seconds.items()}
+    options |= {"maxPoolSize": settings.pool_size, "appname": "agenthub-sessions"}
+    if url is not None:
+        # What the URL itself says wins; the driver would let the arguments win.
+        said = {name.lower() for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)}
+        return {"host": url} | {name: value for name, value in options.items() if name.lower() not in said}
+    options |= {"host": settings.host, "port": settings.port}
+    if settings.username:
+        options["username"] = settings.username
+        options["password"] = settings.password.get_secret_value() if settings.password else None
+        if settings.auth_source:
+            options["authSource"] = settings.auth_source
+    return options
+
+
+async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awaitable[R]]) -> R:
+    """Await ``work(client_session)`` in a transaction, a few times where another write is in the way.
+
+    Not the driver's own loop: that one goes on for two minutes, also when the server is gone, and where
+    many write to the same document, a transaction may never be the one that gets through.
+
+    Raises:
+        OperationFailure: `is_conflict` holds for it: others were in the way each time.
+    """
+    starting = connection.client.start_session()
+    # Motor's is a coroutine.
+    async with await starting if inspect.isawaitable(starting) else starting as client_session:
+        for _ in range(TRANSACTION_ATTEMPTS - 1):
+            try:
+                return await _transaction(client_session, work)
+            except errors.OperationFailure as error:
+                if not is_conflict(error):
+                    raise
+            await asyncio.sleep(random.uniform(0, CONFLICT_DELAY_SECONDS))
+        return await _transaction(client_session, work)
+
+
+async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
+    begun = client_session.start_transaction()
+    # Motor's is no coroutine.
+    async with await begun if inspect.isawaitable(begun) else begun:
+        return await work(client_session)
+
+
+def is_conflict(error: errors.OperationFailure) -> bool:
+    """Return whether the server gave up a transaction because another write was in its way."""
+    return error.has_error_label("TransientTransactionError")
+
+
+async def raw_cursor(query: Any) -> Any:
+    """Return the driver's cursor of a Beanie query, which builds no model for each document."""
+    return await query.get_cursor() if hasattr(query, "get_cursor") else query.motor_cursor

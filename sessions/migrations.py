@@ -1,0 +1,185 @@
+"""Finds the packaged Alembic files, and brings a schema to head or says how.
+
+The functions take a plain SQLAlchemy ``Connection``; with an async engine use ``run_sync``. Alembic is
+imported only where it has work to do: a database at head never loads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.util import await_only
+
+from sessions.errors import BackendUnavailableError, SchemaOutdatedError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+__all__ = [
+    "HEAD",
+    "REVISIONS",
+    "VERSION_TABLE",
+    "alembic_config",
+    "check",
+    "current",
+    "ini_path",
+    "is_current",
+    "migration_lock",
+    "upgrade",
+]
+
+VERSION_TABLE = "sessions_alembic_version"
+# Oldest first. Known here so that a check needs no Alembic; a test compares it with the scripts.
+REVISIONS = ("0001", "0002")
+HEAD = REVISIONS[-1]
+# By dialect. With the backend named: what the settings call the default may be another one.
+UPGRADE_COMMANDS = {
+    "postgresql": "sessions db upgrade --backend postgres",
+    "sqlite": "sessions db upgrade --backend sqlite",
+}
+
+# Any fixed number serves, as long as every release uses the same.
+LOCK_KEY = 7_310_028_430_061_157_219
+LOCK_TIMEOUT_SECONDS = 300.0
+LOCK_POLL_SECONDS = 0.1
+
+
+def ini_path() -> Path:
+    """Return the ``alembic.ini`` of this installation: in the package (wheel) or beside it (checkout)."""
+    package = Path(__file__).resolve().parent
+    packaged = package / "alembic.ini"
+    return packaged if packaged.exists() else package.parent / "alembic.ini"
+
+
+def alembic_config(connection: Connection | None = None, *, one_transaction: bool = False) -> Config:
+    """Return Alembic's configuration for our scripts.
+
+    Args:
+        connection: Use this connection, instead of one that ``env.py`` opens from the settings.
+        one_transaction: Do everything in one transaction; see `upgrade`.
+    """
+    from alembic.config import Config
+
+    config = Config(str(ini_path()))
+    config.attributes["one_transaction"] = one_transaction
+    if connection is not None:
+        config.attributes["connection"] = connection
+    return config
+
+
+def current(connection: Connection) -> str | None:
+    """Return the revision the database is at, or None if it was never migrated."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return revision
+
+
+def is_current(connection: Connection) -> bool:
+    """Return whether the schema is at this package's head."""
+    return current(connection) == HEAD
+
+
+def check(connection: Connection) -> None:
+    """Do nothing if the schema is at head.
+
+    Raises:
+        SchemaOutdatedError: It is not; the text names the command that mends it.
+    """
+    revision = current(connection)
+    if revision == HEAD:
+        return
+    command = UPGRADE_COMMANDS[connection.dialect.name]
+    if revision is None:
+        raise SchemaOutdatedError(f"the database has no schema yet; run: {command}")
+    if revision in REVISIONS:
+        raise SchemaOutdatedError(
+            f"the schema is at revision {revision}, this package needs {HEAD}; run: {command}"
+        )
+    raise SchemaOutdatedError(
+        f"the schema is at revision {revision}, which this package does not know (its newest is {HEAD}); "
+        "update the package: pip install --upgrade agenthub-sessions"
+    )
+
+
+def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
+    """Bring the schema to head. Processes that start together take turns, and one does the work.
+
+    Args:
+        connection: To the database.
+        one_transaction: Do everything in one transaction, as a transaction-pooling proxy demands. It
+            builds indexes with writers waiting, which matters only if there are many rows.
+
+    Raises:
+        SchemaOutdatedError: The schema is newer than this package.
+        BackendUnavailableError: Another process kept the migration lock for five minutes.
+    """
+    revision = current(connection)
+    if revision is not None and revision not in REVISIONS:
+        check(connection)
+    if revision != HEAD:
+        from alembic import command
+
+        command.upgrade(alembic_config(connection, one_transaction=one_transaction), "head")
+
+
+@contextlib.contextmanager
+def migration_lock(connection: Connection, *, one_transaction: bool = False) -> Iterator[None]:
+    """Keep every other process from migrating this database; ``env.py`` holds it around its work.
+
+    Raises:
+        BackendUnavailableError: Another process held it for five minutes.
+    """
+    if connection.dialect.name == "postgresql":
+        # Out of the pool's autocommit: a migration is one transaction, except where it says otherwise.
+        connection.commit()
+        connection.execution_options(isolation_level="READ COMMITTED")
+        with _transaction_lock(connection) if one_transaction else _session_lock(connection):
+            yield
+    else:
+        # SQLite's write lock covers the whole file, schema included, and waits for the busy timeout.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+
+@contextlib.contextmanager
+def _session_lock(connection: Connection) -> Iterator[None]:
+    _wait_for(connection, f"SELECT pg_try_advisory_lock({LOCK_KEY})")
+    connection.commit()
+    try:
+        yield
+        connection.commit()
+    finally:
+        connection.rollback()
+        connection.execute(text(f"SELECT pg_advisory_unlock({LOCK_KEY})"))
+        connection.commit()
+
+
+@contextlib.contextmanager
+def _transaction_lock(connection: Connection) -> Iterator[None]:
+    _wait_for(connection, f"SELECT pg_try_advisory_xact_lock({LOCK_KEY})")
+    yield
+    connection.commit()
+
+
+def _wait_for(connection: Connection, try_lock: str) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    # Polled, and no transaction kept open: a session that waits inside pg_advisory_lock holds a
+    # snapshot, CREATE INDEX CONCURRENTLY waits for all of those, and so each would wait for the other.
+    while not connection.execute(text(try_lock)).scalar():
+        connection.rollback()
+        if time.monotonic() > deadline:
+            raise BackendUnavailableError("another process has been migrating this database for too long")
+        # The connection's driver is asyncio's, and other tasks of its loop go on.
+        await_only(asyncio.sleep(LOCK_POLL_SECONDS))

@@ -1,0 +1,142 @@
+"""Beanie documents: what MongoDB holds of `ChatSession` and `ChatMessage`.
+
+Beanie binds a document class to one database for the whole process. A repository needs another one for
+each database and event loop, so it names its collections in a context variable for the length of an
+operation; where it does not, the documents use what a service's own ``init_beanie`` gave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from beanie import Document
+from beanie.odm.settings.document import DocumentSettings
+from pydantic import AfterValidator, Field
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+__all__ = ["ChatMessageDocument", "ChatSessionDocument", "aware", "bound_to"]
+
+# By collection name, for the operation at hand.
+_collections: ContextVar[Mapping[str, Any] | None] = ContextVar("sessions_mongodb_collections", default=None)
+
+_NAME = {"bsonType": "string", "minLength": 1, "maxLength": 255}
+
+
+@contextmanager
+def bound_to(collections: Mapping[str, Any]) -> Iterator[None]:
+    """Let the documents use these collections, in the running task, while the context lasts.
+
+    Args:
+        collections: Collections of PyMongo's asyncio client, or Motor's, by name.
+    """
+    token = _collections.set(collections)
+    try:
+        yield
+    finally:
+        _collections.reset(token)
+
+
+def aware(value: datetime) -> datetime:
+    """Return a datetime in UTC; MongoDB stores UTC, and a client may hand it out naive."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+UtcDatetime = Annotated[datetime, AfterValidator(aware)]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class _BoundDocument(Document):
+    """A document that looks for its collection at each use."""
+
+    @classmethod
+    def get_settings(cls) -> DocumentSettings:
+        """Return Beanie's settings; before a service's ``init_beanie``, those of the class alone."""
+        if cls._document_settings is None:
+            cls._document_settings = DocumentSettings(name=cls.Settings.name)
+        return cls._document_settings
+
+    @classmethod
+    def get_pymongo_collection(cls) -> Any:
+        """Return the collection of `bound_to`, else the one of a service's ``init_beanie``."""
+        if (collections := _collections.get()) is not None:
+            return collections[cls.Settings.name]
+        return super().get_pymongo_collection()
+
+    @classmethod
+    def get_motor_collection(cls) -> Any:
+        """Return what `get_pymongo_collection` does; Beanie 1 asks under this name."""
+        if (collections := _collections.get()) is not None:
+            return collections[cls.Settings.name]
+        return super().get_motor_collection()
+
+
+class ChatSessionDocument(_BoundDocument):
+    """A document of ``chat_sessions``."""
+
+    session_id: Name
+    title: Name
+    user_id: Name
+    created_at: UtcDatetime
+    updated_at: UtcDatetime
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    class Settings:
+        """Beanie's settings."""
+
+        name = "chat_sessions"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("session_id", ASCENDING)], unique=True),
+            IndexModel([("user_id", ASCENDING), ("updated_at", DESCENDING), ("session_id", ASCENDING)]),
+        ]
+
+    # What the server itself refuses, whoever writes.
+    VALIDATOR: ClassVar[dict[str, Any]] = {
+        "$jsonSchema": {
+            "bsonType": "object",
+            "required": ["session_id", "title", "user_id", "created_at", "updated_at"],
+            "properties": {
+                "session_id": _NAME,
+                "title": _NAME,
+                "user_id": _NAME,
+                "created_at": {"bsonType": "date"},
+                "updated_at": {"bsonType": "date"},
+                "metadata": {"bsonType": "object"},
+            },
+        }
+    }
+
+
+class ChatMessageDocument(_BoundDocument):
+    """A document of ``chat_messages``."""
+
+    message_id: Name
+    session_id: Name
+    role: Literal["user", "assistant"]
+    content: str
+    timestamp: UtcDatetime
+
+    class Settings:
+        """Beanie's settings."""
+
+        name = "chat_messages"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("session_id", ASCENDING), ("timestamp", ASCENDING), ("message_id", ASCENDING)]),
+        ]
+
+    VALIDATOR: ClassVar[dict[str, Any]] = {
+        "$jsonSchema": {
+            "bsonType": "object",
+            "required": ["message_id", "session_id", "role", "content", "timestamp"],
+            "properties": {
+                "message_id": _NAME,
+                "session_id": _NAME,
+                "role": {"enum": ["user", "assistant"]},
+                "content": {"bsonType": "string"},
+                "timestamp": {"bsonType": "date"},
+            },
+        }
+    }

@@ -1,0 +1,121 @@
+"""SQLAlchemy records: the rows behind `ChatSession` and `ChatMessage` in PostgreSQL and SQLite.
+
+Services may query them with their own ``AsyncSession``; deleting a session takes its messages with it
+in the database (``ON DELETE CASCADE``), so the ORM never loads them for that. Alembic owns the schema:
+nothing calls ``create_all``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+__all__ = ["Base", "ChatMessageRecord", "ChatSessionRecord", "UtcDateTime"]
+
+# The names PostgreSQL itself gave the constraints of existing deployments.
+NAMING_CONVENTION = {
+    "pk": "%(table_name)s_pkey",
+    "fk": "%(table_name)s_%(column_0_name)s_fkey",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+    "uq": "%(table_name)s_%(column_0_name)s_key",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timezone-aware UTC datetime on every database; a naive value is refused.
+
+    SQLite has no time zones: there the UTC wall clock is stored as text of one width, which sorts.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the value in UTC.
+
+        Raises:
+            ValueError: The value is naive.
+        """
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError("a timezone-aware datetime is needed")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the stored value, timezone-aware in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Declarative base of this package alone, so that another service's metadata stays apart."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+
+
+class ChatSessionRecord(Base):
+    """A row of ``chat_sessions``.
+
+    The column ``metadata`` is the attribute ``session_metadata``: SQLAlchemy keeps the name
+    ``metadata`` for itself on declarative classes.
+    """
+
+    __tablename__ = "chat_sessions"
+
+    session_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    title: Mapped[str] = mapped_column(String(255))
+    user_id: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
+    session_metadata: Mapped[dict[str, Any]] = mapped_column(
+        "metadata", JSON().with_variant(JSONB(), "postgresql"), server_default=text("'{}'")
+    )
+
+    messages: Mapped[list[ChatMessageRecord]] = relationship(
+        back_populates="chat_session",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        order_by="(ChatMessageRecord.timestamp, ChatMessageRecord.message_id)",
+    )
+
+    __table_args__ = (Index("idx_sessions_user_id", "user_id", updated_at.desc(), "session_id"),)
+
+
+class ChatMessageRecord(Base):
+    """A row of ``chat_messages``."""
+
+    __tablename__ = "chat_messages"
+
+    message_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("chat_sessions.session_id", ondelete="CASCADE"))
+    role: Mapped[str] = mapped_column(String(20))
+    content: Mapped[str] = mapped_column(Text)
+    timestamp: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
+
+    chat_session: Mapped[ChatSessionRecord] = relationship(back_populates="messages")
+
+    __table_args__ = (
+        CheckConstraint("role IN ('user', 'assistant')", name="role"),
+        Index("idx_messages_session_id", "session_id", "timestamp", "message_id"),
+    )

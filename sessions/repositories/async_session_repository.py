@@ -1,0 +1,122 @@
+"""The built-in backends' parent: the async operations, and their blocking twins.
+
+A twin runs the async operation on the background loop and waits, from any thread, also from one whose
+own event loop is running. The docstrings of the operations are on the async side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from sessions.connections.event_loops import run_blocking
+from sessions.models import ChatMessage, ChatSession, SessionPage
+from sessions.repositories.async_operations import AsyncOperations, SessionData
+
+__all__ = ["AsyncSessionRepository"]
+
+
+class AsyncSessionRepository(AsyncOperations):
+    """A session repository with each operation in both colours.
+
+    The six operations of `BaseSessionRepository` keep the colour they have there, and their twins carry
+    ``_async`` or ``_sync``; every other operation is async, with a ``_sync`` twin.
+    """
+
+    def create_session(self, user_id: str, session_data: SessionData = None) -> str:
+        """Block for `create_session_async`."""
+        return run_blocking(self.create_session_async, user_id, session_data)
+
+    def update_session(self, user_id: str, session_id: str, data: Mapping[str, Any]) -> bool:
+        """Block for `update_session_async`."""
+        return run_blocking(self.update_session_async, user_id, session_id, data)
+
+    def delete_session(self, user_id: str, session_id: str) -> bool:
+        """Block for `delete_session_async`."""
+        return run_blocking(self.delete_session_async, user_id, session_id)
+
+    def list_paginated_sessions(self, user_id: str, page: int = 0, limit: int = 10) -> list[ChatSession]:
+        """Block for `list_paginated_sessions_async`."""
+        return run_blocking(self.list_paginated_sessions_async, user_id, page, limit)
+
+    def ensure_session_exists_sync(
+        self, session_id: str, user_id: str, session_data: SessionData = None
+    ) -> bool:
+        """Block for `ensure_session_exists`."""
+        return run_blocking(self.ensure_session_exists, session_id, user_id, session_data)
+
+    def get_session_sync(self, user_id: str, session_id: str) -> ChatSession | None:
+        """Block for `get_session`."""
+        return run_blocking(self.get_session, user_id, session_id)
+
+    def list_sessions_sync(self, user_id: str, *, limit: int = 10, cursor: str | None = None) -> SessionPage:
+        """Block for `list_sessions`."""
+        return run_blocking(self.list_sessions, user_id, limit=limit, cursor=cursor)
+
+    def count_sessions_sync(self, user_id: str) -> int:
+        """Block for `count_sessions`."""
+        return run_blocking(self.count_sessions, user_id)
+
+    def add_message_sync(
+        self, session_id: str, role: str, content: str, *, user_id: str | None = None
+    ) -> str:
+        """Block for `add_message`."""
+        return run_blocking(self.add_message, session_id, role, content, user_id=user_id)
+
+    def add_messages_sync(
+        self, session_id: str, messages: Iterable[tuple[str, str]], *, user_id: str | None = None
+    ) -> list[str]:
+        """Block for `add_messages`."""
+        return run_blocking(self.add_messages, session_id, messages, user_id=user_id)
+
+    def get_session_history_sync(
+        self, user_id: str, session_id: str, *, limit: int | None = None, before: str | None = None
+    ) -> list[ChatMessage]:
+        """Block for `get_session_history`."""
+        return run_blocking(self.get_session_history, user_id, session_id, limit=limit, before=before)
+
+    def keep_latest_sessions_sync(self, user_id: str, keep_last_n: int) -> int:
+        """Block for `keep_latest_sessions`."""
+        return run_blocking(self.keep_latest_sessions, user_id, keep_last_n)
+
+    def delete_sessions_older_than_sync(self, cutoff: datetime, *, user_id: str | None = None) -> int:
+        """Block for `delete_sessions_older_than`."""
+        return run_blocking(self.delete_sessions_older_than, cutoff, user_id=user_id)
+
+    def delete_user_sync(self, user_id: str) -> int:
+        """Block for `delete_user`."""
+        return run_blocking(self.delete_user, user_id)
+
+    def export_user_sync(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
+        """Block for each step of `export_user`."""
+        export = self.export_user(user_id)
+
+        async def step() -> tuple[ChatSession, list[ChatMessage]] | None:
+            return await anext(export, None)
+
+        try:
+            while (item := run_blocking(step)) is not None:
+                yield item
+        finally:
+            run_blocking(export.aclose)
+
+    def is_healthy_sync(self) -> bool:
+        """Block for `is_healthy`."""
+        return run_blocking(self.is_healthy)
+
+    def close(self) -> None:
+        """Block for `aclose`."""
+        run_blocking(self.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,118 @@
+"""What a built-in backend implements: the bare operations, on arguments that are already checked.
+
+All of them may be repeated after a transient error with the same arguments, whether or not the first
+try took effect.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sessions.models import ChatMessage, ChatSession
+from sessions.repositories.base_session_repository import BaseSessionRepository
+
+__all__ = ["BackendOperations", "MessageRow", "NewSession"]
+
+# message_id, role, content
+MessageRow = tuple[str, str, str]
+
+
+@dataclass(slots=True, frozen=True)
+class NewSession:
+    """A session about to be stored; made once, before the first try."""
+
+    session_id: str
+    user_id: str
+    title: str
+    metadata: dict[str, Any]
+    created_at: datetime
+
+
+class BackendOperations(BaseSessionRepository):
+    """The backend's half of every built-in repository."""
+
+    @abstractmethod
+    def _check_session_id(self, argument: str, value: object) -> str:
+        """Return a session or message id in the form this backend stores."""
+
+    def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
+        """Refuse what is too large for this backend to store; most have no limit worth the name."""
+
+    def _check_batch_size(self, rows: list[MessageRow]) -> None:
+        """Refuse a batch that this backend cannot store all or none of."""
+
+    @abstractmethod
+    async def _create(self, new: NewSession) -> None:
+        """Store a session under a new id."""
+
+    @abstractmethod
+    async def _ensure(self, new: NewSession, is_retry: bool) -> bool | None:
+        """Store a session unless the id is taken; return whether it did, or None if by another user.
+
+        A retry that finds the row of its own earlier try did store it.
+        """
+
+    @abstractmethod
+    async def _get(self, session_id: str, user_id: str) -> ChatSession | None: ...
+
+    @abstractmethod
+    async def _update(
+        self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
+    ) -> bool: ...
+
+    @abstractmethod
+    async def _delete(self, session_id: str, user_id: str) -> bool: ...
+
+    @abstractmethod
+    async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]: ...
+
+    @abstractmethod
+    async def _list_after(
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int
+    ) -> list[ChatSession]:
+        """Return sessions, newest first, that come after an ``(updated_at, session_id)``."""
+
+    @abstractmethod
+    async def _count(self, user_id: str) -> int: ...
+
+    @abstractmethod
+    async def _add(
+        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
+    ) -> bool:
+        """Append a message and bump the session; return whether the session is there."""
+
+    @abstractmethod
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        """Append messages, all or none, and bump the session; return whether the session is there."""
+
+    @abstractmethod
+    async def _history(
+        self, session_id: str, user_id: str, limit: int | None, before: str | None
+    ) -> list[ChatMessage]: ...
+
+    @abstractmethod
+    async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
+        """Delete up to ``limit`` sessions that are not among the newest ``keep_last_n``."""
+
+    @abstractmethod
+    async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+        """Delete up to ``limit`` sessions last changed before a point in time."""
+
+    @abstractmethod
+    async def _delete_user(self, user_id: str, limit: int) -> int:
+        """Delete up to ``limit`` sessions of a user."""
+
+    @abstractmethod
+    async def _export_sessions(
+        self, user_id: str, after: ChatSession | None, limit: int
+    ) -> list[ChatSession]:
+        """Return sessions in the order of their last change, after one of them."""
+
+    @abstractmethod
+    async def _export_messages(
+        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
+    ) -> list[ChatMessage]:
+        """Return messages of a session, oldest first, after one of them."""

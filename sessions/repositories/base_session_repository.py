@@ -1,0 +1,177 @@
+"""The interface of a session repository: what a backend of your own implements."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from contextvars import ContextVar
+from typing import Any
+
+from sessions.connections import (
+    AsyncBaseConnectionManager,
+    BaseConnectionManager,
+    ConnectionFactory,
+    ConnectionType,
+)
+from sessions.errors import ConfigurationError
+from sessions.models import ChatMessage, ChatSession
+
+__all__ = ["BaseSessionRepository"]
+
+# The repositories that the running task, or the one that started it, makes ready.
+_preparing: ContextVar[tuple[BaseSessionRepository, ...]] = ContextVar("sessions_preparing", default=())
+
+
+class BaseSessionRepository(ABC):
+    """Base of all session repositories.
+
+    A backend needs the six operations and `_create_tables_if_not_exist`, sync or async as it likes, and
+    a connection manager, sync or async. It reaches its database through ``self._connection``.
+
+    Args:
+        connection_type: A built-in type, or a name registered with `register_connection_manager`.
+        connection_manager: Use this manager instead of the factory's.
+
+    Raises:
+        UnknownRepositoryError: No connection manager is registered under that name.
+    """
+
+    def __init__(
+        self,
+        connection_type: ConnectionType | str,
+        *,
+        connection_manager: BaseConnectionManager | AsyncBaseConnectionManager | None = None,
+    ) -> None:
+        self.connection_type = connection_type
+        self._connection_manager: BaseConnectionManager | AsyncBaseConnectionManager | None = (
+            connection_manager
+        )
+        self._tables_lock = threading.RLock()
+        self._tables_created = False
+        self._creating_tables = False
+        self._sync_connection: Any = None
+        self._connection_is_set = False
+        # An async connection belongs to one event loop, and goes with it.
+        self._async_connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._async_locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
+            weakref.WeakKeyDictionary()
+        )
+        if connection_manager is None:
+            self.load_and_validate_connection()
+
+    def load_and_validate_connection(self) -> None:
+        """Take the connection manager of ``connection_type`` from the `ConnectionFactory`."""
+        self._connection_manager = ConnectionFactory.get_connection_manager(self.connection_type)
+
+    @property
+    def _connection(self) -> Any:
+        """The connection; a sync manager connects on first use, so this is never None.
+
+        Raises:
+            ConfigurationError: The manager is async and `_ensure_connection` was not awaited in this
+                event loop.
+        """
+        if self._sync_connection is not None and (self._tables_created or self._connection_is_set):
+            return self._sync_connection
+        if isinstance(self._connection_manager, BaseConnectionManager):
+            return self._connect()
+        try:
+            return self._async_connections[asyncio.get_running_loop()]
+        except (RuntimeError, KeyError):
+            raise ConfigurationError(
+                f"{type(self).__name__} is not connected in this event loop: "
+                "await self._ensure_connection() first"
+            ) from None
+
+    @_connection.setter
+    def _connection(self, connection: Any) -> None:
+        # A backend that sets it itself also knows when its tables are due.
+        self._sync_connection = connection
+        self._connection_is_set = connection is not None
+
+    def _connect(self) -> Any:
+        assert isinstance(self._connection_manager, BaseConnectionManager)
+        # Other threads wait here until the tables are there; the one that creates them passes.
+        with self._tables_lock:
+            if self._sync_connection is None:
+                self._sync_connection = self._connection_manager.connect()
+            # An async one has to wait for the first `_ensure_connection`.
+            is_async = inspect.iscoroutinefunction(self._create_tables_if_not_exist)
+            if not (self._tables_created or self._creating_tables or is_async):
+                self._creating_tables = True
+                try:
+                    self._create_tables_if_not_exist()
+                    self._tables_created = True
+                finally:
+                    self._creating_tables = False
+        return self._sync_connection
+
+    async def _ensure_connection(self) -> None:
+        """Connect, then create the tables, each once; cheap after that."""
+        loop = asyncio.get_running_loop()
+        is_async = isinstance(self._connection_manager, AsyncBaseConnectionManager)
+        if self._tables_created and (not is_async or loop in self._async_connections):
+            return
+        if self in _preparing.get():
+            return  # `_create_tables_if_not_exist` itself uses the operations.
+        async with self._async_locks.setdefault(loop, asyncio.Lock()):
+            token = _preparing.set((*_preparing.get(), self))
+            try:
+                await self._prepare(loop)
+            finally:
+                _preparing.reset(token)
+
+    async def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        manager = self._connection_manager
+        if isinstance(manager, AsyncBaseConnectionManager):
+            if loop not in self._async_connections:
+                self._async_connections[loop] = await manager.connect()
+        elif not self._connection_is_set:
+            self._connect()
+        if not self._tables_created:
+            created = self._create_tables_if_not_exist()
+            if inspect.isawaitable(created):
+                await created
+            self._tables_created = True
+
+    @abstractmethod
+    def _create_tables_if_not_exist(self) -> Any:
+        """Create what the backend stores into, where it is missing; sync or async, must be repeatable."""
+
+    @abstractmethod
+    def create_session(self, user_id: str, session_data: dict[str, Any] | None) -> str:
+        """Create a session and return its id.
+
+        Args:
+            user_id: Owner, 1 to 255 characters.
+            session_data: ``title`` and ``metadata``, both optional.
+        """
+
+    @abstractmethod
+    async def get_session_history(self, user_id: str, session_id: str) -> list[ChatMessage]:
+        """Return the messages of a session, oldest first; empty if the user has no such session."""
+
+    @abstractmethod
+    def update_session(self, user_id: str, session_id: str, data: dict[str, Any]) -> bool:
+        """Change ``title`` or replace ``metadata``; return whether the user has such a session."""
+
+    @abstractmethod
+    def list_paginated_sessions(self, user_id: str, page: int = 0, limit: int = 10) -> list[ChatSession]:
+        """Return one page of a user's sessions, newest first; pages count from 0."""
+
+    @abstractmethod
+    def delete_session(self, user_id: str, session_id: str) -> bool:
+        """Delete a session with its messages; return whether the user had such a session."""
+
+    @abstractmethod
+    async def add_message(self, session_id: str, role: str, content: str) -> str:
+        """Append a message to a session and return its id.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+        """

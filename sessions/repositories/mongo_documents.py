@@ -1,0 +1,204 @@
+"""MongoDB's documents: made from checked arguments, and mapped to what callers see."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import bson
+from bson import DBRef, Int64, ObjectId
+
+from sessions.errors import InvalidInputError
+from sessions.models import ChatMessage, ChatSession
+from sessions.models.documents import aware
+from sessions.repositories.backend_operations import MessageRow, NewSession
+from sessions.repositories.identifiers import uuid7_time
+
+__all__ = [
+    "belongs_to",
+    "check_batch_size",
+    "check_size",
+    "is_one_write",
+    "is_uuid7",
+    "message_document",
+    "session_document",
+    "session_object_id",
+    "to_message",
+    "to_session",
+]
+
+# The server's limit of 16 MB for a document, less what our other fields can take.
+MAX_VALUE_BYTES = 16 * 1024 * 1024 - 8 * 1024
+# One insert command carries 48 MB and 100,000 documents; more would be several, which is not all or none.
+MAX_BATCH_BYTES = 40 * 1024 * 1024
+MAX_BATCH_MESSAGES = 50_000
+# The server takes an insert command in storage transactions of up to 256 KB and, by version, 64 or 500
+# documents; a smaller one is therefore stored whole or not at all.
+ATOMIC_BYTES = 200 * 1024
+ATOMIC_MESSAGES = 64
+# What the fields besides the content take in a message, at the most.
+FIELD_BYTES = 1024
+
+
+def check_size(argument: str, value: str | dict[str, Any] | None) -> None:
+    """Refuse a text or an object that does not fit one document.
+
+    Raises:
+        InvalidInputError: It is too large.
+    """
+    if isinstance(value, str):
+        # A character takes four bytes at the most, so most texts need not be encoded to be measured.
+        too_large = len(value) * 4 > MAX_VALUE_BYTES and len(value.encode()) > MAX_VALUE_BYTES
+    else:
+        too_large = bool(value) and len(bson.encode(value or {})) > MAX_VALUE_BYTES
+    if too_large:
+        raise InvalidInputError(argument, "is larger than MongoDB stores in one document (16 MB)")
+
+
+def check_batch_size(rows: list[MessageRow]) -> None:
+    """Refuse a batch that does not fit one insert command.
+
+    Raises:
+        InvalidInputError: It is too large.
+    """
+    if len(rows) > MAX_BATCH_MESSAGES:
+        raise InvalidInputError("messages", f"are more than {MAX_BATCH_MESSAGES}")
+    if _batch_bytes(rows) > MAX_BATCH_BYTES:
+        raise InvalidInputError("messages", "are together larger than 40 MB")
+
+
+def is_one_write(rows: list[MessageRow]) -> bool:
+    """Return whether the server stores the batch in one go, as it does with small inserts."""
+    return len(rows) <= ATOMIC_MESSAGES and _batch_bytes(rows) <= ATOMIC_BYTES
+
+
+def _batch_bytes(rows: list[MessageRow]) -> int:
+    return sum(len(content.encode()) + FIELD_BYTES for _, _, content in rows)
+
+
+def session_object_id(new: NewSession) -> ObjectId:
+    """Return the ``_id`` of a new session: the same for each try, another for each call."""
+    call = f"{new.session_id} {new.created_at.isoformat()} {os.getpid()} "
+    return _object_id(new.created_at, call.encode(), _PROCESS)
+
+
+def session_document(new: NewSession) -> dict[str, Any]:
+    """Return the document of a new session."""
+    return {
+        "_id": session_object_id(new),
+        "session_id": new.session_id,
+        "title": new.title,
+        "user_id": new.user_id,
+        "created_at": new.created_at,
+        "updated_at": new.created_at,
+        "metadata": new.metadata,
+    }
+
+
+def message_document(session_id: str, incarnation: ObjectId, row: MessageRow) -> dict[str, Any]:
+    """Return the document of a new message.
+
+    Its ``_id`` is the same for each try within one incarnation of the session, and tells which one that
+    was: see `belongs_to`. Its ``timestamp`` is the time of its id, so that the two never order a process's
+    messages differently.
+    """
+    message_id, role, content = row
+    timestamp = uuid7_time(message_id)
+    mixed = _random_bits(message_id) ^ _tag(incarnation)
+    return {
+        "_id": ObjectId(_seconds(timestamp) + mixed.to_bytes(8, "big")),
+        "message_id": message_id,
+        "session_id": session_id,
+        "role": role,
+        "content": content,
+        "timestamp": timestamp,
+    }
+
+
+def _object_id(moment: datetime, *parts: bytes) -> ObjectId:
+    # Seconds first, as in every ObjectId: new ones go to the right end of the index.
+    return ObjectId(_seconds(moment) + hashlib.blake2b(b"".join(parts), digest_size=8).digest())
+
+
+def _seconds(moment: datetime) -> bytes:
+    return int(moment.timestamp()).to_bytes(4, "big")
+
+
+def _random_bits(message_id: str) -> int:
+    return int(message_id[19:23] + message_id[24:], 16)
+
+
+def _tag(incarnation: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(str(incarnation).encode(), digest_size=4).digest(), "big")
+
+
+def belongs_to(incarnation: Any) -> Callable[[dict[str, Any]], bool]:
+    """Return what tells whether a message counts for this incarnation of its session.
+
+    One that was written for an earlier session of the same id may still be there: its writer is about to
+    take it back, or died before it could. The ``_id`` of our messages holds the last 64 bits of their
+    ids, the lower half mixed with the incarnation; a message of another writer counts for any.
+    """
+    tag = _tag(incarnation)
+
+    def belongs(document: dict[str, Any]) -> bool:
+        message_id, object_id = document["message_id"], document["_id"]
+        if not (isinstance(object_id, ObjectId) and is_uuid7(message_id)):
+            return True
+        mixed = int.from_bytes(object_id.binary[4:], "big") ^ _random_bits(message_id)
+        return mixed == tag or mixed >> 32 != 0
+
+    return belongs
+
+
+# Tells hosts and processes apart; forks of one process differ by their number.
+_PROCESS = ObjectId().binary
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+# The last millisecond of the year 9999, where Python's datetimes end and the time in an id does not.
+_LAST_TIME = "e677d21f-dbff"
+
+
+def is_uuid7(message_id: str) -> bool:
+    """Return whether a message id is like ours, which holds its timestamp."""
+    return _UUID7.fullmatch(message_id) is not None and message_id[:13] <= _LAST_TIME
+
+
+def to_session(document: dict[str, Any]) -> ChatSession:
+    """Return the session of a document, which may be older than this package."""
+    return ChatSession(
+        session_id=document["session_id"],
+        title=document["title"],
+        user_id=document["user_id"],
+        created_at=aware(document["created_at"]),
+        updated_at=aware(document["updated_at"]),
+        metadata=_plain(document.get("metadata") or {}),
+    )
+
+
+def to_message(document: dict[str, Any]) -> ChatMessage:
+    """Return the message of a document."""
+    return ChatMessage(
+        document["message_id"],
+        document["session_id"],
+        document["role"],
+        document["content"],
+        aware(document["timestamp"]),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without the types that BSON's decoder makes of plain JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Int64):
+        return int(value)
+    if isinstance(value, DBRef):
+        # An object that has the keys "$ref" and "$id", as a JSON schema may.
+        return {key: _plain(item) for key, item in value.as_doc().items()}
+    return value

@@ -1,0 +1,193 @@
+"""What PostgreSQL and SQLite share: execute a statement, map the rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CursorResult, Executable
+
+from sessions import validation
+from sessions.connections import ConnectionType
+from sessions.connections.sql import SqlConnectionManager
+from sessions.models import ChatMessage, ChatSession
+from sessions.repositories.async_session_repository import AsyncSessionRepository
+from sessions.repositories.backend_operations import NewSession
+from sessions.repositories.identifiers import utc_now
+from sessions.repositories.sql_statements import parameters, statements_for
+from sessions.resilience import RetryConfig
+
+__all__ = ["SqlSessionRepository"]
+
+Parameters = Mapping[str, Any]
+
+
+class SqlSessionRepository(AsyncSessionRepository):
+    """The operations that are the same statement in both dialects."""
+
+    def __init__(
+        self,
+        connection_type: ConnectionType,
+        *,
+        connection_manager: SqlConnectionManager,
+        default_retry: RetryConfig,
+        retry: RetryConfig | None,
+    ) -> None:
+        super().__init__(
+            connection_type,
+            connection_manager=connection_manager,
+            default_retry=default_retry,
+            retry=retry,
+        )
+        self._sql_manager = connection_manager
+        self._statements = statements_for(connection_manager.dialect)
+
+    def _check_session_id(self, argument: str, value: object) -> str:
+        return validation.check_uuid(argument, value)
+
+    async def _execute(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]:
+        """Execute one statement in its own transaction; the result is fetched completely."""
+        async with self._sql_manager.connection() as connection:
+            return await connection.execute(statement, parameters)
+
+    async def _create(self, new: NewSession) -> None:
+        await self._execute(self._statements.create_session, new_row(new))
+
+    async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
+        key = parameters(session_id=session_id, user_id=user_id)
+        row = (await self._execute(self._statements.get_session, key)).first()
+        return None if row is None else to_session(row)
+
+    async def _update(
+        self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
+    ) -> bool:
+        change = parameters(
+            session_id=session_id,
+            user_id=user_id,
+            title=title,
+            metadata=None if metadata is None else encode_json(metadata),
+            now=utc_now(),
+        )
+        return (await self._execute(self._statements.update_session, change)).rowcount > 0
+
+    async def _delete(self, session_id: str, user_id: str) -> bool:
+        key = parameters(session_id=session_id, user_id=user_id)
+        return (await self._execute(self._statements.delete_session, key)).rowcount > 0
+
+    async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
+        page = parameters(user_id=user_id, offset=offset, limit=limit)
+        return [to_session(row) for row in await self._execute(self._statements.list_page, page)]
+
+    async def _list_after(
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int
+    ) -> list[ChatSession]:
+        page = parameters(user_id=user_id, limit=limit)
+        statement = self._statements.list_first
+        if after is not None:
+            statement = self._statements.list_after
+            page |= parameters(updated_at=after[0], after_id=after[1])
+        return [to_session(row) for row in await self._execute(statement, page)]
+
+    async def _count(self, user_id: str) -> int:
+        result = await self._execute(self._statements.count_sessions, parameters(user_id=user_id))
+        count: int = result.scalar_one()
+        return count
+
+    async def _history(
+        self, session_id: str, user_id: str, limit: int | None, before: str | None
+    ) -> list[ChatMessage]:
+        statement = self._statements.history[limit is not None, before is not None]
+        part = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
+        messages = [to_message(row) for row in await self._execute(statement, part)]
+        if limit is not None:
+            messages.reverse()
+        return messages
+
+    async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
+        if keep_last_n == 0:  # Then none can be saved by getting newer.
+            return await self._delete_user(user_id, limit)
+        chosen = parameters(user_id=user_id, keep_last_n=keep_last_n, limit=limit)
+        return (await self._execute(self._statements.keep_latest, chosen)).rowcount
+
+    async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+        statement = self._statements.delete_older[user_id is not None]
+        chosen = parameters(cutoff=cutoff, user_id=user_id, limit=limit)
+        return (await self._execute(statement, chosen)).rowcount
+
+    async def _delete_user(self, user_id: str, limit: int) -> int:
+        chosen = parameters(user_id=user_id, limit=limit)
+        return (await self._execute(self._statements.delete_user, chosen)).rowcount
+
+    async def _export_sessions(
+        self, user_id: str, after: ChatSession | None, limit: int
+    ) -> list[ChatSession]:
+        statement = self._statements.export_sessions[after is not None]
+        part = parameters(user_id=user_id, limit=limit)
+        if after is not None:
+            part |= parameters(updated_at=after.updated_at, after_id=after.session_id)
+        return [to_session(row) for row in await self._execute(statement, part)]
+
+    async def _export_messages(
+        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
+    ) -> list[ChatMessage]:
+        statement = self._statements.export_messages[after is not None]
+        part = parameters(session_id=session_id, user_id=user_id, limit=limit)
+        if after is not None:
+            part |= parameters(timestamp=after.timestamp, after_id=after.message_id)
+        return [to_message(row) for row in await self._execute(statement, part)]
+
+
+def new_row(new: NewSession) -> dict[str, Any]:
+    """Return the parameters of a new session row."""
+    return parameters(
+        session_id=new.session_id,
+        user_id=new.user_id,
+        title=new.title,
+        metadata=encode_json(new.metadata),
+        now=new.created_at,
+    )
+
+
+def to_session(row: Any) -> ChatSession:
+    """Return the session of a row with `SESSION_COLUMNS`."""
+    session_id, title, user_id, created_at, updated_at, metadata = row
+    return ChatSession(session_id, title, user_id, created_at, updated_at, decode_json(metadata))
+
+
+def to_message(row: Any) -> ChatMessage:
+    """Return the message of a row with `MESSAGE_COLUMNS`."""
+    return ChatMessage(*row)
+
+
+def encode_json(metadata: dict[str, Any]) -> str:
+    """Return JSON text; the metadata is already checked."""
+    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if "e+" in text:
+        # JSONB keeps decimal digits, and those that Python writes of 1.2345678901234568e+18 are rounded:
+        # read as an integer they are another number. With all digits and a point it stays the same float.
+        text = _STRING_OR_LARGE_FLOAT.sub(
+            lambda found: f"{float(found[1]):.1f}" if found[1] else found[0], text
+        )
+    return text
+
+
+def decode_json(text: str | None) -> dict[str, Any]:
+    """Return the object that was stored; a row from before may have none."""
+    if text is None or text == "{}":
+        return {}
+    decoded = _decoder.decode(text)
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def _parse_integer(digits: str) -> int | float:
+    # JSONB writes 1e300 with all its zeros. Integers beyond 64 bits are refused on the way in, so one
+    # that comes out was a float.
+    number = int(digits) if len(digits) < 25 else float(digits)
+    return number if -(2**63) <= number < 2**63 else float(number)
+
+
+_STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]+|\\.)*"|(-?[0-9.]+e\+[0-9]+)')
+_decoder = json.JSONDecoder(parse_int=_parse_integer)

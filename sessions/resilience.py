@@ -1,0 +1,205 @@
+"""Retry with backoff, on tenacity, for calls that are safe to repeat."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ParamSpec, TypeVar
+
+import tenacity
+
+from sessions.errors import ConfigurationError
+
+__all__ = [
+    "MONGODB_RETRY_CONFIG",
+    "POSTGRES_RETRY_CONFIG",
+    "SQLITE_RETRY_CONFIG",
+    "RetryConfig",
+    "RetryStrategy",
+    "async_retry",
+    "call_with_retry",
+    "retry",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+logger = logging.getLogger(__name__)
+
+
+class RetryStrategy(StrEnum):
+    """How the delay grows from one try to the next."""
+
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryConfig:
+    """How often and how fast to try again.
+
+    Attributes:
+        max_attempts: All tries, the first included; at least 1.
+        base_delay: Seconds before the second try.
+        max_delay: Seconds that no delay exceeds.
+        strategy: Growth of the delay: doubled, added, or kept.
+        jitter: Draw each delay evenly from 0 to its computed value, so that callers spread out.
+    """
+
+    max_attempts: int = 3
+    base_delay: float = 0.5
+    max_delay: float = 5.0
+    strategy: RetryStrategy = RetryStrategy.EXPONENTIAL
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ConfigurationError("retry.max_attempts: must be at least 1")
+        for name in ("base_delay", "max_delay"):
+            if not 0 <= getattr(self, name) < math.inf:  # False for NaN, too.
+                raise ConfigurationError(f"retry.{name}: must be finite and not negative")
+        if self.strategy not in tuple(RetryStrategy):
+            raise ConfigurationError(f"retry.strategy: must be one of {', '.join(RetryStrategy)}")
+
+    def wait(self) -> tenacity.wait.wait_base:
+        """Return the tenacity wait that follows this configuration."""
+        strategy = RetryStrategy(self.strategy)
+        wait: tenacity.wait.wait_base
+        if strategy is RetryStrategy.EXPONENTIAL:
+            wait = tenacity.wait_exponential(multiplier=self.base_delay, max=self.max_delay)
+        elif strategy is RetryStrategy.LINEAR:
+            wait = tenacity.wait_incrementing(
+                start=self.base_delay, increment=self.base_delay, max=self.max_delay
+            )
+        else:
+            wait = tenacity.wait_fixed(min(self.base_delay, self.max_delay))
+        return _FullJitter(wait) if self.jitter else wait
+
+
+# In use where neither the settings (``sessions.retry``) nor the caller (``retry=``) say otherwise.
+MONGODB_RETRY_CONFIG = RetryConfig(
+    max_attempts=3, base_delay=0.5, max_delay=5.0, strategy=RetryStrategy.EXPONENTIAL, jitter=True
+)
+POSTGRES_RETRY_CONFIG = RetryConfig(
+    max_attempts=3, base_delay=0.5, max_delay=5.0, strategy=RetryStrategy.EXPONENTIAL, jitter=True
+)
+# A busy file has already waited for its busy timeout.
+SQLITE_RETRY_CONFIG = RetryConfig(max_attempts=2, base_delay=0.1)
+
+
+class _FullJitter(tenacity.wait.wait_base):
+    """Any wait, spread evenly between nothing and its full value."""
+
+    def __init__(self, wait: tenacity.wait.wait_base) -> None:
+        self._wait = wait
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        return tenacity.wait_random(0, self._wait(retry_state))(retry_state)
+
+
+def _condition(on: RetryOn) -> tenacity.retry_base:
+    matches = (lambda error: isinstance(error, on)) if isinstance(on, type | tuple) else on
+    # Cancelling, Ctrl-C and exit are no Exception: they end the call, whatever ``on`` says.
+    return tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and matches(error))
+
+
+def _log_retry(operation: str, config: RetryConfig) -> Callable[[tenacity.RetryCallState], None]:
+    def log(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        delay = state.next_action.sleep if state.next_action else 0.0
+        # The class alone: a driver's text may quote the row, and so the conversation.
+        logger.warning(
+            "%s: attempt %d of %d failed with %s, next in %.2f s",
+            operation,
+            state.attempt_number,
+            config.max_attempts,
+            type(error).__name__,
+            delay,
+        )
+
+    return log
+
+
+def async_retry(
+    config: RetryConfig, *, on: RetryOn
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Repeat a coroutine function while it raises what ``on`` names.
+
+    Args:
+        config: Tries and delays.
+        on: Exception class, tuple of classes, or predicate. There is no default: repeating is only
+            right where the caller knows the work is idempotent and the error transient.
+
+    Returns:
+        A decorator. The last error is raised as it is when the tries are used up;
+        ``asyncio.CancelledError``, ``KeyboardInterrupt`` and ``SystemExit`` are never retried.
+    """
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(config.max_attempts),
+            wait=config.wait(),
+            retry=_condition(on),
+            before_sleep=_log_retry(function.__qualname__, config),
+            reraise=True,
+        )
+
+        @functools.wraps(function)
+        async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            return await retrying(function, *args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def retry(config: RetryConfig, *, on: RetryOn) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Repeat a plain function while it raises what ``on`` names; see `async_retry`."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(config.max_attempts),
+            wait=config.wait(),
+            retry=_condition(on),
+            before_sleep=_log_retry(function.__qualname__, config),
+            reraise=True,
+        )
+
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            return retrying(function, *args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+async def call_with_retry(
+    operation: str, work: Callable[[], Awaitable[R]], config: RetryConfig, *, on: RetryOn
+) -> R:
+    """Await ``work()`` as `async_retry` would, without its cost while nothing fails.
+
+    Args:
+        operation: What the log calls it.
+        work: Called once for each try; must be safe to repeat.
+        config: Tries and delays.
+        on: What to repeat for; see `async_retry`.
+    """
+    try:
+        return await work()
+    except Exception as error:
+        failed: list[Exception] = [error]
+
+    async def replay_then_work() -> R:
+        if failed:
+            raise failed.pop()
+        return await work()
+
+    replay_then_work.__qualname__ = operation
+    return await async_retry(config, on=on)(replay_then_work)()

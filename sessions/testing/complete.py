@@ -1,0 +1,34 @@
+"""The whole contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sessions.testing.base import BaseRepositoryContract
+from sessions.testing.callers import AsyncCaller, Caller, SyncCaller
+from sessions.testing.creating import CreatingContract
+from sessions.testing.deleting import DeletingContract
+from sessions.testing.lifecycle import LifecycleContract
+from sessions.testing.listing import ListingContract
+from sessions.testing.messages import MessagesContract
+
+__all__ = ["SessionRepositoryContract"]
+
+
+class SessionRepositoryContract(
+    BaseRepositoryContract,
+    CreatingContract,
+    MessagesContract,
+    ListingContract,
+    DeletingContract,
+    LifecycleContract,
+):
+    """What every repository does that offers all operations in both colours."""
+
+    @pytest.fixture(params=[AsyncCaller, SyncCaller], ids=["async", "sync"])
+    def chats(self, request: pytest.FixtureRequest, repository: Any) -> Caller:
+        """The repository, to be called in one colour and then in the other."""
+        caller: Caller = request.param(repository)
+        return caller

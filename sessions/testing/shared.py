@@ -1,0 +1,81 @@
+"""What the contract classes share: the fixtures, the hook at the end of each test, and helpers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import pytest
+
+from sessions.errors import InvalidInputError
+from sessions.models import ChatSession
+from sessions.testing.callers import Caller, MixedCaller
+from sessions.testing.open_connections import count_checked_out
+from sessions.testing.values import BadCall
+
+__all__ = ["RepositoryContract"]
+
+
+@pytest.mark.asyncio
+class RepositoryContract:
+    """What the contract classes share; its subclasses use the author's fixture ``repository``.
+
+    Attributes:
+        takes_only_uuids: Whether an id that is no UUID is bad input; else any 1 to 255 characters are good.
+        clock_resolution: Two times that the database stores differ if they lie this far apart.
+    """
+
+    takes_only_uuids: ClassVar[bool] = True
+    clock_resolution: ClassVar[timedelta] = timedelta(milliseconds=1)
+
+    @pytest.fixture
+    def chats(self, repository: Any) -> Caller:
+        """The repository, to be called in one colour."""
+        return MixedCaller(repository)
+
+    @pytest.fixture(autouse=True)
+    def _nothing_is_left_open(self, repository: Any) -> Iterator[None]:
+        yield
+        self.assert_nothing_left_open(repository)
+
+    def assert_nothing_left_open(self, repository: Any) -> None:
+        """Fail if the repository still holds what an operation took; called at the end of each test.
+
+        Override it for a backend whose connection manager has a pool of its own.
+        """
+        assert count_checked_out(repository) == 0, "connections are still checked out of the pool"
+
+    async def tick(self) -> datetime:
+        """Let the stored time move on; return a time between those stored before and those after."""
+        await asyncio.sleep(2 * self.clock_resolution.total_seconds())
+        now = datetime.now(UTC)
+        await asyncio.sleep(2 * self.clock_resolution.total_seconds())
+        return now
+
+    async def session_of(self, chats: Caller, user_id: str, session_id: str) -> ChatSession:
+        """Return a session of the user's list."""
+        listed = await chats.list_paginated_sessions(user_id, 0, 1000)
+        found: ChatSession = next(item for item in listed if item.session_id == session_id)
+        return found
+
+    async def assert_refused(self, chats: Caller, call: BadCall) -> None:
+        """Make a bad call and fail unless it is refused by the name of the bad argument."""
+        try:
+            operation = getattr(chats, call.operation)
+            if call.operation == "export_user":
+                await anext(operation(**call.arguments), None)
+            else:
+                await operation(**call.arguments)
+        except InvalidInputError as error:
+            # Of "metadata.tags[2]", the argument.
+            named = re.split(r"\W", error.argument, maxsplit=1)[0]
+            if named != call.named:
+                pytest.fail(f"{call} was refused for {error.argument!a}, not for {call.named}")
+        except Exception as error:
+            error.add_note(str(call))
+            raise
+        else:
+            pytest.fail(f"accepted: {call}")

@@ -1,0 +1,86 @@
+"""``sessions db``: look after the schema, whatever ``auto_migrate`` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import Run, error_line
+from databases import in_database
+
+from sessions import SessionRepositoryFactory
+from sessions.migrations import HEAD
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """A database without any table."""
+    name = {"sqlite": "sqlite_url", "postgres": "empty_postgres_url"}[request.param]
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+def test_upgrade_brings_an_empty_database_to_head(run: Run, empty_url: str) -> None:
+    backend = "sqlite" if empty_url.startswith("sqlite") else "postgres"
+    outdated = run("db", "check", "--url", empty_url)
+    assert outdated.exit_code == 1
+    expected = f"the database has no schema yet; run: sessions db upgrade --backend {backend}"
+    assert error_line(outdated) == expected
+    # The check has not migrated.
+    assert "no revision" in run("db", "current", "--url", empty_url).stdout
+
+    upgraded = run("db", "upgrade", "--url", empty_url)
+    assert upgraded.exit_code == 0
+    assert f"revision {HEAD} (upgraded from an empty database)" in upgraded.stdout
+    assert f"revision {HEAD} (was there already)" in run("db", "upgrade", "--url", empty_url).stdout
+
+    for command in ("check", "current"):
+        result = run("db", command, "--url", empty_url)
+        assert result.exit_code == 0
+        assert f"revision {HEAD}" in result.stdout
+    repository = SessionRepositoryFactory.create_repository(backend, url=empty_url, auto_migrate=False)
+    assert repository.count_sessions_sync("alice") == 0
+    repository.close()
+
+
+def test_the_configured_database_is_the_default(
+    run: Run, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("POSTGRES_URL", empty_postgres_url)
+    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "configured.db"))
+    assert "PostgreSQL" in run("db", "upgrade", "--backend", "postgres").stdout
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "postgres")
+    assert f"PostgreSQL schema: revision {HEAD}" in run("db", "current").stdout
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "sqlite")
+    assert f"SQLite schema: revision {HEAD}" in run("db", "upgrade").stdout
+
+
+def test_mongodb_needs_no_migrations(run: Run, mongodb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGODB_URL", mongodb_url)
+    upgraded = run("db", "upgrade")
+    assert upgraded.exit_code == 0
+    assert "collections and indexes are ready; it needs no migrations" in upgraded.stdout
+    for command in ("check", "current"):
+        result = run("db", command, "--url", mongodb_url)
+        assert result.exit_code == 0
+        assert "it needs no migrations" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["upgrade", "current", "check"])
+def test_a_database_that_cannot_be_used_is_one_line(run: Run, command: str, postgres_server: str) -> None:
+    urls = [
+        "postgresql://alice:hunter2@127.0.0.1:1/chat",
+        "mongodb://alice:hunter2@nohost.invalid/chat?serverSelectionTimeoutMS=100",
+        "sqlite:////no/such/folder/hunter2.db",
+        in_database(postgres_server, "no_such_database"),
+    ]
+    for url in urls:
+        result = run("db", command, "--url", url)
+        assert "hunter2" not in error_line(result)
+        assert result.stdout == ""
+
+
+def test_ini_is_a_file_alembic_can_use(run: Run) -> None:
+    path = Path(run("db", "ini").stdout.removesuffix("\n"))
+    assert path.name == "alembic.ini"
+    assert "script_location" in path.read_text()

@@ -1,0 +1,135 @@
+"""However a command fails: one line on stderr, an exit status, no traceback, no secret."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import Run, error_line, write_lines
+
+import sessions.cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(*command: str, **options: object) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_python_m_sessions_is_the_command(tmp_path: Path) -> None:
+    process = start("-m", "sessions", "demo", cwd=tmp_path)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert "left: 0 sessions, 0 messages" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_the_command_says_how_to_get_it(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from sessions.__main__ import main; main()"
+    process = start("-c", code)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert output == ""
+    assert len(errors.splitlines()) == 1
+    assert "pip install 'agenthub-sessions[cli]'" in errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")
+def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
+    # Reads a pipe that nobody writes to, so that it is surely at work.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = start("-m", "sessions", "import", str(pipe), "--url", f"sqlite:///{tmp_path / 'x.db'}")
+    with pipe.open("w"):  # Opens as soon as the command does.
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    assert (process.returncode, output, errors) == (130, "", "error: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://alice:hunter2@127.0.0.1:1/chat",
+        "postgresql://alice:hun/ter2@127.0.0.1/chat",
+        "postgresql://alice@127.0.0.1:hunter2/chat",
+        "mongodb://alice:hunter2@nohost.invalid/chat?serverSelectionTimeoutMS=100",
+        "mongodb://alice:hun/ter2@127.0.0.1/chat",
+        "mysql://alice:hunter2@127.0.0.1/chat",
+        "hunter2",
+        "sqlite://hunter2",
+        "",
+    ],
+)
+def test_no_error_shows_the_url(run: Run, url: str) -> None:
+    line = error_line(run("list", "alice", "--url", url))
+    assert "hunter2" not in line
+    assert "ter2" not in line
+
+
+def test_a_backend_and_a_url_that_do_not_fit_are_one_line(run: Run) -> None:
+    line = error_line(
+        run("list", "alice", "--backend", "postgres", "--url", "mongodb://alice:hunter2@h/chat")
+    )
+    assert line.startswith("db.postgres.url: ")
+    assert "hunter2" not in line
+
+
+def test_bad_input_is_one_line(run: Run, sqlite_url: str) -> None:
+    assert "user_id: " in error_line(run("list", "", "--url", sqlite_url))
+    assert "session_id: must be a UUID" in error_line(run("show", "alice", "x\ny", "--url", sqlite_url))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["bogus"], ["list"], ["list", "alice", "--limit", "0"], ["demo", "--backend", "oracle"], ["db", "x"]],
+)
+def test_a_usage_error_is_one_line_with_status_2(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert error_line(result).endswith("--help'")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["db"], ["db", "--help"]])
+def test_help_is_no_error(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "Usage: sessions" in result.stdout
+
+
+def test_a_default_backend_of_somebody_elses_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "redis")
+    assert "'redis'" in error_line(run("list", "alice"))
+
+
+def test_settings_that_cannot_be_read_are_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSIONS_CONFIG", str(write_lines(tmp_path / "x.yaml", "db: {postgres: {prot: 1}}")))
+    assert "db.postgres.prot" in error_line(run("list", "alice"))
+
+
+def test_an_unexpected_error_is_one_line_without_its_text(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("postgresql://alice:hunter2@h")
+
+    monkeypatch.setattr(sessions.cli, "_backend", fail)
+    line = error_line(run("list", "alice"))
+    assert line.startswith("unexpected RuntimeError")
+    assert "hunter2" not in line
+    monkeypatch.setenv("SESSIONS_DEBUG", "1")
+    assert isinstance(run("list", "alice").exception, RuntimeError)

@@ -1,0 +1,144 @@
+"""Fixtures: real servers, a fresh database for each test, and a repository on each backend."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import servers
+from databases import Backend, execute_postgres, in_database, run_in_thread
+from pymongo import MongoClient
+
+from sessions import ConnectionFactory, SessionRepositoryFactory
+
+CONVERSATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "conversations.jsonl"
+BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of the person who runs the tests out of them."""
+    for name in ("SESSIONS_CONFIG", "SESSIONS_DEFAULT_REPOSITORY", "SQLITE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for prefix in ("POSTGRES", "MONGODB"):
+        for key in ("URL", "HOST", "PORT", "DB", "USER", "PASSWORD"):
+            monkeypatch.delenv(f"{prefix}_{key}", raising=False)
+
+
+@pytest.fixture
+def conversations() -> list[dict[str, Any]]:
+    """The real conversations that lie beside the repository."""
+    if not CONVERSATIONS.exists():
+        pytest.fail(f"the conversations to test on are absent: {CONVERSATIONS}")
+    return [json.loads(line) for line in CONVERSATIONS.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with servers.postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mongodb_replica_set_server() -> Iterator[str]:
+    with servers.mongodb(replica_set=True) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mongodb_standalone_server() -> Iterator[str]:
+    with servers.mongodb(replica_set=False) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    """Name of a migrated database that each test gets a copy of."""
+    name = f"sessions_template_{uuid.uuid4().hex}"
+    execute_postgres(postgres_server, f"CREATE DATABASE {name}")
+
+    async def migrate() -> None:
+        repository = SessionRepositoryFactory.create_repository(
+            "postgres", url=in_database(postgres_server, name)
+        )
+        await repository._ensure_connection()
+        await repository.aclose()
+
+    run_in_thread(migrate)
+    yield name
+    execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: str) -> Iterator[str]:
+    """A PostgreSQL database without any table."""
+    name = f"sessions_{uuid.uuid4().hex}"
+    execute_postgres(postgres_server, f"CREATE DATABASE {name}")
+    yield in_database(postgres_server, name)
+    execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A PostgreSQL database with the schema at head."""
+    name = f"sessions_{uuid.uuid4().hex}"
+    execute_postgres(
+        postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template} STRATEGY FILE_COPY"
+    )
+    yield in_database(postgres_server, name)
+    execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _mongodb_database(server: str) -> Iterator[str]:
+    name = f"sessions_{uuid.uuid4().hex}"
+    yield in_database(server, name)
+    with MongoClient(server) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def mongodb_url(mongodb_replica_set_server: str) -> Iterator[str]:
+    """An empty database on a replica set."""
+    yield from _mongodb_database(mongodb_replica_set_server)
+
+
+@pytest.fixture
+def mongodb_standalone_url(mongodb_standalone_server: str) -> Iterator[str]:
+    """An empty database on a standalone server."""
+    yield from _mongodb_database(mongodb_standalone_server)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'sessions.db'}"
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each backend in turn, with an empty database."""
+    fixture, repository_type = {
+        "sqlite": ("sqlite_url", "sqlite"),
+        "postgres": ("postgres_url", "postgres"),
+        "mongodb-replica-set": ("mongodb_url", "mongodb"),
+        "mongodb-standalone": ("mongodb_standalone_url", "mongodb"),
+    }[request.param]
+    return Backend(request.param, repository_type, request.getfixturevalue(fixture))
+
+
+@pytest.fixture
+async def repository(backend: Backend) -> AsyncIterator[Any]:
+    """A repository on each backend."""
+    async with backend.repository() as repository:
+        yield repository
+
+
+@pytest.fixture(autouse=True)
+def _no_manager_outlives_its_test() -> Iterator[None]:
+    yield
+    ConnectionFactory.close_all()
+    ConnectionFactory._managers.clear()

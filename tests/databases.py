@@ -1,0 +1,54 @@
+"""Databases on the test servers, and how to reach them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from sessions import SessionRepositoryFactory
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A fresh, empty database of one kind."""
+
+    name: str
+    repository_type: str
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def repository(self, **options: Any) -> Any:
+        return SessionRepositoryFactory.create_repository(
+            self.repository_type, url=self.url, **self.options, **options
+        )
+
+
+def run_in_thread(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
+    """Run a coroutine to its end from anywhere, also while this thread's event loop is running."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(function(*args))).result()
+
+
+def in_database(url: str, name: str) -> str:
+    """Return a server URL with another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def execute_postgres(url: str, *statements: str) -> None:
+    """Execute statements outside of any transaction."""
+
+    async def execute() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    run_in_thread(execute)

@@ -1,0 +1,27 @@
+"""Each backend with a counter of its connections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from databases import Backend
+from shapes import SHAPES, Counter, shape_of
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> tuple[Backend, Counter]:
+    """Each backend in turn, with the counter of its connections."""
+    fixture = {
+        "sqlite": "sqlite_url",
+        "postgres": "postgres_url",
+        "mongodb-replica-set": "mongodb_url",
+        "mongodb-standalone": "mongodb_standalone_url",
+    }[request.param]
+    return shape_of(request.param, request.getfixturevalue(fixture))
+
+
+@pytest.fixture
+def repository(shape: tuple[Backend, Counter]) -> Any:
+    """One repository object, for whatever program shape."""
+    return shape[0].repository()

@@ -1,0 +1,75 @@
+"""Counting what a server holds open for us."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+from databases import Backend, run_in_thread
+from pymongo import MongoClient
+
+Counter = Callable[[], int]
+SHAPES = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
+
+
+def count_postgres(url: str) -> int:
+    async def count() -> int:
+        connection = await asyncpg.connect(url)
+        try:
+            found: int = await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+            return found
+        finally:
+            await connection.close()
+
+    result: int = run_in_thread(count)
+    return result
+
+
+def count_mongodb(url: str, app_name: str) -> int:
+    with MongoClient(url) as client:
+        operations = client.admin.aggregate(
+            [
+                {"$currentOp": {"allUsers": True, "idleConnections": True}},
+                {"$match": {"clientMetadata.application.name": app_name}},
+            ]
+        )
+        return len(list(operations))
+
+
+def count_sqlite(path: str) -> int:
+    """Count this process's descriptors of the database file itself."""
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            links.append(os.readlink(entry))
+        except FileNotFoundError:
+            continue
+    return links.count(path)
+
+
+def settled(counter: Counter, expected: int, seconds: float = 10.0) -> int:
+    """Return the count once it is as expected, or what it is after some seconds: servers lag behind."""
+    deadline = time.monotonic() + seconds
+    while (count := counter()) != expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return count
+
+
+def shape_of(name: str, url: str) -> tuple[Backend, Counter]:
+    """Return a backend and the counter of its connections."""
+    if name == "sqlite":
+        path = url.removeprefix("sqlite:///")
+        return Backend(name, "sqlite", url), lambda: count_sqlite(path)
+    if name == "postgres":
+        return Backend(name, "postgres", url), lambda: count_postgres(url)
+    app_name = f"test-{uuid.uuid4().hex[:12]}"
+    own_url = f"{url}{'&' if urlsplit(url).query else '?'}appName={app_name}"
+    return Backend(name, "mongodb", own_url), lambda: count_mongodb(url, app_name)

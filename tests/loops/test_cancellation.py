@@ -1,0 +1,108 @@
+"""Cancelled at random points, a call leaves nothing checked out, poisoned or open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from databases import Backend, run_in_thread
+from shapes import Counter, settled
+
+ROUNDS = 500
+OPERATIONS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
+    "create_session": lambda r, _: r.create_session_async("user", {"metadata": {"a": [1]}}),
+    "ensure_session_exists": lambda r, _: r.ensure_session_exists(str(uuid.uuid4()), "user"),
+    "get_session": lambda r, sid: r.get_session("user", sid),
+    "update_session": lambda r, sid: r.update_session_async("user", sid, {"title": "other"}),
+    "add_message": lambda r, sid: r.add_message(sid, "user", "text"),
+    "add_messages": lambda r, sid: r.add_messages(sid, [("user", "a"), ("assistant", "b")]),
+    "add_many_messages": lambda r, sid: r.add_messages(sid, [("user", "x" * 3000)] * 100),
+    "get_session_history": lambda r, sid: r.get_session_history("user", sid, limit=100),
+    "list_sessions": lambda r, _: r.list_sessions("user", limit=100),
+    "list_paginated_sessions": lambda r, _: r.list_paginated_sessions_async("user"),
+    "count_sessions": lambda r, _: r.count_sessions("user"),
+    "delete_session": lambda r, sid: r.delete_session_async("other", sid),
+    "keep_latest_sessions": lambda r, _: r.keep_latest_sessions("user", 20),
+    "delete_sessions_older_than": lambda r, _: r.delete_sessions_older_than(datetime(2000, 1, 1, tzinfo=UTC)),
+    "delete_user": lambda r, _: r.delete_user("nobody"),
+}
+
+
+async def open_transactions(backend: Backend) -> int:
+    """Return how many transactions the server holds open in the test's database."""
+    import asyncpg
+
+    connection = await asyncpg.connect(backend.url)
+    try:
+        found: int = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state LIKE 'idle in transaction%'"
+        )
+        return found
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+async def test_cancellation_at_random_points_never_harms_later_calls(
+    shape: tuple[Backend, Counter], how: str
+) -> None:
+    backend, count = shape
+    chance = random.Random(20261122)
+    limits = {"pool_size": 2} | ({"max_overflow": 0} if backend.repository_type != "mongodb" else {})
+    repository = backend.repository(pool_timeout=20, **limits)
+    session_id = await repository.create_session_async("user")
+    durations = {}
+    for name, operation in OPERATIONS.items():
+        started = asyncio.get_running_loop().time()
+        await operation(repository, session_id)
+        durations[name] = asyncio.get_running_loop().time() - started
+    cut = 0
+    for number in range(ROUNDS):
+        name = list(OPERATIONS)[number % len(OPERATIONS)]
+        delay = chance.uniform(0, durations[name] * 1.2)
+        try:
+            if how == "timeout":
+                async with asyncio.timeout(delay):
+                    await OPERATIONS[name](repository, session_id)
+            else:
+                task = asyncio.ensure_future(OPERATIONS[name](repository, session_id))
+                await asyncio.sleep(delay)
+                task.cancel()
+                await task
+        except (TimeoutError, asyncio.CancelledError):
+            cut += 1
+    assert cut > ROUNDS / 4
+    if backend.name == "postgres":
+        assert run_in_thread(open_transactions, backend) == 0
+    # All at once, so that every connection of the pool is used.
+    for operation in OPERATIONS.values():
+        await asyncio.gather(*(operation(repository, session_id) for _ in range(3)))
+    contents = [m.content for m in await repository.get_session_history("user", session_id)]
+    batches = [contents[i : i + 2] for i, text in enumerate(contents) if text == "a"]
+    assert all(batch == ["a", "b"] for batch in batches)
+    assert contents.count("x" * 3000) % 100 == 0
+    await repository.aclose()
+    assert settled(count, 0) == 0
+
+
+async def test_cancelled_first_calls_leave_a_working_repository(shape: tuple[Backend, Counter]) -> None:
+    backend, count = shape
+    for milliseconds in range(0, 60, 6):
+        repository = backend.repository()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(milliseconds / 1000):
+                await repository.create_session_async("user")
+        await repository.aclose()
+    repository = backend.repository()
+    session_id = await repository.create_session_async("last")
+    await repository.add_message(session_id, "user", "text")
+    assert await repository.count_sessions("last") == 1
+    await repository.aclose()
+    assert settled(count, 0) == 0

@@ -1,0 +1,133 @@
+"""The whole contract through a real pgbouncer in transaction mode, 32 callers over four connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import servers
+from databases import Backend
+from shapes import count_postgres, settled
+
+from sessions.testing import SessionRepositoryContract
+
+
+def pgbouncer_path() -> str:
+    path = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if path is None:
+        raise servers.NoServerError("no pgbouncer to test through: apt-get install pgbouncer")
+    return path
+
+
+@contextmanager
+def pgbouncer(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the URL of a database through a pgbouncer with a pool of four server connections."""
+    target = urlsplit(database_url)
+    host = target.hostname or parse_qs(target.query)["host"][0]
+    folder = Path(tmp_path_factory.mktemp("pgbouncer"))
+    port = servers.free_port()
+    (folder / "users.txt").write_text(f'"{target.username}" "{target.password or ""}"\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"""
+        [databases]
+        {target.path[1:]} = host={host} port={target.port or 5432}
+        [pgbouncer]
+        listen_addr = 127.0.0.1
+        listen_port = {port}
+        unix_socket_dir =
+        auth_type = trust
+        auth_file = {folder}/users.txt
+        pool_mode = transaction
+        default_pool_size = 4
+        max_client_conn = 200
+        logfile = {folder}/log
+        """.replace("        ", "")
+    )
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o777)
+    for parent in folder.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    # It refuses to run as root; the owner of the server's socket may reach the server for sure.
+    user = Path(host).owner() if host.startswith("/") else "nobody"
+    as_user = ["-u", user] if os.geteuid() == 0 else []
+    process = subprocess.Popen(
+        [pgbouncer_path(), *as_user, f"{folder}/pgbouncer.ini"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"postgresql://{target.username}@127.0.0.1:{port}{target.path}"
+    try:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                count_postgres(url)
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((folder / "log").read_text()) from None
+                time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def backend(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    with pgbouncer(postgres_url, tmp_path_factory) as url:
+        yield Backend("pgbouncer", "postgres", url, {"pgbouncer": True})
+
+
+class TestContractThroughPgbouncer(SessionRepositoryContract):
+    """Everything that a direct connection guarantees."""
+
+    @pytest.fixture
+    async def repository(self, backend: Backend) -> AsyncIterator[Any]:
+        async with backend.repository() as repository:
+            yield repository
+
+
+async def test_an_empty_database_is_migrated_through_pgbouncer(
+    empty_postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pgbouncer(empty_postgres_url, tmp_path_factory) as url:
+        repositories = [
+            Backend("pgbouncer", "postgres", url, {"pgbouncer": True, "pool_size": size}).repository()
+            for size in range(1, 6)
+        ]
+        await asyncio.gather(*(repository.create_session_async("user") for repository in repositories))
+        assert await repositories[0].count_sessions("user") == 5
+        for repository in repositories:
+            await repository.aclose()
+
+
+async def test_32_callers_share_four_server_connections(backend: Backend, postgres_url: str) -> None:
+    async with backend.repository(pool_size=32, max_overflow=0) as repository:
+        session_ids = await asyncio.gather(
+            *(repository.create_session_async(f"user-{number}") for number in range(32))
+        )
+
+        async def converse(number: int) -> list[str]:
+            for index in range(20):
+                await repository.add_message(session_ids[number], "user", str(index))
+                await repository.add_messages(session_ids[number], [("assistant", f"re {index}")])
+            history = await repository.get_session_history(f"user-{number}", session_ids[number])
+            return [message.content for message in history]
+
+        histories = await asyncio.gather(*map(converse, range(32)))
+        assert histories == [[text for i in range(20) for text in (str(i), f"re {i}")]] * 32
+        shared = str(uuid.uuid4())
+        created = await asyncio.gather(*(repository.ensure_session_exists(shared, "u") for _ in range(32)))
+        assert sum(created) == 1
+        assert count_postgres(postgres_url) <= 4
+    assert settled(lambda: count_postgres(postgres_url), 4) <= 4

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from typing import Any
+
+import asyncpg
+import pytest
+from migration_helpers import (
+    OLD_SCHEMA,
+    ROOT,
+    alembic_command,
+    describe_postgres,
+    describe_sqlite,
+    execute,
+    migrate,
+    postgres_rows,
+    sqlite_rows,
+)
+
+from sessions import SessionRepositoryFactory
+
+PROCESSES = 20
+
+# Loads the libraries once and then forks, so that twenty interpreters do not start up on two cores. The
+# processes wait for each other, to make their first calls at once.
+PROGRAM = """
+    import os, sys, traceback
+    import sessions
+    import alembic.command, alembic.config, alembic.runtime.migration
+    from sessions import SessionRepositoryFactory
+
+    kind, url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    SessionRepositoryFactory.create_repository(kind, url=url)
+    gate, go = os.pipe()
+    children = []
+    for number in range(count):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(go)
+            os.read(gate, 1)
+            try:
+                with SessionRepositoryFactory.create_repository(kind, url=url) as repository:
+                    repository.create_session(f"user {number}", None)
+                os.write(writer, b"ok")
+            except BaseException:
+                os.write(writer, traceback.format_exc().encode()[-4000:])
+            os._exit(0)
+        os.close(writer)
+        children.append((child, reader))
+    os.close(gate)
+    os.close(go)
+    for child, reader in children:
+        with os.fdopen(reader) as stream:
+            print(stream.read())
+        os.waitpid(child, 0)
+"""
+
+
+def first_calls_at_once(kind: str, url: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), kind, url, str(PROCESSES)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout.splitlines()
+
+
+async def test_processes_that_first_call_an_empty_postgresql_at_once_all_succeed(
+    empty_postgres_url: str, postgres_url: str
+) -> None:
+    outcomes = await asyncio.to_thread(first_calls_at_once, "postgres", empty_postgres_url)
+
+    assert outcomes == ["ok"] * PROCESSES
+    assert await describe_postgres(empty_postgres_url) == await describe_postgres(postgres_url)
+    assert await postgres_rows(empty_postgres_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert await postgres_rows(
+        empty_postgres_url, "SELECT count(*), count(DISTINCT user_id) FROM chat_sessions"
+    ) == [(PROCESSES, PROCESSES)]
+
+
+async def test_processes_that_first_call_an_empty_sqlite_at_once_all_succeed(
+    sqlite_url: str, tmp_path: Any
+) -> None:
+    outcomes = await asyncio.to_thread(first_calls_at_once, "sqlite", sqlite_url)
+
+    assert outcomes == ["ok"] * PROCESSES
+    await migrate(f"sqlite:///{tmp_path}/alone.db")
+    assert describe_sqlite(sqlite_url) == describe_sqlite(f"sqlite:///{tmp_path}/alone.db")
+    assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert sqlite_rows(sqlite_url, "SELECT count(*) FROM chat_sessions") == [(PROCESSES,)]
+
+
+@pytest.mark.parametrize(("kind", "fixture"), [("postgres", "empty_postgres_url"), ("sqlite", "sqlite_url")])
+async def test_repositories_that_first_call_an_empty_database_at_once_in_one_process_all_succeed(
+    kind: str, fixture: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(fixture)
+    # Different settings, so that each has a manager and a pool of its own.
+    repos = [
+        SessionRepositoryFactory.create_repository(kind, url=url, pool_size=size) for size in range(1, 6)
+    ]
+
+    await asyncio.gather(*(repo.create_session_async("u") for repo in repos for _ in range(3)))
+
+    assert await repos[0].count_sessions("u") == 15
+    for repo in repos:
+        await repo.aclose()
+
+
+# --- while others write ----------------------------------------------------------------------------
+
+SESSIONS, MESSAGES = 500, 100_000
+
+
+async def populate(url: str) -> None:
+    await execute(
+        url,
+        *OLD_SCHEMA,
+        f"""
+        INSERT INTO chat_sessions (session_id, title, user_id)
+        SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'T', 'u' || n % 10
+        FROM generate_series(1, {SESSIONS}) n
+        """,
+        f"""
+        INSERT INTO chat_messages (message_id, session_id, role, content)
+        SELECT gen_random_uuid(),
+               ('00000000-0000-4000-8000-' || lpad((n % {SESSIONS} + 1)::text, 12, '0'))::uuid,
+               'user',
+               repeat('text ', 20)
+        FROM generate_series(1, {MESSAGES}) n
+        """,
+    )
+
+
+async def test_writers_go_on_while_a_populated_database_is_upgraded(
+    empty_postgres_url: str, postgres_url: str
+) -> None:
+    url = empty_postgres_url
+    await populate(url)
+    slowest, written, upgraded = 0.0, 0, asyncio.Event()
+
+    async def write(number: int) -> None:
+        nonlocal slowest, written
+        connection = await asyncpg.connect(url)
+        session_id = uuid.UUID(f"00000000-0000-4000-8000-{number:012d}")
+        try:
+            # A statement that the upgrade holds up for longer than this fails the test.
+            await connection.execute("SET lock_timeout = '2s'")
+            while not upgraded.is_set():
+                started = time.perf_counter()
+                await connection.execute(
+                    "INSERT INTO chat_messages (message_id, session_id, role, content) "
+                    "VALUES (gen_random_uuid(), $1, 'user', 'meanwhile')",
+                    session_id,
+                )
+                await connection.execute(
+                    "UPDATE chat_sessions SET updated_at = now() WHERE session_id = $1", session_id
+                )
+                slowest = max(slowest, time.perf_counter() - started)
+                written += 1
+                await asyncio.sleep(0.005)
+        finally:
+            await connection.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(1, 5):
+            tasks.create_task(write(number))
+        await asyncio.sleep(0.1)
+        before = written
+        await asyncio.to_thread(alembic_command, "upgrade", "head", POSTGRES_URL=url)
+        during = written - before
+        upgraded.set()
+
+    assert during > 20
+    assert slowest < 2
+    assert await postgres_rows(url, "SELECT count(*) FROM chat_messages") == [(MESSAGES + written,)]
+    assert await postgres_rows(url, "SELECT count(*) FROM chat_sessions") == [(SESSIONS,)]
+    assert await describe_postgres(url) == await describe_postgres(postgres_url)

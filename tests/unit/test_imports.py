@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SQL = {"sqlalchemy", "alembic", "asyncpg", "aiosqlite"}
+MONGODB = {"beanie", "pymongo", "bson", "motor"}
+
+
+def loaded_by(program: str) -> set[str]:
+    """Return the database libraries that a fresh interpreter has loaded after running this."""
+    report = f"\nimport sys\nprint(*({SQL | MONGODB!r} & sys.modules.keys()))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program) + report],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "sessions",
+        "sessions.connections",
+        "sessions.repositories",
+        "sessions.models",
+        "sessions.config",
+        "sessions.errors",
+        "sessions.resilience",
+        "sessions.validation",
+    ],
+)
+def test_importing_the_package_loads_no_database_library(module: str) -> None:
+    assert loaded_by(f"import {module}") == set()
+
+
+def test_using_the_public_names_that_need_no_database_loads_none() -> None:
+    assert (
+        loaded_by(
+            """
+            import sessions
+            for name in sessions.__all__:
+                getattr(sessions, name)
+            sessions.SessionRepositoryFactory.list_repositories()
+            """
+        )
+        == set()
+    )
+
+
+def test_a_mongodb_repository_loads_no_sql_library() -> None:
+    loaded = loaded_by(
+        """
+        from sessions import SessionRepositoryFactory
+        SessionRepositoryFactory.create_repository("mongodb", url="mongodb://localhost/d")
+        """
+    )
+
+    assert {"beanie", "pymongo"} <= loaded
+    assert not loaded & SQL
+
+
+def test_a_postgres_repository_loads_no_mongodb_library_and_no_other_driver() -> None:
+    loaded = loaded_by(
+        """
+        from sessions import SessionRepositoryFactory
+        SessionRepositoryFactory.create_repository("postgres", url="postgresql://localhost/d")
+        """
+    )
+
+    assert loaded == {"sqlalchemy", "asyncpg"}
+
+
+def test_a_sqlite_repository_loads_no_mongodb_library_and_no_other_driver(tmp_path: Path) -> None:
+    loaded = loaded_by(
+        f"""
+        from sessions import SessionRepositoryFactory
+        SessionRepositoryFactory.create_repository("sqlite", url="sqlite:///{tmp_path}/a.db")
+        """
+    )
+
+    assert loaded == {"sqlalchemy", "aiosqlite"}
+
+
+def test_a_database_at_head_is_used_without_loading_alembic(tmp_path: Path) -> None:
+    program = f"""
+        from sessions import SessionRepositoryFactory
+        repository = SessionRepositoryFactory.create_repository("sqlite", url="sqlite:///{tmp_path}/a.db")
+        repository.create_session("u", None)
+        repository.close()
+    """
+
+    first, second = loaded_by(program), loaded_by(program)
+
+    assert "alembic" in first
+    assert second == {"sqlalchemy", "aiosqlite"}
+
+
+@pytest.mark.parametrize("module", ["sessions.models.records", "sessions.migrations"])
+def test_records_and_migrations_load_no_mongodb_library(module: str) -> None:
+    assert loaded_by(f"import {module}") == {"sqlalchemy"}
+
+
+def test_documents_load_no_sql_library() -> None:
+    assert not loaded_by("import sessions.models.documents") & SQL
