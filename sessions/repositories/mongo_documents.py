@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import bson
-from bson import DBRef, Int64, ObjectId
+from bson import DBRef, Int64, MinKey, ObjectId
 
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
@@ -27,6 +27,7 @@ __all__ = [
     "message_document",
     "session_document",
     "session_object_id",
+    "storable",
     "to_message",
     "to_session",
 ]
@@ -95,8 +96,24 @@ def session_document(new: NewSession) -> dict[str, Any]:
         "user_id": new.user_id,
         "created_at": new.created_at,
         "updated_at": new.created_at,
-        "metadata": new.metadata,
+        "metadata": storable(new.metadata),
     }
+
+
+def storable(value: Any) -> Any:
+    """Return checked metadata in a form that comes back equal from `to_session`.
+
+    BSON's decoder makes a reference of an object with the keys "$ref" and "$id", and then an absent "$db"
+    and one that is None are the same. With another type there it leaves the object as it is.
+    """
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    stored = {key: storable(item) for key, item in value.items()}
+    if "$ref" in stored and stored.get("$db", "") is None:
+        stored["$db"] = MinKey()
+    return stored
 
 
 def message_document(session_id: str, incarnation: ObjectId, row: MessageRow) -> dict[str, Any]:
@@ -198,6 +215,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Int64):
         return int(value)
+    if isinstance(value, MinKey):
+        return None
     if isinstance(value, DBRef):
         # An object that has the keys "$ref" and "$id", as a JSON schema may.
         return {key: _plain(item) for key, item in value.as_doc().items()}

@@ -38,6 +38,7 @@ from sessions.repositories.mongo_documents import (
     message_document,
     session_document,
     session_object_id,
+    storable,
     to_message,
     to_session,
 )
@@ -144,7 +145,7 @@ class MongoSessionRepository(AsyncSessionRepository):
     async def _update(
         self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
     ) -> bool:
-        values = {"title": title, "metadata": metadata}
+        values = {"title": title, "metadata": storable(metadata)}
         changes = {name: value for name, value in values.items() if value is not None}
         update: list[Filter] = [{"$max": {"updated_at": utc_now()}}]
         if changes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -50,15 +50,18 @@ def test_without_the_extra_the_command_says_how_to_get_it(missing: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
-    # Reads a pipe that nobody writes to, so that it is surely at work.
+    # From a pipe, so that it is surely at work when the signal comes.
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    process = start("-m", "sessions", "import", str(pipe), "--url", f"sqlite:///{tmp_path / 'x.db'}")
-    with pipe.open("w"):  # Opens as soon as the command does.
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=120)
-    assert (process.returncode, output, errors) == (130, "", "error: interrupted\n")
+    line = json.dumps({"session_id": "0", "user_id": "alice", "messages": []})
+    with start("-m", "sessions", "import", str(pipe), "--url", f"sqlite:///{tmp_path / 'x.db'}") as process:
+        with pipe.open("w") as writer:  # Opens as soon as the command does.
+            process.send_signal(signal.SIGINT)
+            writer.write(f"{line}\n" * 2)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (130, "")
+    assert errors.splitlines()[-1] == "error: interrupted"
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ from shapes import count_postgres, settled
 from sessions.testing import SessionRepositoryContract
 
 
+pytestmark = pytest.mark.pgbouncer
+
+
 def pgbouncer_path() -> str:
     path = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if path is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ SHIPPED_SETTINGS = (ROOT / "sessions" / "config" / "application-db.yaml").read_t
 
 RUN = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[cli]' && .venv/bin/sessions demo"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest"
+
+# The last step of CI, where there is a pgbouncer.
+HAS_PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
+THROUGH_PGBOUNCER = ["python -m pytest -m pgbouncer"] if HAS_PGBOUNCER else []
 
 NEEDS_MONGODB = "needs: MONGODB_URL"
 PYTEST = "pytest"
@@ -151,6 +156,7 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         ".venv/bin/mypy",
         ".venv/bin/lint-imports",
         TEST.split(" && ")[-1],
+        *(f".venv/bin/{step}" for step in THROUGH_PGBOUNCER),
     ]
 
 
@@ -190,7 +196,7 @@ def test_ci_runs_its_steps_in_a_venv_of_its_own_until_one_fails(failing: str, tm
     )
     ran = [line.removeprefix("ran: ") for line in result.stdout.splitlines() if line.startswith("ran: ")]
     every = ["pip install -q -e .[cli]", "sessions demo", "pip install -q -e .[dev]", "ruff check ."]
-    every += ["ruff format --check .", "mypy ", "lint-imports ", "python -m pytest"]
+    every += ["ruff format --check .", "mypy ", "lint-imports ", "python -m pytest", *THROUGH_PGBOUNCER]
     stops_after = next((index for index, step in enumerate(every) if step.split()[0] == failing), len(every))
     assert ran == every[: stops_after + 1], result.stderr
     assert (result.returncode == 0) == (failing == "")
