@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,8 @@ def alembic_config(connection: Connection | None = None, *, one_transaction: boo
     """
     from alembic.config import Config
 
-    config = Config(str(ini_path()))
+    # Alembic's own default is the stdout of when it was imported, which may be closed by now.
+    config = Config(str(ini_path()), stdout=sys.stdout)
     config.attributes["one_transaction"] = one_transaction
     if connection is not None:
         config.attributes["connection"] = connection

@@ -54,6 +54,7 @@ TRANSIENT_CODES = frozenset(
     }
 )
 TRANSIENT_LABELS = ("RetryableWriteError", "TransientTransactionError")
+TOO_LARGE_CODES = frozenset({10334, 17419})  # BSONObjectTooLarge, and what an update would make too large
 SETTINGS_CODES = frozenset({11, 13, 18})  # UserNotFound, Unauthorized, AuthenticationFailed
 
 
@@ -208,7 +209,8 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of PyMongo."""
         _hide_values(error)
-        if isinstance(error, errors.DocumentTooLarge):
+        too_large = isinstance(error, errors.OperationFailure) and error.code in TOO_LARGE_CODES
+        if too_large or isinstance(error, errors.DocumentTooLarge):
             return InvalidInputError("content", "is larger than MongoDB stores in one document (16 MB)")
         if isinstance(error, errors.OperationFailure) and error.code in SETTINGS_CODES:
             return ConfigurationError(f"db.mongodb: refused by the server (code {error.code})")

@@ -69,11 +69,14 @@ class SqliteSessionRepository(SqlSessionRepository):
 
     async def _ensure(self, new: NewSession, is_retry: bool) -> bool | None:
         row = new_row(new)
-        async with self._write() as connection:
-            if (await connection.execute(self._statements.ensure_session, row)).rowcount:
-                return True
-            owner = (await connection.execute(self._statements.find_owner, row)).one()
-            return False if owner.user_id == new.user_id else None
+        # Looked up first: readers do not wait for the one writer, and mostly the session is there.
+        owner = (await self._execute(self._statements.find_owner, row)).first()
+        if owner is None:
+            async with self._write() as connection:
+                if (await connection.execute(self._statements.ensure_session, row)).rowcount:
+                    return True
+                owner = (await connection.execute(self._statements.find_owner, row)).one()
+        return False if owner.user_id == new.user_id else None
 
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str

@@ -106,7 +106,8 @@ async def test_2000_requests_at_concurrency_32_then_shutdown_leaves_no_connectio
             for number in range(100):
                 answer = await client.get(f"/user-{number}/sessions/{session_ids[number]}")
                 assert answer.json() == {"messages": 10}
-        assert count() > 0
+        # SQLite's are descriptors of the service's process, not of this one.
+        assert backend.name == "sqlite" or count() > 0
         process.terminate()
         # uvicorn ends with the signal it was stopped by, once its lifespan is over.
         assert process.wait(30) in (0, -15)

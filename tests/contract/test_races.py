@@ -1,0 +1,161 @@
+"""What holds while many callers in two processes do things to the same sessions at the same time."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import raw_rows
+from databases import Backend
+from pymongo import MongoClient
+from racers import Racers, racers
+
+TASKS = 25  # In each of two processes.
+USERS = ["user", "other"]
+
+
+@pytest.fixture(scope="module", name="racers")
+def _racers() -> Iterator[Racers]:
+    with racers() as started:
+        yield started
+
+
+def new_ids(count: int) -> list[str]:
+    return [str(uuid.uuid4()) for _ in range(count)]
+
+
+def test_one_of_many_callers_creates_a_session(backend: Backend, racers: Racers) -> None:
+    ids = new_ids(8)
+    results = racers.run(backend, *[{"work": "ensure", "session_ids": ids, "users": ["user"] * TASKS}] * 2)
+    for outcomes in zip(*results, strict=True):
+        assert Counter(outcome for each in outcomes for outcome in each) == {True: 1, False: 2 * TASKS - 1}
+    assert [row["session_id"] for row in raw_rows.sessions(backend)] == sorted(ids)
+
+
+def test_one_of_many_users_gets_a_session_and_the_others_an_error(backend: Backend, racers: Racers) -> None:
+    ids = new_ids(8)
+    users = [[f"user {process} {number}" for number in range(TASKS)] for process in range(2)]
+    results = racers.run(backend, *[{"work": "ensure", "session_ids": ids, "users": each} for each in users])
+    owners = {row["session_id"]: row["user_id"] for row in raw_rows.sessions(backend)}
+    assert sorted(owners) == sorted(ids)
+    for session_id, outcomes in zip(ids, zip(*results, strict=True), strict=True):
+        by_user = dict(zip(users[0] + users[1], outcomes[0] + outcomes[1], strict=True))
+        assert by_user.pop(owners[session_id]) is True
+        assert {outcome.partition(":")[0] for outcome in by_user.values()} == {"SessionConflictError"}
+
+
+def converse(racers: Racers, backend: Backend, ids: list[str], **arguments: Any) -> list[dict[str, Any]]:
+    results = racers.run(
+        backend,
+        *[
+            {"work": "converse", "session_ids": ids, "users": USERS, "seconds": 3.0, "seed": seed} | arguments
+            for seed in range(2)
+        ],
+    )
+    assert sum(result["tasks"] for result in results) >= 50
+    assert [strange for result in results for strange in result["strange"]] == []
+    assert raw_rows.orphans(backend) == []
+    return results
+
+
+def test_a_message_is_acknowledged_or_gone_with_its_session(backend: Backend, racers: Racers) -> None:
+    with backend.repository() as repository:
+        # Each user has their own; the other one's guesses at them come to nothing.
+        ids = [repository.create_session(user_id) for user_id in USERS * 6]
+    results = converse(racers, backend, ids, recreate=False)
+    left = {row["session_id"] for row in raw_rows.sessions(backend)}
+    acknowledged = Counter(
+        (session_id, content)
+        for result in results
+        for session_id, _, content, _, _ in result["added"]
+        if session_id in left
+    )
+    stored = Counter((row["session_id"], row["content"]) for row in raw_rows.messages(backend))
+    assert stored == acknowledged
+    assert len(ids) - len(left) == sum(result["deleted"] for result in results) > 0
+
+
+def test_a_session_made_anew_has_its_own_messages_and_all_of_them(backend: Backend, racers: Racers) -> None:
+    ids = new_ids(3)
+    results = converse(racers, backend, ids, recreate=True)
+    assert sum(result["deleted"] for result in results) >= 5
+    created = [made for result in results for made in result["created"]]
+    assert {user_id for _, user_id, _, _ in created} == set(USERS)
+    added = [message for result in results for message in result["added"]]
+    stored = raw_rows.messages(backend)
+    for row in raw_rows.sessions(backend):
+        session_id, user_id = row["session_id"], row["user_id"]
+        # The last to create it; two that did so one after the other do not overlap.
+        _, creator, start, end = max(
+            (made for made in created if made[0] == session_id), key=lambda made: made[3]
+        )
+        assert creator == user_id
+        contents = {item["content"] for item in stored if item["session_id"] == session_id}
+        mine = [message for message in added if message[0] == session_id and message[1] == user_id]
+        assert {content for _, _, content, began, _ in mine if began > end} <= contents
+        assert contents <= {content for _, _, content, _, ended in mine if ended > start}
+        with backend.repository() as repository:
+            history = repository.get_session_history_sync(user_id, session_id)
+        assert {message.content for message in history} == contents
+
+
+def test_of_two_updates_one_state_is_left_and_never_a_mix(backend: Backend, racers: Racers) -> None:
+    with backend.repository() as repository:
+        ids = [repository.create_session("user", {"title": "a", "metadata": {"state": "a", "a": ["a"]}})] * 2
+        job = {"work": "update", "session_ids": ids, "user_id": "user", "tasks": TASKS, "times": 3}
+        assert racers.run(backend, job | {"name": "one"}, job | {"name": "two"}) == [[], []]
+        left = repository.get_session_sync("user", ids[0])
+    assert left.metadata == {"state": left.title, left.title: [left.title]}
+    assert left.title.endswith("-2")
+
+
+def test_paging_shows_every_untouched_session_once_while_others_change(
+    backend: Backend, racers: Racers
+) -> None:
+    with backend.repository() as repository:
+        assert repository.count_sessions_sync("user") == 0
+    ids = raw_rows.add_sessions(backend, "user", raw_rows.in_milliseconds(5000))
+    raw_rows.add_sessions(backend, "other", raw_rows.in_milliseconds(50))
+    touched, untouched = ids[::5], [session_id for number, session_id in enumerate(ids) if number % 5]
+    churn = {"work": "churn", "user_id": "user", "tasks": TASKS, "seconds": 3.0}
+    first, second, pages = racers.run(
+        backend,
+        churn | {"session_ids": touched[::2], "seed": 1},
+        churn | {"session_ids": touched[1::2], "seed": 2},
+        {"work": "page", "user_id": "user", "limits": [97, 211, 500], "untouched": untouched, "seconds": 3.0},
+    )
+    assert min(first, second) >= TASKS
+    assert pages["runs"] >= 3
+    assert pages["rows"] >= len(untouched)
+    assert (pages["twice"], pages["missed"]) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["mongodb_url", "mongodb_standalone_url"])
+def test_first_calls_from_twenty_processes_prepare_an_empty_database_once(
+    kind: str, racers: Racers, request: pytest.FixtureRequest
+) -> None:
+    backend = Backend(kind, "mongodb", request.getfixturevalue(kind))
+    assert racers.run(backend, *[{"work": "count", "cold": True}] * 20) == [0] * 20
+    with MongoClient[dict[str, Any]](backend.url) as client:
+        database = client.get_default_database()
+        assert sorted(database.list_collection_names()) == ["chat_messages", "chat_sessions"]
+        keys = {name: database[name].index_information() for name in database.list_collection_names()}
+        for name in keys:
+            options = database[name].options()
+            assert options["validationLevel"] == "moderate"
+            assert "$jsonSchema" in options["validator"]
+    assert sorted(tuple(index["key"]) for index in keys["chat_sessions"].values()) == [
+        (("_id", 1),),
+        (("session_id", 1),),
+        (("user_id", 1), ("updated_at", -1), ("session_id", 1)),
+    ]
+    assert [index["key"] for index in keys["chat_sessions"].values() if index.get("unique")] == [
+        [("session_id", 1)]
+    ]
+    assert sorted(tuple(index["key"]) for index in keys["chat_messages"].values()) == [
+        (("_id", 1),),
+        (("session_id", 1), ("timestamp", 1), ("message_id", 1)),
+    ]

@@ -1,0 +1,309 @@
+"""Processes that do something at the same time: ``python racers.py`` reads jobs and prints their results.
+
+One process imports the package, which takes the longest, and forks for each job: they are processes of
+their own, with their own pools and clocks, that nothing but the database connects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from databases import Backend
+
+Job = dict[str, Any]
+Work = Callable[..., Coroutine[Any, Any, Any]]
+START_SECONDS = 60
+
+
+class Racers:
+    """Runs jobs in processes that start together."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run(self, backend: Backend, *jobs: Job) -> list[Any]:
+        """Run each job in a process of its own and return their results in order.
+
+        Args:
+            backend: The database they meet in.
+            *jobs: ``work`` is the name of a function here, ``cold`` says not to connect before the
+                start, and the rest are its arguments.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps([asdict(backend), jobs]), file=self._process.stdin, flush=True)
+        results = json.loads(self._process.stdout.readline())
+        for result in results:
+            assert "error" not in result, result["error"]
+        return [result["result"] for result in results]
+
+
+@contextmanager
+def racers() -> Iterator[Racers]:
+    """Start the process that forks the others."""
+    command = [sys.executable, __file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Racers(process)
+        finally:
+            process.stdin.close()  # type: ignore[union-attr]
+            process.wait(10)
+
+
+# -- What they do ----------------------------------------------------------------------------------
+
+
+async def _outcome(call: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a call returned, or the name of what it raised."""
+    try:
+        return await call
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+async def count(repository: Any) -> int:
+    """Make a first call."""
+    found: int = await repository.count_sessions("user")
+    return found
+
+
+async def ensure(repository: Any, session_ids: list[str], users: list[str]) -> list[list[Any]]:
+    """Create each session once for each user at the same time; return each session's outcomes."""
+    return [
+        await asyncio.gather(
+            *[_outcome(repository.ensure_session_exists(session_id, user_id)) for user_id in users]
+        )
+        for session_id in session_ids
+    ]
+
+
+async def converse(
+    repository: Any, session_ids: list[str], users: list[str], seconds: float, seed: int, recreate: bool
+) -> dict[str, Any]:
+    """Add messages to sessions, read, delete and create them anew, each user with tasks of their own.
+
+    Returns:
+        ``added``: ``[session_id, user_id, content, start, end]`` of each acknowledged message;
+        ``created``: ``[session_id, user_id, start, end]`` of each session made anew;
+        ``deleted``: how often; ``strange``: what nobody may see, or an error that is no outcome.
+    """
+    added: list[Any] = []
+    created: list[Any] = []
+    strange: list[str] = []
+    deleted = 0
+    deadline = time.monotonic() + seconds
+    numbers = iter(range(10**9))
+
+    async def write(user_id: str, choice: random.Random) -> None:
+        while time.monotonic() < deadline:
+            session_id, start = choice.choice(session_ids), time.monotonic()
+            contents = [f"{user_id}:{seed}:{next(numbers)}" for _ in range(choice.choice((1, 1, 1, 1, 1, 3, 3, 80)))]
+            if len(contents) == 1:
+                call = repository.add_message(session_id, "user", contents[0], user_id=user_id)
+            else:
+                call = repository.add_messages(
+                    session_id, [("user", content) for content in contents], user_id=user_id
+                )
+            outcome = await _outcome(call)
+            if isinstance(outcome, str) and ":" in outcome:
+                if not outcome.startswith("SessionNotFoundError"):
+                    strange.append(outcome)
+                await asyncio.sleep(0.005)
+            else:
+                end = time.monotonic()
+                added.extend([session_id, user_id, content, start, end] for content in contents)
+
+    async def read(user_id: str, choice: random.Random) -> None:
+        while time.monotonic() < deadline:
+            session_id = choice.choice(session_ids)
+            limit = choice.choice((None, 3))
+            for message in await repository.get_session_history(user_id, session_id, limit=limit):
+                if not message.content.startswith(f"{user_id}:"):
+                    strange.append(f"{user_id} saw {message.content}")
+            await asyncio.sleep(0.001)
+
+    async def replace(user_id: str, choice: random.Random) -> None:
+        nonlocal deleted
+        while time.monotonic() < deadline:
+            session_id = choice.choice(session_ids)
+            outcome = await _outcome(repository.delete_session_async(user_id, session_id))
+            deleted += outcome is True
+            if outcome not in (True, False):
+                strange.append(outcome)
+            if recreate:
+                start = time.monotonic()
+                outcome = await _outcome(repository.ensure_session_exists(session_id, user_id))
+                if outcome is True:
+                    created.append([session_id, user_id, start, time.monotonic()])
+                elif outcome is not False and not outcome.startswith("SessionConflictError"):
+                    strange.append(outcome)
+            await asyncio.sleep(choice.random() * (0.02 if recreate else 0.5 * seconds))
+
+    tasks = [
+        work(user_id, random.Random(f"{seed} {number} {user_id} {work.__name__}"))
+        for user_id in users
+        for work in (write, read, replace)
+        for number in range(8 if work is write else 3)
+    ]
+    await asyncio.gather(*tasks)
+    return {"added": added, "created": created, "deleted": deleted, "strange": strange, "tasks": len(tasks)}
+
+
+async def update(
+    repository: Any, session_ids: list[str], user_id: str, name: str, tasks: int, times: int
+) -> list[str]:
+    """Set title and metadata to one state from many tasks; return states that nobody set."""
+    mixed: list[str] = []
+
+    async def change(number: int) -> None:
+        for time_ in range(times):
+            for session_id in session_ids:
+                state = f"{name}-{number}-{time_}"
+                data = {"title": state, "metadata": {"state": state, state: [state]}}
+                assert await repository.update_session_async(user_id, session_id, data)
+                found = await repository.get_session(user_id, session_id)
+                seen = found.metadata.get("state")
+                if found.title != seen or found.metadata != {"state": seen, seen: [seen]}:
+                    mixed.append(f"{found.title}: {found.metadata}")
+
+    await asyncio.gather(*[change(number) for number in range(tasks)])
+    return mixed
+
+
+async def churn(
+    repository: Any, session_ids: list[str], user_id: str, tasks: int, seconds: float, seed: int
+) -> int:
+    """Create, update, write to and delete sessions, a share of them for each task; return how often."""
+    deadline = time.monotonic() + seconds
+    done = 0
+
+    async def change(number: int) -> None:
+        nonlocal done
+        choice, mine = random.Random(f"{seed} {number}"), session_ids[number::tasks]
+        while time.monotonic() < deadline:
+            what = choice.randrange(4)
+            if what == 0 or not mine:
+                mine.append(await repository.create_session_async(user_id, {"title": "new"}))
+            elif what == 1:
+                assert await repository.update_session_async(user_id, choice.choice(mine), {"title": "x"})
+            elif what == 2:
+                await repository.add_message(choice.choice(mine), "user", "Hi", user_id=user_id)
+            else:
+                gone = mine.pop(choice.randrange(len(mine)))
+                assert await repository.delete_session_async(user_id, gone)
+            done += 1
+
+    await asyncio.gather(*[change(number) for number in range(tasks)])
+    return done
+
+
+async def page(
+    repository: Any, user_id: str, limits: list[int], untouched: list[str], seconds: float
+) -> dict[str, int]:
+    """Page through a user's sessions again and again; return what was wrong and how often it was done."""
+    deadline = time.monotonic() + seconds
+    counts = {"twice": 0, "missed": 0, "runs": 0, "rows": 0}
+
+    async def run(limit: int) -> None:
+        while time.monotonic() < deadline or counts["runs"] < len(limits):
+            seen: list[str] = []
+            cursor = None
+            while True:
+                found = await repository.list_sessions(user_id, limit=limit, cursor=cursor)
+                seen += [item.session_id for item in found.sessions]
+                if (cursor := found.next_cursor) is None:
+                    break
+            counts["twice"] += len(seen) - len(set(seen))
+            counts["missed"] += len(set(untouched) - set(seen))
+            counts["rows"] = max(counts["rows"], len(seen))
+            counts["runs"] += 1
+
+    await asyncio.gather(*[run(limit) for limit in limits])
+    return counts
+
+
+async def write(repository: Any, session_id: str, name: str, tasks: int, times: int) -> dict[str, Any]:
+    """Write to one session from many tasks, and read it meanwhile.
+
+    Returns:
+        ``written``: the message ids of each task in order; ``reads``: those of some histories.
+    """
+    reads: list[list[str]] = []
+    writing = True
+
+    async def add(number: int) -> list[str]:
+        return [
+            await repository.add_message(session_id, "user", f"{name}-{number}-{turn}")
+            for turn in range(times)
+        ]
+
+    async def look() -> None:
+        while writing:
+            history = await repository.get_session_history("user", session_id)
+            reads.append([message.message_id for message in history])
+            await asyncio.sleep(0.02)
+
+    looking = asyncio.create_task(look())
+    written = await asyncio.gather(*[add(number) for number in range(tasks)])
+    writing = False
+    await looking
+    return {"written": written, "reads": reads}
+
+
+# -- In their processes ----------------------------------------------------------------------------
+
+
+async def _run(backend: Backend, barrier: Any, job: Job) -> Any:
+    work: Work = globals()[job.pop("work")]
+    cold = job.pop("cold", False)
+    async with backend.repository() as repository:
+        if not cold:
+            await repository.count_sessions("user")
+        barrier.wait(START_SECONDS)
+        return await work(repository, **job)
+
+
+def _child(backend: Backend, barrier: Any, results: Any, number: int, job: Job) -> None:
+    try:
+        results.put((number, {"result": asyncio.run(_run(backend, barrier, job))}))
+    except BaseException as error:
+        barrier.abort()
+        results.put((number, {"error": f"{type(error).__name__}: {error}"}))
+
+
+def _serve() -> None:
+    processes = multiprocessing.get_context("fork")
+    for line in sys.stdin:
+        database, jobs = json.loads(line)
+        backend = Backend(**database)
+        barrier, results = processes.Barrier(len(jobs)), processes.Queue()
+        children = [
+            processes.Process(target=_child, args=(backend, barrier, results, number, job))
+            for number, job in enumerate(jobs)
+        ]
+        for child in children:
+            child.start()
+        found = dict(results.get() for _ in children)
+        for child in children:
+            child.join()
+        print(json.dumps([found[number] for number in range(len(jobs))]), flush=True)
+
+
+if __name__ == "__main__":
+    # What each of them needs, loaded once; nothing connects yet.
+    import sessions.migrations
+    import sessions.repositories.mongo_session_repository
+    import sessions.repositories.postgres_session_repository
+    import sessions.repositories.sqlite_session_repository  # noqa: F401
+
+    _serve()
