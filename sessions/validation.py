@@ -214,9 +214,9 @@ def check_metadata(value: object, argument: str = "metadata") -> dict[str, Any]:
     return copied
 
 
-def _check_fields(argument: str, value: object) -> dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise InvalidInputError(argument, f"must be dict, not {type(value).__name__}")
+def _check_fields(argument: str, value: object) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(argument, f"must be a mapping, not {type(value).__name__}")
     for key in value:
         if key not in ("title", "metadata"):
             shown = repr(key)[:60] if isinstance(key, str) else type(key).__name__

@@ -107,7 +107,8 @@ async def converse(
     async def write(user_id: str, choice: random.Random) -> None:
         while time.monotonic() < deadline:
             session_id, start = choice.choice(session_ids), time.monotonic()
-            contents = [f"{user_id}:{seed}:{next(numbers)}" for _ in range(choice.choice((1, 1, 1, 1, 1, 3, 3, 80)))]
+            size = choice.choice((1, 1, 1, 1, 1, 3, 3, 80))
+            contents = [f"{user_id}:{seed}:{next(numbers)}" for _ in range(size)]
             if len(contents) == 1:
                 call = repository.add_message(session_id, "user", contents[0], user_id=user_id)
             else:

@@ -1,0 +1,340 @@
+"""Nobody sees, changes, deletes or counts what belongs to another user, whatever ids they guess."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import uuid
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import raw_rows
+from databases import Backend
+from pymongo import MongoClient
+from pymongo.monitoring import CommandListener
+
+from sessions import SessionConflictError, SessionNotFoundError, SessionRepositoryFactory
+from sessions.connections.mongodb import _client_class
+from sessions.repositories import identifiers
+from sessions.repositories.mongo_documents import message_document
+from sessions.testing import AsyncCaller
+
+USERS = ["mine", "yours"]
+MONGODB = ["mongodb-replica-set", "mongodb-standalone"]
+STEPS = 150
+
+
+@pytest.fixture(params=MONGODB)
+def mongodb(request: pytest.FixtureRequest) -> Backend:
+    fixture = "mongodb_url" if request.param == "mongodb-replica-set" else "mongodb_standalone_url"
+    return Backend(request.param, "mongodb", request.getfixturevalue(fixture))
+
+
+class User:
+    """Does random things to ids that both users know, and knows what of it is its own."""
+
+    def __init__(self, repository: Any, user_id: str, guesses: list[str], seed: int) -> None:
+        self.repository, self.user_id, self.guesses = repository, user_id, guesses
+        self.choice = random.Random(seed)
+        self.mine: dict[str, list[str]] = {}
+        self.titles: dict[str, str] = {}
+        self.conflicts = self.strangers = 0
+
+    async def act(self) -> None:
+        actions = [self.create, self.ensure, self.update, self.delete, self.retain]
+        actions += [self.write] * 3 + [self.read, self.list] * 2
+        for step in range(STEPS):
+            action = self.choice.choice(actions)
+            await action(self.choice.choice(self.guesses), f"{self.user_id} {step}")
+
+    async def create(self, _: str, text: str) -> None:
+        session_id = await self.repository.create_session_async(
+            self.user_id, {"title": text, "metadata": {"of": self.user_id}}
+        )
+        self.guesses.append(session_id)
+        self.mine[session_id], self.titles[session_id] = [], text
+
+    async def ensure(self, session_id: str, text: str) -> None:
+        data = {"title": text, "metadata": {"of": self.user_id}}
+        try:
+            created = await self.repository.ensure_session_exists(session_id, self.user_id, data)
+        except SessionConflictError:
+            assert session_id not in self.mine
+            self.conflicts += 1
+            return
+        assert created is (session_id not in self.mine)
+        if created:
+            self.mine[session_id], self.titles[session_id] = [], text
+
+    async def write(self, session_id: str, text: str) -> None:
+        batch = [("user", text)] * self.choice.choice((1, 2))
+        try:
+            if len(batch) == 1:
+                await self.repository.add_message(session_id, *batch[0], user_id=self.user_id)
+            else:
+                await self.repository.add_messages(session_id, batch, user_id=self.user_id)
+        except SessionNotFoundError:
+            assert session_id not in self.mine
+            self.strangers += 1
+        else:
+            self.mine[session_id] += [content for _, content in batch]
+
+    async def update(self, session_id: str, text: str) -> None:
+        changed = await self.repository.update_session_async(self.user_id, session_id, {"title": text})
+        assert changed is (session_id in self.mine)
+        if changed:
+            self.titles[session_id] = text
+
+    async def read(self, session_id: str, _: str) -> None:
+        chat_session = await self.repository.get_session(self.user_id, session_id)
+        history = await self.repository.get_session_history(self.user_id, session_id)
+        newest = await self.repository.get_session_history(self.user_id, session_id, limit=2)
+        expected = self.mine.get(session_id)
+        assert (chat_session is None) is (expected is None)
+        assert [message.content for message in history] == (expected or [])
+        assert newest == history[-2:]
+
+    async def delete(self, session_id: str, _: str) -> None:
+        deleted = await self.repository.delete_session_async(self.user_id, session_id)
+        assert deleted is (session_id in self.mine)
+        self.mine.pop(session_id, None)
+
+    async def list(self, _: str, __: str) -> None:
+        listed = await self.repository.list_paginated_sessions_async(self.user_id, 0, 1000)
+        page = await self.repository.list_sessions(self.user_id, limit=1000)
+        assert page.sessions == listed
+        assert {item.session_id: item.title for item in listed} == {
+            session_id: self.titles[session_id] for session_id in self.mine
+        }
+        assert all(item.user_id == self.user_id == item.metadata["of"] for item in listed)
+        assert await self.repository.count_sessions(self.user_id) == len(self.mine)
+        exported = [part async for part in self.repository.export_user(self.user_id)]
+        assert {
+            item.session_id: [message.content for message in part] for item, part in exported
+        } == self.mine
+
+    async def retain(self, _: str, __: str) -> None:
+        if self.choice.random() < 0.7:
+            return
+        kept = {
+            item.session_id for item in (await self.repository.list_sessions(self.user_id, limit=5)).sessions
+        }
+        deleted = await self.choice.choice([self._keep, self._expire])()
+        assert deleted == len(self.mine) - len(kept) if deleted else len(self.mine) == len(kept)
+        self.mine = {session_id: self.mine[session_id] for session_id in kept}
+
+    async def _keep(self) -> int:
+        deleted: int = await self.repository.keep_latest_sessions(self.user_id, 5)
+        return deleted
+
+    async def _expire(self) -> int:
+        newest = (await self.repository.list_sessions(self.user_id, limit=5)).sessions
+        # All of what is not among the newest may have the time of the last of them.
+        cutoff = newest[-1].updated_at if newest else datetime.now(UTC)
+        deleted: int = await self.repository.delete_sessions_older_than(cutoff, user_id=self.user_id)
+        return deleted + await self._keep()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_random_operations_of_two_users_never_meet(
+    backend: Backend, repository: Any, seed: int
+) -> None:
+    guesses = [str(uuid.uuid4()) for _ in range(4)]
+    async with backend.repository(pool_size=4) as second:
+        users = [
+            User(each, user_id, guesses, seed * 10 + number)
+            for number, (each, user_id) in enumerate(zip((repository, second), USERS, strict=True))
+        ]
+        await asyncio.gather(*[user.act() for user in users])
+    for user in users:
+        assert user.conflicts + user.strangers > 0
+        for session_id in guesses:
+            await user.read(session_id, "")
+        await user.list("", "")
+    owners = {session_id: user.user_id for user in users for session_id in user.mine}
+    assert {row["session_id"]: row["user_id"] for row in raw_rows.sessions(backend)} == owners
+    assert raw_rows.orphans(backend) == []
+
+
+async def _outcome(repository: Any, operation: str, arguments: dict[str, Any]) -> Any:
+    chats = AsyncCaller(repository)
+    try:
+        if operation == "export_user":
+            return [item async for item in chats.export_user(**arguments)]
+        return await getattr(chats, operation)(**arguments)
+    except Exception as error:
+        return type(error), error.args, type(error.__cause__), type(error.__context__)
+
+
+async def test_a_foreign_and_an_absent_session_look_the_same_to_each_operation(
+    backend: Backend, repository: Any
+) -> None:
+    foreign = await repository.create_session_async("yours", {"title": "Secret", "metadata": {"a": 1}})
+    message_id = await repository.add_message(foreign, "user", "secret")
+    before = raw_rows.everything(backend)
+    tomorrow = datetime.now(UTC) + timedelta(1)
+    for operation, arguments in [
+        ("get_session", {}),
+        ("update_session", {"data": {"title": "Mine", "metadata": {}}}),
+        ("update_session", {"data": {}}),
+        ("delete_session", {}),
+        ("get_session_history", {}),
+        ("get_session_history", {"limit": 1, "before": message_id}),
+        ("add_message", {"role": "user", "content": "mine"}),
+        ("add_messages", {"messages": [("user", "mine")] * 2}),
+        ("add_messages", {"messages": [("user", "mine")] * 200}),
+        ("add_messages", {"messages": []}),
+    ]:
+        outcomes = [
+            await _outcome(repository, operation, {"user_id": "mine", "session_id": session_id} | arguments)
+            for session_id in (foreign, str(uuid.uuid4()), foreign)
+        ]
+        assert outcomes[0] == outcomes[1] == outcomes[2], operation
+    for operation, arguments in [
+        ("list_paginated_sessions", {}),
+        ("count_sessions", {}),
+        ("keep_latest_sessions", {"keep_last_n": 0}),
+        ("delete_sessions_older_than", {"cutoff": tomorrow}),
+        ("delete_user", {}),
+        ("export_user", {}),
+    ]:
+        assert not await _outcome(repository, operation, {"user_id": "mine"} | arguments), operation
+    cursor = (await repository.list_sessions("yours", limit=1)).next_cursor
+    assert cursor is None
+    await repository.create_session_async("yours")
+    cursor = (await repository.list_sessions("yours", limit=1)).next_cursor
+    # The place of another user's session is no way into theirs.
+    assert (await repository.list_sessions("mine", cursor=cursor)).sessions == []
+    sessions, messages = raw_rows.everything(backend)
+    assert [row for row in sessions if row["session_id"] == foreign] == before[0]
+    assert messages == before[1]
+
+
+async def test_one_users_message_id_is_no_place_in_another_ones_history(repository: Any) -> None:
+    mine, yours = [await repository.create_session_async(user_id) for user_id in USERS]
+    await repository.add_message(mine, "user", "first")
+    anchor = await repository.add_message(yours, "user", "secret")
+    await repository.add_message(mine, "user", "second")
+    assert await repository.get_session_history("mine", mine, before=anchor) == []
+
+
+class Commands(CommandListener):
+    """Records what a client sends to the two collections."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, Any]] = []
+
+    def started(self, event: Any) -> None:
+        collection = event.command.get(event.command_name)
+        if collection in ("chat_sessions", "chat_messages"):
+            self.sent.append((event.command_name, collection, event.command))
+
+    def succeeded(self, event: Any) -> None: ...
+
+    def failed(self, event: Any) -> None: ...
+
+
+@asynccontextmanager
+async def recorded(backend: Backend) -> Any:
+    commands = Commands()
+    client = _client_class()(backend.url, event_listeners=[commands])
+    async with backend.__class__(
+        backend.name, "mongodb", None, {"client": client}
+    ).repository() as repository:  # type: ignore[arg-type]
+        await repository.count_sessions("nobody")
+        commands.sent.clear()
+        yield repository, commands
+    closing = client.close()
+    if inspect.isawaitable(closing):  # Motor's close is a plain call.
+        await closing
+
+
+async def test_mongodb_decides_ownership_before_it_deletes_a_message(mongodb: Backend) -> None:
+    async with recorded(mongodb) as (repository, commands):
+        session_id = await repository.create_session_async("yours")
+        await repository.add_messages(session_id, [("user", "Hi")] * 3)
+        commands.sent.clear()
+
+        assert await repository.delete_session_async("mine", session_id) is False
+
+        name, collection, command = commands.sent[0]
+        assert (name, collection) == ("delete", "chat_sessions")
+        assert command["deletes"][0]["q"] == {"session_id": session_id, "user_id": "mine"}
+        assert [sent for sent in commands.sent if sent[1] == "chat_messages"] == []
+        assert len(await repository.get_session_history("yours", session_id)) == 3
+
+        commands.sent.clear()
+        assert await repository.delete_session_async("yours", session_id) is True
+        deleted_from = [collection for name, collection, _ in commands.sent if name == "delete"]
+        assert deleted_from[0] == "chat_sessions"
+
+
+async def test_every_query_of_mongodb_for_a_user_names_the_user_or_an_owned_document(
+    mongodb: Backend,
+) -> None:
+    async with recorded(mongodb) as (repository, commands):
+        session_id = await repository.create_session_async("mine")
+        commands.sent.clear()
+        await repository.get_session("mine", session_id)
+        await repository.update_session_async("mine", session_id, {"title": "T"})
+        await repository.list_paginated_sessions_async("mine")
+        await repository.list_sessions("mine")
+        await repository.delete_session_async("mine", session_id)
+        first = [command for _, collection, command in commands.sent if collection == "chat_sessions"][:5]
+        filters = [
+            command.get("filter") or [*command.get("updates", []), *command.get("deletes", [])][0]["q"]
+            for command in first
+        ]
+        assert [found.get("user_id") for found in filters] == ["mine"] * 5
+
+
+async def test_what_a_dead_writer_left_for_an_earlier_session_is_not_shown_in_a_later_one(
+    mongodb: Backend,
+) -> None:
+    """Its message was stored after the session was deleted and made anew, and it never took it back."""
+    session_id = str(uuid.uuid4())
+    async with mongodb.repository() as repository:
+        assert await repository.ensure_session_exists(session_id, "yours")
+        with MongoClient[dict[str, Any]](mongodb.url) as client:
+            database = client.get_default_database()
+            earlier = database["chat_sessions"].find_one({"session_id": session_id})
+            assert earlier
+            assert await repository.delete_session_async("yours", session_id)
+            assert await repository.ensure_session_exists(session_id, "mine")
+            own = []
+            for number in range(5):
+                row = (identifiers.new_message_id(), "user", "secret")
+                database["chat_messages"].insert_one(message_document(session_id, earlier["_id"], row))
+                own.append(await repository.add_message(session_id, "user", f"own {number}", user_id="mine"))
+
+        history = await repository.get_session_history("mine", session_id)
+        assert [message.message_id for message in history] == own
+        for limit in range(1, 8):
+            part = await repository.get_session_history("mine", session_id, limit=limit)
+            assert [message.message_id for message in part] == own[-limit:]
+            part = await repository.get_session_history("mine", session_id, limit=limit, before=own[4])
+            assert [message.message_id for message in part] == own[:4][-limit:]
+        exported = [part async for _, part in repository.export_user("mine")]
+        assert [message.message_id for part in exported for message in part] == own
+
+        assert await repository.delete_session_async("mine", session_id)
+    assert raw_rows.everything(mongodb) == ([], [])
+
+
+async def test_messages_that_other_programs_stored_are_shown_whatever_their_ids(mongodb: Backend) -> None:
+    async with mongodb.repository() as repository:
+        session_id = await repository.create_session_async("mine")
+        ids = ["m-1", str(uuid.uuid4()), identifiers.new_message_id(), "e\u0301" * 100]
+        moment = datetime.now(UTC)
+        with MongoClient[dict[str, Any]](mongodb.url) as client:
+            for number, message_id in enumerate(ids):
+                client.get_default_database()["chat_messages"].insert_one(
+                    {"message_id": message_id, "session_id": session_id, "role": "user", "content": "Hi"}
+                    | {"timestamp": moment + timedelta(seconds=number)}
+                    | ({"_id": message_id} if number % 2 else {})
+                )
+        history = await repository.get_session_history("mine", session_id)
+        assert [message.message_id for message in history] == ids

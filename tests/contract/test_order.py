@@ -1,0 +1,99 @@
+"""Messages read back in the order in which they were written, and every reader sees the same order."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Backend
+from racers import Racers, racers
+
+MANY = 10_000
+
+
+@pytest.fixture(scope="module", name="racers")
+def _racers() -> Iterator[Racers]:
+    with racers() as started:
+        yield started
+
+
+@pytest.fixture
+def on_fast_disk(backend: Backend) -> Iterator[Backend]:
+    """The backend, with SQLite's file in memory where there is one: each commit waits for the disk."""
+    memory = Path("/dev/shm")
+    if backend.repository_type != "sqlite" or not memory.is_dir():
+        yield backend
+        return
+    folder = tempfile.mkdtemp(prefix="sessions-", dir=memory)
+    yield Backend(backend.name, "sqlite", f"sqlite:///{folder}/sessions.db")
+    shutil.rmtree(folder)
+
+
+async def test_messages_of_one_fast_writer_read_back_in_write_order(on_fast_disk: Backend) -> None:
+    choice = random.Random(1)
+    async with on_fast_disk.repository() as repository:
+        session_id = await repository.create_session_async("user")
+        ids: list[str] = []
+        while len(ids) < MANY:
+            # Alone and in small batches in turn, each as soon as the one before was acknowledged.
+            ids.append(await repository.add_message(session_id, "user", str(len(ids))))
+            size = min(choice.randrange(9), MANY - len(ids))
+            batch = [("assistant", str(number)) for number in range(len(ids), len(ids) + size)]
+            ids += await repository.add_messages(session_id, batch)
+
+        history = await repository.get_session_history("user", session_id)
+
+        same = [message.message_id for message in history] == ids
+        assert same
+        assert [int(message.content) for message in history] == list(range(MANY))
+        assert history == sorted(history, key=lambda message: (message.timestamp, message.message_id))
+        newest = await repository.get_session_history("user", session_id, limit=1000, before=ids[5000])
+        assert newest == history[4000:5000]
+        exported = [part async for _, part in repository.export_user("user")]
+        assert [len(part) for part in exported[:10]] == [1000] * 10
+        assert [message for part in exported for message in part] == history
+
+
+def test_concurrent_writers_give_one_order_that_every_reader_sees(backend: Backend, racers: Racers) -> None:
+    job: dict[str, Any] = {"work": "write", "tasks": 16, "times": 12}
+    with backend.repository() as first, backend.repository(pool_size=2) as second:
+        job["session_id"] = first.create_session("user")
+        results = racers.run(backend, job | {"name": "one"}, job | {"name": "two"})
+        final = [item.message_id for item in first.get_session_history_sync("user", job["session_id"])]
+        assert [
+            item.message_id for item in second.get_session_history_sync("user", job["session_id"])
+        ] == final
+        paged: list[str] = []
+        while page := second.get_session_history_sync(
+            "user", job["session_id"], limit=7, before=paged[0] if paged else None
+        ):
+            paged = [item.message_id for item in page] + paged
+        assert paged == final
+    place = {message_id: number for number, message_id in enumerate(final)}
+    written = [ids for result in results for ids in result["written"]]
+    assert len(written) == 32
+    assert sorted(place) == sorted(message_id for ids in written for message_id in ids)
+    reads = [read for result in results for read in result["reads"]]
+    assert len(reads) >= 4
+    # What one writer wrote, and what anybody read on the way, stands in the order of the end.
+    for ids in written + reads:
+        places = [place[message_id] for message_id in ids]
+        assert places == sorted(places)
+
+
+@pytest.mark.parametrize("size", [2, 64, 65, 1000, 3000])
+async def test_a_batch_keeps_its_order(repository: Any, size: int) -> None:
+    session_id = await repository.create_session_async("user")
+    first = await repository.add_message(session_id, "user", "before")
+    batch = [(("user", "assistant")[number % 2], f"{number} {uuid.uuid4()}") for number in range(size)]
+    ids = await repository.add_messages(session_id, batch, user_id="user")
+    last = await repository.add_message(session_id, "user", "after")
+    history = await repository.get_session_history("user", session_id)
+    assert [message.message_id for message in history] == [first, *ids, last]
+    assert [(message.role, message.content) for message in history[1:-1]] == batch
