@@ -70,7 +70,7 @@ class SqliteSessionRepository(SqlSessionRepository):
     async def _ensure(self, new: NewSession, is_retry: bool) -> bool | None:
         row = new_row(new)
         # Looked up first: readers do not wait for the one writer, and mostly the session is there.
-        owner = (await self._execute(self._statements.find_owner, row)).first()
+        owner: Any = (await self._execute(self._statements.find_owner, row)).first()
         if owner is None:
             async with self._write() as connection:
                 if (await connection.execute(self._statements.ensure_session, row)).rowcount:

@@ -16,7 +16,7 @@ from databases import Backend
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
-from sessions import SessionConflictError, SessionNotFoundError, SessionRepositoryFactory
+from sessions import SessionConflictError, SessionNotFoundError
 from sessions.connections.mongodb import _client_class
 from sessions.repositories import identifiers
 from sessions.repositories.mongo_documents import message_document

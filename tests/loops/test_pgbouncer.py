@@ -21,7 +21,6 @@ from shapes import count_postgres, settled
 
 from sessions.testing import SessionRepositoryContract
 
-
 pytestmark = pytest.mark.pgbouncer
 
 
