@@ -329,18 +329,27 @@ class MongoSessionRepository(AsyncSessionRepository):
 
     async def _delete_batch(self, where: Filter, skip: int = 0) -> int:
         """Delete some sessions with their messages; 0 only if none is left to delete."""
+        session_ids: list[str] = []
 
         async def work(client_session: Any) -> int:
             found = await self._choose(where, skip, client_session)
             ids = [document["_id"] for document in found]
-            session_ids = [document["session_id"] for document in found]
+            session_ids[:] = [document["session_id"] for document in found]
             if found:
                 await _sessions().delete_many({"_id": {"$in": ids}}, session=client_session)
                 await _messages().delete_many({"session_id": {"$in": session_ids}}, session=client_session)
             return len(found)
 
         deleted = await self._try_transaction(work)
-        return await self._delete_one_by_one(where, skip) if deleted is None else deleted
+        if deleted is None:
+            return await self._delete_one_by_one(where, skip)
+        # A message that came after the transaction began, and bumped to a time that was there already,
+        # was not seen and did not stop it.
+        if session_ids:
+            late = await _messages().distinct("session_id", {"session_id": {"$in": session_ids}})
+            for session_id in late:
+                await self._remove_leftovers(session_id)
+        return deleted
 
     async def _delete_one_by_one(self, where: Filter, skip: int) -> int:
         deleted = 0

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,8 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     # From a pipe, so that it is surely at work when the signal comes.
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    line = json.dumps({"session_id": "0", "user_id": "alice", "messages": []})
+    # Good lines: the interrupt takes effect where the command waits for the database.
+    line = json.dumps({"session_id": str(uuid.uuid4()), "user_id": "alice", "messages": []})
     with start("-m", "sessions", "import", str(pipe), "--url", f"sqlite:///{tmp_path / 'x.db'}") as process:
         with pipe.open("w") as writer:  # Opens as soon as the command does.
             process.send_signal(signal.SIGINT)

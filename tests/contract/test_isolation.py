@@ -16,7 +16,7 @@ from databases import Backend
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
-from sessions import SessionConflictError, SessionNotFoundError
+from sessions import SessionConflictError, SessionNotFoundError, SessionRepositoryFactory
 from sessions.connections.mongodb import _client_class
 from sessions.repositories import identifiers
 from sessions.repositories.mongo_documents import message_document
@@ -241,9 +241,7 @@ class Commands(CommandListener):
 async def recorded(backend: Backend) -> Any:
     commands = Commands()
     client = _client_class()(backend.url, event_listeners=[commands])
-    async with backend.__class__(
-        backend.name, "mongodb", None, {"client": client}
-    ).repository() as repository:  # type: ignore[arg-type]
+    async with SessionRepositoryFactory.create_repository("mongodb", client=client) as repository:
         await repository.count_sessions("nobody")
         commands.sent.clear()
         yield repository, commands

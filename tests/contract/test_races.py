@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ import raw_rows
 from databases import Backend
 from pymongo import MongoClient
 from racers import Racers, racers
+
+from sessions import SessionNotFoundError
 
 TASKS = 25  # In each of two processes.
 USERS = ["user", "other"]
@@ -88,15 +93,14 @@ def test_a_session_made_anew_has_its_own_messages_and_all_of_them(backend: Backe
     stored = raw_rows.messages(backend)
     for row in raw_rows.sessions(backend):
         session_id, user_id = row["session_id"], row["user_id"]
-        # The last to create it; two that did so one after the other do not overlap.
-        _, creator, start, end = max(
-            (made for made in created if made[0] == session_id), key=lambda made: made[3]
-        )
-        assert creator == user_id
+        makings = [made for made in created if made[0] == session_id]
+        # The last one took effect after all others had begun, and before all had ended.
+        began_last, ended_last = max(start for *_, start, _ in makings), max(end for *_, end in makings)
+        last = [start for _, creator, start, end in makings if creator == user_id and end >= began_last]
         contents = {item["content"] for item in stored if item["session_id"] == session_id}
         mine = [message for message in added if message[0] == session_id and message[1] == user_id]
-        assert {content for _, _, content, began, _ in mine if began > end} <= contents
-        assert contents <= {content for _, _, content, _, ended in mine if ended > start}
+        assert {content for _, _, content, began, _ in mine if began > ended_last} <= contents
+        assert contents <= {content for _, _, content, _, ended in mine if ended > min(last)}
         with backend.repository() as repository:
             history = repository.get_session_history_sync(user_id, session_id)
         assert {message.content for message in history} == contents
@@ -159,3 +163,35 @@ def test_first_calls_from_twenty_processes_prepare_an_empty_database_once(
         (("_id", 1),),
         (("session_id", 1), ("timestamp", 1), ("message_id", 1)),
     ]
+
+
+@pytest.mark.parametrize("operation", ["delete_session", "delete_user", "delete_sessions_older_than"])
+async def test_what_is_deleted_goes_while_more_callers_write_to_it_than_the_pool_has_connections(
+    backend: Backend, repository: Any, operation: str
+) -> None:
+    count = 1 if operation == "delete_session" else 5
+    ids = [await repository.create_session_async("user") for _ in range(count)]
+    other = await repository.create_session_async("other")
+    refused = 0
+
+    async def write(session_id: str) -> None:
+        nonlocal refused
+        with contextlib.suppress(SessionNotFoundError):
+            while True:
+                await repository.add_message(session_id, "user", "Hi", user_id="user")
+        refused += 1
+
+    writing = [asyncio.create_task(write(session_id)) for session_id in ids for _ in range(30 // len(ids))]
+    await asyncio.sleep(0.3)
+    if operation == "delete_session":
+        assert await repository.delete_session_async("user", ids[0]) is True
+    elif operation == "delete_user":
+        assert await repository.delete_user("user") == 5
+    else:
+        tomorrow = datetime.now(UTC) + timedelta(1)
+        assert await repository.delete_sessions_older_than(tomorrow, user_id="user") == 5
+    # No writer gets anything but the truth, and none goes on.
+    await asyncio.gather(*writing)
+    assert refused == len(writing) == 30
+    assert [row["session_id"] for row in raw_rows.sessions(backend)] == [other]
+    assert raw_rows.messages(backend) == []
