@@ -49,7 +49,6 @@ def test_without_the_extra_the_command_says_how_to_get_it(missing: str) -> None:
     assert "pip install 'agenthub-sessions[cli]'" in errors
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     # From a pipe, so that it is surely at work when the signal comes.
     pipe = tmp_path / "pipe"
