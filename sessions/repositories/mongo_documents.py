@@ -163,10 +163,14 @@ def belongs_to(incarnation: Any) -> Callable[[dict[str, Any]], bool]:
     tag = _tag(incarnation)
 
     def belongs(document: dict[str, Any]) -> bool:
-        message_id, object_id = document["message_id"], document["_id"]
-        if not (isinstance(object_id, ObjectId) and is_uuid7(message_id)):
+        message_id = document["message_id"]
+        if message_id[14:15] != "7":
             return True
-        mixed = int.from_bytes(object_id.binary[4:], "big") ^ _random_bits(message_id)
+        try:
+            mixed = int(message_id[19:23] + message_id[24:], 16)
+            mixed ^= int.from_bytes(document["_id"].binary[4:], "big")
+        except (AttributeError, ValueError):  # No ObjectId, no UUID.
+            return True
         return mixed == tag or mixed >> 32 != 0
 
     return belongs

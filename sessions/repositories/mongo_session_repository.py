@@ -394,14 +394,12 @@ async def _read(query: Any, incarnation: Any, limit: int | None) -> list[ChatMes
     """Return a query's messages, up to a limit, without those that were for an earlier incarnation."""
     belongs, left_out = belongs_to(incarnation), 0
     while True:
-        messages, found = [], 0
-        async for document in await raw_cursor(query if limit is None else query.limit(limit + left_out)):
-            found += 1
-            if belongs(document):
-                messages.append(to_message(document))
-        if limit is None or len(messages) >= limit or found < limit + left_out:
+        cursor = await raw_cursor(query if limit is None else query.limit(limit + left_out))
+        found = await cursor.to_list(None)
+        messages = [to_message(document) for document in found if belongs(document)]
+        if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
-        left_out = found - len(messages)
+        left_out = len(found) - len(messages)
 
 
 async def _insert_all(documents: list[dict[str, Any]], client_session: Any) -> None:

@@ -43,7 +43,7 @@ async def test_messages_of_one_fast_writer_read_back_in_write_order(on_fast_disk
         while len(ids) < MANY:
             # Alone and in small batches in turn, each as soon as the one before was acknowledged.
             ids.append(await repository.add_message(session_id, "user", str(len(ids))))
-            size = min(choice.randrange(9), MANY - len(ids))
+            size = min(choice.randrange(20), MANY - len(ids))
             batch = [("assistant", str(number)) for number in range(len(ids), len(ids) + size)]
             ids += await repository.add_messages(session_id, batch)
 

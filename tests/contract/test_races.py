@@ -33,7 +33,7 @@ def new_ids(count: int) -> list[str]:
 
 
 def test_one_of_many_callers_creates_a_session(backend: Backend, racers: Racers) -> None:
-    ids = new_ids(8)
+    ids = new_ids(5)
     results = racers.run(backend, *[{"work": "ensure", "session_ids": ids, "users": ["user"] * TASKS}] * 2)
     for outcomes in zip(*results, strict=True):
         assert Counter(outcome for each in outcomes for outcome in each) == {True: 1, False: 2 * TASKS - 1}
@@ -41,7 +41,7 @@ def test_one_of_many_callers_creates_a_session(backend: Backend, racers: Racers)
 
 
 def test_one_of_many_users_gets_a_session_and_the_others_an_error(backend: Backend, racers: Racers) -> None:
-    ids = new_ids(8)
+    ids = new_ids(5)
     users = [[f"user {process} {number}" for number in range(TASKS)] for process in range(2)]
     results = racers.run(backend, *[{"work": "ensure", "session_ids": ids, "users": each} for each in users])
     owners = {row["session_id"]: row["user_id"] for row in raw_rows.sessions(backend)}
