@@ -10,8 +10,8 @@ import pytest
 
 SMALL = {
     "sessions.repositories.async_operations.BATCH_SIZE": 3,
-    "sessions.repositories.mongo_session_repository.DELETE_BATCH_SIZE": 2,
-    "sessions.repositories.mongo_session_repository.LEFTOVER_BATCH_SIZE": 2,
+    "sessions.repositories.mongo_deletion.DELETE_BATCH_SIZE": 2,
+    "sessions.repositories.mongo_deletion.LEFTOVER_BATCH_SIZE": 2,
 }
 
 

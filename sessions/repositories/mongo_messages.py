@@ -1,0 +1,177 @@
+"""The messages of MongoDB's sessions: appended without transactions, read without those that do not count."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from sessions.connections.mongodb import MongoConnectionManager, in_transaction, raw_cursor
+from sessions.models import ChatMessage
+from sessions.models.documents import ChatMessageDocument
+from sessions.repositories.backend_operations import BackendOperations, MessageRow
+from sessions.repositories.identifiers import utc_now, uuid7_time
+from sessions.repositories.mongo_collections import DOWN, UP, Filter, chat_messages, chat_sessions
+from sessions.repositories.mongo_documents import (
+    belongs_to,
+    is_one_write,
+    is_uuid7,
+    message_document,
+    to_message,
+)
+
+__all__ = ["MongoMessages"]
+
+IN_ORDER = [("timestamp", UP), ("message_id", UP)]
+IN_REVERSE = [("timestamp", DOWN), ("message_id", DOWN)]
+DUPLICATE_KEY = 11000
+
+
+class MongoMessages(BackendOperations):
+    """Appends and reads messages; what an incarnation is, `MongoSessionRepository`'s module says."""
+
+    _mongo: MongoConnectionManager
+
+    async def _add(
+        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
+    ) -> bool:
+        return await self._append(session_id, user_id, [(message_id, role, content)])
+
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        return await self._append(session_id, user_id, rows)
+
+    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        # Twice at the most: what was remembered may be an incarnation that is gone.
+        for remembered in (self._mongo.recall(session_id, user_id), None):
+            incarnation = remembered or await self._find_incarnation(session_id, user_id)
+            if incarnation is None:
+                return False
+            if await self._append_to(incarnation, session_id, rows):
+                return True
+            self._mongo.forget(session_id)
+        return False
+
+    async def _append_to(self, incarnation: Any, session_id: str, rows: list[MessageRow]) -> bool:
+        """Insert messages and bump the session; undo the insert if that incarnation is gone."""
+        documents = [message_document(session_id, incarnation, row) for row in rows]
+        if is_one_write(rows) or not self._mongo.has_transactions:
+            await _insert(documents)
+        else:
+            # Without the bump: those of others would be in its way, again and again in a busy session.
+            await in_transaction(await self._mongo.connect(), partial(_insert_all, documents))
+        moment = max((document["timestamp"] for document in documents), default=utc_now())
+        bumped = await chat_sessions().update_one(
+            {"_id": incarnation, "session_id": session_id},
+            {"$max": {"updated_at": moment}},
+        )
+        if bumped.matched_count:
+            return True
+        if documents:
+            ids = [document["_id"] for document in documents]
+            await chat_messages().delete_many({"_id": {"$in": ids}})
+        return False
+
+    async def _find_incarnation(self, session_id: str, user_id: str | None) -> Any:
+        where = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
+        found = await chat_sessions().find_one(where, {"user_id": 1})
+        if found is None:
+            return None
+        self._mongo.remember(session_id, found["_id"], found["user_id"])
+        return found["_id"]
+
+    async def _history(
+        self, session_id: str, user_id: str, limit: int | None, before: str | None
+    ) -> list[ChatMessage]:
+        where: Filter = {"session_id": session_id}
+        if before is not None:
+            moment = await self._timestamp_of(session_id, before)
+            if moment is None:
+                return []
+            where["timestamp"] = {"$lte": moment}
+            where["$or"] = [{"timestamp": {"$lt": moment}}, {"message_id": {"$lt": before}}]
+        query = ChatMessageDocument.find(where).sort(IN_ORDER if limit is None else IN_REVERSE)
+        messages = await self._read_owned(session_id, user_id, query, limit)
+        if limit is not None:
+            messages.reverse()
+        return messages
+
+    @staticmethod
+    async def _timestamp_of(session_id: str, message_id: str) -> datetime | None:
+        where: Filter = {"session_id": session_id, "message_id": message_id}
+        # The time in the id leads straight to the index entry; without, all of the session's are read.
+        hints: list[Filter] = [{"timestamp": uuid7_time(message_id)}] if is_uuid7(message_id) else []
+        for hint in [*hints, {}]:
+            if found := await chat_messages().find_one(where | hint, {"timestamp": 1}):
+                moment: datetime = found["timestamp"]
+                return moment
+        return None
+
+    async def _export_messages(
+        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
+    ) -> list[ChatMessage]:
+        where: Filter = {"session_id": session_id}
+        if after is not None:
+            where["timestamp"] = {"$gte": after.timestamp}
+            where["$or"] = [
+                {"timestamp": {"$gt": after.timestamp}},
+                {"message_id": {"$gt": after.message_id}},
+            ]
+        query = ChatMessageDocument.find(where).sort(IN_ORDER)
+        return await self._read_owned(session_id, user_id, query, limit)
+
+    async def _read_owned(
+        self, session_id: str, user_id: str, query: Any, limit: int | None
+    ) -> list[ChatMessage]:
+        """Return a query's messages if one incarnation, of this owner, was there from before to after."""
+        for remembered in (self._mongo.recall(session_id, user_id), None):
+            incarnation = remembered or await self._find_incarnation(session_id, user_id)
+            if incarnation is None:
+                return []
+            messages = await _read(query, incarnation, limit)
+            if await chat_sessions().find_one({"_id": incarnation, "user_id": user_id}, {"_id": 1}):
+                return messages
+            self._mongo.forget(session_id)
+        return []
+
+
+async def _read(query: Any, incarnation: Any, limit: int | None) -> list[ChatMessage]:
+    """Return a query's messages, up to a limit, without those that were for an earlier incarnation."""
+    belongs, left_out = belongs_to(incarnation), 0
+    while True:
+        cursor = await raw_cursor(query if limit is None else query.limit(limit + left_out))
+        found = await cursor.to_list(None)
+        messages = [to_message(document) for document in found if belongs(document)]
+        if limit is None or len(messages) >= limit or len(found) < limit + left_out:
+            return messages[:limit]
+        left_out = len(found) - len(messages)
+
+
+async def _insert_all(documents: list[dict[str, Any]], client_session: Any) -> None:
+    """Insert messages in a transaction; an earlier try whose answer was lost may have stored all."""
+    first = {"_id": documents[0]["_id"]}
+    if await chat_messages().find_one(first, {"_id": 1}, session=client_session) is None:
+        await chat_messages().insert_many(documents, session=client_session)
+
+
+async def _insert(documents: list[dict[str, Any]]) -> None:
+    """Insert messages; an earlier try whose answer was lost may have stored some of them, or all."""
+    if len(documents) == 1:
+        with contextlib.suppress(DuplicateKeyError):
+            await chat_messages().insert_one(documents[0])
+    elif documents:
+        try:
+            await chat_messages().insert_many(documents)
+        except BulkWriteError as error:
+            if not _is_duplicate(error):
+                raise
+            ids = [document["_id"] for document in documents]
+            stored = {found["_id"] async for found in chat_messages().find({"_id": {"$in": ids}}, {"_id": 1})}
+            if missing := [item for item in documents if item["_id"] not in stored]:
+                await chat_messages().insert_many(missing)
+
+
+def _is_duplicate(error: BulkWriteError) -> bool:
+    return all(failure["code"] == DUPLICATE_KEY for failure in error.details["writeErrors"])
