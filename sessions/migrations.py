@@ -158,12 +158,14 @@ def migration_lock(connection: Connection, *, one_transaction: bool = False) -> 
 @contextlib.contextmanager
 def _session_lock(connection: Connection) -> Iterator[None]:
     _wait_for(connection, f"SELECT pg_try_advisory_lock({LOCK_KEY})")
+    connection.exec_driver_sql("SET statement_timeout = 0")  # An index takes as long as it takes.
     connection.commit()
     try:
         yield
         connection.commit()
     finally:
         connection.rollback()
+        connection.exec_driver_sql("RESET statement_timeout")
         connection.execute(text(f"SELECT pg_advisory_unlock({LOCK_KEY})"))
         connection.commit()
 
@@ -171,6 +173,7 @@ def _session_lock(connection: Connection) -> Iterator[None]:
 @contextlib.contextmanager
 def _transaction_lock(connection: Connection) -> Iterator[None]:
     _wait_for(connection, f"SELECT pg_try_advisory_xact_lock({LOCK_KEY})")
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     yield
     connection.commit()
 

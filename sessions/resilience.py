@@ -27,6 +27,7 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Unwrap = Callable[[BaseException], BaseException]
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
 logger = logging.getLogger(__name__)
@@ -103,13 +104,19 @@ class _FullJitter(tenacity.wait.wait_base):
         return tenacity.wait_random(0, self._wait(retry_state))(retry_state)
 
 
+def _itself(error: BaseException) -> BaseException:
+    return error
+
+
 def _condition(on: RetryOn) -> tenacity.retry_base:
     matches = (lambda error: isinstance(error, on)) if isinstance(on, type | tuple) else on
     # Cancelling, Ctrl-C and exit are no Exception: they end the call, whatever ``on`` says.
     return tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and matches(error))
 
 
-def _log_retry(operation: str, config: RetryConfig) -> Callable[[tenacity.RetryCallState], None]:
+def _log_retry(
+    operation: str, config: RetryConfig, unwrap: Unwrap
+) -> Callable[[tenacity.RetryCallState], None]:
     def log(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         delay = state.next_action.sleep if state.next_action else 0.0
@@ -119,7 +126,7 @@ def _log_retry(operation: str, config: RetryConfig) -> Callable[[tenacity.RetryC
             operation,
             state.attempt_number,
             config.max_attempts,
-            type(error).__name__,
+            type(error and unwrap(error)).__name__,
             delay,
         )
 
@@ -127,7 +134,7 @@ def _log_retry(operation: str, config: RetryConfig) -> Callable[[tenacity.RetryC
 
 
 def async_retry(
-    config: RetryConfig, *, on: RetryOn
+    config: RetryConfig, *, on: RetryOn, unwrap: Unwrap = _itself
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """Repeat a coroutine function while it raises what ``on`` names.
 
@@ -135,6 +142,7 @@ def async_retry(
         config: Tries and delays.
         on: Exception class, tuple of classes, or predicate. There is no default: repeating is only
             right where the caller knows the work is idempotent and the error transient.
+        unwrap: Returns the error that the log names, where a library has wrapped it.
 
     Returns:
         A decorator. The last error is raised as it is when the tries are used up;
@@ -146,7 +154,7 @@ def async_retry(
             stop=tenacity.stop_after_attempt(config.max_attempts),
             wait=config.wait(),
             retry=_condition(on),
-            before_sleep=_log_retry(function.__qualname__, config),
+            before_sleep=_log_retry(function.__qualname__, config, unwrap),
             reraise=True,
         )
 
@@ -159,7 +167,9 @@ def async_retry(
     return decorate
 
 
-def retry(config: RetryConfig, *, on: RetryOn) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def retry(
+    config: RetryConfig, *, on: RetryOn, unwrap: Unwrap = _itself
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Repeat a plain function while it raises what ``on`` names; see `async_retry`."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -167,7 +177,7 @@ def retry(config: RetryConfig, *, on: RetryOn) -> Callable[[Callable[P, R]], Cal
             stop=tenacity.stop_after_attempt(config.max_attempts),
             wait=config.wait(),
             retry=_condition(on),
-            before_sleep=_log_retry(function.__qualname__, config),
+            before_sleep=_log_retry(function.__qualname__, config, unwrap),
             reraise=True,
         )
 
@@ -181,7 +191,12 @@ def retry(config: RetryConfig, *, on: RetryOn) -> Callable[[Callable[P, R]], Cal
 
 
 async def call_with_retry(
-    operation: str, work: Callable[[], Awaitable[R]], config: RetryConfig, *, on: RetryOn
+    operation: str,
+    work: Callable[[], Awaitable[R]],
+    config: RetryConfig,
+    *,
+    on: RetryOn,
+    unwrap: Unwrap = _itself,
 ) -> R:
     """Await ``work()`` as `async_retry` would, without its cost while nothing fails.
 
@@ -190,6 +205,7 @@ async def call_with_retry(
         work: Called once for each try; must be safe to repeat.
         config: Tries and delays.
         on: What to repeat for; see `async_retry`.
+        unwrap: Returns the error that the log names.
     """
     try:
         return await work()
@@ -202,4 +218,4 @@ async def call_with_retry(
         return await work()
 
     replay_then_work.__qualname__ = operation
-    return await async_retry(config, on=on)(replay_then_work)()
+    return await async_retry(config, on=on, unwrap=unwrap)(replay_then_work)()

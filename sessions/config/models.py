@@ -145,6 +145,7 @@ class PostgresSettings(BackendSettings):
         url: ``postgresql://user:password@host:port/database``; wins over the five above.
         max_overflow: Connections opened beyond ``pool_size`` under load, and closed after it.
         connect_timeout: Seconds to wait for the server to accept a connection.
+        statement_timeout: Seconds that a statement may take, and the server keep silent.
         ssl: A boolean, or libpq's ``sslmode``; None leaves the choice to the driver or the URL.
         auto_migrate: Bring the schema up to date on the first connection.
         pgbouncer: The server is reached through pgbouncer, or the like, in transaction mode.
@@ -161,6 +162,7 @@ class PostgresSettings(BackendSettings):
     url: _SecretUrl | None = None
     max_overflow: _Count = 10
     connect_timeout: _PositiveSeconds = 10.0
+    statement_timeout: _PositiveSeconds = 30.0
     ssl: _Ssl = None
     auto_migrate: bool = True
     pgbouncer: bool = False
@@ -180,6 +182,7 @@ class MongoSettings(BackendSettings):
         pool_size: PyMongo's ``maxPoolSize``, for each event loop.
         pool_timeout: Seconds to wait for a free connection.
         connect_timeout: Seconds to wait for a suitable server, and for it to accept a connection.
+        timeout: Seconds that an operation may take, PyMongo's ``timeoutMS``; one of the URL's own wins.
     """
 
     KEY = "db.mongodb"
@@ -193,6 +196,7 @@ class MongoSettings(BackendSettings):
     auth_source: str | None = None
     url: _SecretUrl | None = None
     connect_timeout: _PositiveSeconds = 10.0
+    timeout: _PositiveSeconds = 30.0
 
 
 class SqliteSettings(BackendSettings):

@@ -45,7 +45,7 @@ class BaseConnectionManager(_ConnectionManager, ABC):
 
     @abstractmethod
     def is_healthy(self) -> bool:
-        """Return whether the database would serve a call now."""
+        """Return whether a write would work now."""
 
     def __enter__(self) -> Self:
         self.connect()
@@ -80,11 +80,19 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
 
     @abstractmethod
     async def is_healthy(self) -> bool:
-        """Return whether the database would serve a call now."""
+        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether a call that failed with this error may be tried again; here never."""
         return False
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether what failed with this error may have taken effect: its answer was lost."""
+        return False
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return the error of the driver itself, where a library has wrapped it."""
+        return error
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return this package's error for a driver's error, or None to let it pass as it is."""

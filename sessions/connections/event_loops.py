@@ -80,6 +80,12 @@ class LoopBound(Generic[T]):
             _close_before(loop)
         return entry.resource
 
+    def peek(self) -> T | None:
+        """Return the running loop's resource if it has one."""
+        loop = running_loop()
+        entry = self._entries.get(loop) if loop else None
+        return entry.resource if entry else None
+
     async def _hold(self, loop: Loop, resource: T) -> AsyncGenerator[None, None]:
         try:
             yield

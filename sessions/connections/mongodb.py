@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from importlib.metadata import version
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+import pymongo
+from bson import ObjectId
 from bson.codec_options import CodecOptions
 from pymongo import errors
 
 from sessions.config import MongoSettings, load_settings
 from sessions.connections.base import AsyncBaseConnectionManager
-from sessions.connections.event_loops import LoopBound
+from sessions.connections.event_loops import LoopBound, to_its_end
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
@@ -29,6 +33,7 @@ R = TypeVar("R")
 DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 HEALTH_TIMEOUT_SECONDS = 5.0
+ABORT_TIMEOUT_SECONDS = 2.0
 TRANSACTION_ATTEMPTS = 5
 CONFLICT_DELAY_SECONDS = 0.02
 MAX_INCARNATIONS = 10_000
@@ -66,17 +71,33 @@ class MongoConnection:
         client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
         database: Its database.
         collections: The documents' collections by name, reading datetimes in UTC.
+        timeout: Seconds that an operation may take.
     """
 
     client: Any
     database: Any
     collections: Mapping[str, Any]
+    timeout: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _turns: asyncio.Semaphore | None = None
 
     def __post_init__(self) -> None:
         size = self.client.options.pool_options.max_pool_size
         self._turns = None if size is None else asyncio.Semaphore(size)
+
+    @contextlib.asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """Bound what is done in it as one operation, however many commands it sends.
+
+        Raises:
+            ServerSelectionTimeoutError: No server to write to was found within ``connect_timeout``.
+        """
+        if not self.client.topology_description.has_writable_server():
+            # Looked for first: under a deadline the driver looks until that is over.
+            with pymongo.timeout(self.client.options.server_selection_timeout):
+                await self.client.admin.command("ping")
+        with pymongo.timeout(self.timeout):
+            yield
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -146,40 +167,46 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         return connection
 
     async def _prepare(self, connection: MongoConnection) -> None:
-        hello = await connection.client.admin.command("hello")
-        self.has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
+        names = [document.Settings.name for document in DOCUMENTS]
+        async with connection.deadline():
+            listed = await connection.database.command("listCollections", filter={"name": {"$in": names}})
+        self.has_transactions = _has_transactions(connection.client)
+        there = {found["name"]: found.get("options", {}) for found in listed["cursor"]["firstBatch"]}
         for document in DOCUMENTS:
             name = document.Settings.name
+            # Documents from before that break it can still be changed.
             validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
-            try:
-                await connection.database.create_collection(name, check_exists=False, **validation)
-            except errors.OperationFailure as error:
-                if error.code != NAMESPACE_EXISTS:
-                    raise
-                await self._update_validator(connection.database, name, validation)
+            if name in there and all(there[name].get(key) == value for key, value in validation.items()):
+                continue
+            if name not in there:
+                async with connection.deadline():
+                    with _unless(NAMESPACE_EXISTS):
+                        await connection.database.create_collection(name, check_exists=False)
+            # Without a deadline: an index takes as long as it takes.
             await connection.collections[name].create_indexes(document.Settings.indexes)
-
-    @staticmethod
-    async def _update_validator(database: Any, name: str, validation: dict[str, Any]) -> None:
-        """Give a collection from before the validator; documents that break it can still be changed."""
-        found = await database.command("listCollections", filter={"name": name})
-        options = found["cursor"]["firstBatch"][0].get("options", {})
-        if any(options.get(key) != value for key, value in validation.items()):
-            await database.command("collMod", name, **validation)
+            # Last, as what tells that all is there.
+            async with connection.deadline():
+                await connection.database.command("collMod", name, **validation)
 
     async def disconnect(self) -> None:
         """Close the clients of all event loops; a service's own client is left alone."""
         await self._connections.aclose()
 
     async def is_healthy(self) -> bool:
-        """Return whether a server that takes writes answers within five seconds."""
+        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
-                connection = await self._connections.get()
-                hello = await connection.client.admin.command("hello")
-        except (errors.PyMongoError, OSError, TimeoutError):
+            await to_its_end(self._try_write)
+        except Exception:
             return False
-        return bool(hello.get("isWritablePrimary"))
+        return True
+
+    async def _try_write(self) -> None:
+        connection = await self._connections.get()
+        with pymongo.timeout(HEALTH_TIMEOUT_SECONDS):
+            async with connection.deadline():
+                for collection in connection.collections.values():
+                    # There is no such document: all is checked, and nothing is written.
+                    await collection.update_one({"_id": ObjectId()}, {"$currentDate": {"updated_at": True}})
 
     def remember(self, session_id: str, incarnation: Any, user_id: str) -> None:
         """Keep which document a session id means."""
@@ -198,13 +225,32 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether the driver's error class, code or label promises better luck."""
-        if isinstance(error, errors.ServerSelectionTimeoutError | errors.WaitQueueTimeoutError):
-            return False  # The driver has waited for as long as the settings say.
+        if isinstance(error, errors.WaitQueueTimeoutError):
+            return False  # The pool's own wait is over; another one would double the bound.
+        if isinstance(error, errors.ServerSelectionTimeoutError):
+            return not isinstance(self._connection_error(), ssl.SSLCertVerificationError)
         if isinstance(error, errors.ConnectionFailure | errors.InvalidOperation):
             return True  # Invalid is what another thread has closed; the next try connects anew.
         if isinstance(error, errors.PyMongoError) and any(map(error.has_error_label, TRANSIENT_LABELS)):
             return True
         return isinstance(error, errors.OperationFailure) and error.code in TRANSIENT_CODES
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether the connection was lost after a command was sent on it."""
+        refused = errors.ServerSelectionTimeoutError | errors.WaitQueueTimeoutError | errors.NotPrimaryError
+        return (isinstance(error, errors.ConnectionFailure) and not isinstance(error, refused)) or (
+            isinstance(error, errors.PyMongoError) and error.has_error_label("UnknownTransactionCommitResult")
+        )
+
+    def _connection_error(self) -> BaseException | None:
+        """Return what last kept the running loop's client from connecting to a server."""
+        connection = self._connections.peek()
+        if connection is None:
+            return None
+        servers = connection.client.topology_description.server_descriptions().values()
+        found = next((server.error for server in servers if server.error is not None), None)
+        # The driver's own error says no more than that there was one.
+        return found and (found.__cause__ or found.__context__ or found)
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of PyMongo."""
@@ -216,6 +262,18 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             return ConfigurationError(f"db.mongodb: refused by the server (code {error.code})")
         if isinstance(error, errors.ConfigurationError):
             return ConfigurationError(f"db.mongodb: refused by the driver ({type(error).__name__})")
+        if isinstance(error, errors.ServerSelectionTimeoutError) and (found := self._connection_error()):
+            if isinstance(found, ssl.SSLCertVerificationError):
+                reason = f"MongoDB's certificate is refused: {found.verify_message}"
+                return BackendUnavailableError(reason)
+            reason = (
+                f"no MongoDB server to write to was found within connect_timeout ({type(found).__name__})"
+            )
+            return BackendUnavailableError(reason)
+        if isinstance(error, errors.WaitQueueTimeoutError):
+            return BackendUnavailableError("no free MongoDB connection within pool_timeout")
+        if isinstance(error, errors.PyMongoError) and error.timeout:
+            return BackendUnavailableError(f"MongoDB did not finish within timeout ({type(error).__name__})")
         if isinstance(error, errors.PyMongoError | OSError):
             return BackendUnavailableError(f"MongoDB cannot be used ({type(error).__name__})")
         return None
@@ -231,7 +289,9 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             )
             for document in DOCUMENTS
         }
-        return MongoConnection(client, database, collections)
+        own_timeout = client.options.timeout
+        timeout = self._settings.timeout if own_timeout is None else own_timeout
+        return MongoConnection(client, database, collections, timeout)
 
     def _new_client(self) -> Any:
         url = self._settings.url.get_secret_value() if self._settings.url else None
@@ -320,9 +380,40 @@ async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awai
 
 async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
     begun = client_session.start_transaction()
-    # Motor's is no coroutine.
-    async with await begun if inspect.isawaitable(begun) else begun:
-        return await work(client_session)
+    if inspect.isawaitable(begun):  # Motor's is no coroutine.
+        await begun
+    try:
+        result = await work(client_session)
+        await client_session.commit_transaction()
+    except BaseException:
+        if client_session.in_transaction:
+            # Out of the operation's deadline: when that is over nothing is sent any more, and the server
+            # would keep the locks for a minute.
+            await asyncio.create_task(_abort(client_session), context=contextvars.Context())
+        raise
+    return result
+
+
+async def _abort(client_session: Any) -> None:
+    # The driver itself lets errors pass: what is not aborted ends by itself.
+    with pymongo.timeout(ABORT_TIMEOUT_SECONDS):
+        await client_session.abort_transaction()
+
+
+def _has_transactions(client: Any) -> bool:
+    """Return whether the server that was talked to last is a part of a replica set or sharded cluster."""
+    servers = client.topology_description.server_descriptions().values()
+    return any(server.replica_set_name or server.server_type_name == "Mongos" for server in servers)
+
+
+@contextlib.contextmanager
+def _unless(code: int) -> Iterator[None]:
+    """Let an error with this code pass: what was to be done is done."""
+    try:
+        yield
+    except errors.OperationFailure as error:
+        if error.code != code:
+            raise
 
 
 def is_conflict(error: errors.OperationFailure) -> bool:

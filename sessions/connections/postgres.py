@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import ssl
+import uuid
 from collections.abc import Hashable
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl
 
 import asyncpg
 from pydantic import SecretStr
-from sqlalchemy import exc
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import (
+    Executable,
+    Table,
+    bindparam,
+    delete,
+    exc,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from sessions import migrations
 from sessions.config import PostgresSettings, load_settings
-from sessions.connections.sql import SqlConnectionManager, engine_key, hide_values, unavailable
+from sessions.connections.sql import (
+    NoAnswerError,
+    SqlConnectionManager,
+    engine_key,
+    hide_values,
+    unavailable,
+)
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
+from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["PostgresConnectionManager"]
 
@@ -31,8 +55,19 @@ TRANSIENT_SQLSTATES = frozenset(
         "57P03",  # cannot_connect_now
     }
 )
+# A connection with one of these was refused before it was of any use, or a statement was taken back.
+UNDONE_SQLSTATES = frozenset({"40001", "40P01", "53300", "55P03", "57P03"})
+REASONS = {
+    "25006": "is read-only",
+    "53100": "has no disk space left",
+    "53300": "has no connection left (max_connections)",
+    "57014": "did not finish within statement_timeout",
+}
 SETTINGS_SQLSTATES = ("28", "3D", "42501")  # authorization, unknown database, insufficient privilege
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
+
+# The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
+SILENCE_SECONDS = 1.0
 
 
 class PostgresConnectionManager(SqlConnectionManager):
@@ -53,6 +88,10 @@ class PostgresConnectionManager(SqlConnectionManager):
     def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
         self._settings = _settings(url, engine, settings)
         self._target = _connect_arguments(self._settings) if engine is None else {}
+        self.answer_timeout = self._settings.statement_timeout + SILENCE_SECONDS
+        self.checkout_timeout = (
+            self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
+        )
         self.one_transaction_at_a_time = self._settings.pgbouncer
         super().__init__(engine=engine, auto_migrate=self._settings.auto_migrate)
 
@@ -67,6 +106,8 @@ class PostgresConnectionManager(SqlConnectionManager):
         async def connect() -> asyncpg.Connection:
             try:
                 return await asyncpg.connect(**self._target)
+            except ssl.SSLError:
+                raise  # One of them is a ValueError, too.
             except (ValueError, OverflowError) as error:
                 problem = type(error).__name__
             # Unchained: asyncpg quotes the part of the URL it stumbles on, which may be of the password.
@@ -90,6 +131,21 @@ class PostgresConnectionManager(SqlConnectionManager):
             hide_parameters=True,
         )
 
+    def _break(self, connection: AsyncConnection) -> None:
+        raw = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr]
+        if raw is not None:
+            raw.terminate()
+
+    async def _may_migrate(self, connection: AsyncConnection) -> bool:
+        read_only = func.current_setting("transaction_read_only") == "on"
+        may_create = func.has_schema_privilege(func.current_schema(), "CREATE")
+        known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
+        return known and bool(await connection.scalar(select(~read_only & may_create)))
+
+    async def _try_write(self, connection: AsyncConnection) -> None:
+        # Of a session that there is not: every right is checked, and nothing is written.
+        await connection.execute(_no_op_write(), {"nobody": str(uuid.uuid4())})
+
     def is_transient(self, error: BaseException) -> bool:
         """Return whether SQLSTATE or the kind of connection error promises better luck."""
         if isinstance(error, exc.TimeoutError):
@@ -99,12 +155,36 @@ class PostgresConnectionManager(SqlConnectionManager):
         sqlstate = _sqlstate(error)
         if sqlstate is not None:
             return sqlstate in TRANSIENT_SQLSTATES or sqlstate.startswith("08")
-        return isinstance(_driver_error(error), OSError | TimeoutError | asyncpg.InterfaceError)
+        driver_error = self.driver_error(error)
+        if isinstance(driver_error, ssl.SSLCertVerificationError):
+            return False
+        return isinstance(driver_error, OSError | asyncpg.InterfaceError)
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether the connection was lost after a statement was sent on it."""
+        if isinstance(error, NoAnswerError):
+            return True
+        # What fails while connecting is not wrapped, and an interface error is raised before sending.
+        driver_error = self.driver_error(error)
+        return (
+            isinstance(error, exc.DBAPIError)
+            and self.is_transient(error)
+            and not isinstance(driver_error, asyncpg.InterfaceError)
+            and _sqlstate(error) not in UNDONE_SQLSTATES
+        )
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return asyncpg's error, which SQLAlchemy wraps twice."""
+        while isinstance(error, exc.DBAPIError) and error.orig is not None:
+            error = error.orig
+        if error.__cause__ is not None and type(error).__module__.startswith("sqlalchemy"):
+            return error.__cause__
+        return error
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of SQLAlchemy, asyncpg or the network."""
         hide_values(error)
-        driver_error = _driver_error(error)
+        driver_error = self.driver_error(error)
         sqlstate = _sqlstate(error)
         if sqlstate is not None and sqlstate.startswith(SETTINGS_SQLSTATES):
             return ConfigurationError(f"db.postgres: refused by the server (SQLSTATE {sqlstate})")
@@ -114,9 +194,43 @@ class PostgresConnectionManager(SqlConnectionManager):
             )
         if isinstance(error, exc.TimeoutError):
             return unavailable("no free PostgreSQL connection within pool_timeout", error)
+        if isinstance(error, NoAnswerError):
+            return unavailable("PostgreSQL gave no answer within statement_timeout", error)
+        if isinstance(driver_error, ssl.SSLCertVerificationError):
+            reason = f"PostgreSQL's certificate is refused: {driver_error.verify_message}"
+            return unavailable(reason, driver_error)
+        if sqlstate in REASONS:
+            return unavailable(f"PostgreSQL {REASONS[sqlstate]}", driver_error)
         if isinstance(error, exc.DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
             return unavailable("PostgreSQL cannot be used", driver_error)
         return None
+
+
+@functools.cache
+def _no_op_write() -> Executable:
+    """Return a write of every kind to the session ``:nobody``."""
+    sessions: Table = ChatSessionRecord.__table__  # type: ignore[assignment]
+    messages: Table = ChatMessageRecord.__table__  # type: ignore[assignment]
+    nobody = sessions.c.session_id == bindparam("nobody", type_=sessions.c.session_id.type)
+    found = update(sessions).where(nobody).values(title=sessions.c.title).returning(sessions).cte("found")
+    return select(literal_column("1")).add_cte(
+        found,
+        insert(sessions).from_select(list(found.c.keys()), select(found), include_defaults=False).cte("new"),
+        insert(messages)
+        .from_select(
+            ["message_id", "session_id", "role", "content", "timestamp"],
+            select(
+                found.c.session_id,
+                found.c.session_id,
+                literal_column("'user'"),
+                found.c.title,
+                found.c.updated_at,
+            ),
+            include_defaults=False,
+        )
+        .cte("message"),
+        delete(sessions).where(nobody).cte("gone"),
+    )
 
 
 def _settings(url: str | None, engine: AsyncEngine | None, overrides: dict[str, Any]) -> PostgresSettings:
@@ -136,8 +250,13 @@ def _settings(url: str | None, engine: AsyncEngine | None, overrides: dict[str, 
 
 def _connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
     arguments: dict[str, Any] = {"timeout": settings.connect_timeout}
+    url = settings.url.get_secret_value() if settings.url else ""
     if settings.pgbouncer:
         arguments["statement_cache_size"] = 0
+    elif "statement_timeout" not in dict(parse_qsl(url.partition("?")[2])):
+        # Not through pgbouncer, which refuses what it cannot keep apart; there only silence is bounded.
+        milliseconds = max(1, math.ceil(settings.statement_timeout * 1000))
+        arguments["server_settings"] = {"statement_timeout": str(milliseconds)}
     if settings.ssl is not None:
         arguments["ssl"] = settings.ssl
     if settings.url is None:
@@ -148,22 +267,13 @@ def _connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
             "user": settings.username,
             "password": settings.password.get_secret_value() if settings.password else None,
         }
-    url = settings.url.get_secret_value()
     if not url.startswith(f"{SCHEMES[0]}://"):
         # The URL itself is not shown: it holds the password.
         raise ConfigurationError("db.postgres.url: must start with postgresql:// or postgresql+asyncpg://")
     return arguments | {"dsn": url}
 
 
-def _driver_error(error: BaseException) -> BaseException:
-    """Return the innermost error: SQLAlchemy wraps asyncpg's twice."""
-    while isinstance(error, exc.DBAPIError) and error.orig is not None:
-        error = error.orig
-    if error.__cause__ is not None and type(error).__module__.startswith("sqlalchemy"):
-        return error.__cause__
-    return error
-
-
 def _sqlstate(error: BaseException) -> str | None:
-    sqlstate = getattr(_driver_error(error), "sqlstate", None)
+    # SQLAlchemy's wrapper of asyncpg's error has it, too.
+    sqlstate = getattr(error.orig if isinstance(error, exc.DBAPIError) else error, "sqlstate", None)
     return sqlstate if isinstance(sqlstate, str) else None

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from sqlalchemy import exc, text
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sessions import migrations
 from sessions.connections.base import AsyncBaseConnectionManager
-from sessions.connections.event_loops import LoopBound
+from sessions.connections.event_loops import LoopBound, to_its_end
 from sessions.errors import BackendUnavailableError, ConfigurationError
 
-__all__ = ["SqlConnectionManager"]
+__all__ = ["NoAnswerError", "SqlConnectionManager"]
 
 HEALTH_TIMEOUT_SECONDS = 5.0
 DRAIN_TIMEOUT_SECONDS = 5.0
 
 _migrating = threading.Lock()
+
+
+class NoAnswerError(TimeoutError):
+    """The server kept silent for longer than a statement may take."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +51,11 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     # True behind a proxy that lends a server connection for one transaction only. Autocommit is then no
     # use: the driver prepares and executes a statement in two steps, each a transaction of its own.
     one_transaction_at_a_time = False
+
+    # Seconds that a checkout may take, a new connection and its first words included, and a statement.
+    # None where nothing can keep the driver waiting for an answer.
+    checkout_timeout: float | None = None
+    answer_timeout: float | None = None
 
     def __init__(self, *, engine: AsyncEngine | None, auto_migrate: bool) -> None:
         if engine is not None and engine.dialect.name != self.dialect:
@@ -76,21 +86,58 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection with the schema ready; what is executed on it is committed."""
-        engine = await self.connect()
-        async with engine.begin() if self.one_transaction_at_a_time else engine.connect() as connection:
+        """Lend a connection with the schema ready; what is executed on it is committed.
+
+        Raises:
+            NoAnswerError: The server kept silent for too long; the connection is gone.
+        """
+        async with self._lend(await self.connect()) as connection:
+            if self.one_transaction_at_a_time:
+                async with connection.begin():
+                    yield connection
+            else:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def _lend(
+        self, engine: AsyncEngine, *, at_most: float = math.inf
+    ) -> AsyncIterator[AsyncConnection]:
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
+                connection = await stack.enter_async_context(engine.connect())
+            if self.answer_timeout is not None:
+                stack.enter_context(self._no_silence(connection, min(self.answer_timeout, at_most)))
             yield connection
+
+    @contextlib.contextmanager
+    def _no_silence(self, connection: AsyncConnection, seconds: float) -> Iterator[None]:
+        """Break a connection that is still in use after some seconds: its server may never answer."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, self._break, connection)
+        try:
+            yield
+        except exc.DBAPIError as error:
+            if loop.time() < timer.when():
+                raise
+            raise NoAnswerError("no answer in time") from error
+        finally:
+            timer.cancel()
+
+    def _break(self, connection: AsyncConnection) -> None:
+        """Close the socket of a connection at once, so that who waits for its answer gets an error."""
 
     async def engine(self) -> AsyncEngine:
         """Return the running event loop's engine without looking at the schema."""
         return (await self._pools.get()).engine
 
     async def _prepare_schema(self, engine: AsyncEngine) -> None:
-        async with engine.connect() as connection:
+        async with self._lend(engine) as connection:
             if await connection.run_sync(migrations.is_current):
                 return
             if not self._auto_migrate:
                 await connection.run_sync(migrations.check)
+        # A migration takes as long as it takes.
+        async with engine.connect() as connection:
             # Alembic works on globals, so one migration at a time in a process. Polled: a loop that
             # blocks here might be the one that has to finish the migration it waits for.
             while not _migrating.acquire(blocking=False):  # noqa: ASYNC110 - held by other loops too
@@ -105,15 +152,28 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         await self._pools.aclose()
 
     async def is_healthy(self) -> bool:
-        """Return whether the database answers within five seconds."""
+        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
-                engine = await self.engine()
-                async with engine.connect() as connection:
-                    await connection.execute(text("SELECT 1"))
-        except (exc.SQLAlchemyError, OSError, TimeoutError):
+            return await (
+                self._is_writable() if self.survives_cancellation else to_its_end(self._is_writable)
+            )
+        except Exception:
             return False
+
+    async def _is_writable(self) -> bool:
+        async with self._lend(await self.engine(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
+            if not self._schema_ready and not await connection.run_sync(migrations.is_current):
+                return self._auto_migrate and await self._may_migrate(connection)
+            await self._try_write(connection)
         return True
+
+    @abstractmethod
+    async def _may_migrate(self, connection: AsyncConnection) -> bool:
+        """Return whether bringing the schema to head, from a revision before it, would be allowed."""
+
+    @abstractmethod
+    async def _try_write(self, connection: AsyncConnection) -> None:
+        """Do what a write needs to be allowed, and leave nothing behind."""
 
     def _open(self) -> _Pool:
         if self._given is not None:

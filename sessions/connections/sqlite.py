@@ -7,21 +7,26 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import uuid
 import weakref
 from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import aiosqlite
-from sqlalchemy import event, exc
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import event, exc, insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from sessions import migrations
 from sessions.config import SqliteSettings, load_settings
 from sessions.connections.sql import SqlConnectionManager, engine_key, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
+from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["SqliteConnectionManager"]
 
 SCHEMES = ("sqlite://", "sqlite+aiosqlite://")
+# Bytes; more than the largest page that SQLite can have.
+PROBE_SIZE = 100_000
 TRANSIENT_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -97,6 +102,29 @@ class SqliteConnectionManager(SqlConnectionManager):
         if self._remove_temporary is not None:
             self._remove_temporary()
             self._schema_ready = False
+
+    async def _may_migrate(self, connection: AsyncConnection) -> bool:
+        known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        await connection.exec_driver_sql("ROLLBACK")
+        return known
+
+    async def _try_write(self, connection: AsyncConnection) -> None:
+        nobody = str(uuid.uuid4())
+        row = {"session_id": nobody, "user_id": nobody, "title": nobody, "metadata": {}}
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            await connection.execute(insert(ChatSessionRecord), row)
+            # Long enough to need a page of its own: a full disk is found out, too.
+            message = {
+                "message_id": nobody,
+                "session_id": nobody,
+                "role": "user",
+                "content": "-" * PROBE_SIZE,
+            }
+            await connection.execute(insert(ChatMessageRecord), message)
+        finally:
+            await connection.exec_driver_sql("ROLLBACK")
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another connection held the lock for longer than the busy timeout."""

@@ -6,7 +6,6 @@ Ids and times are made once, before the first try, so that a try can be repeated
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -18,7 +17,7 @@ from sessions.connections import AsyncBaseConnectionManager, ConnectionType
 from sessions.connections.event_loops import to_its_end
 from sessions.errors import SessionConflictError, SessionNotFoundError, SessionsError
 from sessions.models import ChatMessage, ChatSession, SessionPage
-from sessions.repositories.backend_operations import BackendOperations, NewSession
+from sessions.repositories.backend_operations import BackendOperations, EarlierTries, NewSession
 from sessions.repositories.cursors import decode_cursor, encode_cursor
 from sessions.repositories.identifiers import new_message_id, new_session_id, utc_now
 from sessions.resilience import RetryConfig, call_with_retry
@@ -90,10 +89,7 @@ class AsyncOperations(BackendOperations):
             SessionConflictError: The id is taken by another user's session.
         """
         new = self._new_session(*self._check_key(session_id, user_id), session_data)
-        tries = itertools.count()
-        created = await self._run(
-            "ensure_session_exists", lambda: self._ensure(new, is_retry=next(tries) > 0)
-        )
+        created = await self._run_noting_tries("ensure_session_exists", self._ensure, new)
         if created is None:
             raise SessionConflictError("the session id is taken by another user's session")
         return created
@@ -120,9 +116,13 @@ class AsyncOperations(BackendOperations):
         return await self._run("update_session", self._update, session_id, user_id, title, metadata)
 
     async def delete_session_async(self, user_id: str, session_id: str) -> bool:
-        """Delete a session and its messages; return whether the user had such a session."""
+        """Delete a session and its messages; return whether the user had such a session.
+
+        Also True if the session is gone and the answer to an earlier try, which may have deleted it, was
+        lost.
+        """
         session_id, user_id = self._check_key(session_id, user_id)
-        return await self._run("delete_session", self._delete, session_id, user_id)
+        return await self._run_noting_tries("delete_session", self._delete, session_id, user_id)
 
     async def list_paginated_sessions_async(
         self, user_id: str, page: int = 0, limit: int = 10
@@ -287,7 +287,7 @@ class AsyncOperations(BackendOperations):
     # -- Life cycle --------------------------------------------------------------------------------
 
     async def is_healthy(self) -> bool:
-        """Return whether the database would serve a call now; bounded, and never raises."""
+        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         return await self._manager.is_healthy()
 
     async def aclose(self) -> None:
@@ -338,7 +338,9 @@ class AsyncOperations(BackendOperations):
                 attempt: Callable[[], Awaitable[R]] = functools.partial(work, *arguments)
             else:
                 attempt = functools.partial(to_its_end, work, *arguments)
-            return await call_with_retry(operation, attempt, self._retry, on=manager.is_transient)
+            return await call_with_retry(
+                operation, attempt, self._retry, on=manager.is_transient, unwrap=manager.driver_error
+            )
         except SessionsError:
             raise
         except Exception as error:
@@ -346,6 +348,20 @@ class AsyncOperations(BackendOperations):
             if translated is None:
                 raise
             raise translated from error
+
+    async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
+        """Do as `_run` does, and let each try know of the ones before it."""
+        earlier = EarlierTries()
+
+        async def noting() -> R:
+            try:
+                return await work(*args, earlier)
+            except Exception as error:
+                earlier.failed += 1
+                earlier.may_have_worked |= self._manager.outcome_is_unknown(error)
+                raise
+
+        return await self._run(operation, noting)
 
     async def _run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
         total = 0

@@ -14,7 +14,7 @@ from typing import Any
 from sessions.models import ChatMessage, ChatSession
 from sessions.repositories.base_session_repository import BaseSessionRepository
 
-__all__ = ["BackendOperations", "MessageRow", "NewSession"]
+__all__ = ["BackendOperations", "EarlierTries", "MessageRow", "NewSession"]
 
 # message_id, role, content
 MessageRow = tuple[str, str, str]
@@ -29,6 +29,19 @@ class NewSession:
     title: str
     metadata: dict[str, Any]
     created_at: datetime
+
+
+@dataclass(slots=True)
+class EarlierTries:
+    """What is known, in one try of a call, of the tries before it.
+
+    Attributes:
+        failed: How many there were.
+        may_have_worked: One of them may have taken effect, as only its answer was lost.
+    """
+
+    failed: int = 0
+    may_have_worked: bool = False
 
 
 class BackendOperations(BaseSessionRepository):
@@ -49,10 +62,10 @@ class BackendOperations(BaseSessionRepository):
         """Store a session under a new id."""
 
     @abstractmethod
-    async def _ensure(self, new: NewSession, is_retry: bool) -> bool | None:
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         """Store a session unless the id is taken; return whether it did, or None if by another user.
 
-        A retry that finds the row of its own earlier try did store it.
+        A try that finds the row of an earlier one did store it.
         """
 
     @abstractmethod
@@ -64,7 +77,8 @@ class BackendOperations(BaseSessionRepository):
     ) -> bool: ...
 
     @abstractmethod
-    async def _delete(self, session_id: str, user_id: str) -> bool: ...
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
+        """Delete a session with its messages; return whether this try or an earlier one did."""
 
     @abstractmethod
     async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]: ...

@@ -10,7 +10,7 @@ from pymongo.errors import OperationFailure
 
 from sessions.connections.mongodb import MongoConnectionManager, in_transaction, is_conflict, raw_cursor
 from sessions.models.documents import ChatSessionDocument
-from sessions.repositories.backend_operations import BackendOperations
+from sessions.repositories.backend_operations import BackendOperations, EarlierTries
 from sessions.repositories.mongo_collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
 
 __all__ = ["MongoDeletion"]
@@ -25,7 +25,7 @@ class MongoDeletion(BackendOperations):
 
     _mongo: MongoConnectionManager
 
-    async def _delete(self, session_id: str, user_id: str) -> bool:
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
         chosen = {"session_id": session_id, "user_id": user_id}
 
         async def work(client_session: Any) -> int:
@@ -37,9 +37,11 @@ class MongoDeletion(BackendOperations):
         deleted = await self._try_transaction(work)
         if deleted is None:
             deleted = (await chat_sessions().delete_one(chosen)).deleted_count
+        # Known for the next try, should what follows fail.
+        earlier.may_have_worked |= bool(deleted)
         # Also where nothing was deleted: an earlier delete may have died half-way.
         await self._remove_leftovers(session_id)
-        return bool(deleted)
+        return earlier.may_have_worked
 
     async def _try_transaction(self, work: Callable[[Any], Awaitable[int]]) -> int | None:
         """Return None where there are no transactions, or others kept writing to the same documents."""

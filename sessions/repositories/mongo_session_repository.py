@@ -25,7 +25,7 @@ from sessions.connections.mongodb import MongoConnectionManager, raw_cursor
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to
 from sessions.repositories.async_session_repository import AsyncSessionRepository
-from sessions.repositories.backend_operations import MessageRow, NewSession
+from sessions.repositories.backend_operations import EarlierTries, MessageRow, NewSession
 from sessions.repositories.identifiers import utc_now
 from sessions.repositories.mongo_collections import DOWN, NEWEST_FIRST, UP, Filter, chat_sessions
 from sessions.repositories.mongo_deletion import MongoDeletion
@@ -99,7 +99,7 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         async def bound() -> R:
             connection = await self._mongo.connect()
-            async with connection.turn():
+            async with connection.turn(), connection.deadline():
                 with bound_to(connection.collections):
                     return await work(*arguments)
 
@@ -109,13 +109,13 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
         with contextlib.suppress(DuplicateKeyError):  # The id is new: an earlier try stored it.
             await chat_sessions().insert_one(session_document(new))
 
-    async def _ensure(self, new: NewSession, is_retry: bool) -> bool | None:
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         while True:
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
             if found is not None:
                 if found["user_id"] != new.user_id:
                     return None
-                return is_retry and found["_id"] == session_object_id(new)
+                return earlier.failed > 0 and found["_id"] == session_object_id(new)
             await self._remove_leftovers(new.session_id)
             # A duplicate is another caller's insert, which the next look finds.
             with contextlib.suppress(DuplicateKeyError):

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessions.connections import ConnectionFactory, ConnectionType
 from sessions.connections.postgres import PostgresConnectionManager
-from sessions.repositories.backend_operations import MessageRow, NewSession
+from sessions.repositories.backend_operations import EarlierTries, MessageRow, NewSession
 from sessions.repositories.identifiers import utc_now
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
 from sessions.repositories.sql_session_repository import SqlSessionRepository, new_row
@@ -55,7 +55,7 @@ class PostgresSessionRepository(SqlSessionRepository):
             retry=retry,
         )
 
-    async def _ensure(self, new: NewSession, is_retry: bool) -> bool | None:
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         while True:
             row = (await self._execute(self._statements.ensure_session, new_row(new))).first()
             # No row: another caller's insert won the race after this statement's snapshot was taken.
@@ -63,7 +63,7 @@ class PostgresSessionRepository(SqlSessionRepository):
                 break
         if row.user_id != new.user_id:
             return None
-        return bool(row.is_new) or (is_retry and row.created_at == new.created_at)
+        return bool(row.is_new) or (earlier.failed > 0 and row.created_at == new.created_at)
 
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str

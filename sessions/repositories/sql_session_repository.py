@@ -15,7 +15,7 @@ from sessions.connections import ConnectionType
 from sessions.connections.sql import SqlConnectionManager
 from sessions.models import ChatMessage, ChatSession
 from sessions.repositories.async_session_repository import AsyncSessionRepository
-from sessions.repositories.backend_operations import NewSession
+from sessions.repositories.backend_operations import EarlierTries, NewSession
 from sessions.repositories.identifiers import utc_now
 from sessions.repositories.sql_statements import parameters, statements_for
 from sessions.resilience import RetryConfig
@@ -73,9 +73,10 @@ class SqlSessionRepository(AsyncSessionRepository):
         )
         return (await self._execute(self._statements.update_session, change)).rowcount > 0
 
-    async def _delete(self, session_id: str, user_id: str) -> bool:
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
         key = parameters(session_id=session_id, user_id=user_id)
-        return (await self._execute(self._statements.delete_session, key)).rowcount > 0
+        result = await self._execute(self._statements.delete_session, key)
+        return result.rowcount > 0 or earlier.may_have_worked
 
     async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         page = parameters(user_id=user_id, offset=offset, limit=limit)

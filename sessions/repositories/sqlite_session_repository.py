@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sessions.connections import ConnectionFactory, ConnectionType
 from sessions.connections.sqlite import SqliteConnectionManager
-from sessions.repositories.backend_operations import MessageRow, NewSession
+from sessions.repositories.backend_operations import EarlierTries, MessageRow, NewSession
 from sessions.repositories.identifiers import utc_now
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
 from sessions.repositories.sql_session_repository import SqlSessionRepository, new_row
@@ -67,7 +67,7 @@ class SqliteSessionRepository(SqlSessionRepository):
             await connection.exec_driver_sql("COMMIT")
             # On any error the pool rolls back when it takes the connection in.
 
-    async def _ensure(self, new: NewSession, is_retry: bool) -> bool | None:
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         row = new_row(new)
         # Looked up first: readers do not wait for the one writer, and mostly the session is there.
         owner: Any = (await self._execute(self._statements.find_owner, row)).first()

@@ -437,9 +437,12 @@ async def test_health_is_false_and_never_raises_where_there_is_no_server() -> No
             assert await repository(f"postgresql://u@127.0.0.1:{port}/d").is_healthy() is False
 
 
-async def test_health_does_not_need_the_schema(empty_postgres_url: str) -> None:
-    async with repository(empty_postgres_url, auto_migrate=False) as repo:
-        assert await repo.is_healthy() is True
+@pytest.mark.parametrize("auto_migrate", [True, False])
+async def test_without_a_schema_it_is_healthy_if_the_first_call_makes_one(
+    empty_postgres_url: str, auto_migrate: bool
+) -> None:
+    async with repository(empty_postgres_url, auto_migrate=auto_migrate) as repo:
+        assert await repo.is_healthy() is auto_migrate
 
 
 # --- the pool --------------------------------------------------------------------------------------
