@@ -11,6 +11,7 @@ from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sessions.config import PostgresSettings, load_settings
+from sessions.connections import postgres_dialect
 from sessions.connections.sql import SqlConnectionManager, engine_key, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 
@@ -75,7 +76,7 @@ class PostgresConnectionManager(SqlConnectionManager):
 
         proxied = self.one_transaction_at_a_time
         return create_async_engine(
-            "postgresql+asyncpg://",
+            postgres_dialect.URL,
             # asyncpg reads the URL itself, so that all of libpq's forms work as they do in psql.
             async_creator=connect,
             isolation_level="READ COMMITTED" if proxied else "AUTOCOMMIT",
