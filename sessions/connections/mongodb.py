@@ -34,7 +34,6 @@ CONFLICT_DELAY_SECONDS = 0.02
 MAX_INCARNATIONS = 10_000
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
-NAMESPACE_EXISTS = 48
 TRANSIENT_CODES = frozenset(
     {
         6,  # HostUnreachable
@@ -146,26 +145,20 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         return connection
 
     async def _prepare(self, connection: MongoConnection) -> None:
-        hello = await connection.client.admin.command("hello")
-        self.has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
-        for document in DOCUMENTS:
-            name = document.Settings.name
+        """Make collections, indexes and validators, unless one look tells that all of them are there."""
+        names = [document.Settings.name for document in DOCUMENTS]
+        found = await connection.database.command("listCollections", filter={"name": {"$in": names}})
+        # Replica sets and sharded clusters say when they answered, a standalone server does not.
+        self.has_transactions = "operationTime" in found
+        present = {entry["name"]: entry.get("options", {}) for entry in found["cursor"]["firstBatch"]}
+        for document, name in zip(DOCUMENTS, names, strict=True):
             validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
-            try:
-                await connection.database.create_collection(name, check_exists=False, **validation)
-            except errors.OperationFailure as error:
-                if error.code != NAMESPACE_EXISTS:
-                    raise
-                await self._update_validator(connection.database, name, validation)
+            if validation.items() <= present.get(name, {}).items():
+                continue
+            # The validator last: who finds it knows that the indexes were made before. A collection from
+            # before gets it too; documents that break it can still be changed.
             await connection.collections[name].create_indexes(document.Settings.indexes)
-
-    @staticmethod
-    async def _update_validator(database: Any, name: str, validation: dict[str, Any]) -> None:
-        """Give a collection from before the validator; documents that break it can still be changed."""
-        found = await database.command("listCollections", filter={"name": name})
-        options = found["cursor"]["firstBatch"][0].get("options", {})
-        if any(options.get(key) != value for key, value in validation.items()):
-            await database.command("collMod", name, **validation)
+            await connection.database.command("collMod", name, **validation)
 
     async def disconnect(self) -> None:
         """Close the clients of all event loops; a service's own client is left alone."""
