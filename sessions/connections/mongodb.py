@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
 import inspect
-import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable
 from datetime import UTC
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pymongo
@@ -23,23 +18,18 @@ from pymongo import errors
 from sessions.config import MongoSettings, load_settings
 from sessions.connections.base import AsyncBaseConnectionManager
 from sessions.connections.event_loops import LoopBound, to_its_end
+from sessions.connections.mongo_connection import MongoConnection
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
-__all__ = ["MongoConnection", "MongoConnectionManager", "in_transaction", "is_conflict", "raw_cursor"]
-
-R = TypeVar("R")
+__all__ = ["MongoConnectionManager"]
 
 DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 HEALTH_TIMEOUT_SECONDS = 5.0
-ABORT_TIMEOUT_SECONDS = 2.0
-TRANSACTION_ATTEMPTS = 5
-CONFLICT_DELAY_SECONDS = 0.02
 MAX_INCARNATIONS = 10_000
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
-NAMESPACE_EXISTS = 48
 TRANSIENT_CODES = frozenset(
     {
         6,  # HostUnreachable
@@ -61,66 +51,6 @@ TRANSIENT_CODES = frozenset(
 TRANSIENT_LABELS = ("RetryableWriteError", "TransientTransactionError")
 TOO_LARGE_CODES = frozenset({10334, 17419})  # BSONObjectTooLarge, and what an update would make too large
 SETTINGS_CODES = frozenset({11, 13, 18})  # UserNotFound, Unauthorized, AuthenticationFailed
-
-
-@dataclass(slots=True, eq=False)
-class MongoConnection:
-    """A client of one event loop, with the collections of one database.
-
-    Attributes:
-        client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
-        database: Its database.
-        collections: The documents' collections by name, reading datetimes in UTC.
-        timeout: Seconds that an operation may take.
-    """
-
-    client: Any
-    database: Any
-    collections: Mapping[str, Any]
-    timeout: float
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _turns: asyncio.Semaphore | None = None
-
-    def __post_init__(self) -> None:
-        size = self.client.options.pool_options.max_pool_size
-        self._turns = None if size is None else asyncio.Semaphore(size)
-
-    @contextlib.asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """Bound what is done in it as one operation, however many commands it sends.
-
-        Raises:
-            ServerSelectionTimeoutError: No server to write to was found within ``connect_timeout``.
-        """
-        if not self.client.topology_description.has_writable_server():
-            # Looked for first: under a deadline the driver looks until that is over.
-            with pymongo.timeout(self.client.options.server_selection_timeout):
-                await self.client.admin.command("ping")
-        with pymongo.timeout(self.timeout):
-            yield
-
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Let in no more operations at once than the pool has connections.
-
-        A transaction takes one for each of its steps. If those who wait for its end held all of them, it
-        could not go on, and would never end.
-
-        Raises:
-            WaitQueueTimeoutError: It took longer than a connection of the pool may take.
-        """
-        if self._turns is None:
-            yield
-            return
-        try:
-            async with asyncio.timeout(self.client.options.pool_options.wait_queue_timeout):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise errors.WaitQueueTimeoutError("no free connection within pool_timeout") from None
-        try:
-            yield
-        finally:
-            self._turns.release()
 
 
 class MongoConnectionManager(AsyncBaseConnectionManager):
@@ -167,24 +97,21 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         return connection
 
     async def _prepare(self, connection: MongoConnection) -> None:
+        """Make collections, indexes and validators, unless one look tells that all of them are there."""
         names = [document.Settings.name for document in DOCUMENTS]
         async with connection.deadline():
-            listed = await connection.database.command("listCollections", filter={"name": {"$in": names}})
-        self.has_transactions = _has_transactions(connection.client)
-        there = {found["name"]: found.get("options", {}) for found in listed["cursor"]["firstBatch"]}
-        for document in DOCUMENTS:
-            name = document.Settings.name
-            # Documents from before that break it can still be changed.
+            found = await connection.database.command("listCollections", filter={"name": {"$in": names}})
+        # Replica sets and sharded clusters say when they answered, a standalone server does not.
+        self.has_transactions = "operationTime" in found
+        present = {entry["name"]: entry.get("options", {}) for entry in found["cursor"]["firstBatch"]}
+        for document, name in zip(DOCUMENTS, names, strict=True):
             validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
-            if name in there and all(there[name].get(key) == value for key, value in validation.items()):
+            if validation.items() <= present.get(name, {}).items():
                 continue
-            if name not in there:
-                async with connection.deadline():
-                    with _unless(NAMESPACE_EXISTS):
-                        await connection.database.create_collection(name, check_exists=False)
             # Without a deadline: an index takes as long as it takes.
             await connection.collections[name].create_indexes(document.Settings.indexes)
-            # Last, as what tells that all is there.
+            # The validator last: who finds it knows that the indexes were made before. A collection from
+            # before gets it too; documents that break it can still be changed.
             async with connection.deadline():
                 await connection.database.command("collMod", name, **validation)
 
@@ -354,73 +281,3 @@ def _client_options(settings: MongoSettings, url: str | None) -> dict[str, Any]:
         if settings.auth_source:
             options["authSource"] = settings.auth_source
     return options
-
-
-async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awaitable[R]]) -> R:
-    """Await ``work(client_session)`` in a transaction, a few times where another write is in the way.
-
-    Not the driver's own loop: that one goes on for two minutes, also when the server is gone, and where
-    many write to the same document, a transaction may never be the one that gets through.
-
-    Raises:
-        OperationFailure: `is_conflict` holds for it: others were in the way each time.
-    """
-    starting = connection.client.start_session()
-    # Motor's is a coroutine.
-    async with await starting if inspect.isawaitable(starting) else starting as client_session:
-        for _ in range(TRANSACTION_ATTEMPTS - 1):
-            try:
-                return await _transaction(client_session, work)
-            except errors.OperationFailure as error:
-                if not is_conflict(error):
-                    raise
-            await asyncio.sleep(random.uniform(0, CONFLICT_DELAY_SECONDS))
-        return await _transaction(client_session, work)
-
-
-async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
-    begun = client_session.start_transaction()
-    if inspect.isawaitable(begun):  # Motor's is no coroutine.
-        await begun
-    try:
-        result = await work(client_session)
-        await client_session.commit_transaction()
-    except BaseException:
-        if client_session.in_transaction:
-            # Out of the operation's deadline: when that is over nothing is sent any more, and the server
-            # would keep the locks for a minute.
-            await asyncio.create_task(_abort(client_session), context=contextvars.Context())
-        raise
-    return result
-
-
-async def _abort(client_session: Any) -> None:
-    # The driver itself lets errors pass: what is not aborted ends by itself.
-    with pymongo.timeout(ABORT_TIMEOUT_SECONDS):
-        await client_session.abort_transaction()
-
-
-def _has_transactions(client: Any) -> bool:
-    """Return whether the server that was talked to last is a part of a replica set or sharded cluster."""
-    servers = client.topology_description.server_descriptions().values()
-    return any(server.replica_set_name or server.server_type_name == "Mongos" for server in servers)
-
-
-@contextlib.contextmanager
-def _unless(code: int) -> Iterator[None]:
-    """Let an error with this code pass: what was to be done is done."""
-    try:
-        yield
-    except errors.OperationFailure as error:
-        if error.code != code:
-            raise
-
-
-def is_conflict(error: errors.OperationFailure) -> bool:
-    """Return whether the server gave up a transaction because another write was in its way."""
-    return error.has_error_label("TransientTransactionError")
-
-
-async def raw_cursor(query: Any) -> Any:
-    """Return the driver's cursor of a Beanie query, which builds no model for each document."""
-    return await query.get_cursor() if hasattr(query, "get_cursor") else query.motor_cursor

@@ -8,7 +8,8 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from sessions.connections.mongodb import MongoConnectionManager, in_transaction, is_conflict, raw_cursor
+from sessions.connections.mongo_connection import in_transaction, is_conflict, raw_cursor
+from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models.documents import ChatSessionDocument
 from sessions.repositories.backend_operations import BackendOperations, EarlierTries
 from sessions.repositories.mongo_collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions

@@ -9,7 +9,8 @@ from typing import Any
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from sessions.connections.mongodb import MongoConnectionManager, in_transaction, raw_cursor
+from sessions.connections.mongo_connection import in_transaction, raw_cursor
+from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatMessageDocument
 from sessions.repositories.backend_operations import BackendOperations, MessageRow

@@ -21,7 +21,8 @@ from pymongo.errors import DuplicateKeyError
 
 from sessions import validation
 from sessions.connections import ConnectionFactory, ConnectionType
-from sessions.connections.mongodb import MongoConnectionManager, raw_cursor
+from sessions.connections.mongo_connection import raw_cursor
+from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to
 from sessions.repositories.async_session_repository import AsyncSessionRepository

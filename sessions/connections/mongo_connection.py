@@ -1,0 +1,137 @@
+"""A MongoDB client of one event loop: whose turn it is, until when, and transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pymongo
+from pymongo import errors
+
+__all__ = ["MongoConnection", "in_transaction", "is_conflict", "raw_cursor"]
+
+R = TypeVar("R")
+
+ABORT_TIMEOUT_SECONDS = 2.0
+TRANSACTION_ATTEMPTS = 5
+CONFLICT_DELAY_SECONDS = 0.02
+
+
+@dataclass(slots=True, eq=False)
+class MongoConnection:
+    """A client of one event loop, with the collections of one database.
+
+    Attributes:
+        client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
+        database: Its database.
+        collections: The documents' collections by name, reading datetimes in UTC.
+        timeout: Seconds that an operation may take.
+    """
+
+    client: Any
+    database: Any
+    collections: Mapping[str, Any]
+    timeout: float
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _turns: asyncio.Semaphore | None = None
+
+    def __post_init__(self) -> None:
+        size = self.client.options.pool_options.max_pool_size
+        self._turns = None if size is None else asyncio.Semaphore(size)
+
+    @contextlib.asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """Bound what is done in it as one operation, however many commands it sends.
+
+        Raises:
+            ServerSelectionTimeoutError: No server to write to was found within ``connect_timeout``.
+        """
+        if not self.client.topology_description.has_writable_server():
+            # Looked for first: under a deadline the driver looks until that is over.
+            with pymongo.timeout(self.client.options.server_selection_timeout):
+                await self.client.admin.command("ping")
+        with pymongo.timeout(self.timeout):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Let in no more operations at once than the pool has connections.
+
+        A transaction takes one for each of its steps. If those who wait for its end held all of them, it
+        could not go on, and would never end.
+
+        Raises:
+            WaitQueueTimeoutError: It took longer than a connection of the pool may take.
+        """
+        if self._turns is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self.client.options.pool_options.wait_queue_timeout):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise errors.WaitQueueTimeoutError("no free connection within pool_timeout") from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+
+async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awaitable[R]]) -> R:
+    """Await ``work(client_session)`` in a transaction, a few times where another write is in the way.
+
+    Not the driver's own loop: that one goes on for two minutes, also when the server is gone, and where
+    many write to the same document, a transaction may never be the one that gets through.
+
+    Raises:
+        OperationFailure: `is_conflict` holds for it: others were in the way each time.
+    """
+    starting = connection.client.start_session()
+    # Motor's is a coroutine.
+    async with await starting if inspect.isawaitable(starting) else starting as client_session:
+        for _ in range(TRANSACTION_ATTEMPTS - 1):
+            try:
+                return await _transaction(client_session, work)
+            except errors.OperationFailure as error:
+                if not is_conflict(error):
+                    raise
+            await asyncio.sleep(random.uniform(0, CONFLICT_DELAY_SECONDS))
+        return await _transaction(client_session, work)
+
+
+async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
+    begun = client_session.start_transaction()
+    if inspect.isawaitable(begun):  # Motor's is no coroutine.
+        await begun
+    try:
+        result = await work(client_session)
+        await client_session.commit_transaction()
+    except BaseException:
+        if client_session.in_transaction:
+            # Out of the operation's deadline: when that is over nothing is sent any more, and the server
+            # would keep the locks for a minute.
+            await asyncio.create_task(_abort(client_session), context=contextvars.Context())
+        raise
+    return result
+
+
+async def _abort(client_session: Any) -> None:
+    # The driver itself lets errors pass: what is not aborted ends by itself.
+    with pymongo.timeout(ABORT_TIMEOUT_SECONDS):
+        await client_session.abort_transaction()
+
+
+def is_conflict(error: errors.OperationFailure) -> bool:
+    """Return whether the server gave up a transaction because another write was in its way."""
+    return error.has_error_label("TransientTransactionError")
+
+
+async def raw_cursor(query: Any) -> Any:
+    """Return the driver's cursor of a Beanie query, which builds no model for each document."""
+    return await query.get_cursor() if hasattr(query, "get_cursor") else query.motor_cursor
