@@ -61,9 +61,7 @@ async def awaits(repository: AsyncSessionRepository) -> None:
     assert_type(await repository.get_session("alice", session_id), ChatSession | None)
     assert_type(await repository.update_session_async("alice", session_id, data), bool)
     assert_type(await repository.delete_session_async("alice", session_id), bool)
-    assert_type(
-        await repository.list_paginated_sessions_async("alice", page=1, limit=5), list[ChatSession]
-    )
+    assert_type(await repository.list_paginated_sessions_async("alice", page=1, limit=5), list[ChatSession])
     page = await repository.list_sessions("alice", limit=5, cursor=None)
     assert_type(page, SessionPage)
     assert_type(page.sessions, list[ChatSession])
