@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +19,20 @@ from sessions import ConnectionFactory, SessionRepositoryFactory
 
 CONVERSATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "conversations.jsonl"
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers for the processes of pytest-xdist, which find them in the environment.
+
+    One that is missing is left to the tests that need it: their fixtures fail and say what to set.
+    """
+    if config.getoption("dist", "no") == "no" or config.option.collectonly:
+        return
+    shared = contextlib.ExitStack()
+    config.add_cleanup(shared.close)
+    for variable, server in servers.SERVERS.items():
+        with contextlib.suppress(servers.NoServerError):
+            os.environ[variable] = shared.enter_context(server())
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+from pymongo import AsyncMongoClient
 
 from sessions import SessionRepositoryFactory
 
@@ -52,3 +56,21 @@ def execute_postgres(url: str, *statements: str) -> None:
             await connection.close()
 
     run_in_thread(execute)
+
+
+@contextlib.asynccontextmanager
+async def mongodb_client(url: str, **options: Any) -> AsyncIterator[Any]:
+    """Yield a client as a service has one: PyMongo's, or Motor's where the extra [motor] is installed."""
+    client: Any
+    if version("beanie").startswith("1."):
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        client = AsyncIOMotorClient(url, **options)
+    else:
+        client = AsyncMongoClient(url, **options)
+    try:
+        yield client
+    finally:
+        closed = client.close()
+        if inspect.isawaitable(closed):  # Motor's close is a plain call.
+            await closed

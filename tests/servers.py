@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from pymongo import MongoClient
@@ -101,6 +102,13 @@ def mongodb(*, replica_set: bool) -> Iterator[str]:
         process.terminate()
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+SERVERS = {
+    POSTGRES_VARIABLE: postgres,
+    MONGODB_VARIABLE: partial(mongodb, replica_set=True),
+    STANDALONE_VARIABLE: partial(mongodb, replica_set=False),
+}
 
 
 def _wait_for_mongodb(port: int, replica_set: bool, process: subprocess.Popen[bytes], log: Path) -> None:

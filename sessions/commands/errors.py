@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -39,7 +40,7 @@ class OneLineErrors(TyperGroup):
 
         if not standalone_mode:
             return run()
-        if hasattr(sys.stdout, "reconfigure"):
+        if isinstance(sys.stdout, io.TextIOWrapper):
             # A terminal that cannot show a character of a message still gets the rest of it.
             sys.stdout.reconfigure(errors="backslashreplace")
         # Retries are logged as warnings, and would be printed in front of the one line.
@@ -55,11 +56,11 @@ class OneLineErrors(TyperGroup):
 
 def _report(error: Exception) -> int:
     """Print one line for an error and return the exit status."""
-    if hasattr(error, "format_message"):
+    if format_message := getattr(error, "format_message", None):
         # A usage error. Told by its form: typer brings its own click, or uses the installed one.
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "sessions"
-        print_error(f"{error.format_message().rstrip('.')}; see '{command} --help'")
+        print_error(f"{format_message().rstrip('.')}; see '{command} --help'")
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, SessionsError):
         print_error(str(error))

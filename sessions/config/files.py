@@ -88,6 +88,7 @@ def read_document(path: Path) -> Document:
 
 @functools.lru_cache(maxsize=8)
 def _parse(path: Path, _mtime_ns: int, _size: int) -> Document:
+    tree: Any = None
     problem = ""
     try:
         tree = yaml.load(path.read_bytes().decode("utf-8-sig"), _TextLoader)

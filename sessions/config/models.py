@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     SecretStr,
@@ -86,11 +85,11 @@ def configuration_error(error: ValidationError, *, source: str = "", key: str = 
     return ConfigurationError(": ".join(filter(None, [source, "; ".join(reasons)])))
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+class _Model(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
+    """Hashable; a checker sees that only in classes which say themselves that they are frozen."""
 
 
-class BackendSettings(_Model):
+class BackendSettings(_Model, frozen=True):
     """What all backends share.
 
     Attributes:
@@ -133,7 +132,7 @@ class BackendSettings(_Model):
         return replaced
 
 
-class PostgresSettings(BackendSettings):
+class PostgresSettings(BackendSettings, frozen=True):
     """PostgreSQL, ``db.postgres``.
 
     Attributes:
@@ -168,7 +167,7 @@ class PostgresSettings(BackendSettings):
     pgbouncer: bool = False
 
 
-class MongoSettings(BackendSettings):
+class MongoSettings(BackendSettings, frozen=True):
     """MongoDB, ``db.mongodb``.
 
     Attributes:
@@ -199,7 +198,7 @@ class MongoSettings(BackendSettings):
     timeout: _PositiveSeconds = 30.0
 
 
-class SqliteSettings(BackendSettings):
+class SqliteSettings(BackendSettings, frozen=True):
     """SQLite, ``db.sqlite``.
 
     Attributes:
@@ -222,7 +221,7 @@ class SqliteSettings(BackendSettings):
     auto_migrate: bool = True
 
 
-class DatabaseSettings(_Model):
+class DatabaseSettings(_Model, frozen=True):
     """The top-level key ``db``: one entry for each built-in backend."""
 
     mongodb: MongoSettings = MongoSettings()
@@ -230,7 +229,7 @@ class DatabaseSettings(_Model):
     sqlite: SqliteSettings = SqliteSettings()
 
 
-class _RetryKeys(_Model):
+class _RetryKeys(_Model, frozen=True):
     max_attempts: _PositiveCount = 0
     base_delay: _Seconds = 0.0
     max_delay: _Seconds = 0.0
@@ -251,7 +250,7 @@ class _RetrySchema:
         )
 
 
-class SessionsSettings(_Model):
+class SessionsSettings(_Model, frozen=True):
     """The top-level key ``sessions``.
 
     Attributes:

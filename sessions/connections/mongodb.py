@@ -246,7 +246,7 @@ def _hide_values(error: BaseException) -> None:
 
 def _client_class() -> Any:
     if version("beanie").startswith("1."):
-        from motor.motor_asyncio import AsyncIOMotorClient
+        from motor.motor_asyncio import AsyncIOMotorClient  # pyright: ignore[reportMissingImports]
 
         return AsyncIOMotorClient
     from pymongo import AsyncMongoClient

@@ -52,6 +52,8 @@ Name = Annotated[str, Field(min_length=1, max_length=255)]
 class _BoundDocument(Document):
     """A document that looks for its collection at each use."""
 
+    Settings: ClassVar[Any]
+
     @classmethod
     def get_settings(cls) -> DocumentSettings:
         """Return Beanie's settings; before a service's ``init_beanie``, those of the class alone."""
@@ -71,7 +73,7 @@ class _BoundDocument(Document):
         """Return what `get_pymongo_collection` does; Beanie 1 asks under this name."""
         if (collections := _collections.get()) is not None:
             return collections[cls.Settings.name]
-        return super().get_motor_collection()
+        return super().get_motor_collection()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class ChatSessionDocument(_BoundDocument):

@@ -334,10 +334,9 @@ class AsyncOperations(BackendOperations):
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         manager = self._manager
         try:
-            if manager.survives_cancellation:
-                attempt: Callable[[], Awaitable[R]] = functools.partial(work, *arguments)
-            else:
-                attempt = functools.partial(to_its_end, work, *arguments)
+            attempt: Callable[[], Awaitable[R]] = functools.partial(work, *arguments)
+            if not manager.survives_cancellation:
+                attempt = functools.partial(to_its_end, attempt)
             return await call_with_retry(
                 operation, attempt, self._retry, on=manager.is_transient, unwrap=manager.driver_error
             )

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from sessions.config import load_settings
 from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
+from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.base_session_repository import BaseSessionRepository
 
 __all__ = [
@@ -119,6 +120,16 @@ def register_repository(repo_type: SessionRepositoryType | str) -> Callable[[C],
 
 class SessionRepositoryFactory:
     """Creates repositories. Cheap enough for every request: connections are shared behind them."""
+
+    @overload
+    @staticmethod
+    def create_repository(
+        repo_type: SessionRepositoryType | Literal["mongodb", "postgres", "sqlite"], **options: Any
+    ) -> AsyncSessionRepository: ...
+
+    @overload
+    @staticmethod
+    def create_repository(repo_type: str, **options: Any) -> Any: ...
 
     @staticmethod
     def create_repository(repo_type: SessionRepositoryType | str, **options: Any) -> Any:

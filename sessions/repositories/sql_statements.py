@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.sql.dml import Insert, ReturningUpdate, Update
+from sqlalchemy.sql.dml import Insert, Update
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
 from sessions.repositories.sql_ranges import Ranges
@@ -43,7 +43,7 @@ SESSIONS: Table = ChatSessionRecord.__table__  # type: ignore[assignment]
 MESSAGES: Table = ChatMessageRecord.__table__  # type: ignore[assignment]
 
 # The JSON travels as text: what the driver makes of a number must not depend on a service's engine.
-SESSION_COLUMNS = (
+SESSION_COLUMNS: tuple[ColumnElement[Any], ...] = (
     SESSIONS.c.session_id,
     SESSIONS.c.title,
     SESSIONS.c.user_id,
@@ -51,7 +51,7 @@ SESSION_COLUMNS = (
     SESSIONS.c.updated_at,
     cast(SESSIONS.c.metadata, Text).label("metadata"),
 )
-MESSAGE_COLUMNS = (
+MESSAGE_COLUMNS: tuple[ColumnElement[Any], ...] = (
     MESSAGES.c.message_id,
     MESSAGES.c.session_id,
     MESSAGES.c.role,
@@ -262,7 +262,7 @@ class Statements:
             )
         )
 
-    def _touch_session(self, with_owner: bool) -> ReturningUpdate[Any]:
+    def _touch_session(self, with_owner: bool) -> Update:
         """Bump a session and return its id and its new ``updated_at``; no row if it is not there."""
         where = _owned if with_owner else SESSIONS.c.session_id == _session_id
         return (

@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import servers
-from databases import Backend
-from pymongo import AsyncMongoClient
+from databases import Backend, mongodb_client
 from shapes import Counter, settled
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -162,13 +161,12 @@ async def test_a_services_own_engine_is_used_and_never_closed(
 
 
 async def test_a_services_own_client_is_used_and_never_closed(mongodb_url: str) -> None:
-    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongodb_url)
-    async with SessionRepositoryFactory.create_repository("mongodb", client=client) as repository:
-        session_id = await repository.create_session_async("user")
-        await repository.add_message(session_id, "user", "a")
-    await ConnectionFactory.aclose_all()
-    database = client.get_default_database()
-    assert await database["chat_messages"].count_documents({"session_id": session_id}) == 1
-    again = SessionRepositoryFactory.create_repository("mongodb", client=client)
-    assert len(await again.get_session_history("user", session_id)) == 1
-    await client.close()
+    async with mongodb_client(mongodb_url) as client:
+        async with SessionRepositoryFactory.create_repository("mongodb", client=client) as repository:
+            session_id = await repository.create_session_async("user")
+            await repository.add_message(session_id, "user", "a")
+        await ConnectionFactory.aclose_all()
+        messages = client.get_default_database()["chat_messages"]
+        assert await messages.count_documents({"session_id": session_id}) == 1
+        again = SessionRepositoryFactory.create_repository("mongodb", client=client)
+        assert len(await again.get_session_history("user", session_id)) == 1

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from bson import ObjectId
-from databases import in_database
-from pymongo import ASCENDING, AsyncMongoClient, MongoClient
+from databases import in_database, mongodb_client
+from pymongo import ASCENDING, MongoClient
 from pymongo.errors import WriteError
 from servers import free_port
 
@@ -310,8 +310,7 @@ async def test_no_error_and_no_log_shows_what_a_message_says(
 
 
 async def test_a_services_own_client_is_used_and_not_closed(url: str, raw: Any) -> None:
-    client: Any = AsyncMongoClient(url)
-    try:
+    async with mongodb_client(url) as client:
         async with repository(client=client) as repo:
             session_id = await repo.create_session_async("u", {"title": "T"})
             assert (await repo._connection_manager.connect()).client is client
@@ -319,33 +318,25 @@ async def test_a_services_own_client_is_used_and_not_closed(url: str, raw: Any) 
         assert raw.chat_sessions.find_one()["title"] == "T"
         assert (await client.admin.command("ping"))["ok"] == 1
         assert (await repo.get_session("u", session_id)).title == "T"
-    finally:
-        await client.close()
 
 
 async def test_a_database_given_with_a_client_wins_over_that_of_its_url(url: str, raw: Any) -> None:
-    client: Any = AsyncMongoClient(in_database(url, "never_written_to"))
-    try:
+    async with mongodb_client(in_database(url, "never_written_to")) as client:
         repo = repository(client=client, database=database_name(url))
         await repo.create_session_async("u")
 
         assert raw.chat_sessions.count_documents({}) == 1
         assert "never_written_to" not in raw.client.list_database_names()
-    finally:
-        await client.close()
 
 
 async def test_a_clients_own_datetimes_stay_as_the_service_chose_them(url: str) -> None:
-    client: Any = AsyncMongoClient(url, tz_aware=False)
-    try:
+    async with mongodb_client(url, tz_aware=False) as client:
         repo = repository(client=client)
         session_id = await repo.create_session_async("u")
 
         assert (await repo.get_session("u", session_id)).created_at.tzinfo is not None
         found = await client.get_default_database().chat_sessions.find_one()
         assert found["created_at"].tzinfo is None
-    finally:
-        await client.close()
 
 
 # --- data from before ------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 import typer.main
 from pydantic import BaseModel, SecretStr
+from readme_renderer import markdown
 
 import sessions
 from sessions import AsyncSessionRepository, RetryConfig, RetryStrategy
@@ -31,8 +34,11 @@ SHIPPED_SETTINGS = (ROOT / "sessions" / "config" / "application-db.yaml").read_t
 
 RUN = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[cli]' && .venv/bin/sessions demo"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest"
+TEST += " -n 4 --dist worksteal"
+FAST = "tests/unit tests/migrations tests/contract/test_built_in_backends.py"
+PYTEST_STEP = TEST.split(" && ")[-1].removeprefix(".venv/bin/")
 
-# The last step of CI, where there is a pgbouncer.
+# A step of CI where there is a pgbouncer.
 HAS_PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
 THROUGH_PGBOUNCER = ["python -m pytest -m pgbouncer"] if HAS_PGBOUNCER else []
 
@@ -131,6 +137,14 @@ def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
     assert re.search(r"^1 passed in", printed, re.MULTILINE), printed
 
 
+def test_it_renders_as_on_a_package_index() -> None:
+    html = markdown.render(README)
+    assert html is not None
+    assert html.count("<table>") == len(re.findall(r"^\|[-|]+\|$", README, re.MULTILINE)) > 5
+    assert html.count("<pre") == README.count("```") / 2 > 15
+    assert "```" not in html
+
+
 def test_every_kind_of_program_is_there() -> None:
     headings = [program.heading for program in PROGRAMS]
     assert headings.count("Quick start") == 2
@@ -143,21 +157,66 @@ def test_every_kind_of_program_is_there() -> None:
 # -- Commands ------------------------------------------------------------------------------------------
 
 
+def ci_steps(*options: str) -> list[str]:
+    command = ["bash", ".ci/run", *options, "--dry-run"]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    ).stdout.splitlines()
+
+
 def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
     assert README.splitlines().count(RUN) == README.splitlines().count(TEST) == 1
-    result = subprocess.run(
-        ["bash", ".ci/run", "--dry-run"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
-    )
-    assert result.stdout.splitlines() == [
+    assert ci_steps() == [
         *RUN.split(" && "),
         *TEST.split(" && ")[:-1],
         ".venv/bin/ruff check .",
         ".venv/bin/ruff format --check .",
         ".venv/bin/mypy",
+        ".venv/bin/pyright --pythonpath .venv/bin/python",
         ".venv/bin/lint-imports",
+        ".venv/bin/hatchling build -d .venv/dist",
+        ".venv/bin/twine check --strict .venv/dist/*",
+        ".venv/bin/pip install -q --dry-run --ignore-installed --only-binary :all: .venv/dist/*.whl",
         TEST.split(" && ")[-1],
         *(f".venv/bin/{step}" for step in THROUGH_PGBOUNCER),
+        "python3 -m venv .venv-motor",
+        ".venv-motor/bin/pip install -q -e '.[dev,motor]'",
+        f".venv-motor/bin/{PYTEST_STEP} -k 'mongo or client'",
+        "python3 -m venv .venv-lowest",
+        ".venv-lowest/bin/python .ci/lowest.py > .venv-lowest/lowest.txt",
+        ".venv-lowest/bin/pip install -q -e '.[dev]' -c .venv-lowest/lowest.txt",
+        f".venv-lowest/bin/{PYTEST_STEP} {FAST}",
     ]
+
+
+def test_ci_runs_every_test_with_each_python_and_the_lowest_versions_when_asked() -> None:
+    added = ci_steps("--all-pythons")[len(ci_steps()) :]
+    minors = [minor for minor in (11, 12, 13) if works(f"python3.{minor}")]
+    for minor in minors:
+        assert f".venv-3.{minor}/bin/{PYTEST_STEP}" in added
+    assert f".venv-lowest-3.11/bin/{PYTEST_STEP} tests" in added
+    assert f".venv-lowest-beanie-2/bin/{PYTEST_STEP} -k 'mongo or client'" in added
+    assert len(added) == 3 * len(minors) + 8
+
+
+def works(python: str) -> bool:
+    if shutil.which(python) is None:
+        return False
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+def test_the_lowest_versions_are_those_of_pyproject() -> None:
+    printed = subprocess.run(
+        [sys.executable, ".ci/lowest.py", "beanie==2.0.0"],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout.split()
+    assert {"sqlalchemy==2.0.41", "beanie==2.0.0", "typer==0.15", "motor==3.7"} <= set(printed)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[\[>]", requirement)[0] for requirement in project["dependencies"]}
+    assert names < {line.partition("==")[0] for line in printed}
 
 
 def test_ci_says_so_when_a_command_is_missing(tmp_path: Path) -> None:
@@ -179,7 +238,7 @@ def test_ci_runs_its_steps_in_a_venv_of_its_own_until_one_fails(failing: str, tm
     python.write_text(
         """#!/bin/sh
         mkdir -p "$3/bin"
-        for name in pip sessions ruff mypy lint-imports python; do
+        for name in pip sessions ruff mypy pyright lint-imports hatchling twine python; do
           printf '#!/bin/sh\\necho "ran: %s $*"\\n[ %s != "$FAILING" ]\\n' $name $name > "$3/bin/$name"
           chmod +x "$3/bin/$name"
         done
@@ -194,10 +253,11 @@ def test_ci_runs_its_steps_in_a_venv_of_its_own_until_one_fails(failing: str, tm
         encoding="utf-8",
         check=False,
     )
-    ran = [line.removeprefix("ran: ") for line in result.stdout.splitlines() if line.startswith("ran: ")]
-    every = ["pip install -q -e .[cli]", "sessions demo", "pip install -q -e .[dev]", "ruff check ."]
-    every += ["ruff format --check .", "mypy ", "lint-imports ", "python -m pytest", *THROUGH_PGBOUNCER]
-    stops_after = next((index for index, step in enumerate(every) if step.split()[0] == failing), len(every))
+    ran = [line.split()[1:3] for line in result.stdout.splitlines() if line.startswith("ran: ")]
+    programs = [step.partition("/bin/")[2] for step in ci_steps() if "/bin/" in step and ">" not in step]
+    every = [shlex.split(program)[:2] for program in programs]
+    assert len(every) >= 15
+    stops_after = next((index for index, step in enumerate(every) if step[0] == failing), len(every))
     assert ran == every[: stops_after + 1], result.stderr
     assert (result.returncode == 0) == (failing == "")
     assert ("FAILED" in result.stderr) == (failing != "")

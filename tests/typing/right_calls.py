@@ -1,0 +1,213 @@
+"""A program of a user, for type checkers: it is never run. Each call has the type that README promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, assert_type
+
+from sessions import (
+    AsyncBaseConnectionManager,
+    AsyncSessionRepository,
+    BackendUnavailableError,
+    BaseConnectionManager,
+    BaseSessionRepository,
+    ChatMessage,
+    ChatSession,
+    ConfigurationError,
+    ConnectionFactory,
+    ConnectionType,
+    InvalidInputError,
+    MissingDependencyError,
+    RetryConfig,
+    RetryStrategy,
+    SchemaOutdatedError,
+    SessionConflictError,
+    SessionNotFoundError,
+    SessionPage,
+    SessionRepositoryFactory,
+    SessionRepositoryRegistry,
+    SessionRepositoryType,
+    SessionsError,
+    UnknownRepositoryError,
+    async_retry,
+    register_connection_manager,
+    register_repository,
+    retry,
+)
+
+
+def built_in(name: str) -> None:
+    create = SessionRepositoryFactory.create_repository
+    assert_type(create("postgres", url="postgresql://host/database"), AsyncSessionRepository)
+    assert_type(create("mongodb", client=object(), retry=RetryConfig()), AsyncSessionRepository)
+    assert_type(create("sqlite", url="sqlite://", pool_size=1), AsyncSessionRepository)
+    assert_type(create(SessionRepositoryType.POSTGRES), AsyncSessionRepository)
+    assert_type(create(SessionRepositoryType(name)), AsyncSessionRepository)
+    assert_type(create("of another package"), Any)
+    assert_type(create(name), Any)
+    assert_type(SessionRepositoryFactory.get_default_repository(), Any)
+    assert_type(SessionRepositoryFactory.list_repositories(), list[SessionRepositoryType | str])
+
+
+async def awaits(repository: AsyncSessionRepository) -> None:
+    data: Mapping[str, Any] = {"title": "Trip to Rome", "metadata": {"channel": "web"}}
+    now = datetime.now(UTC)
+    session_id = await repository.create_session_async("alice", data)
+    assert_type(session_id, str)
+    assert_type(await repository.create_session_async("alice"), str)
+    assert_type(await repository.create_session_async("alice", None), str)
+    assert_type(await repository.ensure_session_exists(session_id, "alice", {"title": "T"}), bool)
+    assert_type(await repository.get_session("alice", session_id), ChatSession | None)
+    assert_type(await repository.update_session_async("alice", session_id, data), bool)
+    assert_type(await repository.delete_session_async("alice", session_id), bool)
+    assert_type(await repository.list_paginated_sessions_async("alice", page=1, limit=5), list[ChatSession])
+    page = await repository.list_sessions("alice", limit=5, cursor=None)
+    assert_type(page, SessionPage)
+    assert_type(page.sessions, list[ChatSession])
+    assert_type(page.next_cursor, str | None)
+    assert_type(await repository.count_sessions("alice"), int)
+    assert_type(await repository.add_message(session_id, "user", "Hi"), str)
+    assert_type(await repository.add_message(session_id, "user", "Hi", user_id="alice"), str)
+    assert_type(await repository.add_messages(session_id, [("user", "Hi")], user_id=None), list[str])
+    assert_type(await repository.add_messages(session_id, (("user", t) for t in "ab")), list[str])
+    assert_type(await repository.get_session_history("alice", session_id), list[ChatMessage])
+    assert_type(
+        await repository.get_session_history("alice", session_id, limit=5, before=None), list[ChatMessage]
+    )
+    assert_type(await repository.keep_latest_sessions("alice", 3), int)
+    assert_type(await repository.delete_sessions_older_than(now, user_id="alice"), int)
+    assert_type(await repository.delete_user("alice"), int)
+    async for chat_session, messages in repository.export_user("alice"):
+        assert_type(chat_session, ChatSession)
+        assert_type(messages, list[ChatMessage])
+    assert_type(await repository.is_healthy(), bool)
+    async with repository as entered:
+        assert_type(entered, AsyncSessionRepository)
+    await repository.aclose()
+
+
+def blocks(repository: AsyncSessionRepository) -> None:
+    data: dict[str, object] = {"title": "Trip to Rome"}
+    session_id = repository.create_session("alice", data)
+    assert_type(session_id, str)
+    assert_type(repository.create_session("alice"), str)
+    assert_type(repository.ensure_session_exists_sync(session_id, "alice", None), bool)
+    assert_type(repository.get_session_sync("alice", session_id), ChatSession | None)
+    assert_type(repository.update_session("alice", session_id, data), bool)
+    assert_type(repository.delete_session("alice", session_id), bool)
+    assert_type(repository.list_paginated_sessions("alice", 1, 5), list[ChatSession])
+    assert_type(repository.list_sessions_sync("alice", limit=5, cursor="…"), SessionPage)
+    assert_type(repository.count_sessions_sync("alice"), int)
+    assert_type(repository.add_message_sync(session_id, "user", "Hi", user_id="alice"), str)
+    assert_type(repository.add_messages_sync(session_id, [("user", "Hi")]), list[str])
+    assert_type(
+        repository.get_session_history_sync("alice", session_id, limit=5, before="…"), list[ChatMessage]
+    )
+    assert_type(repository.keep_latest_sessions_sync("alice", 3), int)
+    assert_type(repository.delete_sessions_older_than_sync(datetime.now(UTC), user_id=None), int)
+    assert_type(repository.delete_user_sync("alice"), int)
+    for chat_session, messages in repository.export_user_sync("alice"):
+        assert_type(chat_session, ChatSession)
+        assert_type(messages, list[ChatMessage])
+    assert_type(repository.is_healthy_sync(), bool)
+    with repository as entered:
+        assert_type(entered, AsyncSessionRepository)
+    repository.close()
+
+
+def values(chat_session: ChatSession, message: ChatMessage) -> None:
+    assert_type(chat_session.session_id, str)
+    assert_type(chat_session.title, str)
+    assert_type(chat_session.user_id, str)
+    assert_type(chat_session.created_at, datetime)
+    assert_type(chat_session.updated_at, datetime)
+    assert_type(chat_session.metadata, dict[str, Any])
+    assert_type(message.message_id, str)
+    assert_type(message.session_id, str)
+    assert_type(message.role, str)
+    assert_type(message.content, str)
+    assert_type(message.timestamp, datetime)
+
+
+def errors(error: SessionsError) -> None:
+    if isinstance(error, InvalidInputError):
+        assert_type(error.argument, str)
+    as_builtin: list[Exception] = [InvalidInputError("limit", "is too large"), SessionConflictError()]
+    value: ValueError = InvalidInputError("limit", "is too large")
+    lookup: list[LookupError] = [SessionNotFoundError(), UnknownRepositoryError()]
+    missing: ImportError = MissingDependencyError()
+    ours: list[SessionsError] = [ConfigurationError(), SchemaOutdatedError(), BackendUnavailableError()]
+    print(as_builtin, value, lookup, missing, ours)
+
+
+# -- Decorators keep the types of what they decorate ---------------------------------------------------
+
+
+@async_retry(RetryConfig(max_attempts=5, strategy=RetryStrategy.LINEAR), on=ConnectionError)
+async def fetch(number: int, *, text: str = "") -> list[int]:
+    return [number, len(text)]
+
+
+@retry(RetryConfig(), on=lambda error: isinstance(error, OSError))
+def read(path: str) -> bytes:
+    return path.encode()
+
+
+async def retried() -> None:
+    assert_type(await fetch(1, text="a"), list[int])
+    assert_type(read("a"), bytes)
+
+
+@register_connection_manager("memory")
+class MemoryConnectionManager(BaseConnectionManager):
+    def connect(self) -> dict[str, ChatSession]:
+        return {}
+
+    def disconnect(self) -> None:
+        pass
+
+    def is_healthy(self) -> bool:
+        return True
+
+    def only_here(self) -> int:
+        return 1
+
+
+@register_repository("memory")
+class MemorySessionRepository(BaseSessionRepository):
+    def __init__(self) -> None:
+        super().__init__("memory", connection_manager=MemoryConnectionManager())
+
+    def _create_tables_if_not_exist(self) -> None:
+        pass
+
+    def create_session(self, user_id: str, session_data: Mapping[str, Any] | None) -> str:
+        assert_type(self._connection, Any)
+        return user_id
+
+    async def get_session_history(self, user_id: str, session_id: str) -> list[ChatMessage]:
+        await self._ensure_connection()
+        return []
+
+    def update_session(self, user_id: str, session_id: str, data: Mapping[str, Any]) -> bool:
+        return True
+
+    def list_paginated_sessions(self, user_id: str, page: int = 0, limit: int = 10) -> list[ChatSession]:
+        return []
+
+    def delete_session(self, user_id: str, session_id: str) -> bool:
+        return True
+
+    async def add_message(self, session_id: str, role: str, content: str) -> str:
+        return session_id
+
+
+async def custom() -> None:
+    assert_type(MemoryConnectionManager().only_here(), int)
+    assert_type(MemorySessionRepository(), MemorySessionRepository)
+    assert_type(SessionRepositoryRegistry.get_repository_class("memory"), type[BaseSessionRepository])
+    manager = ConnectionFactory.get_connection_manager(ConnectionType.POSTGRES, url="postgresql://host/db")
+    assert_type(manager, BaseConnectionManager | AsyncBaseConnectionManager)
+    ConnectionFactory.close_all()
+    await ConnectionFactory.aclose_all()

@@ -1,0 +1,82 @@
+"""Mistakes of a user, for type checkers: it is never run. Each line that ends in "# wrong" is an error."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from sessions import (
+    AsyncSessionRepository,
+    BaseSessionRepository,
+    ChatSession,
+    RetryConfig,
+    SessionPage,
+    SessionRepositoryFactory,
+    async_retry,
+    register_repository,
+    retry,
+)
+
+
+async def arguments(repository: AsyncSessionRepository) -> None:
+    await repository.create_session_async(7)  # wrong
+    await repository.create_session_async("alice", ["title"])  # wrong
+    await repository.create_session_async("alice", title="T")  # wrong
+    await repository.ensure_session_exists("id")  # wrong
+    await repository.update_session_async("alice", "id")  # wrong
+    await repository.list_sessions("alice", 10)  # wrong
+    await repository.list_sessions("alice", cursor=3)  # wrong
+    await repository.list_paginated_sessions_async("alice", "1")  # wrong
+    await repository.add_message("id", "user", "Hi", "alice")  # wrong
+    await repository.add_message("id", "user", b"Hi")  # wrong
+    await repository.add_messages("id", ["Hi"])  # wrong
+    await repository.add_messages("id", [("user", "Hi", "more")])  # wrong
+    await repository.get_session_history("alice", "id", 5)  # wrong
+    await repository.keep_latest_sessions("alice", None)  # wrong
+    await repository.delete_sessions_older_than(date(2026, 1, 1))  # wrong
+    repository.get_session_history_sync("alice", "id", before=1)  # wrong
+    repository.add_message_sync("id", "user")  # wrong
+    repository.no_such_operation()  # wrong
+
+
+async def results(repository: AsyncSessionRepository) -> None:
+    created: str = repository.create_session_async("alice")  # wrong
+    found: ChatSession = await repository.get_session("alice", "id")  # wrong
+    page: list[ChatSession] = await repository.list_sessions("alice")  # wrong
+    await repository.create_session("alice")  # wrong
+    async for _ in repository.export_user_sync("alice"):  # wrong
+        pass
+    for _ in repository.export_user("alice"):  # wrong
+        pass
+    print(created, found, page)
+
+
+def frozen(page: SessionPage, config: RetryConfig) -> None:
+    page.next_cursor = None  # wrong
+    config.max_attempts = 1  # wrong
+
+
+def options() -> None:
+    SessionRepositoryFactory.create_repository()  # wrong
+    SessionRepositoryFactory.create_repository(3)  # wrong
+    SessionRepositoryFactory.create_repository("postgres", "postgresql://host/database")  # wrong
+    RetryConfig(attempts=3)  # wrong
+    RetryConfig(max_attempts="3")  # wrong
+    retry(RetryConfig())  # wrong
+
+
+@async_retry(RetryConfig(), on=OSError)
+async def fetch(number: int) -> int:
+    return number
+
+
+async def retried() -> None:
+    await fetch("1")  # wrong
+
+
+@register_repository("incomplete")
+class Incomplete(BaseSessionRepository):
+    def delete_session(self, user_id: str) -> bool:  # wrong
+        return True
+
+
+Incomplete("incomplete")  # wrong
