@@ -93,7 +93,9 @@ class PostgresConnectionManager(SqlConnectionManager):
             self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
-        super().__init__(engine=engine, auto_migrate=self._settings.auto_migrate)
+        super().__init__(
+            engine=engine, auto_migrate=self._settings.auto_migrate, schema=self._settings.schema_name
+        )
 
     @classmethod
     def cache_key(
@@ -119,6 +121,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             "postgresql+asyncpg://",
             # asyncpg reads the URL itself, so that all of libpq's forms work as they do in psql.
             async_creator=connect,
+            execution_options=self._execution_options,
             isolation_level="READ COMMITTED" if proxied else "AUTOCOMMIT",
             # Behind a proxy no named statement may stay: the next transaction has another connection.
             connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
