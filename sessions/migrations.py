@@ -179,10 +179,12 @@ def _session_lock(connection: Connection) -> Iterator[None]:
         yield
         connection.commit()
     finally:
-        connection.rollback()
-        connection.exec_driver_sql("RESET statement_timeout")
-        connection.execute(text(f"SELECT pg_advisory_unlock({LOCK_KEY})"))
-        connection.commit()
+        # With the connection the lock is gone too.
+        if not connection.invalidated:
+            connection.rollback()
+            connection.exec_driver_sql("RESET statement_timeout")
+            connection.execute(text(f"SELECT pg_advisory_unlock({LOCK_KEY})"))
+            connection.commit()
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ class BackendSettings(_Model):
     pool_timeout: _PositiveSeconds = 10.0
 
     @classmethod
-    def keys(cls) -> frozenset[str]:
+    def file_keys(cls) -> frozenset[str]:
         """Return the keys as they are written in a file."""
         return frozenset(field.alias or name for name, field in cls.model_fields.items())
 

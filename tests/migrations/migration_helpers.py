@@ -62,6 +62,12 @@ def alembic_command(*arguments: str, cwd: Path = ROOT, ini: str = "alembic.ini",
     return done.stdout
 
 
+def printed_statements(script: str) -> list[str]:
+    """Return the statements of a printed script; none of ours holds a semicolon."""
+    lines = [line for line in script.splitlines() if not line.startswith("--")]
+    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
 async def with_connection(url: str, function: Callable[[Connection], Any], schema: str | None = None) -> Any:
     """Call a function with a plain SQLAlchemy connection to either database."""
     if url.startswith("sqlite"):
