@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, column, inspect, select, table, text
+from sqlalchemy import Connection, column, exc, inspect, select, table, text
 from sqlalchemy.util import await_only
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
@@ -143,7 +143,13 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
     if revision != HEAD:
         from alembic import command
 
-        command.upgrade(alembic_config(connection, one_transaction=one_transaction), "head")
+        try:
+            command.upgrade(alembic_config(connection, one_transaction=one_transaction), "head")
+        except exc.PendingRollbackError as error:
+            # Of Alembic, which commits at the end of a block even if the connection was lost in it.
+            if not isinstance(error.__context__, exc.DBAPIError):
+                raise
+            raise error.__context__ from error.__context__.orig
 
 
 @contextlib.contextmanager

@@ -63,7 +63,8 @@ REASONS = {
     "53300": "has no connection left (max_connections)",
     "57014": "did not finish within statement_timeout",
 }
-SETTINGS_SQLSTATES = ("28", "3D", "42501")  # authorization, unknown database, insufficient privilege
+SETTINGS_SQLSTATES = ("28", "3D", "3F")  # authorization, unknown database, unknown schema
+INSUFFICIENT_PRIVILEGE = "42501"
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
@@ -142,6 +143,13 @@ class PostgresConnectionManager(SqlConnectionManager):
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
         read_only = func.current_setting("transaction_read_only") == "on"
         may_create = func.has_schema_privilege(func.current_schema(), "CREATE")
+        if (schema := self._settings.schema_name) is not None:
+            quoted = connection.dialect.identifier_preparer.quote(schema)
+            # Nothing is known of a schema that is not there: then it has to be made first.
+            may_create = func.coalesce(
+                func.has_schema_privilege(func.to_regnamespace(quoted), "CREATE"),
+                func.has_database_privilege(func.current_database(), "CREATE"),
+            )
         known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
         return known and bool(await connection.scalar(select(~read_only & may_create)))
 
@@ -191,6 +199,8 @@ class PostgresConnectionManager(SqlConnectionManager):
         sqlstate = _sqlstate(error)
         if sqlstate is not None and sqlstate.startswith(SETTINGS_SQLSTATES):
             return ConfigurationError(f"db.postgres: refused by the server (SQLSTATE {sqlstate})")
+        if sqlstate == INSUFFICIENT_PRIVILEGE:
+            return ConfigurationError(f"db.postgres: the role may not do this (SQLSTATE {sqlstate})")
         if sqlstate in SCHEMA_SQLSTATES:
             return SchemaOutdatedError(
                 "the schema is not there or not ours; run: sessions db upgrade --backend postgres"

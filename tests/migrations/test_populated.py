@@ -22,7 +22,7 @@ from migration_helpers import (
     migrate,
     postgres_rows,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from sessions import SessionRepositoryFactory, migrations
@@ -241,7 +241,7 @@ async def test_an_index_that_was_left_half_built_is_built_again(
         upgrading = asyncio.create_task(migrate(url, revision))
         await until(url, f"SELECT 1 FROM pg_stat_activity WHERE {building} AND {WAITING}")
         await execute(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {building}")
-        with pytest.raises(DBAPIError):
+        with pytest.raises(SQLAlchemyError):
             await upgrading
 
     invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
@@ -249,6 +249,23 @@ async def test_an_index_that_was_left_half_built_is_built_again(
     await migrate(url, revision)
     assert await postgres_rows(url, invalid) == []
     await migrate(url)
+    assert await describe_postgres(url) == await describe_postgres(postgres_url)
+
+
+async def test_a_first_call_that_loses_its_connection_while_it_upgrades_does_it_again(
+    url: str, postgres_url: str
+) -> None:
+    await populate(url, 1000)
+    building = "query ~ '^CREATE INDEX CONCURRENTLY'"
+
+    async with SessionRepositoryFactory.create_repository("postgres", url=url) as repo:
+        async with transaction(url, "SELECT count(*) FROM pg_class", "repeatable_read"):
+            calling = asyncio.create_task(repo.count_sessions("u1"))
+            await until(url, f"SELECT 1 FROM pg_stat_activity WHERE {building} AND {WAITING}")
+            await execute(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {building}")
+            await until(url, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE {building})")
+        assert await calling == SESSIONS // 10
+
     assert await describe_postgres(url) == await describe_postgres(postgres_url)
 
 
