@@ -2,39 +2,70 @@
 
 import asyncio
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, MetaData
+from sqlalchemy.schema import CreateSchema
 
 from alembic import context
 from sessions.config import load_settings
 from sessions.connections import ConnectionFactory
 from sessions.connections.sql import SqlConnectionManager
-from sessions.migrations import VERSION_TABLE, migration_lock
+from sessions.migrations import VERSION_TABLE, migration_lock, schema_of
 from sessions.models.records import Base
 
 
-def include_name(name: str | None, type_: str, parent_names: dict[str, str | None]) -> bool:
-    """Look at our own tables only: other services keep theirs in the same database."""
-    return type_ != "table" or name in Base.metadata.tables
+def configure(schema: str | None, *, compare_in: str | None = None, **target: object) -> None:
+    """Configure Alembic for a connection, or for a dialect whose SQL is only printed.
 
+    The migrations find the schema of our tables where they find the one of the version table.
+    """
+    metadata = Base.metadata if compare_in is None else in_schema(compare_in)
 
-def configure(**target: object) -> None:
-    """Configure Alembic for a connection, or for a dialect whose SQL is only printed."""
+    def include_name(name: str | None, type_: str, parent_names: dict[str, str | None]) -> bool:
+        """Look at our own tables only: other services keep theirs in the same database."""
+        if type_ == "schema":
+            return name == compare_in
+        return type_ != "table" or name in Base.metadata.tables
+
     context.configure(
-        target_metadata=Base.metadata,
+        target_metadata=metadata,
         version_table=VERSION_TABLE,
+        version_table_schema=schema,
         include_name=include_name,
+        include_schemas=compare_in is not None,
         # CREATE INDEX CONCURRENTLY leaves the transaction, which is only clean between migrations.
         transaction_per_migration=True,
         **target,
     )
 
 
+def in_schema(schema: str) -> MetaData:
+    """Return our tables as the models have them, in a schema."""
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+    for table in Base.metadata.sorted_tables:
+        table.to_metadata(metadata, schema=schema)
+    return metadata
+
+
 def run_online(connection: Connection) -> None:
     """Migrate over a connection, while no other process does."""
-    with migration_lock(connection, one_transaction=context.config.attributes.get("one_transaction", False)):
-        configure(connection=connection)
+    one_transaction = context.config.attributes.get("one_transaction", False)
+    schema = schema_of(connection)
+    # Alembic compares what is in the default schema under no name.
+    compare_in = None if schema == connection.dialect.default_schema_name else schema
+    with migration_lock(connection, one_transaction=one_transaction):
+        configure(schema, compare_in=compare_in, connection=connection)
+        if schema is not None and not context.get_context().opts.get("dont_mutate"):
+            create_schema(connection, schema)
+            if not one_transaction:
+                connection.commit()
         with context.begin_transaction():
             context.run_migrations()
+
+
+def create_schema(connection: Connection, schema: str) -> None:
+    """Create a schema that is not there; one that is there needs no privilege."""
+    if not connection.dialect.has_schema(connection, schema):
+        connection.execute(CreateSchema(schema))
 
 
 async def connect_and_run(backend: str) -> None:
@@ -47,13 +78,24 @@ async def connect_and_run(backend: str) -> None:
     await manager.disconnect()
 
 
+def print_sql(dialect: str, schema: str | None) -> None:
+    """Print what would be executed."""
+    configure(schema, dialect_name=dialect, literal_binds=True)
+    with context.begin_transaction():
+        if schema is not None and context.get_starting_revision_argument() is None:
+            context.execute(CreateSchema(schema, if_not_exists=True))
+        context.run_migrations()
+
+
 # MongoDB needs no migrations, so whatever is not SQLite means PostgreSQL here.
-is_sqlite = load_settings().sessions.default_repository == "sqlite"
+settings = load_settings()
+is_sqlite = settings.sessions.default_repository == "sqlite"
 
 if context.is_offline_mode():
-    configure(dialect_name="sqlite" if is_sqlite else "postgresql", literal_binds=True)
-    with context.begin_transaction():
-        context.run_migrations()
+    if is_sqlite:
+        print_sql("sqlite", None)
+    else:
+        print_sql("postgresql", settings.db.postgres.schema_name)
 elif (given := context.config.attributes.get("connection")) is not None:
     run_online(given)
 else:

@@ -1,20 +1,23 @@
 """Finds the packaged Alembic files, and brings a schema to head or says how.
 
-The functions take a plain SQLAlchemy ``Connection``; with an async engine use ``run_sync``. Alembic is
-imported only where it has work to do: a database at head never loads it.
+The functions take a plain SQLAlchemy ``Connection``; with an async engine use ``run_sync``. Where our tables
+are in a schema of their own, the connection says so itself, with the execution option
+``schema_translate_map={None: schema}`` that the statements need anyway. Alembic is imported only where it has
+work to do: a database at head never loads it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, exc, inspect, text
+from sqlalchemy import Connection, column, exc, inspect, select, table, text
 from sqlalchemy.util import await_only
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
@@ -32,6 +35,7 @@ __all__ = [
     "ini_path",
     "is_current",
     "migration_lock",
+    "schema_of",
     "upgrade",
 ]
 
@@ -75,15 +79,23 @@ def alembic_config(connection: Connection | None = None, *, one_transaction: boo
     return config
 
 
+def schema_of(connection: Connection) -> str | None:
+    """Return the schema a connection keeps our tables in; None for where the database looks by itself."""
+    translated = connection.get_execution_options().get("schema_translate_map") or {}
+    schema: str | None = translated.get(None)
+    return schema
+
+
 def current(connection: Connection) -> str | None:
     """Return the revision the database is at, or None if it was never migrated."""
-    if not inspect(connection).has_table(VERSION_TABLE):
+    if not inspect(connection).has_table(VERSION_TABLE, schema=schema_of(connection)):
         return None
     return _version(connection)
 
 
 def _version(connection: Connection) -> str | None:
-    revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    versions = table(VERSION_TABLE, column("version_num"), schema=schema_of(connection))
+    revision: str | None = connection.execute(select(versions.c.version_num)).scalar()
     return revision
 
 
@@ -107,6 +119,8 @@ def check(connection: Connection) -> None:
     if revision == HEAD:
         return
     command = UPGRADE_COMMANDS[connection.dialect.name]
+    if (schema := schema_of(connection)) is not None:
+        command = f"POSTGRES_SCHEMA={shlex.quote(schema)} {command}"
     if revision is None:
         raise SchemaOutdatedError(f"the database has no schema yet; run: {command}")
     if revision in REVISIONS:
@@ -137,7 +151,13 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
     if revision != HEAD:
         from alembic import command
 
-        command.upgrade(alembic_config(connection, one_transaction=one_transaction), "head")
+        try:
+            command.upgrade(alembic_config(connection, one_transaction=one_transaction), "head")
+        except exc.PendingRollbackError as error:
+            # Of Alembic, which commits at the end of a block even if the connection was lost in it.
+            if not isinstance(error.__context__, exc.DBAPIError):
+                raise
+            raise error.__context__ from error.__context__.orig
 
 
 @contextlib.contextmanager
@@ -173,10 +193,12 @@ def _session_lock(connection: Connection) -> Iterator[None]:
         yield
         connection.commit()
     finally:
-        connection.rollback()
-        connection.exec_driver_sql("RESET statement_timeout")
-        connection.execute(text(f"SELECT pg_advisory_unlock({LOCK_KEY})"))
-        connection.commit()
+        # With the connection the lock is gone too.
+        if not connection.invalidated:
+            connection.rollback()
+            connection.exec_driver_sql("RESET statement_timeout")
+            connection.execute(text(f"SELECT pg_advisory_unlock({LOCK_KEY})"))
+            connection.commit()
 
 
 @contextlib.contextmanager

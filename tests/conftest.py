@@ -41,7 +41,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SESSIONS_CONFIG", "SESSIONS_DEFAULT_REPOSITORY", "SQLITE_PATH"):
         monkeypatch.delenv(name, raising=False)
     for prefix in ("POSTGRES", "MONGODB"):
-        for key in ("URL", "HOST", "PORT", "DB", "USER", "PASSWORD"):
+        for key in ("URL", "HOST", "PORT", "DB", "USER", "PASSWORD", "SCHEMA"):
             monkeypatch.delenv(f"{prefix}_{key}", raising=False)
 
 

@@ -44,6 +44,13 @@ def in_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
+def as_role(url: str, role: str) -> str:
+    """Return a server URL with another role, which needs no password."""
+    split = urlsplit(url)
+    host = split.netloc.rpartition("@")[2]
+    return urlunsplit(split._replace(netloc=f"{role}@{host}"))
+
+
 def execute_postgres(url: str, *statements: str) -> None:
     """Execute statements outside of any transaction."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
@@ -38,7 +39,10 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
     async with _manager(backend, url) as manager:
         if isinstance(manager, SqlConnectionManager):
             before = await _in_connection(manager, migrations.current)
-            await _in_connection(manager, migrations.upgrade)
+            one_transaction = manager.one_transaction_at_a_time
+            await _in_connection(
+                manager, functools.partial(migrations.upgrade, one_transaction=one_transaction)
+            )
             after = await _in_connection(manager, migrations.current)
             change = (
                 "was there already" if after == before else f"upgraded from {before or 'an empty database'}"

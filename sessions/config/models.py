@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -31,6 +33,9 @@ __all__ = [
     "configuration_error",
 ]
 
+# PostgreSQL's limit for the name of anything.
+MAX_NAME_BYTES = 63
+
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
@@ -50,6 +55,15 @@ def _check_ssl(value: object, handler: ValidatorFunctionWrapHandler) -> object:
         raise PydanticCustomError("ssl", f"Input should be a boolean or one of {modes}") from None
 
 
+def _check_schema(value: str) -> str:
+    # What PostgreSQL would cut off, and what would need escapes that differ from place to place.
+    if not re.fullmatch(r"[\w $-]+", value) or len(value.encode()) > MAX_NAME_BYTES:
+        raise PydanticCustomError(
+            "schema", "Input should be a name of letters, digits, spaces, _, $ and -, of 63 bytes at most"
+        )
+    return value
+
+
 def _path_text(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -63,6 +77,7 @@ _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_r
 # Never endless: a wait that a setting bounds is what keeps a lost server from hanging the caller.
 _PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_refuse_bool)]
 _SecretUrl = Annotated[SecretStr, Field(min_length=1)]
+_Schema = Annotated[str, AfterValidator(_check_schema)]
 _Ssl = Annotated[bool | SslMode | None, WrapValidator(_check_ssl)]
 
 
@@ -105,6 +120,11 @@ class BackendSettings(_Model, frozen=True):
     pool_size: _PositiveCount = 10
     pool_timeout: _PositiveSeconds = 10.0
 
+    @classmethod
+    def file_keys(cls) -> frozenset[str]:
+        """Return the keys as they are written in a file."""
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
     def with_overrides(self, **overrides: object) -> Self:
         """Return these settings with some values replaced, validated like those from a file.
 
@@ -118,7 +138,8 @@ class BackendSettings(_Model, frozen=True):
         given = {key: value for key, value in overrides.items() if value is not None}
         if not given:
             return self
-        values = {key: getattr(self, key) for key in type(self).model_fields} | given
+        fields = type(self).model_fields.items()
+        values = {field.alias or name: getattr(self, name) for name, field in fields} | given
         try:
             replaced = type(self).model_validate(values)
         except ValidationError as error:
@@ -147,6 +168,8 @@ class PostgresSettings(BackendSettings, frozen=True):
         statement_timeout: Seconds that a statement may take, and the server keep silent.
         ssl: A boolean, or libpq's ``sslmode``; None leaves the choice to the driver or the URL.
         auto_migrate: Bring the schema up to date on the first connection.
+        schema_name: ``schema`` in a file and as an option: the schema that holds our tables, made if it is
+            not there; None for the first one of the role's ``search_path``.
         pgbouncer: The server is reached through pgbouncer, or the like, in transaction mode.
     """
 
@@ -164,6 +187,8 @@ class PostgresSettings(BackendSettings, frozen=True):
     statement_timeout: _PositiveSeconds = 30.0
     ssl: _Ssl = None
     auto_migrate: bool = True
+    # Pydantic keeps the name "schema" for itself.
+    schema_name: _Schema | None = Field(default=None, alias="schema")
     pgbouncer: bool = False
 
 

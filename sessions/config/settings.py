@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         unset: dict[str, dict[str, Unset]] = {}
         for name, entry in _entries(values):
             for key, value in list(entry.items()):
-                if isinstance(value, Unset) and key in _BACKENDS[name].model_fields:
+                if isinstance(value, Unset) and key in _BACKENDS[name].file_keys():
                     unset.setdefault(name, {})[key] = entry.pop(key)
                 elif isinstance(value, Unset):
                     # Left for the model to refuse: that it is unknown matters more than that it is unset.

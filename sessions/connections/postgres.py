@@ -64,7 +64,8 @@ REASONS = {
     "53300": "has no connection left (max_connections)",
     "57014": "did not finish within statement_timeout",
 }
-SETTINGS_SQLSTATES = ("28", "3D", "42501")  # authorization, unknown database, insufficient privilege
+SETTINGS_SQLSTATES = ("28", "3D", "3F")  # authorization, unknown database, unknown schema
+INSUFFICIENT_PRIVILEGE = "42501"
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
@@ -94,7 +95,9 @@ class PostgresConnectionManager(SqlConnectionManager):
             self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
-        super().__init__(engine=engine, auto_migrate=self._settings.auto_migrate)
+        super().__init__(
+            engine=engine, auto_migrate=self._settings.auto_migrate, schema=self._settings.schema_name
+        )
 
     @classmethod
     def cache_key(
@@ -120,6 +123,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             postgres_dialect.URL,
             # asyncpg reads the URL itself, so that all of libpq's forms work as they do in psql.
             async_creator=connect,
+            execution_options=self._execution_options,
             isolation_level="READ COMMITTED" if proxied else "AUTOCOMMIT",
             # Behind a proxy no named statement may stay: the next transaction has another connection.
             connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
@@ -140,6 +144,13 @@ class PostgresConnectionManager(SqlConnectionManager):
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
         read_only = func.current_setting("transaction_read_only") == "on"
         may_create = func.has_schema_privilege(func.current_schema(), "CREATE")
+        if (schema := self._settings.schema_name) is not None:
+            quoted = connection.dialect.identifier_preparer.quote(schema)
+            # Nothing is known of a schema that is not there: then it has to be made first.
+            may_create = func.coalesce(
+                func.has_schema_privilege(func.to_regnamespace(quoted), "CREATE"),
+                func.has_database_privilege(func.current_database(), "CREATE"),
+            )
         known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
         return known and bool(await connection.scalar(select(~read_only & may_create)))
 
@@ -189,6 +200,8 @@ class PostgresConnectionManager(SqlConnectionManager):
         sqlstate = _sqlstate(error)
         if sqlstate is not None and sqlstate.startswith(SETTINGS_SQLSTATES):
             return ConfigurationError(f"db.postgres: refused by the server (SQLSTATE {sqlstate})")
+        if sqlstate == INSUFFICIENT_PRIVILEGE:
+            return ConfigurationError(f"db.postgres: the role may not do this (SQLSTATE {sqlstate})")
         if sqlstate in SCHEMA_SQLSTATES:
             return SchemaOutdatedError(
                 "the schema is not there or not ours; run: sessions db upgrade --backend postgres"

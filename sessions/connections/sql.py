@@ -45,6 +45,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     Args:
         engine: A service's own engine, used as it is and never closed here.
         auto_migrate: Bring the schema to head on first use, or only check it.
+        schema: Where our tables are; None for where the database looks by itself.
     """
 
     dialect: ClassVar[str]
@@ -57,12 +58,17 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     checkout_timeout: float | None = None
     answer_timeout: float | None = None
 
-    def __init__(self, *, engine: AsyncEngine | None, auto_migrate: bool) -> None:
+    def __init__(self, *, engine: AsyncEngine | None, auto_migrate: bool, schema: str | None = None) -> None:
         if engine is not None and engine.dialect.name != self.dialect:
             raise ConfigurationError(f"engine: is for {engine.dialect.name}, not {self.dialect}")
         self._auto_migrate = auto_migrate
         self._own = engine is None
-        self._given = None if engine is None else engine.execution_options(isolation_level="AUTOCOMMIT")
+        # Written into each statement, and not a setting of the server's session, which a proxy that lends
+        # connections for one transaction would lose.
+        self._execution_options = {"schema_translate_map": {None: schema}} if schema is not None else {}
+        self._given = None
+        if engine is not None:
+            self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
         self._schema_ready = False
         self._pools = LoopBound(self._open, self._close)
 

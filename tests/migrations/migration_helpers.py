@@ -62,7 +62,13 @@ def alembic_command(*arguments: str, cwd: Path = ROOT, ini: str = "alembic.ini",
     return done.stdout
 
 
-async def with_connection(url: str, function: Callable[[Connection], Any]) -> Any:
+def printed_statements(script: str) -> list[str]:
+    """Return the statements of a printed script; none of ours holds a semicolon."""
+    lines = [line for line in script.splitlines() if not line.startswith("--")]
+    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
+async def with_connection(url: str, function: Callable[[Connection], Any], schema: str | None = None) -> Any:
     """Call a function with a plain SQLAlchemy connection to either database."""
     if url.startswith("sqlite"):
         engine = create_async_engine(
@@ -74,6 +80,8 @@ async def with_connection(url: str, function: Callable[[Connection], Any]) -> An
             async_creator=lambda: asyncpg.connect(url),
             isolation_level="AUTOCOMMIT",
         )
+    if schema is not None:
+        engine = engine.execution_options(schema_translate_map={None: schema})
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(function)
@@ -81,7 +89,7 @@ async def with_connection(url: str, function: Callable[[Connection], Any]) -> An
         await engine.dispose()
 
 
-async def migrate(url: str, revision: str = "head") -> None:
+async def migrate(url: str, revision: str = "head", schema: str | None = None) -> None:
     """Move a database to a revision, up or down."""
     from alembic import command
 
@@ -91,7 +99,7 @@ async def migrate(url: str, revision: str = "head") -> None:
             migrations.alembic_config(connection), revision
         )
 
-    await with_connection(url, move)
+    await with_connection(url, move, schema)
 
 
 def sqlite_file(url: str) -> str:
@@ -127,38 +135,49 @@ async def execute(url: str, *statements: str) -> None:
         await connection.close()
 
 
-async def describe_postgres(url: str) -> dict[str, Any]:
-    """Return the columns, constraints and indexes of our tables as plain values."""
-    columns = await postgres_rows(
-        url,
-        """
-        SELECT relname, attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)
-        FROM pg_attribute
-        JOIN pg_class ON pg_class.oid = attrelid
-        LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-        WHERE relname = ANY($1) AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
-        ORDER BY relname, attnum
-        """,
-        list(OUR_TABLES),
-    )
-    constraints = await postgres_rows(
-        url,
+async def describe_postgres(url: str, schema: str = "public") -> dict[str, Any]:
+    """Return the columns, constraints and indexes of our tables in a schema as plain values."""
+    connection = await asyncpg.connect(url, server_settings={"search_path": f'"{schema}"'})
+
+    async def rows(statement: str) -> list[Any]:
+        return [tuple(row) for row in await connection.fetch(statement, list(OUR_TABLES))]
+
+    try:
+        columns = await rows(
+            """
+            SELECT relname, attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)
+            FROM pg_attribute
+            JOIN pg_class ON pg_class.oid = attrelid
+            LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+            WHERE relname = ANY($1) AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
+              AND pg_table_is_visible(attrelid)
+            ORDER BY relname, attnum
+            """
+        )
         # PostgreSQL 18 lists NOT NULL among the constraints; the columns say that already.
-        """
-        SELECT conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint
-        WHERE conrelid::regclass::text = ANY($1) AND contype <> 'n' ORDER BY conname
-        """,
-        list(OUR_TABLES),
-    )
-    indexes = await postgres_rows(
-        url,
-        """
-        SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid FROM pg_index
-        WHERE indrelid::regclass::text = ANY($1) ORDER BY 1
-        """,
-        list(OUR_TABLES),
-    )
+        constraints = await rows(
+            """
+            SELECT conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint
+            WHERE conrelid::regclass::text = ANY($1) AND contype <> 'n' ORDER BY conname
+            """
+        )
+        indexes = await rows(
+            f"""
+            SELECT indexrelid::regclass::text,
+                   replace(pg_get_indexdef(indexrelid), quote_ident('{schema}') || '.', 'public.'),
+                   indisvalid
+            FROM pg_index WHERE indrelid::regclass::text = ANY($1) ORDER BY 1
+            """
+        )
+    finally:
+        await connection.close()
     return {"columns": columns, "constraints": constraints, "indexes": indexes}
+
+
+async def constraint_names(url: str) -> list[str]:
+    """Return the names of all constraints of our tables, from PostgreSQL 18 on with those of NOT NULL."""
+    statement = "SELECT conname FROM pg_constraint WHERE conrelid::regclass::text = ANY($1) ORDER BY conname"
+    return [name for (name,) in await postgres_rows(url, statement, list(OUR_TABLES))]
 
 
 def describe_sqlite(url: str) -> dict[str, Any]:

@@ -172,7 +172,7 @@ async def test_a_message_without_a_session_stops_the_upgrade_and_nothing_is_lost
         await upgrade_on_first_call(url)
 
     # Whose message it was, only its owner can say.
-    assert "chat_messages_session_id_not_null" in str(caught.value.__cause__)
+    assert "chat_messages_session_id_is_set" in str(caught.value.__cause__)
     assert await everything(url) == before
 
     await execute(url, "DELETE FROM chat_messages WHERE session_id IS NULL")

@@ -16,6 +16,7 @@ from migration_helpers import (
     execute,
     migrate,
     postgres_rows,
+    printed_statements,
     sqlite_file,
     sqlite_rows,
 )
@@ -89,19 +90,13 @@ def test_a_new_revision_can_be_generated_and_reads_like_the_others(tmp_path: Pat
 # --- offline ---------------------------------------------------------------------------------------
 
 
-def statements(script: str) -> list[str]:
-    """Return the statements of a printed script; none of ours holds a semicolon."""
-    lines = [line for line in script.splitlines() if not line.startswith("--")]
-    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
-
-
 async def test_the_printed_sql_makes_the_same_postgresql_schema(
     empty_postgres_url: str, postgres_url: str
 ) -> None:
     script = alembic_command("upgrade", "head", "--sql")
 
     # One at a time, as psql does: CREATE INDEX CONCURRENTLY refuses company.
-    await execute(empty_postgres_url, *statements(script))
+    await execute(empty_postgres_url, *printed_statements(script))
 
     assert await describe_postgres(empty_postgres_url) == await describe_postgres(postgres_url)
     assert await postgres_rows(empty_postgres_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
@@ -110,7 +105,7 @@ async def test_the_printed_sql_makes_the_same_postgresql_schema(
 async def test_the_printed_sql_takes_the_schema_back(postgres_url: str) -> None:
     script = alembic_command("downgrade", "head:base", "--sql")
 
-    await execute(postgres_url, *statements(script))
+    await execute(postgres_url, *printed_statements(script))
 
     assert await describe_postgres(postgres_url) == {"columns": [], "constraints": [], "indexes": []}
 

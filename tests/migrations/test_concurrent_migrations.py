@@ -5,19 +5,13 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
-import uuid
 from typing import Any
 
-import asyncpg
 import pytest
 from migration_helpers import (
-    OLD_SCHEMA,
     ROOT,
-    alembic_command,
     describe_postgres,
     describe_sqlite,
-    execute,
     migrate,
     postgres_rows,
     sqlite_rows,
@@ -116,74 +110,3 @@ async def test_repositories_that_first_call_an_empty_database_at_once_in_one_pro
     assert await repos[0].count_sessions("u") == 15
     for repo in repos:
         await repo.aclose()
-
-
-# --- while others write ----------------------------------------------------------------------------
-
-SESSIONS, MESSAGES = 500, 100_000
-
-
-async def populate(url: str) -> None:
-    await execute(
-        url,
-        *OLD_SCHEMA,
-        f"""
-        INSERT INTO chat_sessions (session_id, title, user_id)
-        SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'T', 'u' || n % 10
-        FROM generate_series(1, {SESSIONS}) n
-        """,
-        f"""
-        INSERT INTO chat_messages (message_id, session_id, role, content)
-        SELECT gen_random_uuid(),
-               ('00000000-0000-4000-8000-' || lpad((n % {SESSIONS} + 1)::text, 12, '0'))::uuid,
-               'user',
-               repeat('text ', 20)
-        FROM generate_series(1, {MESSAGES}) n
-        """,
-    )
-
-
-async def test_writers_go_on_while_a_populated_database_is_upgraded(
-    empty_postgres_url: str, postgres_url: str
-) -> None:
-    url = empty_postgres_url
-    await populate(url)
-    slowest, written, upgraded = 0.0, 0, asyncio.Event()
-
-    async def write(number: int) -> None:
-        nonlocal slowest, written
-        connection = await asyncpg.connect(url)
-        session_id = uuid.UUID(f"00000000-0000-4000-8000-{number:012d}")
-        try:
-            # A statement that the upgrade holds up for longer than this fails the test.
-            await connection.execute("SET lock_timeout = '2s'")
-            while not upgraded.is_set():
-                started = time.perf_counter()
-                await connection.execute(
-                    "INSERT INTO chat_messages (message_id, session_id, role, content) "
-                    "VALUES (gen_random_uuid(), $1, 'user', 'meanwhile')",
-                    session_id,
-                )
-                await connection.execute(
-                    "UPDATE chat_sessions SET updated_at = now() WHERE session_id = $1", session_id
-                )
-                slowest = max(slowest, time.perf_counter() - started)
-                written += 1
-                await asyncio.sleep(0.005)
-        finally:
-            await connection.close()
-
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(1, 5):
-            tasks.create_task(write(number))
-        await asyncio.sleep(0.1)
-        before = written
-        await asyncio.to_thread(alembic_command, "upgrade", "head", POSTGRES_URL=url)
-        during = written - before
-        upgraded.set()
-
-    assert during > 20
-    assert slowest < 2
-    assert await postgres_rows(url, "SELECT count(*) FROM chat_messages") == [(MESSAGES + written,)]
-    assert await postgres_rows(url, "SELECT count(*) FROM chat_sessions") == [(SESSIONS,)]
-    assert await describe_postgres(url) == await describe_postgres(postgres_url)

@@ -347,7 +347,7 @@ async def test_an_upgrade_that_was_interrupted_is_simply_run_again(empty_postgre
     # What a crash between two statements of 0002 can leave behind.
     await execute(
         empty_postgres_url,
-        "ALTER TABLE chat_sessions ADD CONSTRAINT chat_sessions_created_at_not_null "
+        "ALTER TABLE chat_sessions ADD CONSTRAINT chat_sessions_created_at_is_set "
         "CHECK (created_at IS NOT NULL) NOT VALID",
         "ALTER TABLE chat_sessions ALTER COLUMN updated_at SET NOT NULL",
         "CREATE INDEX idx_sessions_user_id_new ON chat_sessions(user_id)",

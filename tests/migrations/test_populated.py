@@ -1,0 +1,315 @@
+"""Migrations of PostgreSQL tables that hold rows, while others read and write them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
+
+import asyncpg
+import pytest
+from migration_helpers import (
+    OLD_INDEXES,
+    OLD_MESSAGES,
+    OLD_SCHEMA,
+    OLD_SESSIONS,
+    OUR_TABLES,
+    constraint_names,
+    describe_postgres,
+    execute,
+    migrate,
+    postgres_rows,
+)
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from sessions import SessionRepositoryFactory, migrations
+
+SESSIONS, MESSAGES = 500, 100_000
+WAITING = "wait_event_type = 'Lock'"
+# A statement that a migration holds up for longer than this is an error.
+PATIENCE = {"lock_timeout": "2s"}
+
+
+def session_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+async def populate(url: str, messages: int = MESSAGES, schema: tuple[str, ...] = OLD_SCHEMA) -> None:
+    """Make the tables of a deployment from before, where a few rows lack what may be NULL there."""
+    await execute(
+        url,
+        *schema,
+        f"""
+        INSERT INTO chat_sessions (session_id, title, user_id, created_at, metadata)
+        SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'T', 'u' || n % 10,
+               CASE WHEN n % 100 > 0 THEN now() - interval '1 day' END,
+               CASE WHEN n % 50 > 0 THEN '{{"a": 1}}'::jsonb END
+        FROM generate_series(1, {SESSIONS}) n
+        """,
+        f"""
+        INSERT INTO chat_messages (message_id, session_id, role, content, timestamp)
+        SELECT gen_random_uuid(),
+               ('00000000-0000-4000-8000-' || lpad((n % {SESSIONS} + 1)::text, 12, '0'))::uuid,
+               'user', repeat('text ', 20), CASE WHEN n % 1000 > 0 THEN now() END
+        FROM generate_series(1, {messages}) n
+        """,
+    )
+
+
+@contextlib.asynccontextmanager
+async def writers(url: str) -> AsyncIterator[Callable[[], int]]:
+    """Write without a pause; an error of any writer is one of the block. Yields what counts the writes."""
+    written, done = 0, asyncio.Event()
+
+    async def write(number: int) -> None:
+        nonlocal written
+        connection = await asyncpg.connect(url, server_settings=PATIENCE)
+        try:
+            while not done.is_set():
+                await connection.execute(
+                    "INSERT INTO chat_messages (message_id, session_id, role, content) "
+                    "VALUES (gen_random_uuid(), $1, 'user', 'meanwhile')",
+                    session_id(number),
+                )
+                written += 1
+                # One of the rows that have no created_at yet, too.
+                for updated in (number, 100):
+                    await connection.execute(
+                        "UPDATE chat_sessions SET updated_at = now() WHERE session_id = $1",
+                        session_id(updated),
+                    )
+                await asyncio.sleep(0.005)
+        finally:
+            await connection.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(1, 5):
+            tasks.create_task(write(number))
+        while written < 4:
+            await asyncio.sleep(0.01)
+        try:
+            yield lambda: written
+        finally:
+            done.set()
+
+
+@contextlib.asynccontextmanager
+async def transaction(
+    url: str, statement: str, isolation: Literal["read_committed", "repeatable_read"] = "read_committed"
+) -> AsyncIterator[Any]:
+    """Keep a transaction open that has executed a statement; it may be ended before the block is."""
+    connection = await asyncpg.connect(url)
+    try:
+        opened = connection.transaction(isolation=isolation)
+        await opened.start()
+        await connection.execute(statement)
+        yield opened
+    finally:
+        await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(connect: Callable[[], Any]) -> AsyncIterator[AsyncConnection]:
+    """Yield a connection as the package has it, over one of the driver."""
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+async def until(url: str, statement: str) -> None:
+    """Wait until a query returns a row."""
+    async with asyncio.timeout(60):
+        while not await postgres_rows(url, statement):
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def url(empty_postgres_url: str) -> str:
+    return empty_postgres_url
+
+
+async def test_every_revision_goes_up_and_down_with_100_000_messages_while_others_write(
+    url: str, postgres_url: str
+) -> None:
+    head = await describe_postgres(postgres_url)
+    await populate(url)
+    contents = "SELECT message_id, session_id, role, content FROM chat_messages WHERE content <> 'meanwhile'"
+    before = sorted(await postgres_rows(url, contents))
+    assert len(before) == MESSAGES
+    total = MESSAGES
+
+    for revision in ("0001", "0002", "0001", "0002"):
+        async with writers(url) as count:
+            at_first = count()
+            await migrate(url, revision)
+            assert count() > at_first
+        total += count()
+        assert await postgres_rows(url, "SELECT count(*) FROM chat_messages") == [(total,)]
+        assert await postgres_rows(url, "SELECT version_num FROM sessions_alembic_version") == [(revision,)]
+
+    assert await describe_postgres(url) == head
+    assert await constraint_names(url) == await constraint_names(postgres_url)
+    assert sorted(await postgres_rows(url, contents)) == before
+    assert await postgres_rows(url, "SELECT count(*) FROM chat_sessions") == [(SESSIONS,)]
+    await migrate(url, "base")
+    assert await describe_postgres(url) == {"columns": [], "constraints": [], "indexes": []}
+
+
+async def test_writers_of_this_package_go_on_during_a_downgrade_and_an_upgrade(url: str) -> None:
+    await populate(url, 1000)
+    async with SessionRepositoryFactory.create_repository("postgres", url=url) as repo:
+        ids = [await repo.create_session_async("ann") for _ in range(4)]
+        done = asyncio.Event()
+        stored = dict.fromkeys(ids, 0)
+
+        async def converse(own: str) -> None:
+            while not done.is_set():
+                await repo.add_message(own, "user", "meanwhile", user_id="ann")
+                stored[own] += 1
+                assert len(await repo.get_session_history("ann", own)) == stored[own]
+
+        async with asyncio.TaskGroup() as tasks:
+            for own in ids:
+                tasks.create_task(converse(own))
+            for revision in ("0001", "head"):
+                await migrate(url, revision)
+            done.set()
+
+        assert all(stored.values())
+
+
+READ_BOTH = "SELECT 1 FROM chat_messages, chat_sessions LIMIT 1"
+
+
+async def test_a_long_reader_holds_up_the_upgrade_but_no_writer(url: str, postgres_url: str) -> None:
+    await populate(url, 1000)
+
+    async with transaction(url, READ_BOTH) as reading, writers(url) as count:
+        upgrading = asyncio.create_task(migrate(url))
+        await until(url, f"SELECT 1 FROM pg_stat_activity WHERE {WAITING} AND query ~ '^ALTER'")
+        # Longer than any writer waits.
+        at_first = count()
+        await asyncio.sleep(3)
+        assert count() > at_first
+        assert not upgrading.done()
+        await reading.rollback()
+        await upgrading
+
+    assert await describe_postgres(url) == await describe_postgres(postgres_url)
+
+
+async def test_an_index_that_is_missing_is_built_while_a_writer_has_not_committed(url: str) -> None:
+    await populate(url, 1000, (OLD_SESSIONS, OLD_MESSAGES, OLD_INDEXES[0]))
+    write = f"DELETE FROM chat_messages WHERE session_id = '{session_id(9)}'"
+
+    async with transaction(url, write) as writing, writers(url) as count:
+        upgrading = asyncio.create_task(migrate(url, "0001"))
+        await until(url, "SELECT 1 FROM pg_stat_activity WHERE query ~ '^CREATE INDEX CONCURRENTLY'")
+        at_first = count()
+        await asyncio.sleep(0.5)
+        assert count() > at_first
+        assert not upgrading.done()
+        await writing.commit()
+        await upgrading
+
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'idx_messages_session_id'::regclass"
+    assert await postgres_rows(url, valid) == [(True,)]
+
+
+@pytest.mark.parametrize(
+    ("present", "revision", "left"),
+    [
+        ((OLD_SESSIONS, OLD_MESSAGES), "0001", "idx_sessions_user_id"),
+        (OLD_SCHEMA, "0002", "idx_sessions_user_id_new"),
+    ],
+    ids=["0001", "0002"],
+)
+async def test_an_index_that_was_left_half_built_is_built_again(
+    url: str, postgres_url: str, present: tuple[str, ...], revision: str, left: str
+) -> None:
+    await populate(url, 1000, present)
+    building = f"query ~ '^CREATE INDEX CONCURRENTLY {left} '"
+
+    # The build waits for a snapshot from before it.
+    async with transaction(url, "SELECT count(*) FROM pg_class", "repeatable_read"):
+        upgrading = asyncio.create_task(migrate(url, revision))
+        await until(url, f"SELECT 1 FROM pg_stat_activity WHERE {building} AND {WAITING}")
+        await execute(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {building}")
+        with pytest.raises(SQLAlchemyError):
+            await upgrading
+
+    invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+    assert await postgres_rows(url, invalid) == [(left,)]
+    await migrate(url, revision)
+    assert await postgres_rows(url, invalid) == []
+    await migrate(url)
+    assert await describe_postgres(url) == await describe_postgres(postgres_url)
+
+
+async def test_a_first_call_that_loses_its_connection_while_it_upgrades_does_it_again(
+    url: str, postgres_url: str
+) -> None:
+    await populate(url, 1000)
+    building = "query ~ '^CREATE INDEX CONCURRENTLY'"
+
+    async with SessionRepositoryFactory.create_repository("postgres", url=url) as repo:
+        async with transaction(url, "SELECT count(*) FROM pg_class", "repeatable_read"):
+            calling = asyncio.create_task(repo.count_sessions("u1"))
+            await until(url, f"SELECT 1 FROM pg_stat_activity WHERE {building} AND {WAITING}")
+            await execute(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {building}")
+            await until(url, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE {building})")
+        assert await calling == SESSIONS // 10
+
+    assert await describe_postgres(url) == await describe_postgres(postgres_url)
+
+
+async def test_not_null_is_set_without_reading_the_table_under_its_lock(url: str) -> None:
+    await populate(url, 1000)
+    said: list[str] = []
+
+    async def connect() -> Any:
+        connection = await asyncpg.connect(url, server_settings={"client_min_messages": "debug1"})
+        connection.add_log_listener(lambda _, report: said.append(report.message))
+        return connection
+
+    async with connected(connect) as connection:
+        await connection.run_sync(migrations.upgrade)
+        await asyncio.sleep(0)
+
+    proven = [line for line in said if "sufficient to prove that it does not contain nulls" in line]
+    assert len(proven) == 5, said
+
+
+async def test_an_empty_database_does_not_wait_for_the_transactions_of_other_services(url: str) -> None:
+    report = transaction(url, "SELECT count(*) FROM pg_class", "repeatable_read")
+    async with report, asyncio.timeout(60):
+        await migrate(url)
+
+    assert await postgres_rows(url, "SELECT version_num FROM sessions_alembic_version") == [("0002",)]
+
+
+async def test_in_one_transaction_a_long_reader_ends_the_upgrade_and_changes_nothing(url: str) -> None:
+    """As behind a proxy that lends connections for one transaction."""
+    await populate(url, 1000)
+    before = await describe_postgres(url)
+    upgrade = functools.partial(migrations.upgrade, one_transaction=True)
+
+    async with transaction(url, READ_BOTH), connected(lambda: asyncpg.connect(url)) as connection:
+        with pytest.raises(DBAPIError) as caught:
+            await connection.run_sync(upgrade)
+    assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
+    assert await describe_postgres(url) == before
+
+    async with connected(lambda: asyncpg.connect(url)) as connection:
+        await connection.run_sync(upgrade)
+    assert await postgres_rows(url, "SELECT version_num FROM sessions_alembic_version") == [("0002",)]
+    assert [len(await postgres_rows(url, f"SELECT 1 FROM {table}")) for table in OUR_TABLES] == [
+        1000,
+        SESSIONS,
+    ]
