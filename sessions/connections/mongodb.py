@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 import pymongo
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from pymongo import errors
+from pymongo import WriteConcern, errors
 
 from sessions.config import MongoSettings, load_settings
 from sessions.connections.base import AsyncBaseConnectionManager
@@ -32,6 +32,9 @@ R = TypeVar("R")
 
 DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+# An acknowledged write outlives a crash. A standalone server's own default acknowledges what is in its
+# memory alone, and writes it to the journal up to 100 ms later.
+DURABLE = WriteConcern(w="majority", j=True)
 HEALTH_TIMEOUT_SECONDS = 5.0
 ABORT_TIMEOUT_SECONDS = 2.0
 TRANSACTION_ATTEMPTS = 5
@@ -285,7 +288,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             database = client[self._database]
         collections = {
             document.Settings.name: database.get_collection(
-                document.Settings.name, codec_options=CODEC_OPTIONS
+                document.Settings.name, codec_options=CODEC_OPTIONS, write_concern=_write_concern(client)
             )
             for document in DOCUMENTS
         }
@@ -306,6 +309,12 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             closed = connection.client.close()
             if inspect.isawaitable(closed):  # Motor's close is a plain call.
                 await closed
+
+
+def _write_concern(client: Any) -> WriteConcern:
+    """Return what makes writes durable, unless the URL or the service's own client says otherwise."""
+    chosen: WriteConcern = client.write_concern
+    return DURABLE if chosen.is_server_default else chosen
 
 
 def _hide_values(error: BaseException) -> None:
@@ -379,7 +388,7 @@ async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awai
 
 
 async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
-    begun = client_session.start_transaction()
+    begun = client_session.start_transaction(write_concern=_write_concern(client_session.client))
     if inspect.isawaitable(begun):  # Motor's is no coroutine.
         await begun
     try:
