@@ -65,7 +65,7 @@ async def current(backend: SessionRepositoryType, url: str | None) -> str:
 
 
 async def check(backend: SessionRepositoryType, url: str | None) -> str:
-    """Say that the schema is at head, and change nothing.
+    """Say that the schema is at head. MongoDB has none: remove what work that died half-way has left.
 
     Raises:
         SchemaOutdatedError: It is not.
@@ -74,13 +74,24 @@ async def check(backend: SessionRepositoryType, url: str | None) -> str:
         if isinstance(manager, SqlConnectionManager):
             await _in_connection(manager, migrations.check)
             return f"{NAMES[backend]} schema: revision {migrations.HEAD}, as this package needs it"
-        return await _answers(manager, backend)
+        return f"{await _answers(manager, backend)}; {await _remove_leftovers(manager)}"
 
 
 async def _answers(manager: AsyncBaseConnectionManager, backend: SessionRepositoryType) -> str:
     if not await manager.is_healthy():
         raise BackendUnavailableError(f"{NAMES[backend]} does not answer")
     return f"{NAMES[backend]}: reachable; it needs no migrations"
+
+
+async def _remove_leftovers(manager: AsyncBaseConnectionManager) -> str:
+    # Imported here: who uses the other databases has no need of MongoDB's driver.
+    from sessions.connections.mongodb import MongoConnectionManager
+    from sessions.repositories.mongo_session_repository import MongoSessionRepository
+
+    assert isinstance(manager, MongoConnectionManager)
+    leftovers = await MongoSessionRepository(connection_manager=manager).remove_leftovers()
+    found = f"{leftovers.removed} leftover messages removed" if leftovers.removed else "no leftovers"
+    return f"{found}; {leftovers.under_way} notes of unfinished work" if leftovers.under_way else found
 
 
 async def _in_connection(manager: SqlConnectionManager, work: Callable[[Connection], R]) -> R:

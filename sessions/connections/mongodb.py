@@ -18,7 +18,7 @@ from pymongo import errors
 from sessions.config import MongoSettings, load_settings
 from sessions.connections.base import AsyncBaseConnectionManager
 from sessions.connections.event_loops import LoopBound, to_its_end
-from sessions.connections.mongo_connection import MongoConnection
+from sessions.connections.mongo_connection import MongoConnection, durable_write_concern
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
@@ -212,7 +212,9 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             database = client[self._database]
         collections = {
             document.Settings.name: database.get_collection(
-                document.Settings.name, codec_options=CODEC_OPTIONS
+                document.Settings.name,
+                codec_options=CODEC_OPTIONS,
+                write_concern=durable_write_concern(client),
             )
             for document in DOCUMENTS
         }

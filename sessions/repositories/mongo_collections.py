@@ -1,4 +1,4 @@
-"""MongoDB's two collections as the operation at hand sees them, and the orders of their indexes."""
+"""MongoDB's collections as the operation at hand sees them, and the orders of their indexes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from beanie import SortDirection
 
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
-__all__ = ["DOWN", "NEWEST_FIRST", "UP", "Filter", "chat_messages", "chat_sessions"]
+__all__ = ["DOWN", "NEWEST_FIRST", "UP", "Filter", "chat_messages", "chat_sessions", "chat_unfinished"]
 
 Filter = dict[str, Any]
 
@@ -24,3 +24,10 @@ def chat_sessions() -> Any:
 def chat_messages() -> Any:
     """Return the messages' collection of the operation at hand."""
     return ChatMessageDocument.get_pymongo_collection()
+
+
+def chat_unfinished() -> Any:
+    """Return the collection of notes on work that takes several writes; not there until it is needed."""
+    messages = chat_messages()
+    options = {"codec_options": messages.codec_options, "write_concern": messages.write_concern}
+    return messages.database.get_collection("chat_unfinished", **options)

@@ -11,17 +11,17 @@ from pymongo.errors import OperationFailure
 from sessions.connections.mongo_connection import in_transaction, is_conflict, raw_cursor
 from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models.documents import ChatSessionDocument
-from sessions.repositories.backend_operations import BackendOperations, EarlierTries
+from sessions.repositories.backend_operations import EarlierTries
 from sessions.repositories.mongo_collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
+from sessions.repositories.mongo_leftovers import MongoLeftovers
 
 __all__ = ["MongoDeletion"]
 
 # Sessions deleted in one transaction, which has to end within a minute.
 DELETE_BATCH_SIZE = 100
-LEFTOVER_BATCH_SIZE = 1000
 
 
-class MongoDeletion(BackendOperations):
+class MongoDeletion(MongoLeftovers):
     """Deletes in one transaction where there are any, else the session first."""
 
     _mongo: MongoConnectionManager
@@ -37,12 +37,21 @@ class MongoDeletion(BackendOperations):
 
         deleted = await self._try_transaction(work)
         if deleted is None:
-            deleted = (await chat_sessions().delete_one(chosen)).deleted_count
-        # Known for the next try, should what follows fail.
-        earlier.may_have_worked |= bool(deleted)
-        # Also where nothing was deleted: an earlier delete may have died half-way.
-        await self._remove_leftovers(session_id)
+            await self._delete_session_first(chosen, earlier)
+        else:
+            # Known for the next try, should what follows fail.
+            earlier.may_have_worked |= bool(deleted)
+            # Also where nothing was deleted: an earlier delete may have died half-way.
+            await self._remove_leftovers(session_id)
         return earlier.may_have_worked
+
+    async def _delete_session_first(self, chosen: Filter, earlier: EarlierTries) -> None:
+        if not await chat_sessions().find_one(chosen, {"_id": 1}):
+            await self._remove_leftovers(chosen["session_id"])
+            return
+        async with self._noted([chosen["session_id"]]):
+            earlier.may_have_worked |= bool((await chat_sessions().delete_one(chosen)).deleted_count)
+            await self._remove_leftovers(chosen["session_id"])
 
     async def _try_transaction(self, work: Callable[[Any], Awaitable[int]]) -> int | None:
         """Return None where there are no transactions, or others kept writing to the same documents."""
@@ -82,7 +91,9 @@ class MongoDeletion(BackendOperations):
 
         deleted = await self._try_transaction(work)
         if deleted is None:
-            return await self._delete_one_by_one(where, skip)
+            deleted = await self._delete_one_by_one(where, skip)
+        if not deleted:
+            await self._finish_work()
         # A message that came after the transaction began, and bumped to a time that was there already,
         # was not seen and did not stop it.
         if session_ids:
@@ -94,13 +105,19 @@ class MongoDeletion(BackendOperations):
     async def _delete_one_by_one(self, where: Filter, skip: int) -> int:
         deleted = 0
         while not deleted and (found := await self._choose(where, skip)):
-            for document in found:
-                # A session that got a message since it was chosen may not be old, or to skip, any longer.
-                same = {"updated_at": document["updated_at"]} if skip else {}
-                chosen = where | {"_id": document["_id"]} | same
-                if (await chat_sessions().delete_one(chosen)).deleted_count:
-                    deleted += 1
-                    await self._remove_leftovers(document["session_id"])
+            async with self._noted([document["session_id"] for document in found]):
+                deleted = await self._delete_chosen(found, where, skip)
+        return deleted
+
+    async def _delete_chosen(self, found: list[dict[str, Any]], where: Filter, skip: int) -> int:
+        deleted = 0
+        for document in found:
+            # A session that got a message since it was chosen may not be old, or to skip, any longer.
+            same = {"updated_at": document["updated_at"]} if skip else {}
+            chosen = where | {"_id": document["_id"]} | same
+            if (await chat_sessions().delete_one(chosen)).deleted_count:
+                deleted += 1
+                await self._remove_leftovers(document["session_id"])
         return deleted
 
     @staticmethod
@@ -109,14 +126,3 @@ class MongoDeletion(BackendOperations):
         # An order is only needed for what to skip.
         query = query.sort(NEWEST_FIRST).skip(skip) if skip else query
         return [item async for item in await raw_cursor(query.limit(DELETE_BATCH_SIZE))]
-
-    async def _remove_leftovers(self, session_id: str) -> None:
-        """Remove the messages of a session that is not there."""
-        absent = {"session_id": session_id}
-        while not await chat_sessions().find_one(absent, {"_id": 1}):
-            cursor = chat_messages().find(absent, {"_id": 1}).limit(LEFTOVER_BATCH_SIZE)
-            leftovers = [message["_id"] async for message in cursor]
-            # Looked at again: what was listed while there was a session may count for it.
-            if not leftovers or await chat_sessions().find_one(absent, {"_id": 1}):
-                return
-            await chat_messages().delete_many({"_id": {"$in": leftovers}})

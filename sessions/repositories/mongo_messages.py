@@ -13,7 +13,7 @@ from sessions.connections.mongo_connection import in_transaction, raw_cursor
 from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatMessageDocument
-from sessions.repositories.backend_operations import BackendOperations, MessageRow
+from sessions.repositories.backend_operations import MessageRow
 from sessions.repositories.identifiers import utc_now, uuid7_time
 from sessions.repositories.mongo_collections import DOWN, UP, Filter, chat_messages, chat_sessions
 from sessions.repositories.mongo_documents import (
@@ -23,6 +23,7 @@ from sessions.repositories.mongo_documents import (
     message_document,
     to_message,
 )
+from sessions.repositories.mongo_leftovers import MongoLeftovers, mark_batch, stored_batches
 
 __all__ = ["MongoMessages"]
 
@@ -31,7 +32,7 @@ IN_REVERSE = [("timestamp", DOWN), ("message_id", DOWN)]
 DUPLICATE_KEY = 11000
 
 
-class MongoMessages(BackendOperations):
+class MongoMessages(MongoLeftovers):
     """Appends and reads messages; what an incarnation is, `MongoSessionRepository`'s module says."""
 
     _mongo: MongoConnectionManager
@@ -56,13 +57,21 @@ class MongoMessages(BackendOperations):
         return False
 
     async def _append_to(self, incarnation: Any, session_id: str, rows: list[MessageRow]) -> bool:
-        """Insert messages and bump the session; undo the insert if that incarnation is gone."""
+        """Insert messages, all or none, and bump the session."""
         documents = [message_document(session_id, incarnation, row) for row in rows]
-        if is_one_write(rows) or not self._mongo.has_transactions:
+        if is_one_write(rows):
             await _insert(documents)
-        else:
+        elif self._mongo.has_transactions:
             # Without the bump: those of others would be in its way, again and again in a busy session.
             await in_transaction(await self._mongo.connect(), partial(_insert_all, documents))
+        else:
+            async with self._noted([session_id], mark_batch(documents)):
+                await _insert(documents)
+        return await self._bump(incarnation, session_id, documents)
+
+    @staticmethod
+    async def _bump(incarnation: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
+        """Let inserted messages count for this incarnation of the session; take them back if it is gone."""
         moment = max((document["timestamp"] for document in documents), default=utc_now())
         bumped = await chat_sessions().update_one(
             {"_id": incarnation, "session_id": session_id},
@@ -139,11 +148,23 @@ class MongoMessages(BackendOperations):
 
 
 async def _read(query: Any, incarnation: Any, limit: int | None) -> list[ChatMessage]:
-    """Return a query's messages, up to a limit, without those that were for an earlier incarnation."""
+    """Return a query's messages, up to a limit, that count.
+
+    Left out are those that were for an earlier incarnation, and those of a batch that is not complete.
+    """
     belongs, left_out = belongs_to(incarnation), 0
+    complete: set[Any] = set()
     while True:
         cursor = await raw_cursor(query if limit is None else query.limit(limit + left_out))
         found = await cursor.to_list(None)
+        if marks := {document["batch"] for document in found if "batch" in document} - complete:
+            complete |= marks & {document["_id"] for document in found}
+        if marks := marks - complete:
+            # Their last messages are not among those that were read. And read again: a batch may have
+            # become complete only after its part was read.
+            complete |= await stored_batches(marks)
+            query = query.find({"batch": {"$nin": list(marks - complete)}})
+            continue
         messages = [to_message(document) for document in found if belongs(document)]
         if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
@@ -158,20 +179,22 @@ async def _insert_all(documents: list[dict[str, Any]], client_session: Any) -> N
 
 
 async def _insert(documents: list[dict[str, Any]]) -> None:
-    """Insert messages; an earlier try whose answer was lost may have stored some of them, or all."""
+    """Insert messages in their order; an earlier try may have stored some, or still be at it."""
     if len(documents) == 1:
         with contextlib.suppress(DuplicateKeyError):
             await chat_messages().insert_one(documents[0])
-    elif documents:
+        return
+    missing = documents
+    while missing:
         try:
-            await chat_messages().insert_many(documents)
+            await chat_messages().insert_many(missing)
+            return
         except BulkWriteError as error:
             if not _is_duplicate(error):
                 raise
-            ids = [document["_id"] for document in documents]
-            stored = {found["_id"] async for found in chat_messages().find({"_id": {"$in": ids}}, {"_id": 1})}
-            if missing := [item for item in documents if item["_id"] not in stored]:
-                await chat_messages().insert_many(missing)
+        ids = [document["_id"] for document in missing]
+        stored = {found["_id"] async for found in chat_messages().find({"_id": {"$in": ids}}, {"_id": 1})}
+        missing = [document for document in missing if document["_id"] not in stored]
 
 
 def _is_duplicate(error: BulkWriteError) -> bool:

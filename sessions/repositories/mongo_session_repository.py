@@ -7,7 +7,8 @@ tells the two apart is the *incarnation*, the ``_id`` of the session's document:
   been bumped; if it is gone, the insert is undone.
 - A history is read between two looks at the same incarnation, without the messages of earlier ones.
 - Leftovers (of a process that died between two steps) are removed by their own ``_id``, and only if
-  there was no session before and after they were listed. So nothing that counts goes with them.
+  there was no session before and after they were listed. So nothing that counts goes with them. How they
+  are found, `MongoLeftovers`' module says.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pymongo.errors import DuplicateKeyError
 
 from sessions import validation
 from sessions.connections import ConnectionFactory, ConnectionType
+from sessions.connections.event_loops import run_blocking
 from sessions.connections.mongo_connection import raw_cursor
 from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models import ChatSession
@@ -38,6 +40,7 @@ from sessions.repositories.mongo_documents import (
     storable,
     to_session,
 )
+from sessions.repositories.mongo_leftovers import Leftovers
 from sessions.repositories.mongo_messages import MongoMessages
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
 from sessions.resilience import MONGODB_RETRY_CONFIG, RetryConfig
@@ -169,3 +172,21 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
             ]
         query = ChatSessionDocument.find(where).sort(OLDEST_FIRST).limit(limit)
         return [to_session(item) async for item in await raw_cursor(query)]
+
+    async def remove_leftovers(self) -> Leftovers:
+        """Remove the messages that work which died half-way has left; nobody sees them before either.
+
+        Safe while others work. Reads the index of all messages, so it is for maintenance.
+        """
+        finished = await self._run("remove_leftovers", self._finish_work)
+        removed = finished.removed
+        after: str | None = ""
+        while after is not None:
+            orphaned, after = await self._run("remove_leftovers", self._find_orphaned, after)
+            for session_id in orphaned:
+                removed += await self._run("remove_leftovers", self._remove_leftovers, session_id)
+        return Leftovers(removed, finished.under_way)
+
+    def remove_leftovers_sync(self) -> Leftovers:
+        """Block for `remove_leftovers`."""
+        return run_blocking(self.remove_leftovers)

@@ -11,7 +11,7 @@ import pytest
 SMALL = {
     "sessions.repositories.async_operations.BATCH_SIZE": 3,
     "sessions.repositories.mongo_deletion.DELETE_BATCH_SIZE": 2,
-    "sessions.repositories.mongo_deletion.LEFTOVER_BATCH_SIZE": 2,
+    "sessions.repositories.mongo_leftovers.LEFTOVER_BATCH_SIZE": 2,
 }
 
 
