@@ -86,6 +86,8 @@ class PostgresConnectionManager(SqlConnectionManager):
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.max_overflow,
             pool_timeout=self._settings.pool_timeout,
+            # The connection that was used last: what it needs is in the caches, of its server process too.
+            pool_use_lifo=True,
             # Parameters are the conversation; they belong in no error text and no log.
             hide_parameters=True,
         )

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sqlalchemy import exc, text
+from sqlalchemy import CursorResult, Engine, Executable, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
 from sessions.connections.base import AsyncBaseConnectionManager
@@ -80,6 +81,20 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         engine = await self.connect()
         async with engine.begin() if self.one_transaction_at_a_time else engine.connect() as connection:
             yield connection
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> CursorResult[Any]:
+        """Execute one statement in its own transaction; the result is fetched completely.
+
+        `connection` does the same in three steps, each with a greenlet and one with a task of its own.
+        """
+        engine = await self.connect()
+        return await greenlet_spawn(self._execute, engine.sync_engine, statement, parameters)
+
+    def _execute(
+        self, engine: Engine, statement: Executable, parameters: Mapping[str, Any]
+    ) -> CursorResult[Any]:
+        with engine.begin() if self.one_transaction_at_a_time else engine.connect() as connection:
+            return connection.execute(statement, parameters)
 
     async def engine(self) -> AsyncEngine:
         """Return the running event loop's engine without looking at the schema."""
