@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import ssl
 from collections.abc import Hashable
 from datetime import UTC
 from importlib.metadata import version
@@ -154,8 +153,6 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """Return whether the driver's error class, code or label promises better luck."""
         if isinstance(error, errors.WaitQueueTimeoutError):
             return False  # The pool's own wait is over; another one would double the bound.
-        if isinstance(error, errors.ServerSelectionTimeoutError):
-            return not isinstance(self._connection_error(), ssl.SSLCertVerificationError)
         if isinstance(error, errors.ConnectionFailure | errors.InvalidOperation):
             return True  # Invalid is what another thread has closed; the next try connects anew.
         if isinstance(error, errors.PyMongoError) and any(map(error.has_error_label, TRANSIENT_LABELS)):
@@ -169,15 +166,13 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             isinstance(error, errors.PyMongoError) and error.has_error_label("UnknownTransactionCommitResult")
         )
 
-    def _connection_error(self) -> BaseException | None:
-        """Return what last kept the running loop's client from connecting to a server."""
+    def _last_connection_error(self) -> str:
+        """Return what kept the running loop's client from a server: its address and the reason."""
         connection = self._connections.peek()
-        if connection is None:
-            return None
-        servers = connection.client.topology_description.server_descriptions().values()
-        found = next((server.error for server in servers if server.error is not None), None)
-        # The driver's own error says no more than that there was one.
-        return found and (found.__cause__ or found.__context__ or found)
+        known = connection.client.topology_description.server_descriptions() if connection else {}
+        errors_of = (server.error for server in known.values() if server.error is not None)
+        # Without what the driver adds in brackets of its own settings.
+        return next((f": {error}".partition(" (configured")[0] for error in errors_of), "")
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of PyMongo."""
@@ -189,14 +184,9 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             return ConfigurationError(f"db.mongodb: refused by the server (code {error.code})")
         if isinstance(error, errors.ConfigurationError):
             return ConfigurationError(f"db.mongodb: refused by the driver ({type(error).__name__})")
-        if isinstance(error, errors.ServerSelectionTimeoutError) and (found := self._connection_error()):
-            if isinstance(found, ssl.SSLCertVerificationError):
-                reason = f"MongoDB's certificate is refused: {found.verify_message}"
-                return BackendUnavailableError(reason)
-            reason = (
-                f"no MongoDB server to write to was found within connect_timeout ({type(found).__name__})"
-            )
-            return BackendUnavailableError(reason)
+        if isinstance(error, errors.ServerSelectionTimeoutError):
+            reason = "no MongoDB server to write to was found within connect_timeout"
+            return BackendUnavailableError(reason + self._last_connection_error())
         if isinstance(error, errors.WaitQueueTimeoutError):
             return BackendUnavailableError("no free MongoDB connection within pool_timeout")
         if isinstance(error, errors.PyMongoError) and error.timeout:

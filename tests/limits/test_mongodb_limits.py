@@ -1,0 +1,165 @@
+"""What MongoDB refuses to do is one clear error, and whether it would refuse a write is known before."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import servers
+from certificates import expired_tls_server
+from pymongo import MongoClient
+
+from sessions import BackendUnavailableError, ConfigurationError, RetryConfig, SessionRepositoryFactory
+
+SECRET = "hunter2-Zq9"
+CONTENT = "a very private thing to say"
+QUICK = RetryConfig(max_attempts=2, base_delay=0.01)
+
+
+def repository(url: str, **options: Any) -> Any:
+    return SessionRepositoryFactory.create_repository("mongodb", url=url, retry=QUICK, **options)
+
+
+@pytest.fixture(scope="module")
+def guarded_server() -> Iterator[int]:
+    """The port of a server that asks who one is; it knows ``reader`` and ``writer`` of ``chat``."""
+    folder, port = tempfile.mkdtemp(prefix="sessions-mongo-"), servers.free_port()
+    command = [servers.mongod_path(), "--auth", "--dbpath", folder, "--port", str(port)]
+    command += ["--bind_ip", "127.0.0.1", "--unixSocketPrefix", folder, "--wiredTigerCacheSizeGB", "0.25"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        # Until there is a user, whoever comes from this machine may make one.
+        with MongoClient[dict[str, Any]]("127.0.0.1", port, directConnection=True) as client:
+            roles = [{"role": "root", "db": "admin"}]
+            client.admin.command("createUser", "admin", pwd=SECRET, roles=roles)
+        with MongoClient[dict[str, Any]](f"mongodb://admin:{SECRET}@127.0.0.1:{port}") as client:
+            for name, role in (("reader", "read"), ("writer", "readWrite"), ("owner", "dbOwner")):
+                roles = [{"role": role, "db": "chat"}]
+                client.admin.command("createUser", name, pwd=SECRET, roles=roles)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def url_of(port: int, user: str, database: str = "chat") -> str:
+    return f"mongodb://{user}:{SECRET}@127.0.0.1:{port}/{database}?authSource=admin"
+
+
+async def refusal(repo: Any, error: type[Exception]) -> str:
+    """Return what a write is refused with; it has a cause, and shows no secret."""
+    with pytest.raises(error) as caught:
+        await repo.create_session_async("alice", {"title": CONTENT})
+    assert caught.value.__cause__ is not None
+    shown = f"{caught.value!r} {caught.value.__cause__!r}"
+    assert SECRET not in shown
+    assert CONTENT not in shown
+    return str(caught.value)
+
+
+async def test_a_user_without_the_right_to_write_may_read_and_is_unhealthy(guarded_server: int) -> None:
+    async with repository(url_of(guarded_server, "owner")) as repo:
+        session_id = await repo.create_session_async("alice")
+        assert await repo.is_healthy() is True
+    async with repository(url_of(guarded_server, "reader")) as repo:
+        assert (await repo.get_session("alice", session_id)) is not None
+        assert "code 13" in await refusal(repo, ConfigurationError)
+        assert await repo.is_healthy() is False
+        assert await repo._connection_manager.is_healthy() is False
+
+
+async def test_a_wrong_password_and_a_database_without_rights_are_configuration_errors(
+    guarded_server: int,
+) -> None:
+    async with repository(url_of(guarded_server, "reader").replace(SECRET, "wrong")) as repo:
+        assert "code 18" in await refusal(repo, ConfigurationError)
+        assert await repo.is_healthy() is False
+    async with repository(url_of(guarded_server, "writer", "another")) as repo:
+        assert "code 13" in await refusal(repo, ConfigurationError)
+        assert await repo.is_healthy() is False
+
+
+async def test_a_certificate_that_has_expired_is_named() -> None:
+    async with expired_tls_server("mongodb") as (port, ca_file):
+        url = f"mongodb://u:{SECRET}@127.0.0.1:{port}/d?tls=true&tlsCAFile={ca_file}"
+        async with repository(url, connect_timeout=0.5) as repo:
+            assert "certificate has expired" in await refusal(repo, BackendUnavailableError)
+            assert await repo.is_healthy() is False
+
+
+async def test_a_server_that_is_gone_is_named_after_the_retries(caplog: pytest.LogCaptureFixture) -> None:
+    repo = repository(f"mongodb://u:{SECRET}@127.0.0.1:{servers.free_port()}/d", connect_timeout=0.3)
+    assert "within connect_timeout: 127.0.0.1:" in await refusal(repo, BackendUnavailableError)
+    ours = [record for record in caplog.records if record.name.startswith("sessions")]
+    assert [record.levelno for record in ours] == [logging.WARNING]
+    assert "create_session: attempt 1 of 2 failed with ServerSelectionTimeoutError" in caplog.text
+
+
+async def test_health_leaves_nothing_behind(mongodb_url: str) -> None:
+    async with repository(mongodb_url) as repo:
+        assert await repo.is_healthy() is True
+        await repo.count_sessions("alice")
+        assert await repo.is_healthy() is True
+        database = (await repo._connection_manager.connect()).database
+        for name in ("chat_sessions", "chat_messages"):
+            assert await database[name].count_documents({}) == 0
+
+
+async def test_an_operation_that_takes_too_long_ends_after_its_tries_and_changes_nothing(
+    mongodb_url: str,
+) -> None:
+    async with repository(mongodb_url, timeout=0.5) as repo:
+        session_id = await repo.create_session_async("alice")
+        with (
+            MongoClient[dict[str, Any]](mongodb_url) as client,
+            client.start_session() as client_session,
+            client_session.start_transaction(),
+        ):
+            chosen = {"session_id": session_id}
+            client.get_default_database().chat_sessions.update_one(
+                chosen, {"$set": {"title": "held"}}, session=client_session
+            )
+            started = time.monotonic()
+            with pytest.raises(BackendUnavailableError, match="within timeout") as caught:
+                await repo.update_session_async("alice", session_id, {"title": "late"})
+            took = time.monotonic() - started
+            client_session.abort_transaction()
+        assert 0.4 <= took < 5
+        assert caught.value.__cause__ is not None
+        found = await repo.get_session("alice", session_id)
+        assert found is not None
+        assert found.title == "New Chat"
+
+
+async def test_the_timeout_of_the_url_wins(mongodb_url: str) -> None:
+    separator = "&" if "?" in mongodb_url else "?"
+    async with repository(f"{mongodb_url}{separator}timeoutMS=4321", timeout=7) as repo:
+        assert (await repo._connection_manager.connect()).timeout == 4.321
+    async with repository(mongodb_url, timeout=7) as repo:
+        assert (await repo._connection_manager.connect()).timeout == 7
+
+
+async def test_health_is_known_within_its_bound_where_nobody_answers() -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # To the end of the connection, as the client closes it.
+        writer.close()
+        await writer.wait_closed()
+
+    silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    started = time.monotonic()
+    repo = repository(f"mongodb://127.0.0.1:{port}/d")
+    assert await repo.is_healthy() is False
+    took = time.monotonic() - started
+    await repo.aclose()
+    await asyncio.sleep(0.1)
+    silent.close()
+    assert took < 10
