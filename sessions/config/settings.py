@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, Literal, Self, overload
 
-from pydantic import ModelWrapValidatorHandler, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
