@@ -18,6 +18,7 @@ from sessions.config import MongoSettings, load_settings
 from sessions.connections.base import AsyncBaseConnectionManager
 from sessions.connections.event_loops import LoopBound, to_its_end
 from sessions.connections.mongo_connection import MongoConnection, durable_write_concern
+from sessions.connections.mongodb_schema import ensure_indexes, set_validator
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
@@ -108,11 +109,11 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             if validation.items() <= present.get(name, {}).items():
                 continue
             # Without a deadline: an index takes as long as it takes.
-            await connection.collections[name].create_indexes(document.Settings.indexes)
+            await ensure_indexes(connection.collections[name], document.Settings.indexes)
             # The validator last: who finds it knows that the indexes were made before. A collection from
             # before gets it too; documents that break it can still be changed.
             async with connection.deadline():
-                await connection.database.command("collMod", name, **validation)
+                await set_validator(connection.database, name, validation)
 
     async def disconnect(self) -> None:
         """Close the clients of all event loops; a service's own client is left alone."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import run_in_thread
+from databases import execute_postgres, run_in_thread
+from migrations.migration_helpers import describe_postgres, printed_statements
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -73,11 +74,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, backend_folder: Path, sdist:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
-    """A folder like site-packages with nothing but our wheel in it."""
-    folder = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
+    """The folder of programs of an environment with nothing but our wheel and what it asks for."""
+    folder = tmp_path_factory.mktemp("clean")
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
+    programs = folder / "bin"
+    pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet", "--no-compile"]
+    run(*pip, f"{wheel}[cli]", cwd=folder)
+    return programs
+
+
+def program(installed: Path, *command: str, cwd: Path, **environment: str) -> str:
+    """Run a program of the clean environment as a shell there would, outside of the repository."""
+    path = f"{installed}{os.pathsep}{os.environ['PATH']}"
+    return run(
+        installed / command[0], *command[1:], cwd=cwd, PYTHONPATH="", VIRTUAL_ENV="", PATH=path, **environment
+    )
 
 
 def names_in(wheel: Path) -> set[str]:
@@ -93,39 +104,25 @@ def metadata_of(wheel: Path) -> email.message.Message:
 # --- what is in it ---------------------------------------------------------------------------------
 
 
-def test_the_wheel_has_every_module_the_settings_and_the_migrations(wheel: Path) -> None:
-    names = names_in(wheel)
+def test_the_wheel_has_every_module_the_settings_and_the_migrations_and_nothing_else(wheel: Path) -> None:
+    modules = {str(file.relative_to(ROOT)) for file in (ROOT / "sessions").rglob("*.py")}
+    revisions = {
+        f"sessions/{file.relative_to(ROOT)}" for file in (ROOT / "alembic" / "versions").glob("*.py")
+    }
+    assert len(revisions) >= 2
 
-    modules = {str(file.relative_to(ROOT)) for file in (ROOT / "sessions").rglob("*.py") if file.is_file()}
-    migrations = {f"sessions/{file.relative_to(ROOT)}" for file in (ROOT / "alembic").rglob("*.py")}
-    assert len(migrations) >= 3
-    assert modules | migrations <= names
-    assert {
+    # No tests, and no alembic at the top, which would replace the library of that name.
+    assert names_in(wheel) == modules | revisions | {
         "sessions/py.typed",
         "sessions/config/application-db.yaml",
         "sessions/alembic.ini",
         "sessions/alembic/env.py",
         "sessions/alembic/script.py.mako",
-    } <= names
-
-
-def test_the_wheel_has_nothing_else(wheel: Path) -> None:
-    names = names_in(wheel)
-
-    # A top-level alembic would replace the library of that name.
-    assert {name.partition("/")[0] for name in names} == {
-        "sessions",
-        f"agenthub_sessions-{VERSION}.dist-info",
+        *(
+            f"agenthub_sessions-{VERSION}.dist-info/{name}"
+            for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+        ),
     }
-    assert {Path(name).suffix for name in names if name.startswith("sessions/")} == {
-        ".py",
-        ".typed",
-        ".yaml",
-        ".ini",
-        ".mako",
-    }
-    assert "sessions/alembic/__init__.py" not in names
-    assert not [name for name in names if "tests/" in name or "__pycache__" in name]
 
 
 def test_the_wheel_is_the_same_built_from_the_checkout(
@@ -183,81 +180,99 @@ def test_the_sessions_command_is_an_entry_point(wheel: Path) -> None:
 
 
 def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:
-    program = """
+    code = """
 import sessions, sessions.config, sessions.migrations, importlib.metadata
-print(sessions.__file__)
-print(sessions.migrations.ini_path())
-print(sessions.config.config_file())
+from pathlib import Path
+package = Path(sessions.__file__).parent
+print(package.parent)
+print(sessions.migrations.ini_path().relative_to(package))
+print(Path(sessions.config.config_file()).relative_to(package))
 print(importlib.metadata.version("agenthub-sessions"))
-print(sessions.SessionRepositoryFactory.list_repositories())
+print(*sessions.SessionRepositoryFactory.list_repositories())
 """
 
-    printed = python("-W", "error", "-c", program, cwd=tmp_path, path=installed).splitlines()
+    place, *printed = program(installed, "python", "-W", "error", "-c", code, cwd=tmp_path).splitlines()
 
+    assert Path(place).is_relative_to(installed.parent)
     assert printed == [
-        str(installed / "sessions" / "__init__.py"),
-        str(installed / "sessions" / "alembic.ini"),
-        str(installed / "sessions" / "config" / "application-db.yaml"),
+        "alembic.ini",
+        "config/application-db.yaml",
         VERSION,
-        "[<SessionRepositoryType.MONGODB: 'mongodb'>, <SessionRepositoryType.POSTGRES: 'postgres'>, "
-        "<SessionRepositoryType.SQLITE: 'sqlite'>]",
+        "mongodb postgres sqlite",
     ]
 
 
 def test_a_first_call_of_the_installed_package_makes_its_schema(installed: Path, tmp_path: Path) -> None:
-    program = """
+    code = """
 from sessions import SessionRepositoryFactory
 with SessionRepositoryFactory.create_repository("sqlite", url="sqlite:///own.db") as repository:
     session_id = repository.create_session("ann", {"title": "T"})
     print(repository.get_session_sync("ann", session_id).title)
 """
 
-    assert python("-W", "error", "-c", program, cwd=tmp_path, path=installed) == "T\n"
+    assert program(installed, "python", "-W", "error", "-c", code, cwd=tmp_path) == "T\n"
 
 
-def test_alembic_upgrades_with_the_ini_of_the_installed_package(
-    installed: Path, tmp_path: Path, empty_postgres_url: str
+def describe(url: str) -> dict[str, Any]:
+    found: dict[str, Any] = run_in_thread(describe_postgres, url)
+    return found
+
+
+def test_the_command_of_the_installed_package_brings_an_empty_postgresql_to_head_and_back(
+    installed: Path, tmp_path: Path, empty_postgres_url: str, postgres_url: str
 ) -> None:
-    ini = python("-m", "sessions", "db", "ini", cwd=tmp_path, path=installed).strip()
-    assert ini == str(installed / "sessions" / "alembic.ini")
+    def sessions_db(command: str) -> str:
+        return program(installed, "sessions", "db", command, "--url", empty_postgres_url, cwd=tmp_path)
 
-    python(
-        "-m",
-        "alembic",
-        "-c",
-        ini,
-        "upgrade",
-        "head",
-        cwd=tmp_path,
-        path=installed,
-        POSTGRES_URL=empty_postgres_url,
-    )
+    assert "never migrated" in sessions_db("current")
+    with pytest.raises(AssertionError, match="no schema yet; run: sessions db upgrade --backend postgres"):
+        sessions_db("check")
 
-    assert revision_of(empty_postgres_url) == "0002"
+    assert "upgraded from an empty database" in sessions_db("upgrade")
+    assert "revision 0002 (head)" in sessions_db("current")
+    assert "revision 0002, as this package needs it" in sessions_db("check")
+    head = describe(postgres_url)
+    assert describe(empty_postgres_url) == head
+
+    ini = program(installed, "sessions", "db", "ini", cwd=tmp_path).strip()
+    alembic = ("alembic", "-c", ini)
+    program(installed, *alembic, "downgrade", "base", cwd=tmp_path, POSTGRES_URL=empty_postgres_url)
+    assert describe(empty_postgres_url)["columns"] == []
+    assert "upgraded from an empty database" in sessions_db("upgrade")
+    assert describe(empty_postgres_url) == head
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
-def test_the_command_of_the_installed_package_upgrades_and_checks(
-    installed: Path, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+def test_alembic_brings_an_empty_postgresql_to_head_with_the_ini_of_the_installed_package(
+    installed: Path, tmp_path: Path, empty_postgres_url: str, postgres_url: str
 ) -> None:
-    url = request.getfixturevalue("empty_postgres_url") if kind == "postgres" else "sqlite:///own.db"
+    # Word for word what README says.
+    line = 'alembic -c "$(python -m sessions db ini)" '
+    environment = {
+        "PATH": f"{installed}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": "",
+        "POSTGRES_URL": empty_postgres_url,
+    }
 
-    python("-m", "sessions", "db", "upgrade", "--url", url, cwd=tmp_path, path=installed)
+    script = run("sh", "-c", line + "upgrade head --sql", cwd=tmp_path, **environment)
+    run("sh", "-c", line + "upgrade head", cwd=tmp_path, **environment)
 
-    python("-m", "sessions", "db", "check", "--url", url, cwd=tmp_path, path=installed)
+    head = describe(postgres_url)
+    assert describe(empty_postgres_url) == head
+    # What was printed is complete: on what it takes back, it makes the same again.
+    downgrade = run("sh", "-c", line + "downgrade head:base --sql", cwd=tmp_path, **environment)
+    execute_postgres(empty_postgres_url, *printed_statements(downgrade))
+    assert describe(empty_postgres_url)["columns"] == []
+    execute_postgres(empty_postgres_url, *printed_statements(script))
+    assert describe(empty_postgres_url) == head
+    assert "revision 0002, as" in program(
+        installed, "sessions", "db", "check", "--url", empty_postgres_url, cwd=tmp_path
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
-def revision_of(url: str) -> str:
-    import asyncpg
-
-    async def read() -> str:
-        connection = await asyncpg.connect(url)
-        try:
-            found: str = await connection.fetchval("SELECT version_num FROM sessions_alembic_version")
-            return found
-        finally:
-            await connection.close()
-
-    revision: str = run_in_thread(read)
-    return revision
+def test_the_command_of_the_installed_package_upgrades_and_checks_sqlite(
+    installed: Path, tmp_path: Path
+) -> None:
+    for command in ("upgrade", "check"):
+        program(installed, "sessions", "db", command, "--url", "sqlite:///own.db", cwd=tmp_path)

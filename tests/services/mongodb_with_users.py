@@ -1,0 +1,38 @@
+"""A MongoDB server of its own that asks who is there, with a user for each role."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import servers
+from pymongo import MongoClient
+
+DATABASE = "agenthub"
+ROLES = ("read", "readWrite", "dbAdmin")
+
+
+@contextmanager
+def mongodb_with_users() -> Iterator[int]:
+    """Yield the port of a standalone server whose users are named after their roles."""
+    folder = tempfile.mkdtemp(prefix="sessions-mongo-auth-")
+    port = servers.free_port()
+    command = [servers.mongod_path(), "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
+    command += ["--auth", "--wiredTigerCacheSizeGB", "0.25", "--unixSocketPrefix", folder]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        # Waits for the server; without any user yet, who comes from this host may make the first one.
+        with MongoClient[dict[str, object]](port=port, serverSelectionTimeoutMS=60_000) as client:
+            client.admin.command("createUser", "root", pwd="root", roles=["root"])
+        with MongoClient[dict[str, object]](port=port, username="root", password="root") as client:
+            for role in ROLES:
+                granted = [role, "readWrite"] if role == "dbAdmin" else [role]
+                client[DATABASE].command("createUser", role, pwd=role, roles=granted)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
