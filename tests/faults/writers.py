@@ -21,6 +21,8 @@ from typing import Any
 
 from databases import Backend
 
+from sessions import RetryConfig
+
 USER = "writer"
 PAUSE_SECONDS = 0.01
 STOP_SECONDS = 120
@@ -71,7 +73,12 @@ class Writers:
 
 @contextmanager
 def writers(
-    backend: Backend, *, callers: int = 16, churners: int = 4, sync: bool = False
+    backend: Backend,
+    *,
+    callers: int = 16,
+    churners: int = 4,
+    sync: bool = False,
+    retry: dict[str, float] | None = None,
 ) -> Iterator[Writers]:
     """Start a process that writes.
 
@@ -80,8 +87,10 @@ def writers(
         callers: Tasks that append numbered messages, each to a session of its own.
         churners: Tasks that create, fill, change and delete sessions.
         sync: Whether they call the blocking operations from threads.
+        retry: Arguments of their `RetryConfig`; None for the default one.
     """
     job = {"backend": asdict(backend), "callers": callers, "churners": churners, "sync": sync}
+    job["retry"] = retry
     command = [sys.executable, __file__]
     environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     with subprocess.Popen(
@@ -158,9 +167,11 @@ class Caller:
                 await self.call(Call(number, "delete_session_async", session_id), USER, session_id)
 
 
-async def _work(backend: Backend, callers: int, churners: int, sync: bool) -> list[Call]:
+async def _work(
+    backend: Backend, callers: int, churners: int, sync: bool, retry: RetryConfig | None
+) -> list[Call]:
     threads = ThreadPoolExecutor(callers + churners)
-    async with backend.repository() as repository:
+    async with backend.repository(retry=retry) as repository:
         caller = Caller(repository, sync, threads)
         for number in range(callers):
             call = Call(number, "ensure_session_exists", str(uuid.UUID(int=number)))
@@ -180,6 +191,7 @@ async def _work(backend: Backend, callers: int, churners: int, sync: bool) -> li
 def _main() -> None:
     job = json.loads(sys.stdin.readline())
     job["backend"] = Backend(**job["backend"])
+    job["retry"] = job["retry"] and RetryConfig(**job["retry"])
     calls = asyncio.run(_work(**job))
     print(json.dumps([asdict(call) for call in calls]))
 
