@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from beanie import Document
+from beanie import Document, PydanticObjectId
 from beanie.odm.settings.document import DocumentSettings
 from pydantic import AfterValidator, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -113,13 +113,19 @@ class ChatSessionDocument(_BoundDocument):
 
 
 class ChatMessageDocument(_BoundDocument):
-    """A document of ``chat_messages``."""
+    """A document of ``chat_messages``.
+
+    Attributes:
+        batch: ``_id`` of the last message of a large batch that was added without a transaction; while
+            that one is not there, none of them counts.
+    """
 
     message_id: Name
     session_id: Name
     role: Literal["user", "assistant"]
     content: str
     timestamp: UtcDatetime
+    batch: PydanticObjectId | None = None
 
     class Settings:
         """Beanie's settings."""

@@ -157,7 +157,7 @@ async def _read(query: Any, incarnation: Any, limit: int | None) -> list[ChatMes
     while True:
         cursor = await raw_cursor(query if limit is None else query.limit(limit + left_out))
         found = await cursor.to_list(None)
-        if marks := {document["batch"] for document in found if "batch" in document} - complete:
+        if marks := {mark for document in found if (mark := document.get("batch"))} - complete:
             complete |= marks & {document["_id"] for document in found}
         if marks := marks - complete:
             # Their last messages are not among those that were read. And read again: a batch may have

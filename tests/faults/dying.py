@@ -1,0 +1,112 @@
+"""Processes that kill themselves between two commands to MongoDB: ``python dying.py`` reads jobs.
+
+One process imports the package, which takes the longest, and forks for each job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from databases import Backend
+from pymongo import monitoring
+
+
+class Dying:
+    """Runs operations in processes that do not live to see their end."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def start(self, backend: Backend, operation: str, *arguments: Any, step: int | None = None) -> int:
+        """Start an operation in a new process and return its id.
+
+        Args:
+            backend: Where.
+            operation: Its async name.
+            *arguments: Its arguments, as JSON can carry them.
+            step: The process kills itself before it sends this command of the operation; counts from 0.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        job = {"backend": asdict(backend), "operation": operation, "arguments": arguments, "step": step}
+        print(json.dumps(job), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def was_killed(self) -> bool:
+        """Wait for the process and return whether it was killed before the operation was complete."""
+        assert self._process.stdout
+        status = int(self._process.stdout.readline())
+        assert status in (0, -signal.SIGKILL)
+        return status != 0
+
+
+@contextmanager
+def dying() -> Iterator[Dying]:
+    """Start the process that forks the others."""
+    command = [sys.executable, __file__]
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield Dying(process)
+        finally:
+            process.kill()
+
+
+# -- In their processes ----------------------------------------------------------------------------
+
+
+class _Killer(monitoring.CommandListener):
+    """Kills the process before the n-th command is sent."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.left is not None:
+            self.left -= 1
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        pass
+
+
+async def _operate(job: dict[str, Any], killer: _Killer) -> None:
+    async with Backend(**job["backend"]).repository() as repository:
+        await repository._ensure_connection()
+        killer.left = job["step"]
+        await getattr(repository, job["operation"])(*job["arguments"])
+        killer.left = None
+
+
+def _serve() -> None:
+    killer = _Killer()
+    monitoring.register(killer)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            asyncio.run(_operate(json.loads(line), killer))
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    # What each of them needs, loaded once; nothing connects yet.
+    import sessions.repositories.mongo_session_repository  # noqa: F401
+
+    _serve()

@@ -1,0 +1,295 @@
+"""Sixteen writers go on for twenty seconds while servers are killed, connections cut, primaries replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import asyncpg
+import pytest
+from breakable import Mongod, Postgres, ReplicaSet, running
+from databases import Backend
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from writers import USER, Call, writers
+
+WRITE_SECONDS = 20.0
+RECOVERY_SECONDS = 5.0
+KILLS = 3
+DOWN_SECONDS = 2.0
+APPENDERS = 16
+# Callers that give up sooner than the server is back, so that they see that it is away.
+IMPATIENT = {"max_attempts": 2, "base_delay": 0.1}
+
+
+@dataclass
+class Outcome:
+    """What was called, and what is there at the end.
+
+    Attributes:
+        calls: All calls of the writers, each caller's in their order.
+        returns: Monotonic times at which the server answered again.
+        histories: The messages of each session that was called for, as the package reads them.
+        present: The sessions that are there.
+        stored: How many messages of each session the database itself holds.
+    """
+
+    calls: list[Call]
+    returns: list[float]
+    histories: dict[str, list[str]]
+    present: set[str]
+    stored: Counter[str]
+
+    def of_session(self) -> dict[str, list[Call]]:
+        found: dict[str, list[Call]] = {}
+        for call in self.calls:
+            found.setdefault(call.session_id, []).append(call)
+        return found
+
+
+def _backend(server: Any, **options: Any) -> Backend:
+    return Backend(server.backend, server.backend.partition("-")[0], server.url, options)
+
+
+def _write_while(
+    backend: Backend,
+    break_: Callable[[float], list[float]],
+    *,
+    sync: bool = False,
+    retry: dict[str, float] | None = None,
+) -> Outcome:
+    """Let writers write while ``break_(until)`` breaks the server, then look at what is there."""
+    with writers(backend, callers=APPENDERS, sync=sync, retry=retry) as process:
+        process.wait_until_they_write()
+        until = time.monotonic() + WRITE_SECONDS
+        returns = break_(until)
+        # Also after a slow restart the writers get the time to recover.
+        time.sleep(max(until - time.monotonic(), RECOVERY_SECONDS if returns else 0))
+        calls = process.stop()
+    session_ids = {call.session_id for call in calls}
+    histories, present = asyncio.run(_read(backend, session_ids))
+    return Outcome(calls, returns, histories, present, _stored(backend))
+
+
+async def _read(backend: Backend, session_ids: set[str]) -> tuple[dict[str, list[str]], set[str]]:
+    async with backend.repository() as repository:
+        histories = {}
+        for session_id in session_ids:
+            history = await repository.get_session_history(USER, session_id)
+            histories[session_id] = [message.content for message in history]
+        present = {session_id for session_id in session_ids if await repository.get_session(USER, session_id)}
+        listed = {found.session_id async for found, _ in repository.export_user(USER)}
+        assert listed == present
+        assert await repository.count_sessions(USER) == len(present)
+        return histories, present
+
+
+def _stored(backend: Backend) -> Counter[str]:
+    if backend.name != "postgres":
+        with MongoClient[dict[str, Any]](backend.url) as client:
+            messages = client["chat"]["chat_messages"].find({}, {"session_id": 1})
+            return Counter(message["session_id"] for message in messages)
+
+    async def count() -> Counter[str]:
+        connection = await asyncpg.connect(backend.url)
+        rows = await connection.fetch("SELECT session_id::text FROM chat_messages")
+        await connection.close()
+        return Counter(row[0] for row in rows)
+
+    return asyncio.run(count())
+
+
+# -- What is broken --------------------------------------------------------------------------------
+
+
+def _kill_and_restart(server: Postgres | Mongod) -> Callable[[float], list[float]]:
+    def kill(until: float) -> list[float]:
+        returns = []
+        for _ in range(KILLS):
+            time.sleep(DOWN_SECONDS)
+            server.kill()
+            time.sleep(DOWN_SECONDS)
+            returns.append(server.start())
+        return returns
+
+    return kill
+
+
+def postgres_killed() -> Outcome:
+    server = Postgres()
+    with running(server):
+        return _write_while(_backend(server), _kill_and_restart(server), retry=IMPATIENT)
+
+
+def mongodb_replica_set_killed() -> Outcome:
+    replica_set = ReplicaSet(1)
+    with running(replica_set):
+        backend = _backend(replica_set, connect_timeout=0.5)
+        break_ = _kill_and_restart(replica_set.members[0])
+        return _write_while(backend, break_, sync=True, retry=IMPATIENT)
+
+
+def mongodb_standalone_killed() -> Outcome:
+    server = Mongod()
+    with running(server):
+        backend = _backend(server, connect_timeout=0.5)
+        return _write_while(backend, _kill_and_restart(server), retry=IMPATIENT)
+
+
+def postgres_connections_terminated() -> Outcome:
+    server = Postgres()
+
+    def terminate(until: float) -> list[float]:
+        async def work() -> None:
+            connection = await asyncpg.connect(server.url)
+            while time.monotonic() < until:
+                await connection.fetch(
+                    "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
+                    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                    " ORDER BY random() LIMIT 1)"
+                )
+                await asyncio.sleep(0.1)
+            await connection.close()
+
+        asyncio.run(work())
+        return []
+
+    with running(server):
+        return _write_while(_backend(server), terminate, sync=True)
+
+
+def _disturb(server: Mongod, until: float) -> list[float]:
+    """Kill operations and close connections of the package, at random."""
+    commands = ["insert", "update", "delete", "find", "commitTransaction"]
+    choice = random.Random(1)
+    with server.client() as client:
+        while time.monotonic() < until:
+            data = {"appName": "agenthub-sessions", "failCommands": commands, "closeConnection": True}
+            fail = {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": data}
+            client.admin.command(fail)
+            pipeline = [{"$currentOp": {}}, {"$match": {"appName": "agenthub-sessions", "active": True}}]
+            active = [operation["opid"] for operation in client.admin.aggregate(pipeline)]
+            if active:
+                client.admin.command({"killOp": 1, "op": choice.choice(active)})
+            time.sleep(0.1)
+        client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+    return []
+
+
+def mongodb_replica_set_disturbed() -> Outcome:
+    replica_set = ReplicaSet(1)
+    with running(replica_set):
+        return _write_while(_backend(replica_set), lambda until: _disturb(replica_set.members[0], until))
+
+
+def mongodb_standalone_disturbed() -> Outcome:
+    server = Mongod()
+    with running(server):
+        return _write_while(_backend(server), lambda until: _disturb(server, until), sync=True)
+
+
+def mongodb_primary_lost() -> Outcome:
+    """Step the primary of three members down, twice, and kill it once."""
+    replica_set = ReplicaSet(3)
+
+    def lose(until: float) -> list[float]:
+        returns = []
+        for turn in range(KILLS):
+            time.sleep(DOWN_SECONDS)
+            primary = replica_set.wait_for_primary()
+            if turn == 1:
+                primary.kill()
+                replica_set.wait_for_primary()
+                returns.append(time.monotonic())
+                primary.start()
+                continue
+            with primary.client() as client:
+                step_down = {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 3}
+                try:
+                    client.admin.command(step_down)
+                except PyMongoError as error:
+                    pytest.fail(f"it did not step down: {error}")
+            replica_set.wait_for_primary()
+            returns.append(time.monotonic())
+        return returns
+
+    with running(replica_set):
+        return _write_while(_backend(replica_set), lose)
+
+
+KILLED = [postgres_killed, mongodb_replica_set_killed, mongodb_standalone_killed]
+DISTURBED = [
+    postgres_connections_terminated,
+    mongodb_replica_set_disturbed,
+    mongodb_standalone_disturbed,
+]
+
+
+@pytest.mark.parametrize("scenario", [*KILLED, *DISTURBED, mongodb_primary_lost])
+def test_what_is_acknowledged_is_there_once_and_in_order(scenario: Callable[[], Outcome]) -> None:
+    outcome = scenario()
+    _assert_each_acknowledged_message_is_there_once_and_in_order(outcome)
+    _assert_each_message_was_sent_and_each_batch_is_whole(outcome)
+    _assert_no_session_is_half_deleted(outcome)
+    _assert_what_was_done_is_not_reported_as_failed(outcome)
+    errors = {call.error for call in outcome.calls} - {""}
+    assert errors <= {"BackendUnavailableError"}
+    if scenario in KILLED:
+        assert errors
+    if scenario not in DISTURBED:
+        _assert_calls_are_served_soon_after_the_server_answers(outcome)
+
+
+def _assert_each_acknowledged_message_is_there_once_and_in_order(outcome: Outcome) -> None:
+    for session_id, calls in outcome.of_session().items():
+        history = outcome.histories[session_id]
+        assert len(set(history)) == len(history)
+        # Also those that were not acknowledged: no task has two calls under way.
+        assert all(int(one) < int(next_) for one, next_ in pairwise(history))
+        if session_id in outcome.present:
+            assert {content for call in calls if not call.error for content in call.contents} <= set(history)
+    assert sum(len(call.contents) for call in outcome.calls if not call.error) > APPENDERS
+
+
+def _assert_each_message_was_sent_and_each_batch_is_whole(outcome: Outcome) -> None:
+    for session_id, calls in outcome.of_session().items():
+        there = set(outcome.histories[session_id])
+        assert there <= {content for call in calls for content in call.contents}
+        for call in calls:
+            assert there.isdisjoint(call.contents) or there.issuperset(call.contents), call
+
+
+def _assert_no_session_is_half_deleted(outcome: Outcome) -> None:
+    deleted = 0
+    for session_id, calls in outcome.of_session().items():
+        deletes = [call for call in calls if call.operation == "delete_session_async"]
+        if session_id not in outcome.present:
+            assert outcome.histories[session_id] == []
+            # Who was told that a session is there, and never deleted it, has it.
+            assert deletes or calls[0].error
+        elif deletes:
+            assert deletes[-1].error
+        if deletes and not deletes[-1].error:
+            assert outcome.stored[session_id] == 0
+            deleted += 1
+    assert deleted
+
+
+def _assert_what_was_done_is_not_reported_as_failed(outcome: Outcome) -> None:
+    # Each session has one caller, so none of these can find that another did it.
+    for call in outcome.calls:
+        if not call.error and call.operation.startswith(("ensure", "update", "delete")):
+            assert call.result is True, call
+
+
+def _assert_calls_are_served_soon_after_the_server_answers(outcome: Outcome) -> None:
+    assert len(outcome.returns) == KILLS
+    for returned in outcome.returns:
+        served = min(call.end for call in outcome.calls if not call.error and call.end > returned)
+        assert served - returned < RECOVERY_SECONDS

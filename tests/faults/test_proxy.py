@@ -1,0 +1,277 @@
+"""Something between client and server delays, cuts and swallows: calls end in time, and once is once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+from breakable import Mongod, Postgres, ReplicaSet, running
+from databases import Backend
+from proxy import Fault, Plan, Proxy, proxy
+
+from sessions import BackendUnavailableError, RetryConfig
+
+RETRY = RetryConfig(max_attempts=3, base_delay=0.01, max_delay=0.1)
+RECOVERY_SECONDS = 5.0
+# By session, its messages, of one user.
+State = dict[str, list[str]]
+BASE: State = {"first": ["1", "2", "3"], "second": ["1"]}
+SMALL = [("user", "10"), ("assistant", "11")]
+LARGE = [("user", str(10 + index)) for index in range(80)]
+
+
+class Names:
+    """A user's name, and ids of sessions by their name in `BASE`."""
+
+    def __init__(self) -> None:
+        self.user = f"user {uuid.uuid4()}"
+
+    def __getitem__(self, name: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.user + name))
+
+
+@dataclass
+class Operation:
+    """A call and what comes of it.
+
+    Attributes:
+        call: Makes it.
+        result: What it returns; None if that is not known beforehand.
+        adds: Messages it adds to the first session.
+        creates: How many sessions it creates.
+        deletes: Sessions it deletes.
+        counts: Whether it returns how many it deleted. Those whose deletion's reply was lost are missing.
+    """
+
+    call: Callable[[Any, Names], Awaitable[Any]]
+    result: Any = None
+    adds: tuple[str, ...] = ()
+    creates: int = 0
+    deletes: tuple[str, ...] = ()
+    counts: bool = False
+
+    @property
+    def writes(self) -> bool:
+        return bool(self.adds or self.creates or self.deletes)
+
+
+async def _export(repository: Any, names: Names) -> State:
+    exported: State = {name: [] for name in BASE}
+    async for found, part in repository.export_user(names.user):
+        name = next(name for name in BASE if names[name] == found.session_id)
+        exported[name] += [message.content for message in part]
+    return exported
+
+
+async def _history(repository: Any, names: Names, **part: Any) -> list[str]:
+    found = await repository.get_session_history(names.user, names["first"], **part)
+    return [message.content for message in found]
+
+
+async def _title(repository: Any, names: Names) -> str:
+    found = await repository.get_session(names.user, names["first"])
+    assert found is not None
+    title: str = found.title
+    return title
+
+
+async def _listed(found: Awaitable[Any]) -> int:
+    page = await found
+    return len(page if isinstance(page, list) else page.sessions)
+
+
+LATER = datetime.now(UTC) + timedelta(days=1)
+OPERATIONS = {
+    "create_session": Operation(lambda r, n: r.create_session_async(n.user), creates=1),
+    "ensure_session_exists": Operation(
+        lambda r, n: r.ensure_session_exists(n["third"], n.user), True, creates=1
+    ),
+    "ensure_session_exists again": Operation(lambda r, n: r.ensure_session_exists(n["first"], n.user), False),
+    "get_session": Operation(_title, "New Chat"),
+    "update_session": Operation(
+        lambda r, n: r.update_session_async(n.user, n["first"], {"title": "changed"}), True
+    ),
+    "delete_session": Operation(
+        lambda r, n: r.delete_session_async(n.user, n["first"]), True, deletes=("first",)
+    ),
+    "list_paginated_sessions": Operation(lambda r, n: _listed(r.list_paginated_sessions_async(n.user)), 2),
+    "list_sessions": Operation(lambda r, n: _listed(r.list_sessions(n.user)), 2),
+    "count_sessions": Operation(lambda r, n: r.count_sessions(n.user), 2),
+    "add_message": Operation(lambda r, n: r.add_message(n["first"], "user", "10"), adds=("10",)),
+    "add_messages": Operation(
+        lambda r, n: r.add_messages(n["first"], SMALL, user_id=n.user), adds=("10", "11")
+    ),
+    "add_messages, many": Operation(
+        lambda r, n: r.add_messages(n["first"], LARGE), adds=tuple(content for _, content in LARGE)
+    ),
+    "get_session_history": Operation(_history, BASE["first"]),
+    "get_session_history, limit": Operation(lambda r, n: _history(r, n, limit=2), BASE["first"][-2:]),
+    "keep_latest_sessions": Operation(
+        lambda r, n: r.keep_latest_sessions(n.user, 1), 1, deletes=("first",), counts=True
+    ),
+    "delete_sessions_older_than": Operation(
+        lambda r, n: r.delete_sessions_older_than(LATER, user_id=n.user), 2, deletes=tuple(BASE), counts=True
+    ),
+    "delete_user": Operation(lambda r, n: r.delete_user(n.user), 2, deletes=tuple(BASE), counts=True),
+    "export_user": Operation(_export, BASE),
+}
+WRITES = {name: operation for name, operation in OPERATIONS.items() if operation.writes}
+
+
+@pytest.fixture(scope="module", params=[Postgres, ReplicaSet, Mongod])
+def server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    started = request.param()
+    with running(started):
+        yield started
+
+
+@dataclass
+class Broken:
+    """A repository behind a proxy, and one that goes straight to the server."""
+
+    proxy: Proxy
+    repository: Any
+    straight: Any
+    seconds: float
+
+    async def prepare(self, names: Names) -> None:
+        for name, contents in BASE.items():
+            await self.straight.ensure_session_exists(names[name], names.user)
+            await self.straight.add_messages(names[name], [("user", content) for content in contents])
+
+    async def state(self, names: Names) -> State:
+        """Return what is there, by the ids of the sessions."""
+        found: State = {}
+        async for chat_session, part in self.straight.export_user(names.user):
+            found.setdefault(chat_session.session_id, []).extend(message.content for message in part)
+        assert await self.straight.count_sessions(names.user) == len(found)
+        return found
+
+
+def _through(server: Any, port: int, seconds: float) -> Backend:
+    """Return the database behind a proxy, with all its waits bounded by some seconds."""
+    options = {"connect_timeout": seconds, "pool_timeout": seconds, "pool_size": 2 * len(OPERATIONS)}
+    if server.backend == "postgres":
+        url = server.url.replace(str(server.port), str(port))
+        return Backend(server.backend, "postgres", url, options | {"statement_timeout": seconds})
+    url = f"mongodb://127.0.0.1:{port}/chat?directConnection=true"
+    return Backend(server.backend, "mongodb", url, options | {"timeout": seconds})
+
+
+@asynccontextmanager
+async def _broken(server: Any, seconds: float) -> AsyncIterator[Broken]:
+    port = server.members[0].port if isinstance(server, ReplicaSet) else server.port
+    kind = server.backend.partition("-")[0]
+    with proxy(port, kind) as between:
+        straight = Backend(server.backend, kind, server.url).repository()
+        repository = _through(server, between.port, seconds).repository(retry=RETRY)
+        async with straight, repository:
+            await repository.count_sessions("nobody")
+            yield Broken(between, repository, straight, seconds)
+            between.plan = None
+
+
+def _bound(server: Any, seconds: float) -> float:
+    """Return the longest that a call may take, from its settings, and a second for the machine."""
+    silence, abort = 1.0, 2.0  # As PostgreSQL's and MongoDB's managers have them.
+    waits = 2 * seconds  # For a place in the pool, and for a connection.
+    work = 2 * (seconds + silence) if server.backend == "postgres" else seconds + abort
+    return RETRY.max_attempts * (waits + work + RETRY.max_delay) + 1.0
+
+
+def _expected(operation: Operation, names: Names, created: State) -> State:
+    kept = {names[name]: contents for name, contents in BASE.items() if name not in operation.deletes}
+    if operation.adds:
+        kept[names["first"]] = [*BASE["first"], *operation.adds]
+    return kept | created
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT_BEFORE_REPLY, Fault.CUT_AMID_REPLY])
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_a_lost_reply_loses_and_doubles_nothing_and_is_no_failure(
+    server: Any, name: str, fault: Fault
+) -> None:
+    operation = OPERATIONS[name]
+    async with _broken(server, seconds=20.0) as broken:
+        for request in count():
+            names = Names()
+            await broken.prepare(names)
+            broken.proxy.plan = plan = Plan(fault, request)
+            result = await operation.call(broken.repository, names)
+            broken.proxy.plan = None
+            if operation.counts:
+                assert 0 <= result <= operation.result
+            elif operation.result is not None:
+                assert result == operation.result
+            state = await broken.state(names)
+            created = {found: [] for found in state if found not in {names[base] for base in BASE}}
+            assert len(created) == operation.creates
+            assert state == _expected(operation, names, created)
+            if not plan.has_happened:
+                break
+        assert request > 0
+
+
+async def test_every_call_into_a_black_hole_ends_in_time_and_the_next_is_served(server: Any) -> None:
+    async with _broken(server, seconds=1.0) as broken:
+        names = Names()
+        await broken.prepare(names)
+        broken.proxy.plan = Plan(Fault.BLACK_HOLE)
+
+        async def ends_in_time(operation: Operation) -> None:
+            start = time.monotonic()
+            with pytest.raises(BackendUnavailableError):
+                await operation.call(broken.repository, names)
+            assert time.monotonic() - start < _bound(server, broken.seconds)
+
+        await asyncio.gather(*map(ends_in_time, OPERATIONS.values()))
+        assert not await broken.repository.is_healthy()
+        broken.proxy.plan = None
+        start = time.monotonic()
+        while not await broken.repository.is_healthy():
+            assert time.monotonic() - start < RECOVERY_SECONDS
+        assert await broken.repository.add_message(names["first"], "user", "after")
+        assert await broken.state(names) == _expected(Operation(_title, adds=("after",)), names, {})
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_a_reply_that_never_comes_loses_and_doubles_nothing(server: Any, name: str) -> None:
+    operation = WRITES[name]
+    async with _broken(server, seconds=1.0) as broken:
+        names = Names()
+        await broken.prepare(names)
+        broken.proxy.plan = Plan(Fault.DELAY, delay=30.0)
+        start = time.monotonic()
+        with pytest.raises(BackendUnavailableError):
+            await operation.call(broken.repository, names)
+        assert time.monotonic() - start < _bound(server, broken.seconds)
+        broken.proxy.plan = None
+        # Done or not, as nobody can know; never half, never twice.
+        state = await broken.state(names)
+        created = {found: [] for found in state if found not in {names[base] for base in BASE}}
+        assert len(created) <= operation.creates
+        before = _expected(Operation(_title), names, created)
+        after = _expected(operation, names, created)
+        for session_id in before.keys() | state.keys():
+            assert state.get(session_id) in (before.get(session_id), after.get(session_id))
+
+
+async def test_slow_replies_within_the_timeout_are_waited_for(server: Any) -> None:
+    async with _broken(server, seconds=20.0) as broken:
+        broken.proxy.plan = Plan(Fault.DELAY, delay=0.1)
+
+        async def is_right(operation: Operation) -> None:
+            names = Names()
+            await broken.prepare(names)
+            result = await operation.call(broken.repository, names)
+            assert operation.result is None or result == operation.result
+
+        await asyncio.gather(*map(is_right, OPERATIONS.values()))
