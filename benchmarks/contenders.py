@@ -1,0 +1,187 @@
+"""Who takes part: the package, and the raw drivers doing the same on the same tables and collections."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import asyncpg
+import uuid_utils
+from bson.codec_options import CodecOptions
+from pymongo import AsyncMongoClient
+
+from sessions import SessionRepositoryFactory
+from sessions.repositories import AsyncSessionRepository
+
+__all__ = ["CONTENT", "USER", "Contender", "Ours", "RawAsyncpg", "RawPyMongo"]
+
+USER = "alice"
+# 200 characters, an ordinary turn of a conversation.
+CONTENT = "What should I see first when I am in Rome for a day? " * 4
+CONTENT = CONTENT[:200]
+
+
+class Contender(Protocol):
+    """The operations that are measured. A session belongs to `USER` unless said otherwise."""
+
+    async def create(self, user_id: str = USER) -> str: ...
+    async def append(self, session_id: str) -> object: ...
+    async def append_batch(self, session_id: str, size: int) -> object: ...
+    async def history(self, session_id: str) -> list[Any]: ...
+    async def page(self, user_id: str) -> list[Any]: ...
+    async def close(self) -> None: ...
+
+
+class Ours:
+    """The package, as a service would call it."""
+
+    def __init__(self, backend: str, url: str, **settings: Any) -> None:
+        self.repository: AsyncSessionRepository = SessionRepositoryFactory.create_repository(
+            backend, url=url, **settings
+        )
+
+    async def create(self, user_id: str = USER) -> str:
+        return await self.repository.create_session_async(user_id)
+
+    async def append(self, session_id: str) -> object:
+        return await self.repository.add_message(session_id, "user", CONTENT)
+
+    async def append_batch(self, session_id: str, size: int) -> object:
+        return await self.repository.add_messages(session_id, [("user", CONTENT)] * size)
+
+    async def history(self, session_id: str) -> list[Any]:
+        return await self.repository.get_session_history(USER, session_id)
+
+    async def page(self, user_id: str) -> list[Any]:
+        return await self.repository.list_paginated_sessions_async(user_id, 0, 20)
+
+    async def close(self) -> None:
+        await self.repository.aclose()
+
+
+class RawAsyncpg:
+    """asyncpg by itself: one statement for each operation, which its cache keeps prepared."""
+
+    CREATE = """
+        INSERT INTO chat_sessions (session_id, title, user_id, created_at, updated_at, metadata)
+        VALUES ($1, $2, $3, $4, $4, $5)"""
+    APPEND = """
+        WITH owner AS (
+            UPDATE chat_sessions SET updated_at = $2 WHERE session_id = $1 RETURNING session_id, updated_at)
+        INSERT INTO chat_messages (message_id, session_id, role, content, timestamp)
+        SELECT $3, session_id, $4, $5, updated_at FROM owner"""
+    APPEND_BATCH = """
+        WITH owner AS (
+            UPDATE chat_sessions SET updated_at = $2 WHERE session_id = $1 RETURNING session_id, updated_at)
+        INSERT INTO chat_messages (message_id, session_id, role, content, timestamp)
+        SELECT batch.*, updated_at FROM owner, LATERAL (
+            SELECT ids, owner.session_id, roles, contents
+            FROM unnest($3::uuid[], $4::varchar[], $5::text[]) AS batch (ids, roles, contents)) AS batch"""
+    HISTORY = """
+        SELECT message_id, session_id, role, content, timestamp FROM chat_messages
+        WHERE session_id = $1 ORDER BY timestamp, message_id"""
+    PAGE = """
+        SELECT session_id, title, user_id, created_at, updated_at, metadata FROM chat_sessions
+        WHERE user_id = $1 ORDER BY updated_at DESC, session_id LIMIT 20 OFFSET 0"""
+
+    def __init__(self, pool: asyncpg.Pool, connection: Any) -> None:
+        self.pool = pool
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, url: str, size: int) -> RawAsyncpg:
+        pool = await asyncpg.create_pool(url, min_size=size, max_size=size)
+        return cls(pool, await pool.acquire())
+
+    async def create(self, user_id: str = USER) -> str:
+        session_id = uuid.uuid4()
+        await self._connection.execute(
+            self.CREATE, session_id, "New Chat", user_id, datetime.now(UTC), "{}"
+        )
+        return str(session_id)
+
+    def _message(self, session_id: str) -> tuple[Any, ...]:
+        return (session_id, datetime.now(UTC), str(uuid_utils.uuid7()), "user", CONTENT)
+
+    async def append(self, session_id: str) -> object:
+        return await self._connection.execute(self.APPEND, *self._message(session_id))
+
+    async def append_pooled(self, session_id: str) -> object:
+        """Append over any connection of the pool, for many callers at once."""
+        return await self.pool.execute(self.APPEND, *self._message(session_id))
+
+    async def append_batch(self, session_id: str, size: int) -> object:
+        ids = [str(uuid_utils.uuid7()) for _ in range(size)]
+        return await self._connection.execute(
+            self.APPEND_BATCH, session_id, datetime.now(UTC), ids, ["user"] * size, [CONTENT] * size
+        )
+
+    async def history(self, session_id: str) -> list[Any]:
+        return list(await self._connection.fetch(self.HISTORY, session_id))
+
+    async def page(self, user_id: str) -> list[Any]:
+        return list(await self._connection.fetch(self.PAGE, user_id))
+
+    async def close(self) -> None:
+        await self.pool.release(self._connection)
+        await self.pool.close()
+
+
+class RawPyMongo:
+    """PyMongo's asyncio client by itself, on our collections."""
+
+    ORDER = (("timestamp", 1), ("message_id", 1))
+    NEWEST_FIRST = (("updated_at", -1), ("session_id", 1))
+
+    def __init__(self, client: AsyncMongoClient[dict[str, Any]], database: str) -> None:
+        self._client = client
+        options: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+        self._sessions = client[database].get_collection("chat_sessions", codec_options=options)
+        self._messages = client[database].get_collection("chat_messages", codec_options=options)
+
+    @classmethod
+    async def open(cls, url: str, size: int, database: str) -> RawPyMongo:
+        return cls(AsyncMongoClient(url, maxPoolSize=size), database)
+
+    async def create(self, user_id: str = USER) -> str:
+        session_id, now = str(uuid.uuid4()), datetime.now(UTC)
+        times = {"created_at": now, "updated_at": now}
+        await self._sessions.insert_one(
+            {"session_id": session_id, "title": "New Chat", "user_id": user_id, **times, "metadata": {}}
+        )
+        return session_id
+
+    @staticmethod
+    def _message(session_id: str, now: datetime) -> dict[str, Any]:
+        return {
+            "message_id": str(uuid_utils.uuid7()),
+            "session_id": session_id,
+            "role": "user",
+            "content": CONTENT,
+            "timestamp": now,
+        }
+
+    async def _bump(self, session_id: str, now: datetime) -> object:
+        return await self._sessions.update_one({"session_id": session_id}, {"$set": {"updated_at": now}})
+
+    async def append(self, session_id: str) -> object:
+        now = datetime.now(UTC)
+        await self._messages.insert_one(self._message(session_id, now))
+        return await self._bump(session_id, now)
+
+    append_pooled = append
+
+    async def append_batch(self, session_id: str, size: int) -> object:
+        now = datetime.now(UTC)
+        await self._bump(session_id, now)
+        return await self._messages.insert_many([self._message(session_id, now) for _ in range(size)])
+
+    async def history(self, session_id: str) -> list[Any]:
+        return await self._messages.find({"session_id": session_id}).sort(self.ORDER).to_list()
+
+    async def page(self, user_id: str) -> list[Any]:
+        return await self._sessions.find({"user_id": user_id}).sort(self.NEWEST_FIRST).limit(20).to_list()
+
+    async def close(self) -> None:
+        await self._client.close()

@@ -1,0 +1,174 @@
+"""The package beside the raw drivers: medians, their ratio, and what it is meant to be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from benchmarks.contenders import CONTENT, USER, Contender, Ours, RawAsyncpg, RawPyMongo
+from benchmarks.tables import milliseconds, table
+from benchmarks.timing import Effort, one_caller, per_second, rounds_of
+
+__all__ = ["against_raw", "sync_twins"]
+
+HEAD = ("operation", "ours", "raw driver", "ratio", "target")
+# Connections of each contender; with 32 callers they wait for one another.
+CONNECTIONS = 10
+LISTED_USER = "lister"
+DATABASE = "agenthub"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the ratio of ours to the raw driver's is meant to be: at most so much, or at least."""
+
+    value: float
+    at_least: bool = False
+
+    def judge(self, ratio: float) -> tuple[str, str]:
+        """Return the ratio and the target as cells of the table."""
+        reached = ratio >= self.value if self.at_least else ratio <= self.value
+        return f"{ratio:.2f}" if reached else f"**{ratio:.2f}**", f"{'≥' if self.at_least else '≤'} {self.value}"
+
+
+# By operation: PostgreSQL's, then MongoDB's.
+TARGETS = {
+    "add_message, one caller": (Target(1.4), Target(1.15)),
+    "add_message, 32 callers": (Target(0.9, at_least=True), Target(0.9, at_least=True)),
+    "add_messages of 10": (Target(1.3), Target(1.2)),
+    "history of 100": (Target(1.8), Target(1.5)),
+    "history of 1,000": (Target(1.6), Target(1.4)),
+    "page of 20 sessions": (Target(2.0), Target(1.8)),
+    "create_session": (Target(1.5), Target(1.3)),
+}
+SYNC_TARGET = Target(1.35)
+
+
+async def against_raw(backend: str, url: str, effort: Effort) -> str:
+    """Return the table of one backend."""
+    ours = Ours(backend, url, pool_size=CONNECTIONS)
+    await ours.repository.count_sessions(USER)
+    raw = await _open_raw(backend, url)
+    try:
+        rows = []
+        async for operation, measured in _measure(ours, raw, effort):
+            target = TARGETS[operation][backend == "mongodb"]
+            ratio, wanted = target.judge(measured["ours"] / measured["raw"])
+            shown = [_show(measured[name], target.at_least) for name in ("ours", "raw")]
+            rows.append((operation, *shown, ratio, wanted))
+        return table(HEAD, rows)
+    finally:
+        await raw.close()
+        await ours.close()
+
+
+def _show(value: float, rate: bool) -> str:
+    return f"{value:,.0f}/s" if rate else milliseconds(value)
+
+
+async def _open_raw(backend: str, url: str) -> Any:
+    if backend == "postgres":
+        return await RawAsyncpg.open(url, CONNECTIONS)
+    return await RawPyMongo.open(url, CONNECTIONS, DATABASE)
+
+
+async def _measure(ours: Ours, raw: Any, effort: Effort) -> Any:
+    contenders: dict[str, Contender] = {"ours": ours, "raw": raw}
+    own = {name: await ours.create() for name in contenders}
+    appends = {name: _call(one.append, own[name]) for name, one in contenders.items()}
+    yield "add_message, one caller", await one_caller(appends, effort)
+
+    many = [await ours.create() for _ in range(effort.callers)]
+    pooled = {
+        "ours": lambda caller: ours.append(many[caller]),
+        "raw": lambda caller: raw.append_pooled(many[caller]),
+    }
+    yield "add_message, 32 callers", await per_second(pooled, effort.divided(2))
+
+    batches = {name: _call(one.append_batch, own[name], 10) for name, one in contenders.items()}
+    yield "add_messages of 10", await one_caller(batches, effort)
+
+    for size, name in ((100, "history of 100"), (1000, "history of 1,000")):
+        filled = await filled_session(ours, size)
+        reads = {who: _call(one.history, filled) for who, one in contenders.items()}
+        yield name, await one_caller(reads, effort.divided(size // 100 if size > 100 else 1))
+
+    for _ in range(60):
+        await ours.create(LISTED_USER)
+    pages = {name: _call(one.page, LISTED_USER) for name, one in contenders.items()}
+    yield "page of 20 sessions", await one_caller(pages, effort)
+
+    creates = {name: _call(one.create) for name, one in contenders.items()}
+    yield "create_session", await one_caller(creates, effort)
+
+
+def _call(function: Callable[..., Awaitable[object]], *arguments: Any) -> Callable[[], Awaitable[object]]:
+    return lambda: function(*arguments)
+
+
+async def filled_session(ours: Ours, size: int) -> str:
+    """Return a session of so many messages."""
+    session_id = await ours.create()
+    for start in range(0, size, 100):
+        await ours.append_batch(session_id, min(100, size - start))
+    assert len(await ours.history(session_id)) == size
+    return session_id
+
+
+async def sync_twins(backend: str, url: str, effort: Effort) -> str:
+    """Return the table of blocking calls from a plain thread beside the same calls awaited on a loop."""
+    ours = Ours(backend, url, pool_size=CONNECTIONS)
+    repository = ours.repository
+    session_id = await ours.create()
+    filled = await filled_session(ours, 100)
+    pairs: dict[str, tuple[Callable[[], Awaitable[object]], Callable[[], object]]] = {
+        "add_message": (
+            lambda: ours.append(session_id),
+            lambda: repository.add_message_sync(session_id, "user", CONTENT),
+        ),
+        "get_session": (
+            lambda: repository.get_session(USER, session_id),
+            lambda: repository.get_session_sync(USER, session_id),
+        ),
+        "history of 100": (
+            lambda: ours.history(filled),
+            lambda: repository.get_session_history_sync(USER, filled),
+        ),
+    }
+    rows = []
+    for operation, (awaited, blocking) in pairs.items():
+        measured = await rounds_of(
+            {"async": _timed_awaits(awaited), "sync": _timed_in_thread(blocking)}, effort
+        )
+        ratio, wanted = SYNC_TARGET.judge(measured["sync"] / measured["async"])
+        shown = [milliseconds(measured[name]) for name in ("sync", "async")]
+        rows.append((operation, *shown, ratio, wanted))
+    await ours.close()
+    return table(("operation", "blocking", "awaited", "ratio", "target"), rows)
+
+
+def _timed_awaits(call: Callable[[], Awaitable[object]]) -> Callable[[int], Awaitable[list[float]]]:
+    async def batch(calls: int) -> list[float]:
+        seconds = []
+        for _ in range(calls):
+            started = perf_counter()
+            await call()
+            seconds.append(perf_counter() - started)
+        return seconds
+
+    return batch
+
+
+def _timed_in_thread(call: Callable[[], object]) -> Callable[[int], Awaitable[list[float]]]:
+    def batch(calls: int) -> list[float]:
+        seconds = []
+        for _ in range(calls):
+            started = perf_counter()
+            call()
+            seconds.append(perf_counter() - started)
+        return seconds
+
+    return lambda calls: asyncio.to_thread(batch, calls)

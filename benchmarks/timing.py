@@ -1,0 +1,91 @@
+"""Times calls that take turns: what else the machine does meanwhile meets all of them alike."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+__all__ = ["Effort", "one_caller", "per_second", "rounds_of"]
+
+Call = Callable[[], Awaitable[object]]
+# Makes so many calls and returns the seconds that each took.
+Batch = Callable[[int], Awaitable[list[float]]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        rounds: How often each contender has its turn, after one turn to warm up.
+        calls: Calls in a turn.
+        callers: Callers at once, where there are several.
+    """
+
+    rounds: int = 40
+    calls: int = 25
+    callers: int = 32
+
+    def divided(self, by: int) -> Effort:
+        """Return the effort for calls that take longer."""
+        return Effort(max(2, self.rounds // by), self.calls, self.callers)
+
+
+async def one_caller(contenders: Mapping[str, Call], effort: Effort) -> dict[str, float]:
+    """Return the median seconds of a call of each contender, one call after another."""
+    return await rounds_of({name: _batch(call) for name, call in contenders.items()}, effort)
+
+
+def _batch(call: Call) -> Batch:
+    async def batch(calls: int) -> list[float]:
+        seconds = []
+        for _ in range(calls):
+            started = perf_counter()
+            await call()
+            seconds.append(perf_counter() - started)
+        return seconds
+
+    return batch
+
+
+async def rounds_of(contenders: Mapping[str, Batch], effort: Effort) -> dict[str, float]:
+    """Return the median seconds of a call of each contender, each of which times its own calls."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for batch in contenders.values():
+        await batch(effort.calls)
+    for turn in range(effort.rounds):
+        # Each goes first as often as the others.
+        for name in sorted(contenders, reverse=bool(turn % 2)):
+            seconds[name] += await contenders[name](effort.calls)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+async def per_second(
+    contenders: Mapping[str, Callable[[int], Awaitable[object]]], effort: Effort
+) -> dict[str, float]:
+    """Return the median calls a second of each contender, with many callers at once.
+
+    Args:
+        contenders: The call of each; it is given the number of its caller.
+        effort: How much to measure.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+
+    async def one(call: Callable[[int], Awaitable[object]], caller: int) -> None:
+        for _ in range(effort.calls):
+            await call(caller)
+
+    async def turn(name: str) -> float:
+        started = perf_counter()
+        await asyncio.gather(*(one(contenders[name], caller) for caller in range(effort.callers)))
+        return effort.calls * effort.callers / (perf_counter() - started)
+
+    for name in contenders:
+        await turn(name)
+    for number in range(effort.rounds):
+        for name in sorted(contenders, reverse=bool(number % 2)):
+            rates[name].append(await turn(name))
+    return {name: statistics.median(measured) for name, measured in rates.items()}
