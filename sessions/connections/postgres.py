@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import asyncpg
 from pydantic import SecretStr
 from sqlalchemy import (
+    Connection,
     Executable,
     Table,
     bindparam,
@@ -132,12 +133,14 @@ class PostgresConnectionManager(SqlConnectionManager):
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.max_overflow,
             pool_timeout=self._settings.pool_timeout,
+            # The connection that was used last: what it needs is in the caches, of its server process too.
+            pool_use_lifo=True,
             # Parameters are the conversation; they belong in no error text and no log.
             hide_parameters=True,
         )
 
-    def _break(self, connection: AsyncConnection) -> None:
-        raw = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr]
+    def _break(self, connection: Connection) -> None:
+        raw = connection.connection.driver_connection
         if raw is not None:
             raw.terminate()
 

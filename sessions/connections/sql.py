@@ -7,12 +7,13 @@ import contextlib
 import math
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sqlalchemy import exc
+from sqlalchemy import Connection, CursorResult, Engine, Executable, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
 from sessions.connections.base import AsyncBaseConnectionManager
@@ -111,13 +112,46 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
                 connection = await stack.enter_async_context(engine.connect())
-            if self.answer_timeout is not None:
-                stack.enter_context(self._no_silence(connection, min(self.answer_timeout, at_most)))
+            seconds = self.answer_timeout and min(self.answer_timeout, at_most)
+            assert connection.sync_connection is not None
+            stack.enter_context(self._no_silence(connection.sync_connection, seconds))
             yield connection
 
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> CursorResult[Any]:
+        """Execute one statement in its own transaction; the result is fetched completely.
+
+        In one greenlet, and without the task that `connection` needs to give the connection back.
+
+        Raises:
+            NoAnswerError: The server kept silent for too long; the connection is gone.
+        """
+        engine = await self.connect()
+        async with asyncio.timeout(self.checkout_timeout) as checkout:
+            return await greenlet_spawn(
+                self._execute, engine.sync_engine, checkout, statement, parameters
+            )
+
+    def _execute(
+        self,
+        engine: Engine,
+        checkout: asyncio.Timeout,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+    ) -> CursorResult[Any]:
+        with engine.connect() as connection:
+            checkout.reschedule(None)
+            with self._no_silence(connection, self.answer_timeout):
+                if not self.one_transaction_at_a_time:
+                    return connection.execute(statement, parameters)
+                with connection.begin():
+                    return connection.execute(statement, parameters)
+
     @contextlib.contextmanager
-    def _no_silence(self, connection: AsyncConnection, seconds: float) -> Iterator[None]:
+    def _no_silence(self, connection: Connection, seconds: float | None) -> Iterator[None]:
         """Break a connection that is still in use after some seconds: its server may never answer."""
+        if seconds is None:
+            yield
+            return
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds, self._break, connection)
         try:
@@ -129,7 +163,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         finally:
             timer.cancel()
 
-    def _break(self, connection: AsyncConnection) -> None:
+    def _break(self, connection: Connection) -> None:
         """Close the socket of a connection at once, so that who waits for its answer gets an error."""
 
     async def engine(self) -> AsyncEngine:

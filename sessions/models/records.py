@@ -7,6 +7,7 @@ nothing calls ``create_all``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,6 +67,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """Return what is called for each value, or None where the driver's are in UTC already."""
+        return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
 
 
 class Base(DeclarativeBase):

@@ -49,9 +49,7 @@ class SqlSessionRepository(AsyncSessionRepository):
         return validation.check_uuid(argument, value)
 
     async def _execute(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]:
-        """Execute one statement in its own transaction; the result is fetched completely."""
-        async with self._sql_manager.connection() as connection:
-            return await connection.execute(statement, parameters)
+        return await self._sql_manager.execute(statement, parameters)
 
     async def _create(self, new: NewSession) -> None:
         await self._execute(self._statements.create_session, new_row(new))
@@ -80,7 +78,7 @@ class SqlSessionRepository(AsyncSessionRepository):
 
     async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         page = parameters(user_id=user_id, offset=offset, limit=limit)
-        return [to_session(row) for row in await self._execute(self._statements.list_page, page)]
+        return [to_session(row) for row in (await self._execute(self._statements.list_page, page)).all()]
 
     async def _list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int
@@ -90,7 +88,7 @@ class SqlSessionRepository(AsyncSessionRepository):
         if after is not None:
             statement = self._statements.list_after
             page |= parameters(updated_at=after[0], after_id=after[1])
-        return [to_session(row) for row in await self._execute(statement, page)]
+        return [to_session(row) for row in (await self._execute(statement, page)).all()]
 
     async def _count(self, user_id: str) -> int:
         result = await self._execute(self._statements.count_sessions, parameters(user_id=user_id))
@@ -102,7 +100,7 @@ class SqlSessionRepository(AsyncSessionRepository):
     ) -> list[ChatMessage]:
         statement = self._statements.history[limit is not None, before is not None]
         part = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
-        messages = [to_message(row) for row in await self._execute(statement, part)]
+        messages = to_messages(session_id, await self._execute(statement, part))
         if limit is not None:
             messages.reverse()
         return messages
@@ -129,7 +127,7 @@ class SqlSessionRepository(AsyncSessionRepository):
         part = parameters(user_id=user_id, limit=limit)
         if after is not None:
             part |= parameters(updated_at=after.updated_at, after_id=after.session_id)
-        return [to_session(row) for row in await self._execute(statement, part)]
+        return [to_session(row) for row in (await self._execute(statement, part)).all()]
 
     async def _export_messages(
         self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
@@ -138,7 +136,7 @@ class SqlSessionRepository(AsyncSessionRepository):
         part = parameters(session_id=session_id, user_id=user_id, limit=limit)
         if after is not None:
             part |= parameters(timestamp=after.timestamp, after_id=after.message_id)
-        return [to_message(row) for row in await self._execute(statement, part)]
+        return to_messages(session_id, await self._execute(statement, part))
 
 
 def new_row(new: NewSession) -> dict[str, Any]:
@@ -158,9 +156,12 @@ def to_session(row: Any) -> ChatSession:
     return ChatSession(session_id, title, user_id, created_at, updated_at, decode_json(metadata))
 
 
-def to_message(row: Any) -> ChatMessage:
-    """Return the message of a row with `MESSAGE_COLUMNS`."""
-    return ChatMessage(*row)
+def to_messages(session_id: str, result: CursorResult[Any]) -> list[ChatMessage]:
+    """Return the messages of rows with `MESSAGE_COLUMNS`."""
+    return [
+        ChatMessage(message_id, session_id, role, content, timestamp)
+        for message_id, role, content, timestamp in result.all()
+    ]
 
 
 def encode_json(metadata: dict[str, Any]) -> str:
