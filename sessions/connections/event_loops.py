@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import start_blocking_portal
 
 __all__ = ["LoopBound", "run_blocking", "running_loop", "to_its_end"]
 
@@ -170,41 +170,80 @@ def _close_before(loop: Loop) -> None:
 
 
 class _BackgroundLoop:
-    """The loop that sync callers share, started on first use and stopped at interpreter exit."""
+    """The loop that sync callers share, started on first use and stopped at interpreter exit.
+
+    anyio's portal runs it and ends it. Its own calls cost more than many a statement, so they do not go
+    through it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stack: contextlib.ExitStack | None = None
-        self._portal: BlockingPortal | None = None
+        self._loop: Loop | None = None
         self._thread_id: int | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def call(self, function: Callable[[], Awaitable[R]]) -> R:
-        portal = self._portal or self._start()
+        loop = self._loop or self._start()
         if threading.get_ident() == self._thread_id:
             raise RuntimeError(
                 "a sync method was called on the loop that runs the sync methods, which would wait for "
                 "itself; await its async twin instead"
             )
-        return portal.call(function)
+        # Lighter than a future, which many may wait for.
+        unfinished = threading.Lock()
+        unfinished.acquire()
+        result: R
+        failure: BaseException | None = None
+        task: asyncio.Task[None]
 
-    def _start(self) -> BlockingPortal:
+        async def run() -> None:
+            nonlocal result, failure
+            try:
+                result = await function()
+            except BaseException as error:  # For the caller, who waits for it.
+                failure = error
+            finally:
+                self._tasks.discard(task)
+                unfinished.release()
+
+        def start() -> None:
+            nonlocal task
+            task = loop.create_task(run())
+            self._tasks.add(task)
+
+        loop.call_soon_threadsafe(start)
+        unfinished.acquire()
+        if failure is None:
+            return result
+        try:
+            raise failure
+        finally:
+            failure = None  # Its traceback holds this frame.
+
+    def _start(self) -> Loop:
         with self._lock:
-            if self._portal is None:
+            if self._loop is None:
                 stack = contextlib.ExitStack()
                 portal = stack.enter_context(start_blocking_portal(name="sessions-background-loop"))
+                stack.callback(portal.call, self._finish_calls)
                 self._thread_id = portal.call(threading.get_ident)
-                self._stack, self._portal = stack, portal
-            return self._portal
+                self._stack, self._loop = stack, portal.call(asyncio.get_running_loop)
+            return self._loop
+
+    async def _finish_calls(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def stop(self) -> None:
         with self._lock:
-            stack, self._stack, self._portal, self._thread_id = self._stack, None, None, None
+            stack, self._stack, self._loop, self._thread_id = self._stack, None, None, None
         if stack is not None:
             stack.close()
 
     def forget(self) -> object:
         """Start anew without touching the thread, which does not exist in this process."""
-        remains = (self._stack, self._portal)
+        remains = (self._stack, self._loop, self._tasks)
         self.__init__()  # type: ignore[misc]
         return remains
 
