@@ -96,9 +96,7 @@ class RawAsyncpg:
 
     async def create(self, user_id: str = USER) -> str:
         session_id = uuid.uuid4()
-        await self._connection.execute(
-            self.CREATE, session_id, "New Chat", user_id, datetime.now(UTC), "{}"
-        )
+        await self._connection.execute(self.CREATE, session_id, "New Chat", user_id, datetime.now(UTC), "{}")
         return str(session_id)
 
     def _message(self, session_id: str) -> tuple[Any, ...]:

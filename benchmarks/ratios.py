@@ -31,7 +31,10 @@ class Target:
     def judge(self, ratio: float) -> tuple[str, str]:
         """Return the ratio and the target as cells of the table."""
         reached = ratio >= self.value if self.at_least else ratio <= self.value
-        return f"{ratio:.2f}" if reached else f"**{ratio:.2f}**", f"{'≥' if self.at_least else '≤'} {self.value}"
+        return (
+            f"{ratio:.2f}" if reached else f"**{ratio:.2f}**",
+            f"{'≥' if self.at_least else '≤'} {self.value}",
+        )
 
 
 # By operation: PostgreSQL's, then MongoDB's.

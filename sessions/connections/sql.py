@@ -127,9 +127,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """
         engine = await self.connect()
         async with asyncio.timeout(self.checkout_timeout) as checkout:
-            return await greenlet_spawn(
-                self._execute, engine.sync_engine, checkout, statement, parameters
-            )
+            return await greenlet_spawn(self._execute, engine.sync_engine, checkout, statement, parameters)
 
     def _execute(
         self,

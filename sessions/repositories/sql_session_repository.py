@@ -158,9 +158,10 @@ def to_session(row: Any) -> ChatSession:
 
 def to_messages(session_id: str, result: CursorResult[Any]) -> list[ChatMessage]:
     """Return the messages of rows with `MESSAGE_COLUMNS`."""
+    rows: Any = result.all()
     return [
         ChatMessage(message_id, session_id, role, content, timestamp)
-        for message_id, role, content, timestamp in result.all()
+        for message_id, role, content, timestamp in rows
     ]
 
 
