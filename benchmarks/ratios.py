@@ -52,7 +52,7 @@ SYNC_TARGET = Target(1.35)
 
 async def against_raw(backend: str, url: str, effort: Effort) -> str:
     """Return the table of one backend."""
-    ours = Ours(backend, url, pool_size=CONNECTIONS)
+    ours = Ours(backend, url, **_pool(backend))
     await ours.repository.count_sessions(USER)
     raw = await _open_raw(backend, url)
     try:
@@ -66,6 +66,10 @@ async def against_raw(backend: str, url: str, effort: Effort) -> str:
     finally:
         await raw.close()
         await ours.close()
+
+
+def _pool(backend: str) -> dict[str, int]:
+    return {"pool_size": CONNECTIONS} | ({"max_overflow": 0} if backend == "postgres" else {})
 
 
 def _show(value: float, rate: bool) -> str:
@@ -123,7 +127,7 @@ async def filled_session(ours: Ours, size: int) -> str:
 
 async def sync_twins(backend: str, url: str, effort: Effort) -> str:
     """Return the table of blocking calls from a plain thread beside the same calls awaited on a loop."""
-    ours = Ours(backend, url, pool_size=CONNECTIONS)
+    ours = Ours(backend, url, **_pool(backend))
     repository = ours.repository
     session_id = await ours.create()
     filled = await filled_session(ours, 100)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, Self, overload
 
 from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
-from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic.fields import FieldInfo
+from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sessions.config.files import Document, config_file, read_document

@@ -7,12 +7,13 @@ import contextlib
 import math
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
@@ -38,6 +39,27 @@ class _Pool:
 
     engine: AsyncEngine
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class _Watch:
+    """Breaks a connection that is still in use after some seconds: its server may never answer."""
+
+    __slots__ = ("_break", "_connection", "_seconds", "_timer")
+
+    def __init__(self, manager: SqlConnectionManager, connection: Connection, seconds: float | None) -> None:
+        self._break, self._connection, self._seconds = manager._break, connection, seconds
+
+    def __enter__(self) -> None:
+        if self._seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._seconds, self._break, self._connection)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._seconds is None:
+            return
+        self._timer.cancel()
+        if isinstance(error, exc.DBAPIError) and asyncio.get_running_loop().time() >= self._timer.when():
+            raise NoAnswerError("no answer in time") from error
 
 
 class SqlConnectionManager(AsyncBaseConnectionManager):
@@ -101,29 +123,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         async with self._lend(await self.connect()) as connection:
             yield connection
 
-    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> CursorResult[Any]:
-        """Execute one statement in its own transaction; the result is fetched completely.
-
-        `connection` does the same in three steps, each with a greenlet and one with a task of its own.
-
-        Raises:
-            NoAnswerError: The server kept silent for too long; the connection is gone.
-        """
-        engine = (await self.connect()).sync_engine
-        async with asyncio.timeout(self.checkout_timeout) as checkout:
-            return await greenlet_spawn(self._execute, engine, checkout, statement, parameters)
-
-    def _execute(
-        self, engine: Engine, checkout: asyncio.Timeout, statement: Executable, parameters: Mapping[str, Any]
-    ) -> CursorResult[Any]:
-        with engine.connect() as connection:
-            checkout.reschedule(None)
-            with self._no_silence(connection, self.answer_timeout):
-                if not self.one_transaction_at_a_time:
-                    return connection.execute(statement, parameters)
-                with connection.begin():
-                    return connection.execute(statement, parameters)
-
     @contextlib.asynccontextmanager
     async def _lend(
         self, engine: AsyncEngine, *, at_most: float = math.inf
@@ -131,28 +130,41 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
                 connection = await stack.enter_async_context(engine.connect())
-            sync_connection = connection.sync_connection
-            assert sync_connection is not None
-            answer_timeout = self.answer_timeout and min(self.answer_timeout, at_most)
-            stack.enter_context(self._no_silence(sync_connection, answer_timeout))
+            seconds = self.answer_timeout and min(self.answer_timeout, at_most)
+            assert connection.sync_connection is not None
+            stack.enter_context(_Watch(self, connection.sync_connection, seconds))
             yield connection
 
-    @contextlib.contextmanager
-    def _no_silence(self, connection: Connection, seconds: float | None) -> Iterator[None]:
-        """Break a connection that is still in use after some seconds: its server may never answer."""
-        if seconds is None:
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self._break, connection)
-        try:
-            yield
-        except exc.DBAPIError as error:
-            if loop.time() < timer.when():
-                raise
-            raise NoAnswerError("no answer in time") from error
-        finally:
-            timer.cancel()
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> CursorResult[Any]:
+        """Execute one statement in its own transaction; the result is fetched completely.
+
+        In one greenlet, and without the task that `connection` needs to give the connection back.
+
+        Raises:
+            NoAnswerError: The server kept silent for too long; the connection is gone.
+        """
+        engine = (await self.connect()).sync_engine
+        pool = engine.pool
+        if isinstance(pool, QueuePool) and pool.checkedin():  # Then there is nothing to wait for.
+            return await greenlet_spawn(self._execute, engine, None, statement, parameters)
+        async with asyncio.timeout(self.checkout_timeout) as checkout:
+            return await greenlet_spawn(self._execute, engine, checkout, statement, parameters)
+
+    def _execute(
+        self,
+        engine: Engine,
+        checkout: asyncio.Timeout | None,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+    ) -> CursorResult[Any]:
+        with engine.connect() as connection:
+            if checkout is not None:
+                checkout.reschedule(None)
+            with _Watch(self, connection, self.answer_timeout):
+                if not self.one_transaction_at_a_time:
+                    return connection.execute(statement, parameters)
+                with connection.begin():
+                    return connection.execute(statement, parameters)
 
     def _break(self, connection: Connection) -> None:
         """Close the socket of a connection at once, so that who waits for its answer gets an error."""

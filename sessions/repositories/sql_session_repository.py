@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -158,7 +158,7 @@ def to_session(row: Any) -> ChatSession:
 
 def to_messages(session_id: str, result: CursorResult[Any]) -> list[ChatMessage]:
     """Return the messages of rows with `MESSAGE_COLUMNS`."""
-    rows: Sequence[Any] = result.all()
+    rows: Any = result.all()
     return [
         ChatMessage(message_id, session_id, role, content, timestamp)
         for message_id, role, content, timestamp in rows
