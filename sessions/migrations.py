@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, exc, inspect, text
 from sqlalchemy.util import await_only
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
@@ -79,13 +79,22 @@ def current(connection: Connection) -> str | None:
     """Return the revision the database is at, or None if it was never migrated."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
+    return _version(connection)
+
+
+def _version(connection: Connection) -> str | None:
     revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
     return revision
 
 
 def is_current(connection: Connection) -> bool:
-    """Return whether the schema is at this package's head."""
-    return current(connection) == HEAD
+    """Return whether the schema is at this package's head; if it is, one statement tells."""
+    try:
+        return _version(connection) == HEAD
+    except (exc.ProgrammingError, exc.OperationalError):
+        # Most likely the table is not there; whatever it was, the longer way finds out.
+        connection.rollback()
+        return current(connection) == HEAD
 
 
 def check(connection: Connection) -> None:

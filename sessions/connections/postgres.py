@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from sessions import migrations
 from sessions.config import PostgresSettings, load_settings
+from sessions.connections import postgres_dialect
 from sessions.connections.sql import (
     NoAnswerError,
     SqlConnectionManager,
@@ -116,7 +117,7 @@ class PostgresConnectionManager(SqlConnectionManager):
 
         proxied = self.one_transaction_at_a_time
         return create_async_engine(
-            "postgresql+asyncpg://",
+            postgres_dialect.URL,
             # asyncpg reads the URL itself, so that all of libpq's forms work as they do in psql.
             async_creator=connect,
             isolation_level="READ COMMITTED" if proxied else "AUTOCOMMIT",

@@ -18,7 +18,6 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
-    Uuid,
     and_,
     bindparam,
     cast,
@@ -298,10 +297,9 @@ class Statements:
     def _add_messages(self, with_owner: bool) -> Select[Any]:
         """PostgreSQL: as `add_message`, for arrays of ids, roles and contents of one length."""
         owner = self._touch_session(with_owner).cte("owner")
+        # All of them text: asyncpg asks the server what any other array is, once for each connection.
         arrays: Any = func.unnest(
-            _bind("message_ids", type_=ARRAY(Uuid(as_uuid=False))),
-            _bind("roles", type_=ARRAY(MESSAGES.c.role.type)),
-            _bind("contents", type_=ARRAY(Text())),
+            *(_bind(name, type_=ARRAY(Text())) for name in ("message_ids", "roles", "contents"))
         )
         batch = arrays.table_valued("message_id", "role", "content", name="batch").render_derived()
         stored = (
@@ -309,7 +307,7 @@ class Statements:
             .from_select(
                 [column.name for column in MESSAGE_COLUMNS],
                 select(
-                    batch.c.message_id,
+                    cast(batch.c.message_id, MESSAGES.c.message_id.type),
                     owner.c.session_id,
                     batch.c.role,
                     batch.c.content,

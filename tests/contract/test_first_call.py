@@ -1,0 +1,43 @@
+"""What the first call of a process asks of a database that is ready: little more than the call itself."""
+
+from __future__ import annotations
+
+from databases import Backend
+from wire import counted
+
+EXPECTED = {
+    # The schema that is searched first, for SQLAlchemy, and the version of ours.
+    "postgres": ["select current_schema()", "SELECT version_num FROM sessions_alembic_version"],
+    "sqlite": ["SELECT version_num FROM sessions_alembic_version"],
+    "mongodb-replica-set": ["listCollections"],
+    "mongodb-standalone": ["listCollections"],
+}
+
+
+async def test_the_first_call_on_a_ready_database_opens_one_connection_and_asks_little_else(
+    backend: Backend,
+) -> None:
+    async with backend.repository() as repository:
+        assert await repository.count_sessions("user") == 0
+
+    async with counted(backend) as (repository, wire):
+        assert await repository.count_sessions("user") == 0
+        *before, _call = wire.statements
+        assert before == EXPECTED[backend.name]
+        assert wire.connections == 1
+
+        wire.clear()
+        await repository.count_sessions("user")
+        assert len(wire.statements) == 1
+        assert wire.connections == 0
+
+
+async def test_a_second_repository_of_the_same_database_asks_for_nothing_more(backend: Backend) -> None:
+    async with counted(backend) as (repository, wire):
+        await repository.count_sessions("user")
+        wire.clear()
+        other = type(repository)(connection_manager=repository._manager)
+        await other.count_sessions("user")
+
+        assert len(wire.statements) == 1
+        assert wire.connections == 0

@@ -1,0 +1,140 @@
+"""How often each operation asks the database: exactly so often, so that no change adds one unnoticed."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from databases import Backend
+from wire import counted
+
+from sessions import ChatSession, SessionConflictError, SessionNotFoundError
+from sessions.repositories.async_operations import AsyncOperations
+from sessions.repositories.cursors import encode_cursor
+
+ABSENT = str(uuid.uuid4())
+LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
+SOON = datetime.now(UTC) + timedelta(hours=1)
+MESSAGES = [("user", "Hello"), ("assistant", "Hi")]
+CURSOR = encode_cursor(ChatSession(ABSENT, "title", "user", SOON, SOON))
+BACKENDS = ("postgres", "sqlite", "mongodb-replica-set", "mongodb-standalone")
+
+Operation = Callable[[Any, str, str], Awaitable[Any]]
+
+
+async def export(repository: Any, _: str, __: str) -> None:
+    async for _part in repository.export_user("user"):
+        pass
+
+
+async def add_to_absent(repository: Any, _: str, __: str) -> None:
+    with pytest.raises(SessionNotFoundError):
+        await repository.add_message(ABSENT, "user", "Hello")
+
+
+async def ensure_of_another(repository: Any, session_id: str, _: str) -> None:
+    with pytest.raises(SessionConflictError):
+        await repository.ensure_session_exists(session_id, "another")
+
+
+# Statements on PostgreSQL (where each is one round trip), calls of the driver on SQLite, and commands on
+# MongoDB, on a replica set and standalone. Each on a user who has one session with three messages.
+#
+# In SQLite an append is a transaction: BEGIN, UPDATE, INSERT, COMMIT. In MongoDB it is the insert and the
+# bump, a history is read before one look at its session, and a deletion ends with two looks for leftovers.
+# Exports and batched deletes ask once more, to find nothing.
+OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
+    "create_session": (
+        lambda r, s, m: r.create_session_async("user", {"metadata": {"key": 1}}),
+        (1, 1, 1, 1),
+    ),
+    "ensure_session_exists, a new one": (
+        lambda r, s, m: r.ensure_session_exists(str(uuid.uuid4()), "user"),
+        (1, 4, 4, 4),
+    ),
+    "ensure_session_exists, there already": (
+        lambda r, s, m: r.ensure_session_exists(s, "user"),
+        (1, 1, 1, 1),
+    ),
+    "ensure_session_exists, another's": (ensure_of_another, (1, 1, 1, 1)),
+    "get_session": (lambda r, s, m: r.get_session("user", s), (1, 1, 1, 1)),
+    "get_session, absent": (lambda r, s, m: r.get_session("user", ABSENT), (1, 1, 1, 1)),
+    "update_session": (lambda r, s, m: r.update_session_async("user", s, {"title": "New"}), (1, 1, 1, 1)),
+    "update_session, absent": (
+        lambda r, s, m: r.update_session_async("user", ABSENT, {"title": "New"}),
+        (1, 1, 1, 1),
+    ),
+    "list_paginated_sessions": (lambda r, s, m: r.list_paginated_sessions_async("user", 1, 1), (1, 1, 1, 1)),
+    "list_sessions": (lambda r, s, m: r.list_sessions("user"), (1, 1, 1, 1)),
+    "list_sessions, next page": (lambda r, s, m: r.list_sessions("user", cursor=CURSOR), (1, 1, 1, 1)),
+    "count_sessions": (lambda r, s, m: r.count_sessions("user"), (1, 1, 1, 1)),
+    "add_message": (lambda r, s, m: r.add_message(s, "user", "Hello"), (1, 4, 2, 2)),
+    "add_message, owner checked": (
+        lambda r, s, m: r.add_message(s, "user", "Hello", user_id="user"),
+        (1, 4, 2, 2),
+    ),
+    "add_message, absent": (add_to_absent, (1, 3, 1, 1)),
+    "add_messages, none": (lambda r, s, m: r.add_messages(s, []), (1, 3, 1, 1)),
+    "add_messages, 2": (lambda r, s, m: r.add_messages(s, MESSAGES), (1, 4, 2, 2)),
+    "add_messages, 200": (lambda r, s, m: r.add_messages(s, MESSAGES * 100), (1, 4, 4, 2)),
+    "get_session_history": (lambda r, s, m: r.get_session_history("user", s), (1, 1, 2, 2)),
+    "get_session_history, newest 2": (
+        lambda r, s, m: r.get_session_history("user", s, limit=2),
+        (1, 1, 2, 2),
+    ),
+    "get_session_history, before one": (
+        lambda r, s, m: r.get_session_history("user", s, before=m),
+        (1, 1, 3, 3),
+    ),
+    "get_session_history, absent": (lambda r, s, m: r.get_session_history("user", ABSENT), (1, 1, 1, 1)),
+    "export_user": (export, (3, 3, 4, 4)),
+    "keep_latest_sessions": (lambda r, s, m: r.keep_latest_sessions("user", 0), (2, 2, 7, 9)),
+    "keep_latest_sessions, none to delete": (
+        lambda r, s, m: r.keep_latest_sessions("user", 10),
+        (1, 1, 2, 1),
+    ),
+    "delete_sessions_older_than": (lambda r, s, m: r.delete_sessions_older_than(SOON), (2, 2, 7, 9)),
+    "delete_sessions_older_than, none": (
+        lambda r, s, m: r.delete_sessions_older_than(LONG_AGO),
+        (1, 1, 2, 1),
+    ),
+    "delete_user": (lambda r, s, m: r.delete_user("user"), (2, 2, 7, 9)),
+    "delete_user, none to delete": (lambda r, s, m: r.delete_user("nobody"), (1, 1, 2, 1)),
+    "delete_session": (lambda r, s, m: r.delete_session_async("user", s), (1, 1, 5, 7)),
+    "delete_session, absent": (lambda r, s, m: r.delete_session_async("user", ABSENT), (1, 1, 4, 3)),
+}
+EXEMPT_ON_POSTGRES = ("export_user", "keep_latest_sessions", "delete_sessions_older_than", "delete_user")
+LIFE_CYCLE = {"aclose", "is_healthy", "load_and_validate_connection"}
+
+
+async def test_an_operation_asks_the_database_exactly_so_often(backend: Backend) -> None:
+    column = BACKENDS.index(backend.name)
+    async with counted(backend) as (repository, wire):
+        found = {}
+        for name, (operation, _) in OPERATIONS.items():
+            await repository.delete_user("user")
+            session_id = await repository.create_session_async("user", None)
+            *_, last = await repository.add_messages(session_id, [*MESSAGES, ("user", "Bye")])
+            wire.clear()
+            await operation(repository, session_id, last)
+            found[name] = len(wire.statements)
+            assert wire.connections == 0, name
+
+    assert found == {name: expected[column] for name, (_, expected) in OPERATIONS.items()}
+
+
+def test_every_operation_is_counted() -> None:
+    public = {name for name, _ in inspect.getmembers(AsyncOperations, inspect.isfunction) if name[0] != "_"}
+
+    counted_here = {name.partition(",")[0] for name in OPERATIONS}
+    assert {name.removesuffix("_async") for name in public - LIFE_CYCLE} == counted_here
+
+
+def test_postgres_takes_one_statement_for_what_is_neither_an_export_nor_a_batched_delete() -> None:
+    more = [name for name, (_, (postgres, *_)) in OPERATIONS.items() if postgres != 1]
+
+    assert more == list(EXEMPT_ON_POSTGRES)
