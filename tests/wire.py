@@ -16,6 +16,8 @@ from sqlalchemy import event
 
 from sessions import SessionRepositoryFactory
 from sessions.connections.mongodb import _client_class
+from sessions.connections.sqlite import SqliteConnectionManager
+from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
 
 SSL_REQUEST = 80877103
 
@@ -53,8 +55,8 @@ async def counted(backend: Backend) -> AsyncIterator[tuple[Any, Wire]]:
 
 @contextlib.asynccontextmanager
 async def _on_sqlite(url: str, wire: Wire) -> AsyncIterator[Any]:
-    repository = SessionRepositoryFactory.create_repository("sqlite", url=url)
-    engine = (await repository._manager.engine()).sync_engine
+    manager = SqliteConnectionManager(url=url)  # Not the shared one, which may know the schema.
+    engine = (await manager.engine()).sync_engine
 
     def execute(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         wire.statements.append(statement)
@@ -64,7 +66,7 @@ async def _on_sqlite(url: str, wire: Wire) -> AsyncIterator[Any]:
 
     event.listen(engine, "before_cursor_execute", execute)
     event.listen(engine, "connect", connect)
-    yield repository
+    yield SqliteSessionRepository(connection_manager=manager)
 
 
 # --- MongoDB ----------------------------------------------------------------------------------------
