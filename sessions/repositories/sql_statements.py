@@ -25,7 +25,6 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
-    or_,
     select,
     tuple_,
     union_all,
@@ -36,6 +35,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.dml import Insert, ReturningUpdate, Update
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
+from sessions.repositories.sql_ranges import Ranges
 
 __all__ = ["Statements", "parameters", "statements_for"]
 
@@ -74,7 +74,8 @@ def _bind(name: str, type_: Any = None) -> Any:
 
 _session_id = _bind("session_id", type_=SESSIONS.c.session_id.type)
 _user_id = _bind("user_id", type_=SESSIONS.c.user_id.type)
-_owned = and_(SESSIONS.c.session_id == _session_id, SESSIONS.c.user_id == _user_id)
+_of_user = SESSIONS.c.user_id == _user_id
+_owned = and_(SESSIONS.c.session_id == _session_id, _of_user)
 _limit: Any = _bind("limit")
 _newest_first = (SESSIONS.c.updated_at.desc(), SESSIONS.c.session_id)
 
@@ -94,22 +95,24 @@ class Statements:
 
     def __init__(self, dialect: str) -> None:
         self._postgres = dialect == "postgresql"
+        self._ranges = ranges = Ranges(postgres=self._postgres)
         self.create_session = self._insert_session()
         self.get_session = select(*SESSION_COLUMNS).where(_owned)
         self.update_session = self._update_session()
         self.delete_session = delete(SESSIONS).where(_owned)
-        self.list_page = (
-            self._sessions_of_user().order_by(*_newest_first).limit(_limit).offset(_bind("offset"))
+        of_user = select(*SESSION_COLUMNS).where(_of_user)
+        tied = of_user.where(ranges.tied(SESSIONS.c.updated_at, _time("updated_at")))
+        after_id = _bind("after_id", type_=SESSIONS.c.session_id.type)
+        self.list_page = ranges.ordered(of_user, *_newest_first, limit=_limit, offset=_bind("offset"))
+        self.list_first = ranges.ordered(of_user, *_newest_first, limit=_limit)
+        self.list_after = ranges.ordered_after(
+            tied.where(SESSIONS.c.session_id > after_id),
+            of_user.where(SESSIONS.c.updated_at < _time("updated_at")),
+            *_newest_first,
+            limit=_limit,
         )
-        self.list_first = self._sessions_of_user().order_by(*_newest_first).limit(_limit)
-        self.list_after = self.list_first.where(
-            SESSIONS.c.updated_at <= _time("updated_at"),
-            or_(
-                SESSIONS.c.updated_at < _time("updated_at"),
-                SESSIONS.c.session_id > _bind("after_id", type_=SESSIONS.c.session_id.type),
-            ),
-        )
-        self.count_sessions = select(func.count()).select_from(SESSIONS).where(SESSIONS.c.user_id == _user_id)
+        all_of_user = ranges.ordered(select(SESSIONS.c.session_id).where(_of_user), *_newest_first)
+        self.count_sessions = select(func.count()).select_from(all_of_user.subquery())
         self.ensure_session = self._ensure_session()
         self.find_owner = select(SESSIONS.c.user_id, SESSIONS.c.created_at).where(
             SESSIONS.c.session_id == _session_id
@@ -124,56 +127,53 @@ class Statements:
         # Keyed by whether there is a limit and whether there is a message to stop before.
         self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
         self.keep_latest = self._delete_beyond()
-        of_user = SESSIONS.c.user_id == _user_id
-        self.delete_user = self._delete_batch(of_user)
+        oldest_first = (SESSIONS.c.updated_at, SESSIONS.c.session_id.desc())
+        self.delete_user = self._delete_batch(_of_user, order=oldest_first)
         old = SESSIONS.c.updated_at < _time("cutoff")
         # Keyed by whether the owner is given.
-        self.delete_older = {True: self._delete_batch(of_user, old), False: self._delete_batch(old)}
-        # Keyed by whether they go on after one that was read before.
-        self.export_sessions = {after: self._export_sessions(after) for after in (False, True)}
+        self.delete_older = {
+            True: self._delete_batch(_of_user, old, order=oldest_first),
+            False: self._delete_batch(old),
+        }
+        # Keyed by whether they go on after one that was read before. In the order of change: a session
+        # that changes meanwhile comes later, not never.
+        self.export_sessions = {
+            False: ranges.ordered(of_user, *oldest_first, limit=_limit),
+            True: ranges.ordered_after(
+                tied.where(SESSIONS.c.session_id < after_id),
+                of_user.where(SESSIONS.c.updated_at > _time("updated_at")),
+                *oldest_first,
+                limit=_limit,
+            ),
+        }
         self.export_messages = {after: self._export_messages(after) for after in (False, True)}
 
-    @staticmethod
-    def _sessions_of_user() -> Select[Any]:
-        return select(*SESSION_COLUMNS).where(SESSIONS.c.user_id == _user_id)
-
-    @staticmethod
-    def _delete_batch(*where: ColumnElement[bool]) -> Delete:
+    def _delete_batch(self, *where: ColumnElement[bool], order: tuple[Any, ...] = ()) -> Delete:
         # The condition twice: PostgreSQL looks again at a row that was written to since it was chosen,
         # and a session that got a message since is no longer old, but it is still its user's.
-        chosen = select(SESSIONS.c.session_id).where(*where).limit(_limit)
-        return delete(SESSIONS).where(SESSIONS.c.session_id.in_(chosen), *where)
+        chosen = select(SESSIONS.c.session_id).where(*where)
+        chosen = self._ranges.ordered(chosen, *order, limit=_limit) if order else chosen.limit(_limit)
+        return delete(SESSIONS).where(self._ranges.among(SESSIONS.c.session_id, chosen), *where)
 
-    @staticmethod
-    def _delete_beyond() -> Delete:
-        chosen = (
-            select(SESSIONS.c.session_id, SESSIONS.c.updated_at)
-            .where(SESSIONS.c.user_id == _user_id)
-            .order_by(*_newest_first)
-            .offset(_bind("keep_last_n"))
-            .limit(_limit)
+    def _delete_beyond(self) -> Delete:
+        def beyond(column: ColumnElement[Any], limit: Any) -> Any:
+            chosen = select(column).where(_of_user)
+            return self._ranges.ordered(chosen, *_newest_first, limit=limit, offset=_bind("keep_last_n"))
+
+        chosen = beyond(SESSIONS.c.session_id, _limit)
+        newest = beyond(SESSIONS.c.updated_at, literal_column("1")).scalar_subquery()
+        # A session that gets a message between being chosen and being deleted is newer, and stays.
+        return delete(SESSIONS).where(
+            self._ranges.among(SESSIONS.c.session_id, chosen), SESSIONS.c.updated_at <= newest
         )
-        # With updated_at: a session that gets a message between being chosen and being deleted stays.
-        return delete(SESSIONS).where(tuple_(SESSIONS.c.session_id, SESSIONS.c.updated_at).in_(chosen))
 
-    def _export_sessions(self, after: bool) -> Select[Any]:
-        """Return the next sessions in order of change: one that changes meanwhile comes later, not never."""
-        statement = self._sessions_of_user()
-        if after:
-            after_id = _bind("after_id", type_=SESSIONS.c.session_id.type)
-            statement = statement.where(
-                SESSIONS.c.updated_at >= _time("updated_at"),
-                or_(SESSIONS.c.updated_at > _time("updated_at"), SESSIONS.c.session_id < after_id),
-            )
-        return statement.order_by(SESSIONS.c.updated_at, SESSIONS.c.session_id.desc()).limit(_limit)
-
-    def _export_messages(self, after: bool) -> Select[Any]:
+    def _export_messages(self, after: bool) -> Any:
         order = (MESSAGES.c.timestamp, MESSAGES.c.message_id)
         statement = self._messages_of_owner()
         if after:
             after_id = _bind("after_id", type_=MESSAGES.c.message_id.type)
             statement = statement.where(tuple_(*order) > tuple_(_time("timestamp"), after_id))
-        return statement.order_by(*order).limit(_limit)
+        return self._ranges.ordered(statement, *order, limit=_limit)
 
     @staticmethod
     def _messages_of_owner() -> Select[Any]:
@@ -335,7 +335,7 @@ class Statements:
         )
         return statement
 
-    def _history(self, limited: bool, before: bool) -> Select[Any]:
+    def _history(self, limited: bool, before: bool) -> Any:
         """Return a session's messages: all of them oldest first, or the newest first up to a limit."""
         statement = self._messages_of_owner()
         order = (MESSAGES.c.timestamp, MESSAGES.c.message_id)
@@ -350,5 +350,5 @@ class Statements:
             )
             statement = statement.where(tuple_(*order) < tuple_(at, before_id))
         if limited:
-            return statement.order_by(*(column.desc() for column in order)).limit(_limit)
-        return statement.order_by(*order)
+            return self._ranges.ordered(statement, *(column.desc() for column in order), limit=_limit)
+        return self._ranges.ordered(statement, *order)

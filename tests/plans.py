@@ -1,0 +1,94 @@
+"""The statements that the SQL repositories would send, taken down instead, on data made in the server."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from sessions import ChatMessage, ChatSession
+from sessions.repositories.cursors import encode_cursor
+
+Sent = tuple[str, tuple[Any, ...]]
+
+# One user and one session have half of the rows, which the planner cannot know before the first ANALYZE.
+USER = "big"
+SESSIONS, MESSAGES = 20_000, 40_000
+NEWEST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def session_id(number: int) -> str:
+    """Return the id of the session that is so many seconds older than the newest."""
+    return str(uuid.UUID(int=(4 << 76) + (8 << 60) + number, version=4))
+
+
+def message_id(number: int) -> str:
+    """Return the id of the message that is so many seconds older than the newest."""
+    return session_id(number)
+
+
+BIG_SESSION = session_id(1)
+MIDDLE = NEWEST - timedelta(seconds=SESSIONS // 4)
+CHAT_SESSION = ChatSession(session_id(SESSIONS // 4), "title", USER, MIDDLE, MIDDLE)
+CHAT_MESSAGE = ChatMessage(message_id(SESSIONS // 4), BIG_SESSION, "user", "Hello", MIDDLE)
+
+# By what each does; all on what `USER` and `BIG_SESSION` have.
+READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "whole history": lambda r: r.get_session_history(USER, BIG_SESSION),
+    "newest messages": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50),
+    "messages before one": lambda r: r.get_session_history(
+        USER, BIG_SESSION, limit=50, before=CHAT_MESSAGE.message_id
+    ),
+    "all messages before one": lambda r: r.get_session_history(
+        USER, BIG_SESSION, before=CHAT_MESSAGE.message_id
+    ),
+    "first page": lambda r: r.list_paginated_sessions_async(USER, 0, 20),
+    "a later page": lambda r: r.list_paginated_sessions_async(USER, 3, 20),
+    "a far page": lambda r: r.list_paginated_sessions_async(USER, 400, 20),
+    "first page of a listing": lambda r: r.list_sessions(USER, limit=20),
+    "next page of a listing": lambda r: r.list_sessions(USER, limit=20, cursor=encode_cursor(CHAT_SESSION)),
+    "count": lambda r: r.count_sessions(USER),
+    "get": lambda r: r.get_session(USER, BIG_SESSION),
+    "first sessions to export": lambda r: r._export_sessions(USER, None, 1000),
+    "next sessions to export": lambda r: r._export_sessions(USER, CHAT_SESSION, 1000),
+    "first messages to export": lambda r: r._export_messages(BIG_SESSION, USER, None, 1000),
+    "next messages to export": lambda r: r._export_messages(BIG_SESSION, USER, CHAT_MESSAGE, 1000),
+}
+WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "append": lambda r: r.add_message(BIG_SESSION, "user", "Hello"),
+    "append, owner checked": lambda r: r.add_message(BIG_SESSION, "user", "Hello", user_id=USER),
+    "append two": lambda r: r.add_messages(BIG_SESSION, [("user", "Hello"), ("assistant", "Hi")]),
+    "ensure": lambda r: r.ensure_session_exists(BIG_SESSION, USER),
+    "update": lambda r: r.update_session_async(USER, BIG_SESSION, {"title": "New"}),
+    "delete": lambda r: r.delete_session_async(USER, BIG_SESSION),
+    "keep the latest": lambda r: r.keep_latest_sessions(USER, 100),
+    "delete a user": lambda r: r.delete_user(USER),
+    "delete a user's old sessions": lambda r: r.delete_sessions_older_than(MIDDLE, user_id=USER),
+}
+
+
+class _TakenDown(Exception):
+    """Ends an operation where it would send its statement."""
+
+
+async def first_statement(engine: Engine, operation: Awaitable[Any]) -> Sent:
+    """Return the first statement of an operation, with its parameters; it is not executed."""
+    sent: list[Sent] = []
+
+    def take_down(_connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        if statement != "BEGIN IMMEDIATE":
+            sent.append((statement, values))
+            raise _TakenDown
+
+    event.listen(engine, "before_cursor_execute", take_down)
+    try:
+        with contextlib.suppress(_TakenDown):
+            await operation
+    finally:
+        event.remove(engine, "before_cursor_execute", take_down)
+    return sent[0]

@@ -1,0 +1,142 @@
+"""Every statement reads ranges of indexes: nothing is sorted, and no table is read from end to end."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import plans
+import pytest
+from databases import execute_postgres, in_database
+
+from sessions import SessionRepositoryFactory
+
+Plan = dict[str, Any]
+
+# Ids as `plans.session_id` makes them.
+ID = "('00000000-0000-4000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
+PARTS = ("newest messages", "messages before one", "first page", "next page of a listing")
+TABLES = ("chat_sessions", "chat_messages")
+WIDE_INDEXES = {"idx_sessions_user_id", "idx_messages_session_id"}
+NOT_A_RANGE = {"Sort", "Incremental Sort", "Seq Scan", "Hash Join"}
+
+
+def filled(step: str) -> tuple[str, ...]:
+    """Return the SQL that fills both tables, each row so much older than the one before."""
+    at = f"'{plans.NEWEST}'::timestamptz - i * interval '{step}'"
+    user = f"CASE WHEN i % 2 = 1 THEN '{plans.USER}' ELSE 'user' || i % 999 END"
+    some_session = ID.format(f"i % {plans.SESSIONS} + 1")
+    return (
+        *(f"ALTER TABLE {table} SET (autovacuum_enabled = off)" for table in TABLES),
+        f"""INSERT INTO chat_sessions
+            SELECT {ID.format("i")}, 'title', {user}, {at}, {at}, '{{}}'
+            FROM generate_series(1, {plans.SESSIONS}) i""",
+        f"""INSERT INTO chat_messages
+            SELECT {ID.format("i")},
+                   CASE WHEN i % 2 = 1 THEN '{plans.BIG_SESSION}' ELSE {some_session} END,
+                   'user', 'Hello', {at}
+            FROM generate_series(1, {plans.MESSAGES}) i""",
+    )
+
+
+@pytest.fixture(scope="module")
+def fresh(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """Name of a database whose tables were filled and never analysed."""
+    name = f"sessions_plans_{uuid.uuid4().hex}"
+    execute_postgres(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    execute_postgres(in_database(postgres_server, name), *filled("1 s"))
+    yield name
+    execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def analysed(postgres_server: str, fresh: str) -> Iterator[str]:
+    """Name of a copy of it that the planner knows all about."""
+    name = f"{fresh}_analysed"
+    execute_postgres(postgres_server, f"CREATE DATABASE {name} TEMPLATE {fresh}")
+    execute_postgres(in_database(postgres_server, name), "VACUUM ANALYZE")
+    yield name
+    execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def plan_of(connection: asyncpg.Connection, sent: plans.Sent, *options: str) -> Plan:
+    """Return the plan of a prepared statement, which is how the driver executes it."""
+    statement, values = sent
+    execution = f"EXECUTE taken_down ({', '.join(map(literal, values))})"
+    await connection.execute(f"PREPARE taken_down AS {statement}")
+    try:
+        found = await connection.fetchval(f"EXPLAIN ({', '.join([*options, 'FORMAT JSON'])}) {execution}")
+    finally:
+        await connection.execute("DEALLOCATE taken_down")
+    plan: Plan = json.loads(found)[0]["Plan"]
+    return plan
+
+
+def literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return f"ARRAY[{', '.join(map(literal, value))}]"
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    return "'" + text.replace("'", "''") + "'"
+
+
+def nodes(plan: Plan) -> Iterator[Plan]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def faults(plan: Plan) -> list[str]:
+    """Return what in a plan is not the reading of ranges, in the order of their index."""
+    found = []
+    for node in nodes(plan):
+        name = f"{node['Node Type']} {node.get('Index Name') or node.get('Relation Name', '')}".rstrip()
+        if node["Node Type"] in NOT_A_RANGE:
+            found.append(name)
+        if node["Node Type"].startswith("Index") and "Index Cond" not in node:
+            found.append(f"{name}: all of it")
+        if node.get("Index Name") in WIDE_INDEXES and ("Filter" in node or "Bitmap" in name):
+            found.append(f"{name}: more than the range, or out of order")
+    return found
+
+
+@pytest.mark.parametrize("plan_cache_mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("database", ["fresh", "analysed"])
+async def test_a_statement_reads_ranges_of_indexes_in_their_order(
+    database: str, plan_cache_mode: str, request: pytest.FixtureRequest, postgres_server: str
+) -> None:
+    url = in_database(postgres_server, request.getfixturevalue(database))
+    connection = await asyncpg.connect(url, server_settings={"plan_cache_mode": plan_cache_mode})
+    found = {}
+    async with SessionRepositoryFactory.create_repository("postgres", url=url) as repository:
+        await repository._ensure_connection()
+        engine = (await repository._manager.engine()).sync_engine
+        for name, operation in (plans.READS | plans.WRITES).items():
+            sent = await plans.first_statement(engine, operation(repository))
+            found[name] = faults(await plan_of(connection, sent))
+    await connection.close()
+
+    assert found == {name: [] for name in found}
+
+
+@pytest.mark.parametrize("step", ["1 s", "0 s"], ids=["one after the other", "all at once"])
+async def test_a_part_of_many_rows_costs_as_little_wherever_it_begins(postgres_url: str, step: str) -> None:
+    execute_postgres(postgres_url, *filled(step))
+    connection = await asyncpg.connect(postgres_url)
+    read = {}
+    async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
+        await repository._ensure_connection()
+        engine = (await repository._manager.engine()).sync_engine
+        for name in PARTS:
+            sent = await plans.first_statement(engine, plans.READS[name](repository))
+            plan = await plan_of(connection, sent, "ANALYZE", "BUFFERS")
+            read[name] = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    await connection.close()
+
+    # Each row may lie in a page of its own; the index takes a few more, half of the table 200.
+    assert {name: pages for name, pages in read.items() if pages > 80} == {}

@@ -1,0 +1,41 @@
+"""Every statement searches an index: nothing is sorted, and no table is scanned."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import plans
+import pytest
+from databases import Backend
+
+
+def faults(steps: list[str]) -> list[str]:
+    """Return what is not a search of an index in its order; a subquery that was ordered may be scanned."""
+    return [step for step in steps if "TEMP B-TREE" in step or step.startswith("SCAN chat_")]
+
+
+@pytest.mark.parametrize("analyse", [False, True], ids=["fresh", "analysed"])
+async def test_a_statement_searches_indexes_in_their_order(sqlite_url: str, analyse: bool) -> None:
+    path = sqlite_url.removeprefix("sqlite:///")
+    found = {}
+    async with Backend("sqlite", "sqlite", sqlite_url).repository() as repository:
+        await repository._ensure_connection()
+        with closing(sqlite3.connect(path)) as connection:
+            ids = "'000000000000400080000000' || printf('%08x', i)"
+            connection.executescript(
+                f"""
+                WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < 2000)
+                INSERT INTO chat_sessions
+                SELECT {ids}, 'title', '{plans.USER}', datetime('now'), datetime('now'), '{{}}' FROM numbers;
+                """
+            )
+            if analyse:
+                connection.execute("ANALYZE")
+            engine = (await repository._manager.engine()).sync_engine
+            for name, operation in (plans.READS | plans.WRITES).items():
+                statement, values = await plans.first_statement(engine, operation(repository))
+                steps = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+                found[name] = faults(steps)
+
+    assert found == {name: [] for name in found}
