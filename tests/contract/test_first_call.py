@@ -5,10 +5,11 @@ from __future__ import annotations
 from databases import Backend
 from wire import counted
 
+VERSION = "SELECT sessions_alembic_version.version_num \nFROM sessions_alembic_version"
 EXPECTED = {
     # The schema that is searched first, for SQLAlchemy, and the version of ours.
-    "postgres": ["select current_schema()", "SELECT version_num FROM sessions_alembic_version"],
-    "sqlite": ["SELECT version_num FROM sessions_alembic_version"],
+    "postgres": ["select current_schema()", VERSION],
+    "sqlite": [VERSION],
     # Where the server is, and what is there.
     "mongodb-replica-set": ["ping", "listCollections"],
     "mongodb-standalone": ["ping", "listCollections"],
