@@ -15,11 +15,10 @@ import pytest
 import servers
 from certificates import expired_tls_server
 from pymongo import MongoClient
+from refusals import SECRET, refusal
 
 from sessions import BackendUnavailableError, ConfigurationError, RetryConfig, SessionRepositoryFactory
 
-SECRET = "hunter2-Zq9"
-CONTENT = "a very private thing to say"
 QUICK = RetryConfig(max_attempts=2, base_delay=0.01)
 
 
@@ -52,17 +51,6 @@ def guarded_server() -> Iterator[int]:
 
 def url_of(port: int, user: str, database: str = "chat") -> str:
     return f"mongodb://{user}:{SECRET}@127.0.0.1:{port}/{database}?authSource=admin"
-
-
-async def refusal(repo: Any, error: type[Exception]) -> str:
-    """Return what a write is refused with; it has a cause, and shows no secret."""
-    with pytest.raises(error) as caught:
-        await repo.create_session_async("alice", {"title": CONTENT})
-    assert caught.value.__cause__ is not None
-    shown = f"{caught.value!r} {caught.value.__cause__!r}"
-    assert SECRET not in shown
-    assert CONTENT not in shown
-    return str(caught.value)
 
 
 async def test_a_user_without_the_right_to_write_may_read_and_is_unhealthy(guarded_server: int) -> None:

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from certificates import expired_tls_server
 from databases import execute_postgres
+from refusals import CONTENT, SECRET, refusal
 
 from sessions import (
     BackendUnavailableError,
@@ -23,8 +24,6 @@ from sessions import (
     SessionRepositoryFactory,
 )
 
-SECRET = "hunter2-Zq9"
-CONTENT = "a very private thing to say"
 QUICK = RetryConfig(max_attempts=3, base_delay=0.01)
 
 
@@ -54,17 +53,6 @@ def role_of(url: str) -> str:
     role = urlsplit(url).username
     assert role
     return role
-
-
-async def refusal(repo: Any, error: type[Exception]) -> str:
-    """Return what a write is refused with; it has a cause, and shows no secret."""
-    with pytest.raises(error) as caught:
-        await repo.create_session_async("alice", {"title": CONTENT})
-    assert caught.value.__cause__ is not None
-    shown = f"{caught.value!r} {caught.value.__cause__!r}"
-    assert SECRET not in shown
-    assert CONTENT not in shown
-    return str(caught.value)
 
 
 async def test_a_read_only_database_is_named_and_unhealthy(postgres_url: str) -> None:
