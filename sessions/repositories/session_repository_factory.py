@@ -84,8 +84,9 @@ class SessionRepositoryRegistry:
             try:
                 import_module(_built_in_module(name))
             except ModuleNotFoundError as error:
+                package = str(error.name).partition(".")[0]
                 raise MissingDependencyError(
-                    f"{name} needs {error.name}; install it with: pip install agenthub-sessions"
+                    f"{name} needs {package}; install it with: pip install agenthub-sessions"
                 ) from error
             return cls._classes[name]
         for point in entry_points(group=ENTRY_POINT_GROUP, name=name):

@@ -38,7 +38,7 @@ def test_each_of_300_runs_succeeds_and_leaves_no_connection(shape: tuple[Backend
     for number in range(300):
         IN_TURN[number % 2](repository.add_message(session_id, "user", str(number)))
         if number % 50 == 25:
-            counts.append(count())
+            counts.append(settled(count, pool_bound(backend)))
     history = asyncio.run(repository.get_session_history("user", session_id))
     assert [message.content for message in history] == [str(number) for number in range(300)]
     assert max(counts) <= pool_bound(backend)

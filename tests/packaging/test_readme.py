@@ -213,7 +213,7 @@ def test_the_lowest_versions_are_those_of_pyproject() -> None:
         encoding="utf-8",
         check=True,
     ).stdout.split()
-    assert {"sqlalchemy==2.0.41", "beanie==2.0.0", "typer==0.15", "motor==3.7"} <= set(printed)
+    assert {"sqlalchemy==2.0.41", "beanie==2.0.0", "typer==0.26", "motor==3.7"} <= set(printed)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[\[>]", requirement)[0] for requirement in project["dependencies"]}
     assert names < {line.partition("==")[0] for line in printed}
