@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import email
 import email.message
+import fcntl
 import importlib.util
 import os
 import subprocess
@@ -75,11 +76,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, backend_folder: Path, sdist:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     """The folder of programs of an environment with nothing but our wheel and what it asks for."""
-    folder = tmp_path_factory.mktemp("clean")
-    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
-    programs = folder / "bin"
-    pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet", "--no-compile"]
-    run(*pip, f"{wheel}[cli]", cwd=folder)
+    base = tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist share one.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "clean"
+    programs, ready = folder / "bin", folder / "ready"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder, cwd=base)
+            pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet"]
+            run(*pip, "--no-compile", f"{wheel}[cli]", cwd=base)
+            ready.touch()
     return programs
 
 
