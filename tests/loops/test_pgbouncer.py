@@ -16,9 +16,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import servers
-from databases import Backend
+from databases import Backend, execute_postgres
+from every_operation import use_everything
+from migrations.migration_helpers import OLD_SCHEMA, describe_postgres
 from shapes import count_postgres, settled
 
+from sessions.commands import database
+from sessions.repositories import SessionRepositoryType
 from sessions.testing import SessionRepositoryContract
 
 pytestmark = pytest.mark.pgbouncer
@@ -111,6 +115,36 @@ async def test_an_empty_database_is_migrated_through_pgbouncer(
         assert await repositories[0].count_sessions("user") == 5
         for repository in repositories:
             await repository.aclose()
+
+
+async def test_schemas_are_kept_apart_on_the_server_connections_that_they_share(
+    empty_postgres_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execute_postgres(
+        empty_postgres_url, "CREATE SCHEMA old", "; ".join(["SET search_path = old", *OLD_SCHEMA])
+    )
+    with pgbouncer(empty_postgres_url, tmp_path_factory) as url:
+        repositories = [
+            Backend("pgbouncer", "postgres", url, {"pgbouncer": True, "schema": schema}).repository()
+            for schema in ("old", "Tenant 7", None)
+        ]
+        for user in ("ann", "bob", "carol"):
+            await asyncio.gather(*(use_everything(repository, user) for repository in repositories))
+        for repository in repositories:
+            await repository.aclose()
+
+        file = tmp_path / "settings.yaml"
+        file.write_text("db: {postgres: {pgbouncer: true, schema: by_command}}")
+        monkeypatch.setenv("SESSIONS_CONFIG", str(file))
+        assert "upgraded from an empty" in await database.upgrade(SessionRepositoryType.POSTGRES, url)
+
+    for schema in ("old", "Tenant 7", "by_command"):
+        assert await describe_postgres(empty_postgres_url, schema) == await describe_postgres(
+            empty_postgres_url
+        )
 
 
 async def test_32_callers_share_four_server_connections(backend: Backend, postgres_url: str) -> None:

@@ -288,8 +288,8 @@ def _settings() -> Iterator[tuple[str, Any]]:
     """Yield each key and its default, as README writes it."""
 
     def walk(key: str, model: BaseModel) -> Iterator[tuple[str, Any]]:
-        for name in type(model).model_fields:
-            value = getattr(model, name)
+        for attribute, field in type(model).model_fields.items():
+            name, value = field.alias or attribute, getattr(model, attribute)
             if isinstance(value, BaseModel):
                 yield from walk(f"{key}.{name}", value)
             elif f"{key}.{name}" == "sessions.retry":
