@@ -207,7 +207,7 @@ def current(backend: Backend = None, url: Url = None) -> None:
 def check(backend: Backend = None, url: Url = None) -> None:
     """Fail if the schema is not up to date.
 
-    Nothing is changed.
+    Nothing is changed; but on MongoDB, what work that died has left is removed.
     """
     typer.echo(_finish(database.check(_backend(backend, url), url)))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Run, error_line
 from databases import in_database
+from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
 from sessions.migrations import HEAD
@@ -64,6 +66,21 @@ def test_mongodb_needs_no_migrations(run: Run, mongodb_url: str, monkeypatch: py
         result = run("db", command, "--url", mongodb_url)
         assert result.exit_code == 0
         assert "it needs no migrations" in result.stdout
+
+
+def test_check_removes_what_work_that_died_has_left_in_mongodb(run: Run, mongodb_standalone_url: str) -> None:
+    repository = SessionRepositoryFactory.create_repository("mongodb", url=mongodb_standalone_url)
+    kept, gone = (repository.create_session("alice") for _ in range(2))
+    for session_id in (kept, gone):
+        repository.add_messages_sync(session_id, [("user", "Hello"), ("assistant", "Hi!")])
+    with MongoClient[dict[str, Any]](mongodb_standalone_url) as client:
+        client.get_default_database()["chat_sessions"].delete_one({"session_id": gone})
+    for expected in ("; 2 leftover messages removed\n", "; no leftovers\n"):
+        result = run("db", "check", "--url", mongodb_standalone_url)
+        assert result.exit_code == 0
+        assert result.stdout.endswith(expected)
+    assert len(repository.get_session_history_sync("alice", kept)) == 2
+    repository.close()
 
 
 @pytest.mark.parametrize("command", ["upgrade", "current", "check"])

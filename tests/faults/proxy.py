@@ -91,7 +91,13 @@ class Proxy:
     backend: str
     plan: Plan | None = None
     port: int = 0
+    _connections: list[_Connection] = field(default_factory=list)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def silence(self) -> None:
+        """Let the connections there are swallow all from now on, as after a lost route; new ones work."""
+        for connection in self._connections:
+            connection.swallows = True
 
     async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
         """Serve until told to stop, then cut all connections."""
@@ -111,11 +117,12 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
         connection = _Connection(writer, to_server)
+        self._connections.append(connection)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._requests(connection, reader))
                 group.create_task(self._replies(connection, from_server))
-        except* (OSError, EOFError):
+        except* (OSError, EOFError, asyncio.CancelledError):
             pass  # One of the two sides is gone, or was cut off.
         finally:
             connection.cut()

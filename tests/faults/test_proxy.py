@@ -242,6 +242,26 @@ async def test_every_call_into_a_black_hole_ends_in_time_and_the_next_is_served(
         assert await broken.state(names) == _expected(Operation(_title, adds=("after",)), names, {})
 
 
+async def test_connections_that_died_in_silence_do_not_each_cost_a_timeout(server: Any) -> None:
+    async with _broken(server, seconds=1.0) as broken:
+        names = Names()
+        await broken.prepare(names)
+        # As many connections as there are calls.
+        broken.proxy.plan = Plan(Fault.DELAY, delay=0.2)
+        await asyncio.gather(*(broken.repository.count_sessions(names.user) for _ in range(8)))
+        broken.proxy.plan = None
+        broken.proxy.silence()
+        start = time.monotonic()
+        served = 0
+        while served < 8:
+            try:
+                assert await broken.repository.count_sessions(names.user) == len(BASE)
+                served += 1
+            except BackendUnavailableError:
+                served = 0
+            assert time.monotonic() - start < _bound(server, broken.seconds)
+
+
 @pytest.mark.parametrize("name", WRITES)
 async def test_a_reply_that_never_comes_loses_and_doubles_nothing(server: Any, name: str) -> None:
     operation = WRITES[name]
