@@ -7,12 +7,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import others, ratios, servers
+from benchmarks import others, ratios, servers, writes
 from benchmarks.timing import Effort
 
 SERVERS = {"postgres": servers.postgres, "mongodb": servers.mongodb}
 TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB"}
-PARTS = ("raw", "sync", "peers")
+PARTS = ("raw", "sync", "peers", "writes")
 
 
 def main() -> None:
@@ -34,6 +34,10 @@ def main() -> None:
     for backend in backends:
         with SERVERS[backend]() as url:
             asyncio.run(_run(backend, url, parts, effort, interpreters))
+    if "writes" in parts and "postgres" in backends:
+        with servers.postgres() as url:  # An empty one, so that the sizes are those of the appends alone.
+            appends = 10_000 if options.quick else 1_000_000
+            _print("PostgreSQL: write amplification", asyncio.run(writes.write_amplification(url, appends)))
 
 
 async def _run(
