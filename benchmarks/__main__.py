@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from pathlib import Path
 
-from benchmarks import ratios, servers
+from benchmarks import others, ratios, servers, writes
 from benchmarks.timing import Effort
 
 SERVERS = {"postgres": servers.postgres, "mongodb": servers.mongodb}
 TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB"}
-PARTS = ("raw", "sync")
+PARTS = ("raw", "sync", "peers", "writes")
 
 
 def main() -> None:
@@ -20,18 +21,35 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few calls: to see that it runs")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all unless given")
     parser.add_argument("--backend", action="append", choices=list(SERVERS), help="may be repeated")
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        default=Path(".benchmarks"),
+        help="folder for the peers' virtual environments, kept for the next run (default: %(default)s)",
+    )
     options = parser.parse_args()
+    parts, backends = options.part or list(PARTS), options.backend or list(SERVERS)
     effort = Effort(rounds=3, calls=5) if options.quick else Effort()
-    for backend in options.backend or list(SERVERS):
+    interpreters = others.prepare(backends, options.environments) if "peers" in parts else {}
+    for backend in backends:
         with SERVERS[backend]() as url:
-            asyncio.run(_run(backend, url, options.part or list(PARTS), effort))
+            asyncio.run(_run(backend, url, parts, effort, interpreters))
+    if "writes" in parts and "postgres" in backends:
+        with servers.postgres() as url:  # An empty one, so that the sizes are those of the appends alone.
+            appends = 10_000 if options.quick else 1_000_000
+            _print("PostgreSQL: write amplification", asyncio.run(writes.write_amplification(url, appends)))
 
 
-async def _run(backend: str, url: str, parts: list[str], effort: Effort) -> None:
+async def _run(
+    backend: str, url: str, parts: list[str], effort: Effort, interpreters: dict[str, Path]
+) -> None:
     if "raw" in parts:
         _print(f"{TITLES[backend]}: beside the raw driver", await ratios.against_raw(backend, url, effort))
     if "sync" in parts:
         _print(f"{TITLES[backend]}: blocking calls", await ratios.sync_twins(backend, url, effort))
+    if "peers" in parts:
+        text = await others.against_peers(backend, url, interpreters, effort.divided(2))
+        _print(f"{TITLES[backend]}: beside other packages", text)
 
 
 def _print(title: str, text: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import asyncpg
 import uuid_utils
-from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient
 
 from sessions import SessionRepositoryFactory
@@ -134,9 +133,8 @@ class RawPyMongo:
 
     def __init__(self, client: AsyncMongoClient[dict[str, Any]], database: str) -> None:
         self._client = client
-        options: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
-        self._sessions = client[database].get_collection("chat_sessions", codec_options=options)
-        self._messages = client[database].get_collection("chat_messages", codec_options=options)
+        self._sessions = client[database]["chat_sessions"]
+        self._messages = client[database]["chat_messages"]
 
     @classmethod
     async def open(cls, url: str, size: int, database: str) -> RawPyMongo:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 from benchmarks.contenders import CONTENT, USER, Contender, Ours, RawAsyncpg, RawPyMongo
 from benchmarks.tables import milliseconds, table
-from benchmarks.timing import Effort, one_caller, per_second, rounds_of
+from benchmarks.timing import Effort, one_caller, per_second, rounds_of, timed_awaits, timed_in_thread
 
-__all__ = ["against_raw", "sync_twins"]
+__all__ = ["LISTED_USER", "against_raw", "filled_session", "sync_twins"]
 
 HEAD = ("operation", "ours", "raw driver", "ratio", "target")
 # Connections of each contender; with 32 callers they wait for one another.
@@ -148,34 +146,10 @@ async def sync_twins(backend: str, url: str, effort: Effort) -> str:
     rows = []
     for operation, (awaited, blocking) in pairs.items():
         measured = await rounds_of(
-            {"async": _timed_awaits(awaited), "sync": _timed_in_thread(blocking)}, effort
+            {"async": timed_awaits(awaited), "sync": timed_in_thread(blocking)}, effort
         )
         ratio, wanted = SYNC_TARGET.judge(measured["sync"] / measured["async"])
         shown = [milliseconds(measured[name]) for name in ("sync", "async")]
         rows.append((operation, *shown, ratio, wanted))
     await ours.close()
     return table(("operation", "blocking", "awaited", "ratio", "target"), rows)
-
-
-def _timed_awaits(call: Callable[[], Awaitable[object]]) -> Callable[[int], Awaitable[list[float]]]:
-    async def batch(calls: int) -> list[float]:
-        seconds = []
-        for _ in range(calls):
-            started = perf_counter()
-            await call()
-            seconds.append(perf_counter() - started)
-        return seconds
-
-    return batch
-
-
-def _timed_in_thread(call: Callable[[], object]) -> Callable[[int], Awaitable[list[float]]]:
-    def batch(calls: int) -> list[float]:
-        seconds = []
-        for _ in range(calls):
-            started = perf_counter()
-            call()
-            seconds.append(perf_counter() - started)
-        return seconds
-
-    return lambda calls: asyncio.to_thread(batch, calls)

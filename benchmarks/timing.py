@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
-__all__ = ["Effort", "one_caller", "per_second", "rounds_of"]
+__all__ = ["Batch", "Effort", "one_caller", "per_second", "rounds_of", "timed_awaits", "timed_in_thread"]
 
 Call = Callable[[], Awaitable[object]]
 # Makes so many calls and returns the seconds that each took.
@@ -36,10 +36,12 @@ class Effort:
 
 async def one_caller(contenders: Mapping[str, Call], effort: Effort) -> dict[str, float]:
     """Return the median seconds of a call of each contender, one call after another."""
-    return await rounds_of({name: _batch(call) for name, call in contenders.items()}, effort)
+    return await rounds_of({name: timed_awaits(call) for name, call in contenders.items()}, effort)
 
 
-def _batch(call: Call) -> Batch:
+def timed_awaits(call: Call) -> Batch:
+    """Return what awaits a call so many times and times each."""
+
     async def batch(calls: int) -> list[float]:
         seconds = []
         for _ in range(calls):
@@ -49,6 +51,20 @@ def _batch(call: Call) -> Batch:
         return seconds
 
     return batch
+
+
+def timed_in_thread(call: Callable[[], object]) -> Batch:
+    """Return what makes a blocking call so many times in a thread that has no loop, and times each."""
+
+    def batch(calls: int) -> list[float]:
+        seconds = []
+        for _ in range(calls):
+            started = perf_counter()
+            call()
+            seconds.append(perf_counter() - started)
+        return seconds
+
+    return lambda calls: asyncio.to_thread(batch, calls)
 
 
 async def rounds_of(contenders: Mapping[str, Batch], effort: Effort) -> dict[str, float]:

@@ -33,7 +33,7 @@ class MongoConnection:
     Attributes:
         client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
         database: Its database.
-        collections: The documents' collections by name, reading datetimes in UTC.
+        collections: The documents' collections by name, reading datetimes without a zone.
         timeout: Seconds that an operation may take.
     """
 
@@ -76,7 +76,10 @@ class MongoConnection:
             yield
             return
         try:
-            async with asyncio.timeout(self.client.options.pool_options.wait_queue_timeout):
+            if self._turns.locked():
+                async with asyncio.timeout(self.client.options.pool_options.wait_queue_timeout):
+                    await self._turns.acquire()
+            else:
                 await self._turns.acquire()
         except TimeoutError:
             raise errors.WaitQueueTimeoutError("no free connection within pool_timeout") from None

@@ -42,6 +42,8 @@ def bound_to(collections: Mapping[str, Any]) -> Iterator[None]:
 
 def aware(value: datetime) -> datetime:
     """Return a datetime in UTC; MongoDB stores UTC, and a client may hand it out naive."""
+    if value.tzinfo is UTC:
+        return value
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 

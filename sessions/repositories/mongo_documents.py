@@ -167,6 +167,9 @@ def belongs_to(incarnation: Any) -> Callable[[dict[str, Any]], bool]:
         if message_id[14:15] != "7":
             return True
         try:
+            # Where the mixed half is as it should be, the message counts, whatever the other half is.
+            if int(message_id[28:], 16) ^ tag == int.from_bytes(document["_id"].binary[8:], "big"):
+                return True
             mixed = int(message_id[19:23] + message_id[24:], 16)
             mixed ^= int.from_bytes(document["_id"].binary[4:], "big")
         except (AttributeError, ValueError):  # No ObjectId, no UUID.

@@ -30,6 +30,8 @@ __all__ = ["MongoMessages"]
 IN_ORDER = [("timestamp", UP), ("message_id", UP)]
 IN_REVERSE = [("timestamp", DOWN), ("message_id", DOWN)]
 DUPLICATE_KEY = 11000
+# Documents in one answer, of which the server sends no more than 16 MB.
+MAX_BATCH_SIZE = 10_000
 
 
 class MongoMessages(MongoLeftovers):
@@ -156,7 +158,8 @@ async def _read(query: Any, incarnation: Any, limit: int | None) -> list[ChatMes
     complete: set[Any] = set()
     while True:
         cursor = await raw_cursor(query if limit is None else query.limit(limit + left_out))
-        found = await cursor.to_list(None)
+        # Without a size the first answer has 101 documents, and what is more takes a second question.
+        found = await cursor.batch_size(MAX_BATCH_SIZE).to_list(None)
         if marks := {mark for document in found if (mark := document.get("batch"))} - complete:
             complete |= marks & {document["_id"] for document in found}
         if marks := marks - complete:
