@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,18 +23,22 @@ NEWEST = datetime(2026, 1, 1, tzinfo=UTC)
 
 def session_id(number: int) -> str:
     """Return the id of the session that is so many seconds older than the newest."""
-    return str(uuid.UUID(int=(4 << 76) + (8 << 60) + number, version=4))
+    return f"00000000-0000-4000-8000-{number:012x}"
 
 
 def message_id(number: int) -> str:
-    """Return the id of the message that is so many seconds older than the newest."""
-    return session_id(number)
+    """Return the id of the message that is so many seconds older than the newest: a UUIDv7 of that time."""
+    moment = NEWEST - timedelta(seconds=number)
+    milliseconds = f"{int(moment.timestamp() * 1000):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}-7000-8000-{number:012x}"
 
 
+# One somewhere in the midst of the user's sessions, or of the session's messages.
+MIDDLE = 501
+THEN = NEWEST - timedelta(seconds=MIDDLE)
 BIG_SESSION = session_id(1)
-MIDDLE = NEWEST - timedelta(seconds=SESSIONS // 4)
-CHAT_SESSION = ChatSession(session_id(SESSIONS // 4), "title", USER, MIDDLE, MIDDLE)
-CHAT_MESSAGE = ChatMessage(message_id(SESSIONS // 4), BIG_SESSION, "user", "Hello", MIDDLE)
+CHAT_SESSION = ChatSession(session_id(MIDDLE), "title", USER, THEN, THEN)
+CHAT_MESSAGE = ChatMessage(message_id(MIDDLE), BIG_SESSION, "user", "Hello", THEN)
 
 # By what each does; all on what `USER` and `BIG_SESSION` have.
 READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
@@ -54,10 +57,12 @@ READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "next page of a listing": lambda r: r.list_sessions(USER, limit=20, cursor=encode_cursor(CHAT_SESSION)),
     "count": lambda r: r.count_sessions(USER),
     "get": lambda r: r.get_session(USER, BIG_SESSION),
-    "first sessions to export": lambda r: r._export_sessions(USER, None, 1000),
-    "next sessions to export": lambda r: r._export_sessions(USER, CHAT_SESSION, 1000),
-    "first messages to export": lambda r: r._export_messages(BIG_SESSION, USER, None, 1000),
-    "next messages to export": lambda r: r._export_messages(BIG_SESSION, USER, CHAT_MESSAGE, 1000),
+    "first sessions to export": lambda r: r._run("export", r._export_sessions, USER, None, 1000),
+    "next sessions to export": lambda r: r._run("export", r._export_sessions, USER, CHAT_SESSION, 1000),
+    "first messages to export": lambda r: r._run("export", r._export_messages, BIG_SESSION, USER, None, 1000),
+    "next messages to export": lambda r: r._run(
+        "export", r._export_messages, BIG_SESSION, USER, CHAT_MESSAGE, 1000
+    ),
 }
 WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "append": lambda r: r.add_message(BIG_SESSION, "user", "Hello"),
@@ -68,7 +73,7 @@ WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "delete": lambda r: r.delete_session_async(USER, BIG_SESSION),
     "keep the latest": lambda r: r.keep_latest_sessions(USER, 100),
     "delete a user": lambda r: r.delete_user(USER),
-    "delete a user's old sessions": lambda r: r.delete_sessions_older_than(MIDDLE, user_id=USER),
+    "delete a user's old sessions": lambda r: r.delete_sessions_older_than(THEN, user_id=USER),
 }
 
 

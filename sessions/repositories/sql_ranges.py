@@ -44,10 +44,11 @@ class Ranges:
     def _opaque(self, number: Any) -> Any:
         return select(cast(number, BigInteger)).scalar_subquery() if self._postgres else number
 
-    def ordered_after(self, tied: Select[Any], beyond: Select[Any], *order: Order, limit: Any) -> Any:
+    def both(self, tied: Select[Any], beyond: Select[Any], *order: Order, limit: Any) -> Any:
         """Return a statement for the rows after one, in an order whose columns go different ways.
 
-        No comparison of rows says that, and an OR is no range: all rows with the same time would be read.
+        No comparison of rows says that, and with an OR all rows of the same time would be read. So these are
+        two ranges, each in order and up to the limit; PostgreSQL promises none for the two together.
 
         Args:
             tied: The rows with the same time as that one.
@@ -56,15 +57,9 @@ class Ranges:
             limit: Parameter.
         """
         if self._postgres:
-            # Each in order, to be merged. SQLite merges them as they are.
-            tied, beyond = (self.ordered(part, *order, limit=limit) for part in (tied, beyond))
-        both = union_all(tied, beyond)
-        return self.ordered(both, *order, limit=limit)
-
-    def tied(self, column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Return the condition that an ordered column has this value."""
-        # PostgreSQL forgets the order of a column that is equal to something where it merges.
-        return column.between(value, value) if self._postgres else column == value
+            return union_all(*(self.ordered(part, *order, limit=limit) for part in (tied, beyond)))
+        # SQLite has an order for a union only, and reads each part in it.
+        return self.ordered(union_all(tied, beyond), *order, limit=limit)
 
     def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
         """Return the condition that a column has one of the chosen values, each looked up in its index."""

@@ -88,7 +88,8 @@ class SqlSessionRepository(AsyncSessionRepository):
         if after is not None:
             statement = self._statements.list_after
             page |= parameters(updated_at=after[0], after_id=after[1])
-        return [to_session(row) for row in (await self._execute(statement, page)).all()]
+        found = [to_session(row) for row in (await self._execute(statement, page)).all()]
+        return in_order(found, newest_first=True)[:limit]
 
     async def _count(self, user_id: str) -> int:
         result = await self._execute(self._statements.count_sessions, parameters(user_id=user_id))
@@ -127,7 +128,8 @@ class SqlSessionRepository(AsyncSessionRepository):
         part = parameters(user_id=user_id, limit=limit)
         if after is not None:
             part |= parameters(updated_at=after.updated_at, after_id=after.session_id)
-        return [to_session(row) for row in (await self._execute(statement, part)).all()]
+        found = [to_session(row) for row in (await self._execute(statement, part)).all()]
+        return in_order(found, newest_first=False)[:limit]
 
     async def _export_messages(
         self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
@@ -163,6 +165,13 @@ def to_messages(session_id: str, result: CursorResult[Any]) -> list[ChatMessage]
         ChatMessage(message_id, session_id, role, content, timestamp)
         for message_id, role, content, timestamp in rows
     ]
+
+
+def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSession]:
+    """Return sessions in the order of a listing, or in the opposite one; the statement may be a union."""
+    found.sort(key=lambda chat_session: chat_session.session_id, reverse=not newest_first)
+    found.sort(key=lambda chat_session: chat_session.updated_at, reverse=newest_first)
+    return found
 
 
 def encode_json(metadata: dict[str, Any]) -> str:

@@ -101,11 +101,11 @@ class Statements:
         self.update_session = self._update_session()
         self.delete_session = delete(SESSIONS).where(_owned)
         of_user = select(*SESSION_COLUMNS).where(_of_user)
-        tied = of_user.where(ranges.tied(SESSIONS.c.updated_at, _time("updated_at")))
+        tied = of_user.where(SESSIONS.c.updated_at == _time("updated_at"))
         after_id = _bind("after_id", type_=SESSIONS.c.session_id.type)
         self.list_page = ranges.ordered(of_user, *_newest_first, limit=_limit, offset=_bind("offset"))
         self.list_first = ranges.ordered(of_user, *_newest_first, limit=_limit)
-        self.list_after = ranges.ordered_after(
+        self.list_after = ranges.both(
             tied.where(SESSIONS.c.session_id > after_id),
             of_user.where(SESSIONS.c.updated_at < _time("updated_at")),
             *_newest_first,
@@ -139,7 +139,7 @@ class Statements:
         # that changes meanwhile comes later, not never.
         self.export_sessions = {
             False: ranges.ordered(of_user, *oldest_first, limit=_limit),
-            True: ranges.ordered_after(
+            True: ranges.both(
                 tied.where(SESSIONS.c.session_id < after_id),
                 of_user.where(SESSIONS.c.updated_at > _time("updated_at")),
                 *oldest_first,

@@ -17,8 +17,12 @@ from sessions import SessionRepositoryFactory
 
 Plan = dict[str, Any]
 
-# Ids as `plans.session_id` makes them.
-ID = "('00000000-0000-4000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
+# Ids as `plans.session_id` and `plans.message_id` make them.
+SESSION_ID = "('00000000-0000-4000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
+MESSAGE_ID = (
+    "(overlay(lpad(to_hex({}), 12, '0') placing '-' from 9 for 0)"
+    " || '-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid"
+)
 PARTS = ("newest messages", "messages before one", "first page", "next page of a listing")
 TABLES = ("chat_sessions", "chat_messages")
 WIDE_INDEXES = {"idx_sessions_user_id", "idx_messages_session_id"}
@@ -29,14 +33,15 @@ def filled(step: str) -> tuple[str, ...]:
     """Return the SQL that fills both tables, each row so much older than the one before."""
     at = f"'{plans.NEWEST}'::timestamptz - i * interval '{step}'"
     user = f"CASE WHEN i % 2 = 1 THEN '{plans.USER}' ELSE 'user' || i % 999 END"
-    some_session = ID.format(f"i % {plans.SESSIONS} + 1")
+    milliseconds = f"{int(plans.NEWEST.timestamp()) * 1000}::bigint - i * 1000"
+    some_session = SESSION_ID.format(f"i % {plans.SESSIONS} + 1")
     return (
         *(f"ALTER TABLE {table} SET (autovacuum_enabled = off)" for table in TABLES),
         f"""INSERT INTO chat_sessions
-            SELECT {ID.format("i")}, 'title', {user}, {at}, {at}, '{{}}'
+            SELECT {SESSION_ID.format("i")}, 'title', {user}, {at}, {at}, '{{}}'
             FROM generate_series(1, {plans.SESSIONS}) i""",
         f"""INSERT INTO chat_messages
-            SELECT {ID.format("i")},
+            SELECT {MESSAGE_ID.format(milliseconds)},
                    CASE WHEN i % 2 = 1 THEN '{plans.BIG_SESSION}' ELSE {some_session} END,
                    'user', 'Hello', {at}
             FROM generate_series(1, {plans.MESSAGES}) i""",
