@@ -9,8 +9,9 @@ EXPECTED = {
     # The schema that is searched first, for SQLAlchemy, and the version of ours.
     "postgres": ["select current_schema()", "SELECT version_num FROM sessions_alembic_version"],
     "sqlite": ["SELECT version_num FROM sessions_alembic_version"],
-    "mongodb-replica-set": ["listCollections"],
-    "mongodb-standalone": ["listCollections"],
+    # Where the server is, and what is there.
+    "mongodb-replica-set": ["ping", "listCollections"],
+    "mongodb-standalone": ["ping", "listCollections"],
 }
 
 
