@@ -1,33 +1,41 @@
-"""Chat conversations in PostgreSQL, MongoDB or SQLite, behind one interface."""
+"""Chat conversations in PostgreSQL, MongoDB or SQLite, behind one interface.
 
-from sessions.connections import (
-    AsyncBaseConnectionManager,
-    BaseConnectionManager,
-    ConnectionFactory,
-    ConnectionType,
-    register_connection_manager,
-)
-from sessions.errors import (
-    BackendUnavailableError,
-    ConfigurationError,
-    InvalidInputError,
-    MissingDependencyError,
-    SchemaOutdatedError,
-    SessionConflictError,
-    SessionNotFoundError,
-    SessionsError,
-    UnknownRepositoryError,
-)
-from sessions.models import ChatMessage, ChatSession, SessionPage
-from sessions.repositories import (
-    AsyncSessionRepository,
-    BaseSessionRepository,
-    SessionRepositoryFactory,
-    SessionRepositoryRegistry,
-    SessionRepositoryType,
-    register_repository,
-)
-from sessions.resilience import RetryConfig, RetryStrategy, async_retry, retry
+A name is loaded where it is first used, with what it needs: ``import sessions`` alone loads nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sessions.connections import (
+        AsyncBaseConnectionManager,
+        BaseConnectionManager,
+        ConnectionFactory,
+        ConnectionType,
+        register_connection_manager,
+    )
+    from sessions.errors import (
+        BackendUnavailableError,
+        ConfigurationError,
+        InvalidInputError,
+        MissingDependencyError,
+        SchemaOutdatedError,
+        SessionConflictError,
+        SessionNotFoundError,
+        SessionsError,
+        UnknownRepositoryError,
+    )
+    from sessions.models import ChatMessage, ChatSession, SessionPage
+    from sessions.repositories import (
+        AsyncSessionRepository,
+        BaseSessionRepository,
+        SessionRepositoryFactory,
+        SessionRepositoryRegistry,
+        SessionRepositoryType,
+        register_repository,
+    )
+    from sessions.resilience import RetryConfig, RetryStrategy, async_retry, retry
 
 __all__ = [
     "AsyncBaseConnectionManager",
@@ -58,3 +66,53 @@ __all__ = [
     "register_repository",
     "retry",
 ]
+
+if not TYPE_CHECKING:  # A type checker would take any other name for one of ours, too.
+    # The imports above once more, for the interpreter: a test compares the two.
+    _NAMES_OF = {
+        "connections": (
+            "AsyncBaseConnectionManager",
+            "BaseConnectionManager",
+            "ConnectionFactory",
+            "ConnectionType",
+            "register_connection_manager",
+        ),
+        "errors": (
+            "BackendUnavailableError",
+            "ConfigurationError",
+            "InvalidInputError",
+            "MissingDependencyError",
+            "SchemaOutdatedError",
+            "SessionConflictError",
+            "SessionNotFoundError",
+            "SessionsError",
+            "UnknownRepositoryError",
+        ),
+        "models": ("ChatMessage", "ChatSession", "SessionPage"),
+        "repositories": (
+            "AsyncSessionRepository",
+            "BaseSessionRepository",
+            "SessionRepositoryFactory",
+            "SessionRepositoryRegistry",
+            "SessionRepositoryType",
+            "register_repository",
+        ),
+        "resilience": ("RetryConfig", "RetryStrategy", "async_retry", "retry"),
+        # Modules to be reached as attributes of the package, which no name above loads.
+        "config": (),
+        "validation": (),
+    }
+    _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name in _NAMES_OF:
+            return import_module(f"sessions.{name}")
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"sessions.{_MODULE_OF[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_NAMES_OF})

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+import sessions
 
 ROOT = Path(__file__).resolve().parents[2]
 SQL = {"sqlalchemy", "alembic", "asyncpg", "aiosqlite"}
@@ -111,3 +115,47 @@ def test_records_and_migrations_load_no_mongodb_library(module: str) -> None:
 
 def test_documents_load_no_sql_library() -> None:
     assert not loaded_by("import sessions.models.documents") & SQL
+
+
+def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
+    program = "import sys; before = set(sys.modules); import sessions; print(*set(sys.modules) - before)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded - {"sessions"} <= sys.stdlib_module_names
+    assert {name for name in done.stdout.split() if name.startswith("sessions")} == {"sessions"}
+
+
+def test_each_public_name_is_what_a_type_checker_takes_it_for() -> None:
+    tree = ast.parse((ROOT / "sessions" / "__init__.py").read_text())
+    typed = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sessions.")
+        for alias in node.names
+    }
+
+    assert sorted(typed) == sorted(sessions.__all__)
+    for name, module in typed.items():
+        assert getattr(sessions, name) is getattr(importlib.import_module(module or ""), name)
+        assert name in dir(sessions)
+
+
+def test_the_modules_of_the_public_names_are_attributes_of_the_package() -> None:
+    assert (
+        loaded_by(
+            """
+            import sessions
+            for name in ("config", "connections", "errors", "models", "repositories", "resilience"):
+                assert getattr(sessions, name).__name__ == f"sessions.{name}"
+            """
+        )
+        == set()
+    )
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'sessions' has no attribute 'nothing'"):
+        sessions.nothing  # noqa: B018
