@@ -25,7 +25,7 @@ from sessions.models.documents import ChatMessageDocument
 from sessions.repositories import AsyncSessionRepository
 from sessions.repositories.cursors import encode_cursor
 
-__all__ = ["TITLES", "measure", "of_backend"]
+__all__ = ["CONTENT", "FILLERS", "TITLES", "measure", "new_database", "of_backend"]
 
 TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB"}
 USER = "alice"
@@ -219,7 +219,7 @@ async def of_backend(backend: str, url: str, effort: Effort, size: Size) -> str:
         effort: How often each call is timed.
         size: How much there is.
     """
-    small_url, large_url = await _new_database(backend, url), await _new_database(backend, url)
+    small_url, large_url = await new_database(backend, url), await new_database(backend, url)
     async with (
         SessionRepositoryFactory.create_repository(backend, url=small_url) as small,
         SessionRepositoryFactory.create_repository(backend, url=large_url) as large,
@@ -300,7 +300,8 @@ async def _within_one_table(
     ]
 
 
-async def _new_database(backend: str, url: str) -> str:
+async def new_database(backend: str, url: str) -> str:
+    """Return the URL of a new database on a server."""
     name = f"growth_{uuid.uuid4().hex}"
     if backend == "postgres":
         connection = await asyncpg.connect(url)
