@@ -174,13 +174,6 @@ def to_messages(session_id: str, result: CursorResult[Any]) -> list[ChatMessage]
     ]
 
 
-def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSession]:
-    """Return sessions in the order of a listing, or in the opposite one; the statement may be a union."""
-    found.sort(key=lambda chat_session: chat_session.session_id, reverse=not newest_first)
-    found.sort(key=lambda chat_session: chat_session.updated_at, reverse=newest_first)
-    return found
-
-
 def encode_json(metadata: dict[str, Any]) -> str:
     """Return JSON text; the metadata is already checked."""
     text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
