@@ -28,6 +28,7 @@ DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 # of a message if it is to do so.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions()
 HEALTH_TIMEOUT_SECONDS = 5.0
+CLOSE_TIMEOUT_SECONDS = 2.0
 MAX_INCARNATIONS = 10_000
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
@@ -224,9 +225,11 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     async def _close(self, connection: MongoConnection) -> None:
         if self._client is None:
-            closed = connection.client.close()
-            if inspect.isawaitable(closed):  # Motor's close is a plain call.
-                await closed
+            # The driver says good-bye, and would wait for an answer for ever.
+            with pymongo.timeout(CLOSE_TIMEOUT_SECONDS):
+                closed = connection.client.close()
+                if inspect.isawaitable(closed):  # Motor's close is a plain call.
+                    await closed
 
 
 def _hide_values(error: BaseException) -> None:

