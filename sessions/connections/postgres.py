@@ -94,10 +94,10 @@ class PostgresConnectionManager(SqlConnectionManager):
     def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
         self._settings = _settings(url, engine, settings)
         self._target = _connect_arguments(self._settings) if engine is None else {}
-        # By event loop, what its engine has opened.
-        self._opened: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, weakref.WeakSet[asyncpg.Connection]
-        ] = weakref.WeakKeyDictionary()
+        # What each of our engines has opened.
+        self._opened: weakref.WeakKeyDictionary[AsyncEngine, weakref.WeakSet[asyncpg.Connection]] = (
+            weakref.WeakKeyDictionary()
+        )
         self.answer_timeout = self._settings.statement_timeout + SILENCE_SECONDS
         self.checkout_timeout = (
             self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
@@ -115,11 +115,13 @@ class PostgresConnectionManager(SqlConnectionManager):
         return engine_key(engine, _settings(url, engine, settings))
 
     def _create_engine(self) -> AsyncEngine:
+        opened: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
+
         async def connect() -> asyncpg.Connection:
             try:
-                opened: asyncpg.Connection = await asyncpg.connect(**self._target)
-                self._opened.setdefault(asyncio.get_running_loop(), weakref.WeakSet()).add(opened)
-                return opened
+                connection: asyncpg.Connection = await asyncpg.connect(**self._target)
+                opened.add(connection)
+                return connection
             except ssl.SSLError:
                 raise  # One of them is a ValueError, too.
             except (ValueError, OverflowError) as error:
@@ -129,7 +131,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             raise ConfigurationError(f"{key}: is not valid ({problem})")
 
         proxied = self.one_transaction_at_a_time
-        return create_async_engine(
+        engine = create_async_engine(
             postgres_dialect.URL,
             # asyncpg reads the URL itself, so that all of libpq's forms work as they do in psql.
             async_creator=connect,
@@ -147,10 +149,12 @@ class PostgresConnectionManager(SqlConnectionManager):
             # Parameters are the conversation; they belong in no error text and no log.
             hide_parameters=True,
         )
+        self._opened[engine] = opened
+        return engine
 
-    async def _close_idle(self) -> None:
+    async def _close_idle(self, engine: AsyncEngine) -> None:
         # The pool would wait for the server's good-bye on each in turn, for ever where it keeps silent.
-        opened = tuple(self._opened.get(asyncio.get_running_loop(), ()))
+        opened = tuple(self._opened.get(engine, ()))
         closing = (connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for connection in opened)
         await asyncio.gather(*closing, return_exceptions=True)
 

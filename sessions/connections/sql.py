@@ -232,11 +232,11 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 while pool.engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         if not pool.engine.pool.checkedout():  # type: ignore[attr-defined]
-            await self._close_idle()
+            await self._close_idle(pool.engine)
         await pool.engine.dispose()
 
-    async def _close_idle(self) -> None:
-        """Close the running loop's connections all at once, where one after the other may take long."""
+    async def _close_idle(self, engine: AsyncEngine) -> None:
+        """Close an engine's connections all at once, where one after the other may take long."""
 
 
 def unavailable(what: str, error: BaseException) -> BackendUnavailableError:
