@@ -1,0 +1,86 @@
+"""A process that writes to SQLite is killed: what it was told is there, and nothing is half there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from sessions import SessionRepositoryFactory
+
+USER = "alice"
+KILLS = 3
+LINES = 40
+BATCH = 80
+
+
+async def _write(url: str, life: int) -> None:
+    """Append to one session and create, fill and delete others; print what is acknowledged."""
+    appended = str(uuid.UUID(int=0))
+
+    def say(*what: Any) -> None:
+        print(json.dumps(what), flush=True)
+
+    async with SessionRepositoryFactory.create_repository("sqlite", url=url) as repository:
+        await repository.ensure_session_exists(appended, USER)
+        for number in range(10**6):
+            name = f"{life} {number}"
+            await repository.add_message(appended, "user", f"{name} one")
+            say("added", f"{name} one")
+            batch = [("user", f"{name} {index}") for index in range(BATCH)]
+            await repository.add_messages(appended, batch)
+            say("batch", name)
+            session_id = await repository.create_session_async(USER)
+            await repository.add_messages(session_id, batch)
+            say("filled", session_id)
+            await repository.delete_session_async(USER, session_id)
+            say("deleted", session_id)
+
+
+def test_what_a_killed_process_was_told_is_there_and_nothing_is_half_there(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    told: dict[str, list[str]] = {"added": [], "batch": [], "filled": [], "deleted": []}
+    for life in range(KILLS):
+        command = [sys.executable, __file__, url, str(life)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            for _ in range(LINES + life):  # Each life ends after another step.
+                what, name = json.loads(process.stdout.readline())
+                told[what].append(name)
+            process.kill()
+            # What it said and was not read yet.
+            for line in process.stdout.read().splitlines():
+                what, name = json.loads(line)
+                told[what].append(name)
+
+    with SessionRepositoryFactory.create_repository("sqlite", url=url) as repository:
+        history = repository.get_session_history_sync(USER, str(uuid.UUID(int=0)))
+        contents = [message.content for message in history]
+        assert len(set(contents)) == len(contents)
+        acknowledged = set(told["added"])
+        assert [content for content in contents if content in acknowledged] == told["added"]
+        by_batch: dict[str, int] = {}
+        for content in contents:
+            name, _, index = content.rpartition(" ")
+            by_batch[name] = by_batch.get(name, 0) + (index != "one")
+        assert all(by_batch[name] == BATCH for name in told["batch"])
+        # At the most one of each life was stored without being acknowledged.
+        assert set(by_batch.values()) <= {0, BATCH}
+        assert len(contents) <= len(told["added"]) + BATCH * len(told["batch"]) + KILLS * (BATCH + 1)
+
+        there = {found.session_id for found in repository.list_paginated_sessions(USER, limit=1000)}
+        assert there.isdisjoint(told["deleted"])
+        unfinished = set(told["filled"]) - set(told["deleted"])
+        for session_id in there - {str(uuid.UUID(int=0))}:
+            messages = len(repository.get_session_history_sync(USER, session_id))
+            assert messages == BATCH or (messages == 0 and session_id not in unfinished)
+        for session_id in told["deleted"]:
+            assert repository.get_session_history_sync(USER, session_id) == []
+
+
+if __name__ == "__main__":
+    asyncio.run(_write(sys.argv[1], int(sys.argv[2])))
