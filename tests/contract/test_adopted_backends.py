@@ -204,7 +204,7 @@ class TestAdoptedReplicaSet(_AdoptedMongodb, SessionRepositoryContract):
 
 
 class TestAdoptedStandalone(_AdoptedMongodb):
-    """Reading alone: what a standalone server does with a database is the same from the first write on."""
+    """Only what is read; the contract runs on a standalone server too, with an empty database."""
 
     @pytest.fixture
     def adopted(self, adopted_standalone: tuple[str, Any]) -> tuple[str, Any]:
