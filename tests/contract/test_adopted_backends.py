@@ -162,7 +162,7 @@ def adopted_standalone(mongodb_standalone_server: str) -> Iterator[tuple[str, An
     yield from _adopted(mongodb_standalone_server)
 
 
-class _AdoptedMongodb(SessionRepositoryContract):
+class _AdoptedMongodb:
     takes_only_uuids = False
 
     @pytest.fixture
@@ -197,13 +197,15 @@ class _AdoptedMongodb(SessionRepositoryContract):
             assert await repository.get_session_history(user_id, "gone") == []
 
 
-class TestAdoptedReplicaSet(_AdoptedMongodb):
+class TestAdoptedReplicaSet(_AdoptedMongodb, SessionRepositoryContract):
     @pytest.fixture
     def adopted(self, adopted_replica_set: tuple[str, Any]) -> tuple[str, Any]:
         return adopted_replica_set
 
 
 class TestAdoptedStandalone(_AdoptedMongodb):
+    """Only what is read; the contract runs on a standalone server too, with an empty database."""
+
     @pytest.fixture
     def adopted(self, adopted_standalone: tuple[str, Any]) -> tuple[str, Any]:
         return adopted_standalone
