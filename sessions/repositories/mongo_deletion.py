@@ -91,18 +91,18 @@ class MongoDeletion(MongoLeftovers):
 
         deleted = await self._try_transaction(work)
         if deleted is None:
-            deleted = await self._delete_one_by_one(where, skip)
+            deleted = await self._delete_sessions_first(where, skip)
         if not deleted:
             await self._finish_work()
         # A message that came after the transaction began, and bumped to a time that was there already,
         # was not seen and did not stop it.
         if session_ids:
             late = await chat_messages().distinct("session_id", {"session_id": {"$in": session_ids}})
-            for session_id in late:
-                await self._remove_leftovers(session_id)
+            if late:
+                await self._remove_leftovers(*late)
         return deleted
 
-    async def _delete_one_by_one(self, where: Filter, skip: int) -> int:
+    async def _delete_sessions_first(self, where: Filter, skip: int) -> int:
         deleted = 0
         while not deleted and (found := await self._choose(where, skip)):
             async with self._noted([document["session_id"] for document in found]):
@@ -110,14 +110,15 @@ class MongoDeletion(MongoLeftovers):
         return deleted
 
     async def _delete_chosen(self, found: list[dict[str, Any]], where: Filter, skip: int) -> int:
-        deleted = 0
-        for document in found:
-            # A session that got a message since it was chosen may not be old, or to skip, any longer.
-            same = {"updated_at": document["updated_at"]} if skip else {}
-            chosen = where | {"_id": document["_id"]} | same
-            if (await chat_sessions().delete_one(chosen)).deleted_count:
-                deleted += 1
-                await self._remove_leftovers(document["session_id"])
+        ids = [document["_id"] for document in found]
+        chosen = where | {"_id": {"$in": ids}}
+        if skip:
+            # A session that got a message since it was chosen may not be one to skip over any longer.
+            same = [{"_id": document["_id"], "updated_at": document["updated_at"]} for document in found]
+            chosen |= {"$or": same}
+        deleted: int = (await chat_sessions().delete_many(chosen)).deleted_count
+        # Of those that are still there it removes nothing.
+        await self._remove_leftovers(*(document["session_id"] for document in found))
         return deleted
 
     @staticmethod

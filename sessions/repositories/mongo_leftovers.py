@@ -82,8 +82,7 @@ class MongoLeftovers(BackendOperations):
         found = chat_unfinished().find().sort("_id", UP).limit(NOTES_AT_ONCE)
         for note in await found.to_list(None):
             is_old = note["_id"].generation_time < utc_now() - WORK_ENDS_AFTER
-            for session_id in note["session_ids"]:
-                removed += await self._remove_leftovers(session_id)
+            removed += await self._remove_leftovers(*note["session_ids"])
             if is_old and "batch" in note:
                 removed += await _remove_incomplete_batch(note["session_ids"], note["batch"])
             if is_old or await _is_over(note):
@@ -92,18 +91,19 @@ class MongoLeftovers(BackendOperations):
                 under_way += 1
         return Leftovers(removed, under_way)
 
-    async def _remove_leftovers(self, session_id: str) -> int:
-        """Remove the messages of a session that is not there; return how many."""
+    async def _remove_leftovers(self, *session_ids: str) -> int:
+        """Remove the messages of those sessions that are not there; return how many."""
         # A secondary may not know the session yet.
-        sessions = chat_sessions().with_options(read_preference=ReadPreference.PRIMARY)
         messages = chat_messages().with_options(read_preference=ReadPreference.PRIMARY)
-        absent, removed = {"session_id": session_id}, 0
-        while not await sessions.find_one(absent, {"_id": 1}):
-            cursor = messages.find(absent, {"_id": 1}).limit(LEFTOVER_BATCH_SIZE)
-            leftovers = [message["_id"] async for message in cursor]
-            # Looked at again: what was listed while there was a session may count for it.
-            if not leftovers or await sessions.find_one(absent, {"_id": 1}):
+        only_ids, removed = {"session_id": 1}, 0
+        while absent := await _absent(session_ids):
+            cursor = messages.find({"session_id": {"$in": absent}}, only_ids).limit(LEFTOVER_BATCH_SIZE)
+            listed = await cursor.to_list(None)
+            if not listed:
                 break
+            # Looked at again: what was listed while there was a session may count for it.
+            still = set(await _absent(absent))
+            leftovers = [message["_id"] for message in listed if message["session_id"] in still]
             removed += (await messages.delete_many({"_id": {"$in": leftovers}})).deleted_count
         return removed
 
@@ -124,6 +124,15 @@ class MongoLeftovers(BackendOperations):
             return [], None
         there = chat_sessions().find({"session_id": {"$in": list(set(ids))}}, in_index)
         return sorted(set(ids) - {found["session_id"] for found in await there.to_list(None)}), ids[-1]
+
+
+async def _absent(session_ids: Iterable[str]) -> list[str]:
+    """Return those of the sessions that are not there."""
+    sessions = chat_sessions().with_options(read_preference=ReadPreference.PRIMARY)
+    wanted = list(session_ids)
+    found = await sessions.find({"session_id": {"$in": wanted}}, {"session_id": 1}).to_list(None)
+    there = {chat_session["session_id"] for chat_session in found}
+    return [session_id for session_id in wanted if session_id not in there]
 
 
 async def _is_over(note: dict[str, Any]) -> bool:

@@ -183,8 +183,7 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
         after: str | None = ""
         while after is not None:
             orphaned, after = await self._run("remove_leftovers", self._find_orphaned, after)
-            for session_id in orphaned:
-                removed += await self._run("remove_leftovers", self._remove_leftovers, session_id)
+            removed += await self._run("remove_leftovers", self._remove_leftovers, *orphaned)
         return Leftovers(removed, finished.under_way)
 
     def remove_leftovers_sync(self) -> Leftovers:
