@@ -17,9 +17,9 @@ from sessions.commands.conversation_lines import parse_line
 from sessions.commands.importing import import_lines
 
 MEGABYTE = 1024 * 1024
-# Twenty megabytes in all, one in a part of an export.
-CONTENT = "x" * 1000
-PART, PARTS = 1000, 20
+# Four megabytes in a part of an export, sixteen in all.
+CONTENT = "x" * 4000
+PART, PARTS = 1000, 4
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def test_an_export_takes_the_memory_of_a_part(backend: Backend) -> None:
         tracemalloc.stop()
 
     assert exported == PART * PARTS
-    assert peak < 8
+    assert peak < 10
 
 
 def line(messages: int) -> bytes:
@@ -69,17 +69,17 @@ async def test_an_import_takes_the_memory_of_a_line(sqlite_url: str, traced: Non
             return more_at_the_most(before)
 
         await imported(range(1, 2))
-        one, many = await imported(range(200, 201)), await imported(range(180, 200))
+        one, many = await imported(range(50, 51)), await imported(range(40, 50))
 
     assert many < 2 * one
 
 
 def test_a_long_line_is_there_in_one_form_at_a_time(traced: None) -> None:
-    held = [line(20_000)]
+    held = [line(5000)]
     before, size = tracemalloc.get_traced_memory()[0], len(held[0]) / MEGABYTE
     tracemalloc.reset_peak()
     conversation = parse_line(held.pop())
 
-    assert len(conversation.messages) == 20_000
+    assert len(conversation.messages) == 5000
     # Its text and its messages, without the line as it was read.
     assert more_at_the_most(before) < 1.5 * size
