@@ -17,9 +17,9 @@ from sessions.commands.conversation_lines import parse_line
 from sessions.commands.importing import import_lines
 
 MEGABYTE = 1024 * 1024
-# Four megabytes in a part of an export, sixteen in all.
+# Four megabytes in a part of an export, twenty-four in all.
 CONTENT = "x" * 4000
-PART, PARTS = 1000, 4
+PART, PARTS = 1000, 6
 
 
 @pytest.fixture
@@ -47,7 +47,8 @@ async def test_an_export_takes_the_memory_of_a_part(backend: Backend) -> None:
         tracemalloc.stop()
 
     assert exported == PART * PARTS
-    assert peak < 10
+    # The part at hand, the next one, and what the driver makes it of.
+    assert peak < 16
 
 
 def line(messages: int) -> bytes:
