@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +47,18 @@ def parse_line(line: bytes) -> Conversation:
     Raises:
         InvalidInputError: It is something else; the text says what.
     """
-    fields = _check_object(LINE, _decode(line), REQUIRED_KEYS, KNOWN_KEYS)
+    text = _decode(line)
+    del line  # Each of its forms may be most of the memory, so there is one at a time.
+    decoded = _parse(text)
+    del text
+    fields = _check_object(LINE, decoded, REQUIRED_KEYS, KNOWN_KEYS)
     if not isinstance(fields["messages"], list):
         raise InvalidInputError("messages", f"must be a list, not {_json_type(fields['messages'])}")
-    messages = []
-    for index, item in enumerate(fields["messages"]):
-        message = _check_object(f"messages[{index}]", item, MESSAGE_KEYS, MESSAGE_KEYS)
-        messages.append((message["role"], message["content"]))
+    messages = fields["messages"]
+    for index, item in enumerate(messages):
+        if not isinstance(item, _Message):
+            message = _check_object(f"messages[{index}]", _as_written(item), MESSAGE_KEYS, MESSAGE_KEYS)
+            messages[index] = (message["role"], message["content"])
     data: dict[str, Any] = {key: fields[key] for key in ("title", "metadata") if key in fields}
     # All of it before the session is created: a bad message must not leave an empty session behind.
     validation.check_session_data(data)
@@ -64,18 +70,53 @@ def parse_line(line: bytes) -> Conversation:
     )
 
 
-def _decode(line: bytes) -> object:
+class _Message(tuple[str, str]):
+    """The object of a message, in a quarter of its memory."""
+
+    __slots__ = ()
+
+
+def _message_or_object(pairs: list[tuple[str, Any]]) -> _Message | dict[str, Any]:
+    fields = dict(pairs)
+    if fields.keys() == MESSAGE_KEYS:
+        role, content = fields["role"], fields["content"]
+        if isinstance(role, str) and isinstance(content, str):
+            return _Message((sys.intern(role), content))
+    return fields
+
+
+def _only_messages(decoded: Any) -> Any:
+    """Return what was decoded, with messages only where there are to be some."""
+    if isinstance(decoded, dict) and isinstance(messages := decoded.get("messages"), list):
+        return _as_written(decoded | {"messages": None}) | {"messages": messages}
+    return _as_written(decoded)
+
+
+def _as_written(value: Any) -> Any:
+    """Return a value with the objects that only looked like messages."""
+    if isinstance(value, _Message):
+        return {"role": value[0], "content": value[1]}
+    if isinstance(value, dict):
+        return {key: _as_written(item) for key, item in value.items()}
+    return [_as_written(item) for item in value] if isinstance(value, list) else value
+
+
+def _decode(line: bytes) -> str:
     try:
-        decoded: object = json.loads(line.decode())
+        return line.decode()
     except UnicodeDecodeError as error:
         raise InvalidInputError(LINE, f"is not UTF-8 (byte {error.start + 1})") from None
+
+
+def _parse(text: str) -> object:
+    try:
+        return _only_messages(json.loads(text, object_pairs_hook=_message_or_object))
     except json.JSONDecodeError as error:
         raise InvalidInputError(LINE, f"is not JSON ({error.msg}, column {error.colno})") from None
     except RecursionError:
         raise InvalidInputError(LINE, "is nested too deeply") from None
     except ValueError:
         raise InvalidInputError(LINE, "is not JSON (a number is too long)") from None
-    return decoded
 
 
 def _check_object(

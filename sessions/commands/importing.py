@@ -7,6 +7,7 @@ so a message that another run has stored, or is storing now, is the same row, an
 from __future__ import annotations
 
 import hashlib
+import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -107,12 +108,18 @@ async def import_lines(
     Raises:
         BackendUnavailableError: The database cannot be used; the text names the line it came to.
     """
-    totals = Totals()
-    for number, line in enumerate(lines, start=1):
-        text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
-        if text.strip():
+    totals, unread = Totals(), iter(lines)
+    for number in itertools.count(1):
+        # In a list, out of which it is taken to be parsed: a line may be most of the memory.
+        line = list(itertools.islice(unread, 1))
+        if not line:
+            break
+        size = len(line[0])
+        if number == 1:
+            line[0] = line[0].removeprefix(BYTE_ORDER_MARK)
+        if line[0] and not line[0].isspace():
             try:
-                totals.add(await store(repository, parse_line(text)))
+                totals.add(await store(repository, parse_line(line.pop())))
             except (InvalidInputError, SessionConflictError, SessionNotFoundError) as error:
                 totals.failed += 1
                 report(f"line {number}: {_fault(error)}")
@@ -120,7 +127,7 @@ async def import_lines(
                 raise BackendUnavailableError(
                     f"stopped at line {number}: {error}; run it again to go on from there"
                 ) from error
-        advance(len(line), totals)
+        advance(size, totals)
     return totals
 
 

@@ -1,0 +1,86 @@
+"""What is read or written in parts takes the memory of a part, however much there is in all.
+
+``python -m benchmarks.memory`` measures the same of whole processes, on a hundred thousand messages and more.
+"""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from databases import Backend
+
+from sessions.commands.conversation_lines import parse_line
+from sessions.commands.importing import import_lines
+
+MEGABYTE = 1024 * 1024
+# Four megabytes in a part of an export, twenty-four in all.
+CONTENT = "x" * 4000
+PART, PARTS = 1000, 6
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def more_at_the_most(before: int) -> float:
+    """Return the megabytes that were allocated beyond some, when there were most."""
+    return (tracemalloc.get_traced_memory()[1] - before) / MEGABYTE
+
+
+async def test_an_export_takes_the_memory_of_a_part(backend: Backend) -> None:
+    async with backend.repository() as repository:
+        session_id = await repository.create_session_async("user", None)
+        for _ in range(PARTS):
+            await repository.add_messages(session_id, [("user", CONTENT)] * PART)
+        tracemalloc.start()
+        exported = 0
+        async for _, messages in repository.export_user("user"):
+            exported += len(messages)
+        peak = more_at_the_most(0)
+        tracemalloc.stop()
+
+    assert exported == PART * PARTS
+    # The part at hand, the next one, and what the driver makes it of.
+    assert peak < 16
+
+
+def line(messages: int) -> bytes:
+    turns = [{"role": "user", "content": f"{turn} {CONTENT[:200]}"} for turn in range(messages)]
+    fields: dict[str, Any] = {"session_id": f"00000000-0000-4000-8000-{messages:012}", "user_id": "user"}
+    return json.dumps(fields | {"messages": turns}).encode()
+
+
+async def test_an_import_takes_the_memory_of_a_line(sqlite_url: str, traced: None) -> None:
+    async with Backend("sqlite", "sqlite", sqlite_url).repository() as repository:
+        await repository.count_sessions("user")
+
+        async def imported(numbers: range) -> float:
+            lines = (line(number) for number in numbers)
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            totals = await import_lines(repository, lines, report=pytest.fail, advance=lambda *_: None)
+            assert totals.created == len(numbers)
+            return more_at_the_most(before)
+
+        await imported(range(1, 2))
+        one, many = await imported(range(50, 51)), await imported(range(40, 50))
+
+    assert many < 2 * one
+
+
+def test_a_long_line_is_there_in_one_form_at_a_time(traced: None) -> None:
+    held = [line(5000)]
+    before, size = tracemalloc.get_traced_memory()[0], len(held[0]) / MEGABYTE
+    tracemalloc.reset_peak()
+    conversation = parse_line(held.pop())
+
+    assert len(conversation.messages) == 5000
+    # Its text and its messages, without the line as it was read.
+    assert more_at_the_most(before) < 1.5 * size
