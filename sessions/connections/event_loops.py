@@ -193,14 +193,14 @@ class _BackgroundLoop:
         # Lighter than a future, which many may wait for.
         unfinished = threading.Lock()
         unfinished.acquire()
-        result: R
+        results: list[R] = []
         failure: BaseException | None = None
         task: asyncio.Task[None]
 
         async def run() -> None:
-            nonlocal result, failure
+            nonlocal failure
             try:
-                result = await function()
+                results.append(await function())
             except BaseException as error:  # For the caller, who waits for it.
                 failure = error
             finally:
@@ -215,7 +215,7 @@ class _BackgroundLoop:
         loop.call_soon_threadsafe(start)
         unfinished.acquire()
         if failure is None:
-            return result
+            return results[0]
         try:
             raise failure
         finally:

@@ -68,7 +68,7 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[..., Any] | None:
         """Return what is called for each value, or None where the driver's are in UTC already."""
         return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
 
