@@ -46,8 +46,8 @@ async def ensure_of_another(repository: Any, session_id: str, _: str) -> None:
 #
 # In SQLite an append is a transaction: BEGIN, UPDATE, INSERT, COMMIT. In MongoDB it is the insert and the
 # bump, a history is read with a look at its session at its end, and a deletion ends with two looks for
-# leftovers; what takes several writes without a transaction is noted before and after. Exports and batched deletes ask
-# once more, to find nothing, and batched deletes in MongoDB for notes of unfinished work.
+# leftovers; what takes several writes without a transaction is noted before and after. Exports and batched
+# deletes ask once more, to find nothing, and batched deletes in MongoDB for notes of unfinished work.
 OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     "create_session": (
         lambda r, s, m: r.create_session_async("user", {"metadata": {"key": 1}}),
