@@ -7,12 +7,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import others, ratios, servers, writes
+from benchmarks import growth, others, ratios, servers, writes
 from benchmarks.timing import Effort
 
 SERVERS = {"postgres": servers.postgres, "mongodb": servers.mongodb}
 TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB"}
-PARTS = ("raw", "sync", "peers", "writes")
+PARTS = ("raw", "sync", "peers", "writes", "growth")
 
 
 def main() -> None:
@@ -31,13 +31,15 @@ def main() -> None:
     parts, backends = options.part or list(PARTS), options.backend or list(SERVERS)
     effort = Effort(rounds=3, calls=5) if options.quick else Effort()
     interpreters = others.prepare(backends, options.environments) if "peers" in parts else {}
-    for backend in backends:
+    for backend in backends if {"raw", "sync", "peers"} & set(parts) else []:
         with SERVERS[backend]() as url:
             asyncio.run(_run(backend, url, parts, effort, interpreters))
     if "writes" in parts and "postgres" in backends:
         with servers.postgres() as url:  # An empty one, so that the sizes are those of the appends alone.
             appends = 10_000 if options.quick else 1_000_000
             _print("PostgreSQL: write amplification", asyncio.run(writes.write_amplification(url, appends)))
+    if "growth" in parts:
+        print(growth.measure(options.quick, tuple(backends)))
 
 
 async def _run(

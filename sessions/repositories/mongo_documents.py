@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import bson
@@ -19,7 +19,6 @@ from sessions.repositories.backend_operations import MessageRow, NewSession
 from sessions.repositories.identifiers import uuid7_time
 
 __all__ = [
-    "belongs_to",
     "check_batch_size",
     "check_size",
     "is_one_write",
@@ -28,7 +27,7 @@ __all__ = [
     "session_document",
     "session_object_id",
     "storable",
-    "to_message",
+    "to_messages",
     "to_session",
 ]
 
@@ -120,7 +119,7 @@ def message_document(session_id: str, incarnation: ObjectId, row: MessageRow) ->
     """Return the document of a new message.
 
     Its ``_id`` is the same for each try within one incarnation of the session, and tells which one that
-    was: see `belongs_to`. Its ``timestamp`` is the time of its id, so that the two never order a process's
+    was: see `to_messages`. Its ``timestamp`` is the time of its id, so that the two never order a process's
     messages differently.
     """
     message_id, role, content = row
@@ -153,30 +152,47 @@ def _tag(incarnation: Any) -> int:
     return int.from_bytes(hashlib.blake2b(str(incarnation).encode(), digest_size=4).digest(), "big")
 
 
-def belongs_to(incarnation: Any) -> Callable[[dict[str, Any]], bool]:
-    """Return what tells whether a message counts for this incarnation of its session.
+def to_messages(documents: Iterable[dict[str, Any]], incarnation: Any) -> list[ChatMessage]:
+    """Return the messages that count for this incarnation of their session.
 
     One that was written for an earlier session of the same id may still be there: its writer is about to
     take it back, or died before it could. The ``_id`` of our messages holds the last 64 bits of their
     ids, the lower half mixed with the incarnation; a message of another writer counts for any.
     """
-    tag = _tag(incarnation)
-
-    def belongs(document: dict[str, Any]) -> bool:
+    tag, number = _tag(incarnation), int.from_bytes
+    messages = []
+    # One loop without calls of ours, and no zone by the driver: of a long history this is most of the time.
+    for document in documents:
         message_id = document["message_id"]
-        if message_id[14:15] != "7":
-            return True
         try:
             # Where the mixed half is as it should be, the message counts, whatever the other half is.
-            if int(message_id[28:], 16) ^ tag == int.from_bytes(document["_id"].binary[8:], "big"):
-                return True
-            mixed = int(message_id[19:23] + message_id[24:], 16)
-            mixed ^= int.from_bytes(document["_id"].binary[4:], "big")
+            counts = int(message_id[28:], 16) ^ tag == number(document["_id"].binary[8:], "big")
         except (AttributeError, ValueError):  # No ObjectId, no UUID.
-            return True
-        return mixed == tag or mixed >> 32 != 0
+            counts = True
+        if counts or not _is_ours(document):
+            timestamp = document["timestamp"]
+            messages.append(
+                ChatMessage(
+                    message_id,
+                    document["session_id"],
+                    document["role"],
+                    document["content"],
+                    timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else aware(timestamp),
+                )
+            )
+    return messages
 
-    return belongs
+
+def _is_ours(document: dict[str, Any]) -> bool:
+    """Return whether the ``_id`` of a message holds the half of its id that is not mixed."""
+    message_id = document["message_id"]
+    if message_id[14:15] != "7":
+        return False
+    try:
+        half = int(message_id[19:23] + message_id[24:28], 16)
+    except ValueError:
+        return False
+    return half == int.from_bytes(document["_id"].binary[4:8], "big")
 
 
 # Tells hosts and processes apart; forks of one process differ by their number.
@@ -200,17 +216,6 @@ def to_session(document: dict[str, Any]) -> ChatSession:
         created_at=aware(document["created_at"]),
         updated_at=aware(document["updated_at"]),
         metadata=_plain(document.get("metadata") or {}),
-    )
-
-
-def to_message(document: dict[str, Any]) -> ChatMessage:
-    """Return the message of a document."""
-    return ChatMessage(
-        document["message_id"],
-        document["session_id"],
-        document["role"],
-        document["content"],
-        aware(document["timestamp"]),
     )
 
 

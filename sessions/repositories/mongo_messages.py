@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from sessions.connections.mongo_connection import in_transaction, raw_cursor
+from sessions.connections.mongo_connection import in_transaction
 from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models import ChatMessage
-from sessions.models.documents import ChatMessageDocument
+from sessions.models.documents import ChatSessionDocument
 from sessions.repositories.backend_operations import MessageRow
 from sessions.repositories.identifiers import utc_now, uuid7_time
-from sessions.repositories.mongo_collections import DOWN, UP, Filter, chat_messages, chat_sessions
+from sessions.repositories.mongo_collections import Filter, chat_messages, chat_sessions
 from sessions.repositories.mongo_documents import (
-    belongs_to,
     is_one_write,
     is_uuid7,
     message_document,
-    to_message,
+    to_messages,
 )
 from sessions.repositories.mongo_leftovers import MongoLeftovers, mark_batch, stored_batches
 
 __all__ = ["MongoMessages"]
 
-IN_ORDER = [("timestamp", UP), ("message_id", UP)]
-IN_REVERSE = [("timestamp", DOWN), ("message_id", DOWN)]
+IN_ORDER = {"timestamp": 1, "message_id": 1}
+IN_REVERSE = {"timestamp": -1, "message_id": -1}
+CHAT_SESSIONS = ChatSessionDocument.Settings.name
 DUPLICATE_KEY = 11000
 # Documents in one answer, of which the server sends no more than 16 MB.
 MAX_BATCH_SIZE = 10_000
@@ -104,8 +105,8 @@ class MongoMessages(MongoLeftovers):
                 return []
             where["timestamp"] = {"$lte": moment}
             where["$or"] = [{"timestamp": {"$lt": moment}}, {"message_id": {"$lt": before}}]
-        query = ChatMessageDocument.find(where).sort(IN_ORDER if limit is None else IN_REVERSE)
-        messages = await self._read_owned(session_id, user_id, query, limit)
+        order = IN_ORDER if limit is None else IN_REVERSE
+        messages = await self._read_owned(session_id, user_id, where, order, limit)
         if limit is not None:
             messages.reverse()
         return messages
@@ -131,47 +132,70 @@ class MongoMessages(MongoLeftovers):
                 {"timestamp": {"$gt": after.timestamp}},
                 {"message_id": {"$gt": after.message_id}},
             ]
-        query = ChatMessageDocument.find(where).sort(IN_ORDER)
-        return await self._read_owned(session_id, user_id, query, limit)
+        return await self._read_owned(session_id, user_id, where, IN_ORDER, limit)
 
     async def _read_owned(
-        self, session_id: str, user_id: str, query: Any, limit: int | None
+        self, session_id: str, user_id: str, where: Filter, order: dict[str, int], limit: int | None
     ) -> list[ChatMessage]:
-        """Return a query's messages if one incarnation, of this owner, was there from before to after."""
+        """Return messages if one incarnation, of this owner, was there from before to after."""
         for remembered in (self._mongo.recall(session_id, user_id), None):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
             if incarnation is None:
                 return []
-            messages = await _read(query, incarnation, limit)
-            if await chat_sessions().find_one({"_id": incarnation, "user_id": user_id}, {"_id": 1}):
+            messages = await _read(where, order, limit, {"_id": incarnation, "user_id": user_id})
+            if messages is not None:
                 return messages
             self._mongo.forget(session_id)
         return []
 
 
-async def _read(query: Any, incarnation: Any, limit: int | None) -> list[ChatMessage]:
-    """Return a query's messages, up to a limit, that count.
+async def _read(
+    where: Filter, order: dict[str, int], limit: int | None, owner: Filter
+) -> list[ChatMessage] | None:
+    """Return the messages that count, up to a limit; None if their session was gone after they were read.
 
     Left out are those that were for an earlier incarnation, and those of a batch that is not complete.
     """
-    belongs, left_out = belongs_to(incarnation), 0
+    left_out = 0
     complete: set[Any] = set()
     while True:
-        cursor = await raw_cursor(query if limit is None else query.limit(limit + left_out))
-        # Without a size the first answer has 101 documents, and what is more takes a second question.
-        found = await cursor.batch_size(MAX_BATCH_SIZE).to_list(None)
+        found = await _messages_then_session(where, order, limit and limit + left_out, owner)
+        if found is None:
+            return None
         if marks := {mark for document in found if (mark := document.get("batch"))} - complete:
             complete |= marks & {document["_id"] for document in found}
         if marks := marks - complete:
             # Their last messages are not among those that were read. And read again: a batch may have
             # become complete only after its part was read.
             complete |= await stored_batches(marks)
-            query = query.find({"batch": {"$nin": list(marks - complete)}})
+            where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
             continue
-        messages = [to_message(document) for document in found if belongs(document)]
+        messages = to_messages(found, owner["_id"])
         if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
         left_out = len(found) - len(messages)
+
+
+async def _messages_then_session(
+    where: Filter, order: dict[str, int], limit: int | None, owner: Filter
+) -> list[dict[str, Any]] | None:
+    """Return messages, or None if their session was gone when the last of them had been read.
+
+    The server begins with the second part of a union when it is through with the first.
+    """
+    session = {"coll": CHAT_SESSIONS, "pipeline": [{"$match": owner}, {"$project": {"_id": 1}}]}
+    pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
+    pipeline += [{"$limit": limit}] if limit is not None else []
+    # Without a size the first answer has 101 documents, and what is more takes a second question.
+    cursor = chat_messages().aggregate([*pipeline, {"$unionWith": session}], batchSize=MAX_BATCH_SIZE)
+    # Motor's is a cursor, and no coroutine.
+    found: list[dict[str, Any]] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(
+        None
+    )
+    if not found or "message_id" in found[-1]:
+        return None
+    found.pop()
+    return found
 
 
 async def _insert_all(documents: list[dict[str, Any]], client_session: Any) -> None:

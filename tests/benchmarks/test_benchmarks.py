@@ -1,0 +1,69 @@
+"""The benchmark's own code runs; what it measures is no test."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import ratios, writes
+from benchmarks.tables import table
+from benchmarks.timing import Effort, one_caller, per_second
+
+TINY = Effort(rounds=2, calls=2, callers=2)
+
+
+@pytest.mark.parametrize("backend", ["postgres", "mongodb"])
+async def test_every_operation_is_measured_beside_the_raw_driver(
+    backend: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(f"{backend}_url")
+
+    text = await ratios.against_raw(backend, url, TINY)
+
+    operations = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines()[2:]]
+    assert operations == list(ratios.TARGETS)
+
+
+async def test_blocking_calls_are_measured_beside_awaited_ones(postgres_url: str) -> None:
+    text = await ratios.sync_twins("postgres", postgres_url, TINY)
+
+    assert text.count("≤ 1.35") == 3
+
+
+async def test_each_index_is_listed_with_its_size_and_a_read(postgres_url: str) -> None:
+    text = await writes.write_amplification(postgres_url, 10)
+
+    assert all(f"`{name}`" in text for name in writes.READS)
+
+
+async def test_each_contender_has_as_many_calls_and_goes_first_as_often() -> None:
+    calls: list[str] = []
+
+    async def call(name: str) -> None:
+        calls.append(name)
+
+    medians = await one_caller({name: lambda name=name: call(name) for name in "ab"}, TINY)  # type: ignore[misc]
+
+    assert "".join(calls) == "aabbaabbbbaa"
+    assert set(medians) == {"a", "b"}
+
+
+async def test_a_rate_counts_the_calls_of_all_callers() -> None:
+    callers: list[int] = []
+
+    async def call(caller: int) -> None:
+        callers.append(caller)
+
+    rates = await per_second({"a": call}, TINY)
+
+    assert sorted(callers) == [0] * 6 + [1] * 6
+    assert rates["a"] > 0
+
+
+def test_a_missed_target_is_shown_in_bold() -> None:
+    assert ratios.Target(1.5).judge(1.2) == ("1.20", "≤ 1.5")
+    assert ratios.Target(1.5).judge(1.6) == ("**1.60**", "≤ 1.5")
+    assert ratios.Target(0.9, at_least=True).judge(0.8) == ("**0.80**", "≥ 0.9")
+
+
+def test_a_table_is_markdown() -> None:
+    assert table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
