@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import inspect
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ CONFLICT_DELAY_SECONDS = 0.02
 # An acknowledged write outlives a crash. A standalone server's own default acknowledges what is in its
 # memory alone, and writes it to the journal up to 100 ms later.
 DURABLE = WriteConcern(w="majority", j=True)
+EARLY = WriteConcern(w=1)
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +44,25 @@ class MongoConnection:
     timeout: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _turns: asyncio.Semaphore | None = None
+
+    def early(self, collection: Any) -> Any | None:
+        """Return a collection whose writes are acknowledged before they are durable.
+
+        None where a later, durable write would not make them so too: somebody chose how writes are
+        acknowledged, or there is not one log of all writes, as in a sharded cluster.
+        """
+        is_our_choice = collection.write_concern == DURABLE
+        return collection.with_options(write_concern=EARLY) if is_our_choice and self.reign() else None
+
+    def reign(self) -> Hashable:
+        """Return what no other life of the server, and no reign of another primary, has in common with this.
+
+        None if that is not known.
+        """
+        for server in self.client.topology_description.server_descriptions().values():
+            if server.server_type_name in ("RSPrimary", "Standalone") and server.topology_version:
+                return server.address, server.election_id, server.topology_version["processId"]
+        return None
 
     def __post_init__(self) -> None:
         size = self.client.options.pool_options.max_pool_size

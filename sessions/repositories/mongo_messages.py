@@ -63,13 +63,29 @@ class MongoMessages(MongoLeftovers):
         """Insert messages, all or none, and bump the session."""
         documents = [message_document(session_id, incarnation, row) for row in rows]
         if is_one_write(rows):
-            await _insert(documents)
-        elif self._mongo.has_transactions:
+            return await self._append_at_once(incarnation, session_id, documents)
+        if self._mongo.has_transactions:
             # Without the bump: those of others would be in its way, again and again in a busy session.
             await in_transaction(await self._mongo.connect(), partial(_insert_all, documents))
         else:
             async with self._noted([session_id], mark_batch(documents)):
-                await _insert(documents)
+                await _insert(documents, chat_messages())
+        return await self._bump(incarnation, session_id, documents)
+
+    async def _append_at_once(
+        self, incarnation: Any, session_id: str, documents: list[dict[str, Any]]
+    ) -> bool:
+        """Append what one insert stores whole, and wait for the disks once."""
+        connection = await self._mongo.connect()
+        if (early := connection.early(chat_messages())) is not None:
+            reign = connection.reign()
+            await _insert(documents, early)
+            bumped = await self._bump(incarnation, session_id, documents)
+            # What is durable is all that the server has done until the bump. If another server took over
+            # in between, or this one began a new life, the insert may not be among it.
+            if not bumped or connection.reign() == reign:
+                return bumped
+        await _insert(documents, chat_messages())
         return await self._bump(incarnation, session_id, documents)
 
     @staticmethod
@@ -205,22 +221,22 @@ async def _insert_all(documents: list[dict[str, Any]], client_session: Any) -> N
         await chat_messages().insert_many(documents, session=client_session)
 
 
-async def _insert(documents: list[dict[str, Any]]) -> None:
+async def _insert(documents: list[dict[str, Any]], messages: Any) -> None:
     """Insert messages in their order; an earlier try may have stored some, or still be at it."""
     if len(documents) == 1:
         with contextlib.suppress(DuplicateKeyError):
-            await chat_messages().insert_one(documents[0])
+            await messages.insert_one(documents[0])
         return
     missing = documents
     while missing:
         try:
-            await chat_messages().insert_many(missing)
+            await messages.insert_many(missing)
             return
         except BulkWriteError as error:
             if not _is_duplicate(error):
                 raise
         ids = [document["_id"] for document in missing]
-        stored = {found["_id"] async for found in chat_messages().find({"_id": {"$in": ids}}, {"_id": 1})}
+        stored = {found["_id"] async for found in messages.find({"_id": {"$in": ids}}, {"_id": 1})}
         missing = [document for document in missing if document["_id"] not in stored]
 
 

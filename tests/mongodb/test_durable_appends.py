@@ -1,0 +1,103 @@
+"""An append is acknowledged once it is durable, and waits for the disks once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from databases import Backend
+from pymongo import monitoring
+
+from sessions import SessionRepositoryFactory
+from sessions.connections.mongo_connection import MongoConnection
+from sessions.connections.mongodb import _client_class
+
+DURABLE = {"w": "majority", "j": True}
+EARLY = {"w": 1}
+
+
+class Writes(monitoring.CommandListener):
+    """Notes the write concern of each insert and update."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Any]] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if event.command_name in ("insert", "update"):
+            self.seen.append((event.command_name, event.command.get("writeConcern")))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Nothing of interest."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Nothing of interest."""
+
+
+@pytest.fixture(params=["mongodb-replica-set", "mongodb-standalone"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    fixture = {"mongodb-replica-set": "mongodb_url", "mongodb-standalone": "mongodb_standalone_url"}
+    return Backend(request.param, "mongodb", request.getfixturevalue(fixture[request.param]))
+
+
+@pytest.fixture
+async def watched(backend: Backend) -> AsyncIterator[tuple[Any, Writes]]:
+    async for found in _watched(backend.url):
+        yield found
+
+
+async def _watched(url: str) -> AsyncIterator[tuple[Any, Writes]]:
+    writes = Writes()
+    client = _client_class()(url, event_listeners=[writes])
+    repository = SessionRepositoryFactory.create_repository("mongodb", client=client)
+    await repository.count_sessions("alice")
+    yield repository, writes
+    closed = client.close()
+    if closed is not None:  # Motor's is a plain call.
+        await closed
+
+
+async def test_only_the_last_write_of_an_append_waits_for_the_disks(watched: tuple[Any, Writes]) -> None:
+    repository, writes = watched
+    session_id = await repository.create_session_async("alice")
+    await repository.add_message(session_id, "user", "Hello")
+    await repository.add_messages(session_id, [("user", "How are"), ("user", "you?")])
+
+    appended = [("insert", EARLY), ("update", DURABLE)]
+    assert writes.seen == [("insert", DURABLE), *appended, *appended]
+
+
+async def test_an_append_is_done_again_where_another_server_took_over_in_between(
+    watched: tuple[Any, Writes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, writes = watched
+    session_id = await repository.create_session_async("alice")
+    reigns = itertools.count(1)
+    monkeypatch.setattr(MongoConnection, "reign", lambda _: next(reigns))
+    writes.seen.clear()
+    message_id = await repository.add_message(session_id, "user", "Hello")
+
+    assert writes.seen == [("insert", EARLY), ("update", DURABLE), ("insert", DURABLE), ("update", DURABLE)]
+    history = await repository.get_session_history("alice", session_id)
+    assert [message.message_id for message in history] == [message_id]
+
+
+async def test_every_write_waits_where_the_server_is_not_known(
+    watched: tuple[Any, Writes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, writes = watched
+    session_id = await repository.create_session_async("alice")
+    monkeypatch.setattr(MongoConnection, "reign", lambda _: None)
+    writes.seen.clear()
+    await repository.add_message(session_id, "user", "Hello")
+
+    assert writes.seen == [("insert", DURABLE), ("update", DURABLE)]
+
+
+async def test_what_the_url_says_of_acknowledgement_wins(backend: Backend) -> None:
+    separator = "&" if "?" in backend.url else "?"
+    async for repository, writes in _watched(f"{backend.url}{separator}w=1&journal=false"):
+        session_id = await repository.create_session_async("alice")
+        await repository.add_message(session_id, "user", "Hello")
+        assert [chosen for _, chosen in writes.seen] == [{"w": 1, "j": False}] * 3
