@@ -106,6 +106,8 @@ class PostgresConnectionManager(SqlConnectionManager):
         super().__init__(
             engine=engine, auto_migrate=self._settings.auto_migrate, schema=self._settings.schema_name
         )
+        if engine is None:
+            self.max_overflow = self._settings.max_overflow
 
     @classmethod
     def cache_key(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import sys
 import threading
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Hashable, Mapping
@@ -80,6 +81,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     # None where nothing can keep the driver waiting for an answer.
     checkout_timeout: float | None = None
     answer_timeout: float | None = None
+    # Of the pool; what a service's own engine may open is not known.
+    max_overflow = -sys.maxsize
 
     def __init__(self, *, engine: AsyncEngine | None, auto_migrate: bool, schema: str | None = None) -> None:
         if engine is not None and engine.dialect.name != self.dialect:
@@ -146,9 +149,15 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         engine = (await self.connect()).sync_engine
         pool = engine.pool
         if isinstance(pool, QueuePool) and pool.checkedin():  # Then there is nothing to wait for.
-            return await greenlet_spawn(self._execute, engine, None, statement, parameters)
-        async with asyncio.timeout(self.checkout_timeout) as checkout:
-            return await greenlet_spawn(self._execute, engine, checkout, statement, parameters)
+            result = await greenlet_spawn(self._execute, engine, None, statement, parameters)
+        else:
+            async with asyncio.timeout(self.checkout_timeout) as checkout:
+                result = await greenlet_spawn(self._execute, engine, checkout, statement, parameters)
+        if not isinstance(pool, QueuePool) or pool.overflow() >= self.max_overflow:
+            # Others may wait for a connection. They go before this task's next statement, which would find
+            # the one it has just given back, again and again.
+            await asyncio.sleep(0)
+        return result
 
     def _execute(
         self,

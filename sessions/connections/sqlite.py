@@ -50,6 +50,8 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._path = _path(self._settings)
         self._remove_temporary: weakref.finalize[..., Any] | None = None
         super().__init__(engine=engine, auto_migrate=self._settings.auto_migrate)
+        if engine is None:
+            self.max_overflow = self._settings.max_overflow
 
     @classmethod
     def cache_key(

@@ -467,6 +467,27 @@ async def test_callers_beyond_the_pool_wait_for_their_turn(postgres_url: str) ->
         assert await asyncio.gather(*(repo.count_sessions("u") for _ in range(30))) == [0] * 30
 
 
+async def test_who_calls_without_a_pause_does_not_keep_others_waiting(postgres_url: str) -> None:
+    async with repository(postgres_url, pool_size=1, max_overflow=0, pool_timeout=5) as repo:
+        await repo.count_sessions("u")
+        calls = 0
+
+        async def call_on() -> None:
+            nonlocal calls
+            while True:
+                await repo.count_sessions("u")
+                calls += 1
+
+        busy = asyncio.create_task(call_on())
+        for _ in range(20):
+            await repo.count_sessions("u")
+        busy.cancel()
+        await asyncio.gather(busy, return_exceptions=True)
+
+        # They took turns.
+        assert 10 <= calls <= 40
+
+
 async def test_the_pool_opens_no_more_connections_than_the_settings_allow(postgres_url: str) -> None:
     async with repository(postgres_url, pool_size=2, max_overflow=1) as repo:
         await asyncio.gather(*(repo.create_session_async("u") for _ in range(40)))
