@@ -267,6 +267,9 @@ def _client_options(settings: MongoSettings, url: str | None) -> dict[str, Any]:
     }
     options: dict[str, Any] = {name: max(1, int(value * 1000)) for name, value in seconds.items()}
     options |= {"maxPoolSize": settings.pool_size, "appname": "agenthub-sessions"}
+    # As many as there may be: where callers have to wait for their turn to connect, and have a deadline, the
+    # driver (4.20) may let nobody connect any more once a connection was lost.
+    options |= {"maxConnecting": settings.pool_size}
     if url is not None:
         # What the URL itself says wins; the driver would let the arguments win.
         said = {name.lower() for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)}
