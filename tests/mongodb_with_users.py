@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import servers
 from pymongo import MongoClient
+from refusals import SECRET as PASSWORD
 
 DATABASE = "agenthub"
 ROLES = ("read", "readWrite", "dbAdmin")
@@ -17,7 +18,7 @@ ROLES = ("read", "readWrite", "dbAdmin")
 
 @contextmanager
 def mongodb_with_users() -> Iterator[int]:
-    """Yield the port of a standalone server whose users are named after their roles."""
+    """Yield the port of a standalone server; its users are named after their roles, and have one password."""
     folder = tempfile.mkdtemp(prefix="sessions-mongo-auth-")
     port = servers.free_port()
     command = [servers.mongod_path(), "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
@@ -26,11 +27,11 @@ def mongodb_with_users() -> Iterator[int]:
     try:
         # Waits for the server; without any user yet, who comes from this host may make the first one.
         with MongoClient[dict[str, object]](port=port, serverSelectionTimeoutMS=60_000) as client:
-            client.admin.command("createUser", "root", pwd="root", roles=["root"])
-        with MongoClient[dict[str, object]](port=port, username="root", password="root") as client:
+            client.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
+        with MongoClient[dict[str, object]](port=port, username="root", password=PASSWORD) as client:
             for role in ROLES:
                 granted = [role, "readWrite"] if role == "dbAdmin" else [role]
-                client[DATABASE].command("createUser", role, pwd=role, roles=granted)
+                client[DATABASE].command("createUser", role, pwd=PASSWORD, roles=granted)
         yield port
     finally:
         process.terminate()

@@ -10,7 +10,10 @@ from typing import Any, ClassVar, Self
 
 from sessions.errors import SessionsError
 
-__all__ = ["AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
+__all__ = ["HEALTH_TIMEOUT_SECONDS", "AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
+
+
+HEALTH_TIMEOUT_SECONDS = 5.0
 
 
 class ConnectionType(StrEnum):

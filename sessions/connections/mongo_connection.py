@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 import pymongo
 from pymongo import WriteConcern, errors
 
-__all__ = ["MongoConnection", "durable_write_concern", "in_transaction", "is_conflict", "raw_cursor"]
+__all__ = [
+    "MongoConnection",
+    "acknowledged_early",
+    "durable_write_concern",
+    "in_transaction",
+    "is_conflict",
+    "raw_cursor",
+]
 
 R = TypeVar("R")
 
@@ -45,19 +52,10 @@ class MongoConnection:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _turns: asyncio.Semaphore | None = None
 
-    def early(self, collection: Any) -> Any | None:
-        """Return a collection whose writes are acknowledged before they are durable.
-
-        None where a later, durable write would not make them so too: somebody chose how writes are
-        acknowledged, or there is not one log of all writes, as in a sharded cluster.
-        """
-        is_our_choice = collection.write_concern == DURABLE
-        return collection.with_options(write_concern=EARLY) if is_our_choice and self.reign() else None
-
     def reign(self) -> Hashable:
         """Return what no other life of the server, and no reign of another primary, has in common with this.
 
-        None if that is not known.
+        None if that is not known, or there is not one log of all writes, as in a sharded cluster.
         """
         for server in self.client.topology_description.server_descriptions().values():
             if server.server_type_name in ("RSPrimary", "Standalone") and server.topology_version:
@@ -157,6 +155,14 @@ def durable_write_concern(client: Any) -> WriteConcern:
     """Return what makes writes durable, unless the URL or the service's own client says otherwise."""
     chosen: WriteConcern = client.write_concern
     return DURABLE if chosen.is_server_default else chosen
+
+
+def acknowledged_early(collection: Any) -> Any | None:
+    """Return a collection whose writes are acknowledged before they are durable.
+
+    None where somebody chose how writes are acknowledged.
+    """
+    return collection.with_options(write_concern=EARLY) if collection.write_concern == DURABLE else None
 
 
 def is_conflict(error: errors.OperationFailure) -> bool:

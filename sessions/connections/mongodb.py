@@ -14,7 +14,7 @@ from bson.codec_options import CodecOptions
 from pymongo import errors
 
 from sessions.config import MongoSettings, load_settings
-from sessions.connections.base import AsyncBaseConnectionManager
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.event_loops import LoopBound, to_its_end
 from sessions.connections.mongo_connection import MongoConnection, durable_write_concern
 from sessions.connections.mongodb_schema import ensure_indexes, set_validator
@@ -27,7 +27,6 @@ DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 # Datetimes without a zone, which are in UTC: `aware` adds that. The driver takes four times as long for all
 # of a message if it is to do so.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions()
-HEALTH_TIMEOUT_SECONDS = 5.0
 CLOSE_TIMEOUT_SECONDS = 2.0
 MAX_INCARNATIONS = 10_000
 

@@ -29,7 +29,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from sessions import migrations
 from sessions.config import PostgresSettings, load_settings
 from sessions.connections import postgres_dialect
 from sessions.connections.sql import (
@@ -104,10 +103,11 @@ class PostgresConnectionManager(SqlConnectionManager):
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
         super().__init__(
-            engine=engine, auto_migrate=self._settings.auto_migrate, schema=self._settings.schema_name
+            engine=engine,
+            auto_migrate=self._settings.auto_migrate,
+            max_overflow=self._settings.max_overflow,
+            schema=self._settings.schema_name,
         )
-        if engine is None:
-            self.max_overflow = self._settings.max_overflow
 
     @classmethod
     def cache_key(
@@ -175,8 +175,7 @@ class PostgresConnectionManager(SqlConnectionManager):
                 func.has_schema_privilege(func.to_regnamespace(quoted), "CREATE"),
                 func.has_database_privilege(func.current_database(), "CREATE"),
             )
-        known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
-        return known and bool(await connection.scalar(select(~read_only & may_create)))
+        return bool(await connection.scalar(select(~read_only & may_create)))
 
     async def _try_write(self, connection: AsyncConnection) -> None:
         # Of a session that there is not: every right is checked, and nothing is written.

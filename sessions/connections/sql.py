@@ -18,13 +18,12 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
-from sessions.connections.base import AsyncBaseConnectionManager
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.event_loops import LoopBound, to_its_end
 from sessions.errors import BackendUnavailableError, ConfigurationError
 
 __all__ = ["NoAnswerError", "SqlConnectionManager"]
 
-HEALTH_TIMEOUT_SECONDS = 5.0
 DRAIN_TIMEOUT_SECONDS = 5.0
 
 _migrating = threading.Lock()
@@ -69,6 +68,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     Args:
         engine: A service's own engine, used as it is and never closed here.
         auto_migrate: Bring the schema to head on first use, or only check it.
+        max_overflow: Connections that an engine of our own opens beyond the size of its pool.
         schema: Where our tables are; None for where the database looks by itself.
     """
 
@@ -81,14 +81,21 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     # None where nothing can keep the driver waiting for an answer.
     checkout_timeout: float | None = None
     answer_timeout: float | None = None
-    # Of the pool; what a service's own engine may open is not known.
-    max_overflow = -sys.maxsize
 
-    def __init__(self, *, engine: AsyncEngine | None, auto_migrate: bool, schema: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine | None,
+        auto_migrate: bool,
+        max_overflow: int,
+        schema: str | None = None,
+    ) -> None:
         if engine is not None and engine.dialect.name != self.dialect:
             raise ConfigurationError(f"engine: is for {engine.dialect.name}, not {self.dialect}")
         self._auto_migrate = auto_migrate
         self._own = engine is None
+        # What a service's own engine may open is not known.
+        self._max_overflow = max_overflow if self._own else -sys.maxsize
         # Written into each statement, and not a setting of the server's session, which a proxy that lends
         # connections for one transaction would lose.
         self._execution_options = {"schema_translate_map": {None: schema}} if schema is not None else {}
@@ -153,7 +160,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         else:
             async with asyncio.timeout(self.checkout_timeout) as checkout:
                 result = await greenlet_spawn(self._execute, engine, checkout, statement, parameters)
-        if not isinstance(pool, QueuePool) or pool.overflow() >= self.max_overflow:
+        if not isinstance(pool, QueuePool) or pool.overflow() >= self._max_overflow:
             # Others may wait for a connection. They go before this task's next statement, which would find
             # the one it has just given back, again and again.
             await asyncio.sleep(0)
@@ -215,7 +222,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def _is_writable(self) -> bool:
         async with self._lend(await self.engine(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
             if not self._schema_ready and not await connection.run_sync(migrations.is_current):
-                return self._auto_migrate and await self._may_migrate(connection)
+                known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
+                return self._auto_migrate and known and await self._may_migrate(connection)
             await self._try_write(connection)
         return True
 

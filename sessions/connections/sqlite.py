@@ -16,7 +16,6 @@ import aiosqlite
 from sqlalchemy import event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from sessions import migrations
 from sessions.config import SqliteSettings, load_settings
 from sessions.connections.sql import SqlConnectionManager, engine_key, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
@@ -49,9 +48,11 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._settings = _settings(url, settings)
         self._path = _path(self._settings)
         self._remove_temporary: weakref.finalize[..., Any] | None = None
-        super().__init__(engine=engine, auto_migrate=self._settings.auto_migrate)
-        if engine is None:
-            self.max_overflow = self._settings.max_overflow
+        super().__init__(
+            engine=engine,
+            auto_migrate=self._settings.auto_migrate,
+            max_overflow=self._settings.max_overflow,
+        )
 
     @classmethod
     def cache_key(
@@ -106,10 +107,9 @@ class SqliteConnectionManager(SqlConnectionManager):
             self._schema_ready = False
 
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
-        known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
         await connection.exec_driver_sql("ROLLBACK")
-        return known
+        return True
 
     async def _try_write(self, connection: AsyncConnection) -> None:
         nobody = str(uuid.uuid4())

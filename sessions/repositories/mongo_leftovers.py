@@ -122,8 +122,7 @@ class MongoLeftovers(BackendOperations):
         ids = [message["session_id"] for message in await cursor.limit(MESSAGES_AT_ONCE).to_list(None)]
         if not ids:
             return [], None
-        there = chat_sessions().find({"session_id": {"$in": list(set(ids))}}, in_index)
-        return sorted(set(ids) - {found["session_id"] for found in await there.to_list(None)}), ids[-1]
+        return await _absent(sorted(set(ids))), ids[-1]
 
 
 async def _absent(session_ids: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from sessions.connections.mongo_connection import in_transaction
+from sessions.connections.mongo_connection import acknowledged_early, in_transaction
 from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatSessionDocument
@@ -77,8 +77,8 @@ class MongoMessages(MongoLeftovers):
     ) -> bool:
         """Append what one insert stores whole, and wait for the disks once."""
         connection = await self._mongo.connect()
-        if (early := connection.early(chat_messages())) is not None:
-            reign = connection.reign()
+        reign, early = connection.reign(), acknowledged_early(chat_messages())
+        if reign is not None and early is not None:
             await _insert(documents, early)
             bumped = await self._bump(incarnation, session_id, documents)
             # What is durable is all that the server has done until the bump. If another server took over

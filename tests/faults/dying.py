@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from children import child
 from databases import Backend
 from pymongo import monitoring
 
@@ -52,15 +53,8 @@ class Dying:
 @contextmanager
 def dying() -> Iterator[Dying]:
     """Start the process that forks the others."""
-    command = [sys.executable, __file__]
-    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            yield Dying(process)
-        finally:
-            process.kill()
+    with child(__file__) as process:
+        yield Dying(process)
 
 
 # -- In their processes ----------------------------------------------------------------------------

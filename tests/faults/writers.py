@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from children import child
 from databases import Backend
 
 from sessions import RetryConfig
@@ -91,17 +92,10 @@ def writers(
     """
     job = {"backend": asdict(backend), "callers": callers, "churners": churners, "sync": sync}
     job["retry"] = retry
-    command = [sys.executable, __file__]
-    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            assert process.stdin
-            print(json.dumps(job), file=process.stdin, flush=True)
-            yield Writers(process)
-        finally:
-            process.kill()
+    with child(__file__) as process:
+        assert process.stdin
+        print(json.dumps(job), file=process.stdin, flush=True)
+        yield Writers(process)
 
 
 # -- In the process --------------------------------------------------------------------------------

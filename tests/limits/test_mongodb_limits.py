@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 import servers
 from certificates import expired_tls_server
+from mongodb_with_users import DATABASE, PASSWORD, mongodb_with_users
 from pymongo import MongoClient
 from refusals import SECRET, refusal
 
@@ -28,36 +26,20 @@ def repository(url: str, **options: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def guarded_server() -> Iterator[int]:
-    """The port of a server that asks who one is; it knows ``reader`` and ``writer`` of ``chat``."""
-    folder, port = tempfile.mkdtemp(prefix="sessions-mongo-"), servers.free_port()
-    command = [servers.mongod_path(), "--auth", "--dbpath", folder, "--port", str(port)]
-    command += ["--bind_ip", "127.0.0.1", "--unixSocketPrefix", folder, "--wiredTigerCacheSizeGB", "0.25"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        # Until there is a user, whoever comes from this machine may make one.
-        with MongoClient[dict[str, Any]]("127.0.0.1", port, directConnection=True) as client:
-            roles = [{"role": "root", "db": "admin"}]
-            client.admin.command("createUser", "admin", pwd=SECRET, roles=roles)
-        with MongoClient[dict[str, Any]](f"mongodb://admin:{SECRET}@127.0.0.1:{port}") as client:
-            for name, role in (("reader", "read"), ("writer", "readWrite"), ("owner", "dbOwner")):
-                roles = [{"role": role, "db": "chat"}]
-                client.admin.command("createUser", name, pwd=SECRET, roles=roles)
+    """The port of a server that asks who one is."""
+    with mongodb_with_users() as port:
         yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def url_of(port: int, user: str, database: str = "chat") -> str:
-    return f"mongodb://{user}:{SECRET}@127.0.0.1:{port}/{database}?authSource=admin"
+def url_of(port: int, user: str, database: str = DATABASE) -> str:
+    return f"mongodb://{user}:{PASSWORD}@127.0.0.1:{port}/{database}?authSource={DATABASE}"
 
 
 async def test_a_user_without_the_right_to_write_may_read_and_is_unhealthy(guarded_server: int) -> None:
-    async with repository(url_of(guarded_server, "owner")) as repo:
+    async with repository(url_of(guarded_server, "dbAdmin")) as repo:
         session_id = await repo.create_session_async("alice")
         assert await repo.is_healthy() is True
-    async with repository(url_of(guarded_server, "reader")) as repo:
+    async with repository(url_of(guarded_server, "read")) as repo:
         assert (await repo.get_session("alice", session_id)) is not None
         assert "code 13" in await refusal(repo, ConfigurationError)
         assert await repo.is_healthy() is False
@@ -67,10 +49,10 @@ async def test_a_user_without_the_right_to_write_may_read_and_is_unhealthy(guard
 async def test_a_wrong_password_and_a_database_without_rights_are_configuration_errors(
     guarded_server: int,
 ) -> None:
-    async with repository(url_of(guarded_server, "reader").replace(SECRET, "wrong")) as repo:
+    async with repository(url_of(guarded_server, "read").replace(PASSWORD, "wrong")) as repo:
         assert "code 18" in await refusal(repo, ConfigurationError)
         assert await repo.is_healthy() is False
-    async with repository(url_of(guarded_server, "writer", "another")) as repo:
+    async with repository(url_of(guarded_server, "readWrite", "another")) as repo:
         assert "code 13" in await refusal(repo, ConfigurationError)
         assert await repo.is_healthy() is False
 

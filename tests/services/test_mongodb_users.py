@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from mongodb_with_users import DATABASE, mongodb_with_users
+from mongodb_with_users import DATABASE, PASSWORD, mongodb_with_users
 from pymongo import IndexModel, MongoClient
 from reading import assert_refused, converse, read_everything
 
@@ -23,14 +23,14 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def raw(port: int) -> Iterator[Any]:
     """The database, which is dropped but keeps its users."""
-    with MongoClient[dict[str, Any]](port=port, username="root", password="root") as client:
+    with MongoClient[dict[str, Any]](port=port, username="root", password=PASSWORD) as client:
         yield client[DATABASE]
         for name in client[DATABASE].list_collection_names():
             client[DATABASE].drop_collection(name)
 
 
 def repository(port: int, role: str) -> Any:
-    url = f"mongodb://{role}:{role}@127.0.0.1:{port}/{DATABASE}"
+    url = f"mongodb://{role}:{PASSWORD}@127.0.0.1:{port}/{DATABASE}"
     return SessionRepositoryFactory.create_repository("mongodb", url=url)
 
 

@@ -170,16 +170,21 @@ async def test_records_are_joined_with_the_other_services_rows(engine: AsyncEngi
     assert notes[0].chat_session.updated_at == found.updated_at
 
 
+async def with_messages(db_session: AsyncSession, session_id: str) -> ChatSessionRecord:
+    """Return a session's record with its messages loaded."""
+    messages = selectinload(ChatSessionRecord.messages)
+    record = await db_session.get(ChatSessionRecord, session_id, options=[messages])
+    assert record is not None
+    return record
+
+
 async def test_relationships_load_messages_in_order_and_lead_back(
     engine: AsyncEngine, repository: Any
 ) -> None:
     noted, _ = await with_notes(engine, repository)
 
     async with AsyncSession(engine) as db_session:
-        record = await db_session.get(
-            ChatSessionRecord, noted, options=[selectinload(ChatSessionRecord.messages)]
-        )
-        assert record is not None
+        record = await with_messages(db_session, noted)
         assert [message.content for message in record.messages] == ["one", "two"]
         assert all(message.chat_session is record for message in record.messages)
 
@@ -234,10 +239,7 @@ async def test_a_message_that_is_taken_out_of_a_record_is_deleted(
     noted, _ = await with_notes(engine, repository)
 
     async with AsyncSession(engine) as db_session:
-        record = await db_session.get(
-            ChatSessionRecord, noted, options=[selectinload(ChatSessionRecord.messages)]
-        )
-        assert record is not None
+        record = await with_messages(db_session, noted)
         record.messages.pop(0)
         await db_session.commit()
 
