@@ -94,17 +94,17 @@ def check_uuid(argument: str, value: object) -> str:
     return text.lower()
 
 
-def check_role(value: object, argument: str = "role") -> str:
+def check_role(value: object) -> str:
     """Return ``"user"`` or ``"assistant"``."""
-    text = _check_text(argument, value)
+    text = _check_text("role", value)
     if text not in ROLES:
-        raise InvalidInputError(argument, "must be 'user' or 'assistant'")
+        raise InvalidInputError("role", "must be 'user' or 'assistant'")
     return text
 
 
-def check_content(value: object, argument: str = "content") -> str:
+def check_content(value: object) -> str:
     """Return any text without NUL and lone surrogates; it may be empty."""
-    return _check_text(argument, value)
+    return _check_text("content", value)
 
 
 def check_messages(value: object) -> list[tuple[str, str]]:
@@ -116,12 +116,10 @@ def check_messages(value: object) -> list[tuple[str, str]]:
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise InvalidInputError(f"messages[{index}]", "must be a (role, content) pair")
         role, content = item
-        pairs.append(
-            (
-                check_role(role, f"messages[{index}].role"),
-                check_content(content, f"messages[{index}].content"),
-            )
-        )
+        try:
+            pairs.append((check_role(role), check_content(content)))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"messages[{index}].{error.argument}", error.reason) from None
     return pairs
 
 

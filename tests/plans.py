@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from sessions import ChatMessage, ChatSession
 from sessions.repositories.cursors import encode_cursor
@@ -77,23 +75,25 @@ WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {
 }
 
 
-class _TakenDown(Exception):
+class TakenDownError(Exception):
     """Ends an operation where it would send its statement."""
 
 
-async def first_statement(engine: Engine, operation: Awaitable[Any]) -> Sent:
-    """Return the first statement of an operation, with its parameters; it is not executed."""
+async def first_statement(
+    operation: Awaitable[Any], listening: Callable[[Callable[..., None]], AbstractContextManager[None]]
+) -> Sent:
+    """Return the first statement of an operation, with its parameters; it is not executed.
+
+    Args:
+        operation: Not yet awaited.
+        listening: Lets what it is given be called with each statement and its parameters.
+    """
     sent: list[Sent] = []
 
-    def take_down(_connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
-        if statement != "BEGIN IMMEDIATE":
-            sent.append((statement, values))
-            raise _TakenDown
+    def take_down(statement: str, values: Any) -> None:
+        sent.append((statement, values))
+        raise TakenDownError
 
-    event.listen(engine, "before_cursor_execute", take_down)
-    try:
-        with contextlib.suppress(_TakenDown):
-            await operation
-    finally:
-        event.remove(engine, "before_cursor_execute", take_down)
+    with listening(take_down), contextlib.suppress(TakenDownError):
+        await operation
     return sent[0]

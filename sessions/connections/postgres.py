@@ -8,18 +8,21 @@ import math
 import ssl
 import uuid
 import weakref
-from collections.abc import Hashable
+from collections.abc import Awaitable, Hashable, Mapping
+from contextvars import ContextVar
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 import asyncpg
 from pydantic import SecretStr
 from sqlalchemy import (
-    Connection,
+    Engine,
     Executable,
+    PoolProxiedConnection,
     Table,
     bindparam,
     delete,
+    event,
     exc,
     func,
     insert,
@@ -28,17 +31,16 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import greenlet_spawn
 
 from sessions.config import PostgresSettings, load_settings
-from sessions.connections import postgres_dialect
+from sessions.connections import postgres_dialect, postgres_errors
 from sessions.connections.sql import (
-    NoAnswerError,
     SqlConnectionManager,
+    Watch,
     engine_key,
-    hide_values,
-    unavailable,
 )
-from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
+from sessions.errors import ConfigurationError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["PostgresConnectionManager"]
@@ -46,33 +48,16 @@ __all__ = ["PostgresConnectionManager"]
 # Of a URL; the first is the one that asyncpg takes.
 SCHEMES = ("postgresql", "postgresql+asyncpg", "postgres")
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-TRANSIENT_SQLSTATES = frozenset(
-    {
-        "40001",  # serialization_failure
-        "40P01",  # deadlock_detected
-        "53300",  # too_many_connections
-        "55P03",  # lock_not_available
-        "57P01",  # admin_shutdown
-        "57P02",  # crash_shutdown
-        "57P03",  # cannot_connect_now
-    }
-)
-# A connection with one of these was refused before it was of any use, or a statement was taken back.
-UNDONE_SQLSTATES = frozenset({"40001", "40P01", "53300", "55P03", "57P03"})
-REASONS = {
-    "25006": "is read-only",
-    "53100": "has no disk space left",
-    "53300": "has no connection left (max_connections)",
-    "57014": "did not finish within statement_timeout",
-}
-SETTINGS_SQLSTATES = ("28", "3D", "3F")  # authorization, unknown database, unknown schema
-INSUFFICIENT_PRIVILEGE = "42501"
-SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
-
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
 SILENCE_SECONDS = 1.0
 CLOSE_TIMEOUT_SECONDS = 2.0
+
+
+_must_not_wait: ContextVar[bool] = ContextVar("sessions_must_not_wait", default=False)
+
+
+class _WouldWaitError(Exception):
+    """A connection of the pool has to be opened first."""
 
 
 class PostgresConnectionManager(SqlConnectionManager):
@@ -102,6 +87,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
+        self._compiled: dict[Executable, tuple[str, list[str]]] = {}
         super().__init__(
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
@@ -119,7 +105,12 @@ class PostgresConnectionManager(SqlConnectionManager):
     def _create_engine(self) -> AsyncEngine:
         opened: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
 
-        async def connect() -> asyncpg.Connection:
+        def connect() -> Awaitable[asyncpg.Connection]:
+            if _must_not_wait.get():
+                raise _WouldWaitError
+            return open_()
+
+        async def open_() -> asyncpg.Connection:
             try:
                 connection: asyncpg.Connection = await asyncpg.connect(**self._target)
                 opened.add(connection)
@@ -152,7 +143,63 @@ class PostgresConnectionManager(SqlConnectionManager):
             hide_parameters=True,
         )
         self._opened[engine] = opened
+        event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
         return engine
+
+    async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
+        """Return the rows of a statement, or how many it wrote.
+
+        On the driver's own connection: it takes as long as PostgreSQL does, SQLAlchemy's as long again. A
+        service's own engine is used as it is, and its listeners see what is executed.
+        """
+        if not self._own or self.one_transaction_at_a_time:
+            return await super()._run(statement, parameters, rows=rows)
+        engine = (await self.connect()).sync_engine
+        query, names = self._compiled.get(statement) or self._compile(statement, engine)
+        arguments = [parameters[name] for name in names]
+        connection = await self._check_out(engine)
+        try:
+            with Watch(self, connection, self.answer_timeout):
+                result = await _ask(connection.driver_connection, query, arguments, rows)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                # The driver asks the server to cancel it, too, and waits a moment for that.
+                await greenlet_spawn(connection.invalidate)
+            elif not isinstance(error, Exception):
+                connection.invalidate()
+            raise
+        finally:
+            await self._check_in(connection, engine.pool)
+        await self._let_others_go_first(engine.pool)
+        return result
+
+    async def _check_out(self, engine: Engine) -> PoolProxiedConnection:
+        if engine.pool.checkedin():  # type: ignore[attr-defined]
+            # Nearly always one that is open: then there is nothing to wait for, and no need of a greenlet.
+            without_waiting = _must_not_wait.set(True)
+            try:
+                return engine.raw_connection()
+            except _WouldWaitError:
+                pass
+            finally:
+                _must_not_wait.reset(without_waiting)
+        async with asyncio.timeout(self.checkout_timeout):
+            return await greenlet_spawn(engine.raw_connection)
+
+    async def _check_in(self, connection: PoolProxiedConnection, pool: Any) -> None:
+        if pool.checkedin() < pool.size():
+            connection.close()
+        else:  # One too many, which is really closed.
+            await greenlet_spawn(connection.close)
+
+    def _compile(self, statement: Executable, engine: Engine) -> tuple[str, list[str]]:
+        """Return a statement as the driver takes it, and its parameters' names in their order."""
+        schema: Any = self._execution_options.get("schema_translate_map")
+        construct: Any = statement
+        compiled = construct.compile(
+            dialect=engine.dialect, schema_translate_map=schema, render_schema_translate=schema is not None
+        )
+        return self._compiled.setdefault(statement, (compiled.string, compiled.positiontup))
 
     async def _close_idle(self, engine: AsyncEngine) -> None:
         # The pool would wait for the server's good-bye on each in turn, for ever where it keeps silent.
@@ -160,8 +207,8 @@ class PostgresConnectionManager(SqlConnectionManager):
         closing = (connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for connection in opened)
         await asyncio.gather(*closing, return_exceptions=True)
 
-    def _break(self, connection: Connection) -> None:
-        raw = connection.connection.driver_connection
+    def _break(self, connection: PoolProxiedConnection) -> None:
+        raw = connection.driver_connection
         if raw is not None:
             raw.terminate()
 
@@ -181,66 +228,10 @@ class PostgresConnectionManager(SqlConnectionManager):
         # Of a session that there is not: every right is checked, and nothing is written.
         await connection.execute(_no_op_write(), {"nobody": str(uuid.uuid4())})
 
-    def is_transient(self, error: BaseException) -> bool:
-        """Return whether SQLSTATE or the kind of connection error promises better luck."""
-        if isinstance(error, exc.TimeoutError):
-            return False  # The pool's own wait is over; another one would double the bound.
-        if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-            return True
-        sqlstate = _sqlstate(error)
-        if sqlstate is not None:
-            return sqlstate in TRANSIENT_SQLSTATES or sqlstate.startswith("08")
-        driver_error = self.driver_error(error)
-        if isinstance(driver_error, ssl.SSLCertVerificationError):
-            return False
-        return isinstance(driver_error, OSError | asyncpg.InterfaceError)
-
-    def outcome_is_unknown(self, error: BaseException) -> bool:
-        """Return whether the connection was lost after a statement was sent on it."""
-        if isinstance(error, NoAnswerError):
-            return True
-        # What fails while connecting is not wrapped, and an interface error is raised before sending.
-        driver_error = self.driver_error(error)
-        return (
-            isinstance(error, exc.DBAPIError)
-            and self.is_transient(error)
-            and not isinstance(driver_error, asyncpg.InterfaceError)
-            and _sqlstate(error) not in UNDONE_SQLSTATES
-        )
-
-    def driver_error(self, error: BaseException) -> BaseException:
-        """Return asyncpg's error, which SQLAlchemy wraps twice."""
-        while isinstance(error, exc.DBAPIError) and error.orig is not None:
-            error = error.orig
-        if error.__cause__ is not None and type(error).__module__.startswith("sqlalchemy"):
-            return error.__cause__
-        return error
-
-    def translate(self, error: BaseException) -> SessionsError | None:
-        """Return the package's error for an error of SQLAlchemy, asyncpg or the network."""
-        hide_values(error)
-        driver_error = self.driver_error(error)
-        sqlstate = _sqlstate(error)
-        if sqlstate is not None and sqlstate.startswith(SETTINGS_SQLSTATES):
-            return ConfigurationError(f"db.postgres: refused by the server (SQLSTATE {sqlstate})")
-        if sqlstate == INSUFFICIENT_PRIVILEGE:
-            return ConfigurationError(f"db.postgres: the role may not do this (SQLSTATE {sqlstate})")
-        if sqlstate in SCHEMA_SQLSTATES:
-            return SchemaOutdatedError(
-                "the schema is not there or not ours; run: sessions db upgrade --backend postgres"
-            )
-        if isinstance(error, exc.TimeoutError):
-            return unavailable("no free PostgreSQL connection within pool_timeout", error)
-        if isinstance(error, NoAnswerError):
-            return unavailable("PostgreSQL gave no answer within statement_timeout", error)
-        if isinstance(driver_error, ssl.SSLCertVerificationError):
-            reason = f"PostgreSQL's certificate is refused: {driver_error.verify_message}"
-            return unavailable(reason, driver_error)
-        if sqlstate in REASONS:
-            return unavailable(f"PostgreSQL {REASONS[sqlstate]}", driver_error)
-        if isinstance(error, exc.DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
-            return unavailable("PostgreSQL cannot be used", driver_error)
-        return None
+    is_transient = staticmethod(postgres_errors.is_transient)
+    outcome_is_unknown = staticmethod(postgres_errors.outcome_is_unknown)
+    driver_error = staticmethod(postgres_errors.driver_error)
+    translate = staticmethod(postgres_errors.translate)
 
 
 @functools.cache
@@ -268,6 +259,29 @@ def _no_op_write() -> Executable:
         .cte("message"),
         delete(sessions).where(nobody).cte("gone"),
     )
+
+
+async def _ask(driver_connection: Any, query: str, arguments: list[Any], rows: bool) -> Any:
+    try:
+        if rows:
+            return await driver_connection.fetch(query, *arguments)
+        status = await driver_connection.execute(query, *arguments)
+    except postgres_errors.DRIVER_ERRORS as error:
+        # The server's process ends with such an error, and the driver's state with one of its own.
+        if getattr(error, "severity_en", None) in ("FATAL", "PANIC") or isinstance(
+            error, asyncpg.InternalClientError
+        ):
+            driver_connection.terminate()
+        # As SQLAlchemy does, too: it was raised after the statement was sent, and not while connecting.
+        lost = driver_connection.is_closed()
+        raise exc.DBAPIError(None, None, error, hide_parameters=True, connection_invalidated=lost) from error
+    return int(status.rpartition(" ")[2])  # Such as "DELETE 3".
+
+
+def _refuse_if_closed(dbapi_connection: object, record: Any, proxy: object) -> None:
+    if record.driver_connection.is_closed():
+        # All that were opened before are suspect, too.
+        raise exc.InvalidatePoolError("the server has closed the connection")
 
 
 def _settings(url: str | None, engine: AsyncEngine | None, overrides: dict[str, Any]) -> PostgresSettings:
@@ -308,9 +322,3 @@ def _connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
         # The URL itself is not shown: it holds the password.
         raise ConfigurationError("db.postgres.url: must start with postgresql:// or postgresql+asyncpg://")
     return arguments | {"dsn": url}
-
-
-def _sqlstate(error: BaseException) -> str | None:
-    # SQLAlchemy's wrapper of asyncpg's error has it, too.
-    sqlstate = getattr(error.orig if isinstance(error, exc.DBAPIError) else error, "sqlstate", None)
-    return sqlstate if isinstance(sqlstate, str) else None

@@ -8,13 +8,13 @@ import math
 import sys
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, exc
+from sqlalchemy import Executable, PoolProxiedConnection, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
@@ -22,7 +22,7 @@ from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectio
 from sessions.connections.event_loops import LoopBound, to_its_end
 from sessions.errors import BackendUnavailableError, ConfigurationError
 
-__all__ = ["NoAnswerError", "SqlConnectionManager"]
+__all__ = ["NoAnswerError", "SqlConnectionManager", "Watch"]
 
 DRAIN_TIMEOUT_SECONDS = 5.0
 
@@ -41,12 +41,14 @@ class _Pool:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class _Watch:
+class Watch:
     """Breaks a connection that is still in use after some seconds: its server may never answer."""
 
     __slots__ = ("_break", "_connection", "_seconds", "_timer")
 
-    def __init__(self, manager: SqlConnectionManager, connection: Connection, seconds: float | None) -> None:
+    def __init__(
+        self, manager: SqlConnectionManager, connection: PoolProxiedConnection, seconds: float | None
+    ) -> None:
         self._break, self._connection, self._seconds = manager._break, connection, seconds
 
     def __enter__(self) -> None:
@@ -142,47 +144,56 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 connection = await stack.enter_async_context(engine.connect())
             seconds = self.answer_timeout and min(self.answer_timeout, at_most)
             assert connection.sync_connection is not None
-            stack.enter_context(_Watch(self, connection.sync_connection, seconds))
+            stack.enter_context(Watch(self, connection.sync_connection.connection, seconds))
             yield connection
 
-    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> CursorResult[Any]:
-        """Execute one statement in its own transaction; the result is fetched completely.
-
-        In one greenlet, and without the task that `connection` needs to give the connection back.
+    async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute one statement in its own transaction and return its rows, each with its columns in order.
 
         Raises:
             NoAnswerError: The server kept silent for too long; the connection is gone.
         """
+        rows: Sequence[Any] = await self._run(statement, parameters, rows=True)
+        return rows
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
+        """Execute one statement in its own transaction and return how many rows it wrote.
+
+        Raises:
+            NoAnswerError: The server kept silent for too long; the connection is gone.
+        """
+        count: int = await self._run(statement, parameters, rows=False)
+        return count
+
+    async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
+        """Return the rows of a statement, or how many it wrote.
+
+        In one greenlet, and without the task that `connection` needs to give the connection back.
+        """
         engine = (await self.connect()).sync_engine
-        pool = engine.pool
-        if isinstance(pool, QueuePool) and pool.checkedin():  # Then there is nothing to wait for.
-            result = await greenlet_spawn(self._execute, engine, None, statement, parameters)
-        else:
-            async with asyncio.timeout(self.checkout_timeout) as checkout:
-                result = await greenlet_spawn(self._execute, engine, checkout, statement, parameters)
-        if not isinstance(pool, QueuePool) or pool.overflow() >= self._max_overflow:
-            # Others may wait for a connection. They go before this task's next statement, which would find
-            # the one it has just given back, again and again.
-            await asyncio.sleep(0)
+
+        def run(checkout: asyncio.Timeout) -> Any:
+            with engine.connect() as connection:
+                checkout.reschedule(None)
+                begin = connection.begin if self.one_transaction_at_a_time else contextlib.nullcontext
+                with Watch(self, connection.connection, self.answer_timeout), begin():
+                    result = connection.execute(statement, parameters)
+                    return result.all() if rows else result.rowcount
+
+        async with asyncio.timeout(self.checkout_timeout) as checkout:
+            result = await greenlet_spawn(run, checkout)
+        await self._let_others_go_first(engine.pool)
         return result
 
-    def _execute(
-        self,
-        engine: Engine,
-        checkout: asyncio.Timeout | None,
-        statement: Executable,
-        parameters: Mapping[str, Any],
-    ) -> CursorResult[Any]:
-        with engine.connect() as connection:
-            if checkout is not None:
-                checkout.reschedule(None)
-            with _Watch(self, connection, self.answer_timeout):
-                if not self.one_transaction_at_a_time:
-                    return connection.execute(statement, parameters)
-                with connection.begin():
-                    return connection.execute(statement, parameters)
+    async def _let_others_go_first(self, pool: Pool) -> None:
+        """Let who waits for a connection have the one that this task has just given back.
 
-    def _break(self, connection: Connection) -> None:
+        The task's next statement would find it before them, again and again.
+        """
+        if not isinstance(pool, QueuePool) or pool.overflow() >= self._max_overflow:
+            await asyncio.sleep(0)
+
+    def _break(self, connection: PoolProxiedConnection) -> None:
         """Close the socket of a connection at once, so that who waits for its answer gets an error."""
 
     async def engine(self) -> AsyncEngine:

@@ -57,13 +57,14 @@ class PostgresSessionRepository(SqlSessionRepository):
 
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         while True:
-            row = (await self._execute(self._statements.ensure_session, new_row(new))).first()
+            found = await self._fetch(self._statements.ensure_session, new_row(new))
             # No row: another caller's insert won the race after this statement's snapshot was taken.
-            if row is not None:
+            if found:
                 break
-        if row.user_id != new.user_id:
+        user_id, created_at, is_new = found[0]
+        if user_id != new.user_id:
             return None
-        return bool(row.is_new) or (earlier.failed > 0 and row.created_at == new.created_at)
+        return is_new or (earlier.failed > 0 and created_at == new.created_at)
 
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
@@ -76,9 +77,7 @@ class PostgresSessionRepository(SqlSessionRepository):
             role=role,
             content=content,
         )
-        return (
-            await self._execute(self._statements.add_message[user_id is not None], row)
-        ).first() is not None
+        return bool(await self._fetch(self._statements.add_message[user_id is not None], row))
 
     async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         batch = parameters(
@@ -89,5 +88,4 @@ class PostgresSessionRepository(SqlSessionRepository):
             roles=[role for _, role, _ in rows],
             contents=[content for _, _, content in rows],
         )
-        result = await self._execute(self._statements.add_messages[user_id is not None], batch)
-        return result.first() is not None
+        return bool(await self._fetch(self._statements.add_messages[user_id is not None], batch))

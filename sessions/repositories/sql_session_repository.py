@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
-
-from sqlalchemy import CursorResult, Executable
 
 from sessions import validation
 from sessions.connections import ConnectionType
@@ -21,8 +19,6 @@ from sessions.repositories.sql_statements import parameters, statements_for
 from sessions.resilience import RetryConfig
 
 __all__ = ["SqlSessionRepository"]
-
-Parameters = Mapping[str, Any]
 
 
 class SqlSessionRepository(AsyncSessionRepository):
@@ -43,21 +39,19 @@ class SqlSessionRepository(AsyncSessionRepository):
             retry=retry,
         )
         self._sql_manager = connection_manager
+        self._fetch, self._execute = connection_manager.fetch, connection_manager.execute
         self._statements = statements_for(connection_manager.dialect)
 
     def _check_session_id(self, argument: str, value: object) -> str:
         return validation.check_uuid(argument, value)
-
-    async def _execute(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]:
-        return await self._sql_manager.execute(statement, parameters)
 
     async def _create(self, new: NewSession) -> None:
         await self._execute(self._statements.create_session, new_row(new))
 
     async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
         key = parameters(session_id=session_id, user_id=user_id)
-        row = (await self._execute(self._statements.get_session, key)).first()
-        return None if row is None else to_session(row)
+        found = await self._fetch(self._statements.get_session, key)
+        return to_session(found[0]) if found else None
 
     async def _update(
         self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
@@ -69,16 +63,15 @@ class SqlSessionRepository(AsyncSessionRepository):
             metadata=None if metadata is None else encode_json(metadata),
             now=utc_now(),
         )
-        return (await self._execute(self._statements.update_session, change)).rowcount > 0
+        return await self._execute(self._statements.update_session, change) > 0
 
     async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
         key = parameters(session_id=session_id, user_id=user_id)
-        result = await self._execute(self._statements.delete_session, key)
-        return result.rowcount > 0 or earlier.may_have_worked
+        return await self._execute(self._statements.delete_session, key) > 0 or earlier.may_have_worked
 
     async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         page = parameters(user_id=user_id, offset=offset, limit=limit)
-        return [to_session(row) for row in (await self._execute(self._statements.list_page, page)).all()]
+        return [to_session(row) for row in await self._fetch(self._statements.list_page, page)]
 
     async def _list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int
@@ -88,20 +81,19 @@ class SqlSessionRepository(AsyncSessionRepository):
         if after is not None:
             statement = self._statements.list_after
             page |= parameters(updated_at=after[0], after_id=after[1])
-        found = [to_session(row) for row in (await self._execute(statement, page)).all()]
+        found = [to_session(row) for row in await self._fetch(statement, page)]
         return in_order(found, newest_first=True)[:limit]
 
     async def _count(self, user_id: str) -> int:
-        result = await self._execute(self._statements.count_sessions, parameters(user_id=user_id))
-        count: int = result.scalar_one()
-        return count
+        [[count]] = await self._fetch(self._statements.count_sessions, parameters(user_id=user_id))
+        return int(count)
 
     async def _history(
         self, session_id: str, user_id: str, limit: int | None, before: str | None
     ) -> list[ChatMessage]:
         statement = self._statements.history[limit is not None, before is not None]
         part = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
-        messages = to_messages(session_id, await self._execute(statement, part))
+        messages = to_messages(session_id, await self._fetch(statement, part))
         if limit is not None:
             messages.reverse()
         return messages
@@ -110,16 +102,16 @@ class SqlSessionRepository(AsyncSessionRepository):
         if keep_last_n == 0:  # Then none can be saved by getting newer.
             return await self._delete_user(user_id, limit)
         chosen = parameters(user_id=user_id, keep_last_n=keep_last_n, limit=limit)
-        return (await self._execute(self._statements.keep_latest, chosen)).rowcount
+        return await self._execute(self._statements.keep_latest, chosen)
 
     async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
         statement = self._statements.delete_older[user_id is not None]
         chosen = parameters(cutoff=cutoff, user_id=user_id, limit=limit)
-        return (await self._execute(statement, chosen)).rowcount
+        return await self._execute(statement, chosen)
 
     async def _delete_user(self, user_id: str, limit: int) -> int:
         chosen = parameters(user_id=user_id, limit=limit)
-        return (await self._execute(self._statements.delete_user, chosen)).rowcount
+        return await self._execute(self._statements.delete_user, chosen)
 
     async def _export_sessions(
         self, user_id: str, after: ChatSession | None, limit: int
@@ -128,7 +120,7 @@ class SqlSessionRepository(AsyncSessionRepository):
         part = parameters(user_id=user_id, limit=limit)
         if after is not None:
             part |= parameters(updated_at=after.updated_at, after_id=after.session_id)
-        found = [to_session(row) for row in (await self._execute(statement, part)).all()]
+        found = [to_session(row) for row in await self._fetch(statement, part)]
         return in_order(found, newest_first=False)[:limit]
 
     async def _export_messages(
@@ -138,7 +130,7 @@ class SqlSessionRepository(AsyncSessionRepository):
         part = parameters(session_id=session_id, user_id=user_id, limit=limit)
         if after is not None:
             part |= parameters(timestamp=after.timestamp, after_id=after.message_id)
-        return to_messages(session_id, await self._execute(statement, part))
+        return to_messages(session_id, await self._fetch(statement, part))
 
 
 def new_row(new: NewSession) -> dict[str, Any]:
@@ -155,7 +147,7 @@ def new_row(new: NewSession) -> dict[str, Any]:
 def to_session(row: Any) -> ChatSession:
     """Return the session of a row with `SESSION_COLUMNS`."""
     session_id, title, user_id, created_at, updated_at, metadata = row
-    return ChatSession(session_id, title, user_id, created_at, updated_at, decode_json(metadata))
+    return ChatSession(str(session_id), title, user_id, created_at, updated_at, decode_json(metadata))
 
 
 def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSession]:
@@ -165,9 +157,8 @@ def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSessio
     return found
 
 
-def to_messages(session_id: str, result: CursorResult[Any]) -> list[ChatMessage]:
+def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
     """Return the messages of rows with `MESSAGE_COLUMNS`."""
-    rows: Any = result.all()
     return [
         ChatMessage(message_id, session_id, role, content, timestamp)
         for message_id, role, content, timestamp in rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -70,13 +70,14 @@ class SqliteSessionRepository(SqlSessionRepository):
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         row = new_row(new)
         # Looked up first: readers do not wait for the one writer, and mostly the session is there.
-        owner: Any = (await self._execute(self._statements.find_owner, row)).first()
-        if owner is None:
+        found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)
+        if not found:
             async with self._write() as connection:
                 if (await connection.execute(self._statements.ensure_session, row)).rowcount:
                     return True
-                owner = (await connection.execute(self._statements.find_owner, row)).one()
-        return False if owner.user_id == new.user_id else None
+                found = (await connection.execute(self._statements.find_owner, row)).all()
+        [(owner, _)] = found
+        return False if owner == new.user_id else None
 
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str

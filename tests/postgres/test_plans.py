@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from unittest import mock
 
 import asyncpg
 import plans
@@ -46,6 +48,18 @@ def filled(step: str) -> tuple[str, ...]:
                    'user', 'Hello', {at}
             FROM generate_series(1, {plans.MESSAGES}) i""",
     )
+
+
+@contextmanager
+def listening(take_down: Callable[..., None]) -> Iterator[None]:
+    async def sent(_connection: object, statement: str, *values: Any) -> None:
+        take_down(statement, values)
+
+    with (
+        mock.patch.object(asyncpg.Connection, "fetch", sent),
+        mock.patch.object(asyncpg.Connection, "execute", sent),
+    ):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +134,8 @@ async def test_a_statement_reads_ranges_of_indexes_in_their_order(
     found = {}
     async with SessionRepositoryFactory.create_repository("postgres", url=url) as repository:
         await repository._ensure_connection()
-        engine = (await repository._manager.engine()).sync_engine
         for name, operation in (plans.READS | plans.WRITES).items():
-            sent = await plans.first_statement(engine, operation(repository))
+            sent = await plans.first_statement(operation(repository), listening)
             found[name] = faults(await plan_of(connection, sent))
     await connection.close()
 
@@ -136,9 +149,8 @@ async def test_a_part_of_many_rows_costs_as_little_wherever_it_begins(postgres_u
     read = {}
     async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
         await repository._ensure_connection()
-        engine = (await repository._manager.engine()).sync_engine
         for name in PARTS:
-            sent = await plans.first_statement(engine, plans.READS[name](repository))
+            sent = await plans.first_statement(plans.READS[name](repository), listening)
             plan = await plan_of(connection, sent, "ANALYZE", "BUFFERS")
             read[name] = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     await connection.close()

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
 
 import plans
 import pytest
 from databases import Backend
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 
 def faults(steps: list[str]) -> list[str]:
     """Return what is not a search of an index in its order; a subquery that was ordered may be scanned."""
     return [step for step in steps if "TEMP B-TREE" in step or step.startswith("SCAN chat_")]
+
+
+@contextmanager
+def listening(take_down: Callable[..., None], engine: Engine) -> Iterator[None]:
+    def executed(_connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        if statement != "BEGIN IMMEDIATE":
+            take_down(statement, values)
+
+    event.listen(engine, "before_cursor_execute", executed)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", executed)
 
 
 @pytest.mark.parametrize("analyse", [False, True], ids=["fresh", "analysed"])
@@ -34,7 +52,9 @@ async def test_a_statement_searches_indexes_in_their_order(sqlite_url: str, anal
                 connection.execute("ANALYZE")
             engine = (await repository._manager.engine()).sync_engine
             for name, operation in (plans.READS | plans.WRITES).items():
-                statement, values = await plans.first_statement(engine, operation(repository))
+                statement, values = await plans.first_statement(
+                    operation(repository), partial(listening, engine=engine)
+                )
                 steps = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
                 found[name] = faults(steps)
 
