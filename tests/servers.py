@@ -94,7 +94,7 @@ def mongodb(*, replica_set: bool) -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="sessions-mongo-")
     port = free_port()
     command = [mongod_path(), "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
-    command += ["--wiredTigerCacheSizeGB", "0.5", "--unixSocketPrefix", folder]
+    command += ["--wiredTigerCacheSizeGB", "1", "--unixSocketPrefix", folder]
     if replica_set:
         command += ["--replSet", "rs0"]
     log = Path(folder, "mongod.log")

@@ -253,13 +253,20 @@ async def to_its_end(function: Callable[P, Awaitable[R]], *args: P.args, **kwarg
 
     For drivers that leak a socket, or leave a transaction open, when they are cancelled half-way.
     """
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
 
     async def call() -> R:
-        return await function(*args, **kwargs)
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            # Here and not when the task is done, which takes another turn of the loop.
+            if not done.done():
+                done.set_result(None)
 
-    task = asyncio.ensure_future(call())
+    task = loop.create_task(call())
     try:
-        return await asyncio.shield(task)
+        await done
     except asyncio.CancelledError:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
@@ -267,6 +274,7 @@ async def to_its_end(function: Callable[P, Awaitable[R]], *args: P.args, **kwarg
         if not task.cancelled():
             task.exception()  # Seen: nobody is left to be told.
         raise
+    return task.result()
 
 
 def run_blocking(function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:

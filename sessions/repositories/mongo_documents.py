@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import bson
@@ -14,7 +13,7 @@ from bson import DBRef, Int64, MinKey, ObjectId
 
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
-from sessions.models.documents import aware
+from sessions.models.documents import EPOCH, NAIVE_EPOCH, aware
 from sessions.repositories.backend_operations import MessageRow, NewSession
 from sessions.repositories.identifiers import uuid7_time
 
@@ -152,47 +151,49 @@ def _tag(incarnation: Any) -> int:
     return int.from_bytes(hashlib.blake2b(str(incarnation).encode(), digest_size=4).digest(), "big")
 
 
-def to_messages(documents: Iterable[dict[str, Any]], incarnation: Any) -> list[ChatMessage]:
+def to_messages(documents: list[dict[str, Any]], incarnation: Any) -> list[ChatMessage]:
     """Return the messages that count for this incarnation of their session.
 
     One that was written for an earlier session of the same id may still be there: its writer is about to
     take it back, or died before it could. The ``_id`` of our messages holds the last 64 bits of their
     ids, the lower half mixed with the incarnation; a message of another writer counts for any.
     """
-    tag, number = _tag(incarnation), int.from_bytes
-    messages = []
-    # One loop without calls of ours, and no zone by the driver: of a long history this is most of the time.
-    for document in documents:
-        message_id = document["message_id"]
-        try:
-            # Where the mixed half is as it should be, the message counts, whatever the other half is.
-            counts = int(message_id[28:], 16) ^ tag == number(document["_id"].binary[8:], "big")
-        except (AttributeError, ValueError):  # No ObjectId, no UUID.
-            counts = True
-        if counts or not _is_ours(document):
-            timestamp = document["timestamp"]
-            messages.append(
-                ChatMessage(
-                    message_id,
-                    document["session_id"],
-                    document["role"],
-                    document["content"],
-                    timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else aware(timestamp),
-                )
-            )
-    return messages
+    tag, epoch, naive_epoch = _tag(incarnation), EPOCH, NAIVE_EPOCH
+    if not _all_count(documents, tag):
+        documents = [document for document in documents if _counts(document, tag)]
+    # Without a call of ours, and no zone by the driver: of a long history this is most of the time.
+    return [
+        ChatMessage(
+            document["message_id"],
+            document["session_id"],
+            document["role"],
+            document["content"],
+            epoch + (document["timestamp"] - naive_epoch),
+        )
+        for document in documents
+    ]
 
 
-def _is_ours(document: dict[str, Any]) -> bool:
-    """Return whether the ``_id`` of a message holds the half of its id that is not mixed."""
-    message_id = document["message_id"]
-    if message_id[14:15] != "7":
-        return False
+def _all_count(documents: list[dict[str, Any]], tag: int) -> bool:
+    """Return whether all messages are ours and of this incarnation: one look for what is nearly always so."""
     try:
-        half = int(message_id[19:23] + message_id[24:28], 16)
-    except ValueError:
+        halves = int("".join([document["message_id"][28:] for document in documents]), 16)
+        mixed = b"".join([document["_id"].binary[8:] for document in documents])
+    except (AttributeError, ValueError):  # No ObjectId, no UUID.
         return False
-    return half == int.from_bytes(document["_id"].binary[4:8], "big")
+    return halves ^ int.from_bytes(mixed, "big") == int.from_bytes(
+        tag.to_bytes(4, "big") * len(documents), "big"
+    )
+
+
+def _counts(document: dict[str, Any], tag: int) -> bool:
+    message_id = document["message_id"]
+    try:
+        mixed = int.from_bytes(document["_id"].binary[4:], "big")
+        is_ours = message_id[14:15] == "7" and _random_bits(message_id) >> 32 == mixed >> 32
+        return not is_ours or _random_bits(message_id) ^ tag == mixed
+    except (AttributeError, ValueError):
+        return True
 
 
 # Tells hosts and processes apart; forks of one process differ by their number.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,9 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     # Good lines: the interrupt takes effect where the command waits for the database.
     line = json.dumps({"session_id": str(uuid.uuid4()), "user_id": "alice", "messages": []})
-    with start("-m", "sessions", "import", str(pipe), "--url", f"sqlite:///{tmp_path / 'x.db'}") as process:
+    command = ("-m", "sessions", "import", str(pipe), "--url", f"sqlite:///{tmp_path / 'x.db'}")
+    # A shell lets what it starts in the background ignore interrupts, and that is handed on.
+    with start(*command, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)) as process:
         with pipe.open("w") as writer:  # Opens as soon as the command does.
             process.send_signal(signal.SIGINT)
             writer.write(f"{line}\n" * 2)
