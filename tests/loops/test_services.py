@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -21,6 +24,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
+
+Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 SERVICE = """
 import os
@@ -80,31 +85,48 @@ def service(backend: Backend, folder: Path) -> Iterator[tuple[str, subprocess.Po
             process.wait(30)
 
 
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Client]:
+    location = urlsplit(url)
+    client = await asyncio.open_connection(location.hostname, location.port)
+    yield client
+    client[1].close()
+    await client[1].wait_closed()
+
+
+async def answer(client: Client, method: str, path: str) -> Any:
+    """Return what a service answers. With httpx, 2,000 requests keep a processor busy for half a minute."""
+    reader, writer = client
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    [length] = re.findall(rb"content-length: (\d+)", head)
+    return json.loads(await reader.readexactly(int(length)))
+
+
 async def test_2000_requests_at_concurrency_32_then_shutdown_leaves_no_connection(
     shape: tuple[Backend, Counter], tmp_path: Path
 ) -> None:
     backend, count = shape
     with service(backend, tmp_path) as (url, process):
-        gate = asyncio.Semaphore(32)
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            free: asyncio.Queue[Client] = asyncio.Queue()
+            for _ in range(32):
+                free.put_nowait(await stack.enter_async_context(connected(url)))
 
-            async def post(path: str) -> dict[str, str]:
-                async with gate:
-                    answer = (await client.post(path)).raise_for_status()
-                    content: dict[str, str] = answer.json()
-                    return content
+            async def ask(method: str, path: str) -> Any:
+                client = await free.get()
+                try:
+                    return await answer(client, method, path)
+                finally:
+                    free.put_nowait(client)
 
-            created = await asyncio.gather(*(post(f"/user-{number}/sessions") for number in range(100)))
-            session_ids = [answer["session_id"] for answer in created]
-            appends = [
-                post(f"/user-{number % 100}/sessions/{session_ids[number % 100]}/messages")
-                for number in range(1800)
-            ]
-            appended = await asyncio.gather(*appends)
-            assert len({answer["message_id"] for answer in appended}) == 1800
-            for number in range(100):
-                answer = await client.get(f"/user-{number}/sessions/{session_ids[number]}")
-                assert answer.json() == {"messages": 10}
+            users = [f"/user-{number}/sessions" for number in range(100)]
+            created = await asyncio.gather(*(ask("POST", path) for path in users))
+            paths = [f"{path}/{new['session_id']}" for path, new in zip(users, created, strict=True)]
+            appended = await asyncio.gather(*(ask("POST", f"{path}/messages") for path in paths * 18))
+            assert len({new["message_id"] for new in appended}) == 1800
+            assert await asyncio.gather(*(ask("GET", path) for path in paths)) == [{"messages": 10}] * 100
         # SQLite's are descriptors of the service's process, not of this one.
         assert backend.name == "sqlite" or count() > 0
         process.terminate()

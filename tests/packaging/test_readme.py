@@ -34,7 +34,7 @@ SHIPPED_SETTINGS = (ROOT / "sessions" / "config" / "application-db.yaml").read_t
 
 RUN = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[cli]' && .venv/bin/sessions demo"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest"
-TEST += " -n 4 --dist worksteal"
+TEST += " -n 6 --dist worksteal"
 PYTEST_STEP = TEST.split(" && ")[-1].removeprefix(".venv/bin/")
 
 # A step of CI where there is a pgbouncer.
