@@ -40,7 +40,7 @@ from sessions.connections.sql import (
     Watch,
     engine_key,
 )
-from sessions.errors import ConfigurationError
+from sessions.errors import ConfigurationError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["PostgresConnectionManager"]
@@ -149,7 +149,7 @@ class PostgresConnectionManager(SqlConnectionManager):
     async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote.
 
-        On the driver's own connection: it takes as long as PostgreSQL does, SQLAlchemy's as long again. A
+        On the driver's own connection: SQLAlchemy's takes about as long for a statement as PostgreSQL does. A
         service's own engine is used as it is, and its listeners see what is executed.
         """
         if not self._own or self.one_transaction_at_a_time:
@@ -228,10 +228,21 @@ class PostgresConnectionManager(SqlConnectionManager):
         # Of a session that there is not: every right is checked, and nothing is written.
         await connection.execute(_no_op_write(), {"nobody": str(uuid.uuid4())})
 
-    is_transient = staticmethod(postgres_errors.is_transient)
-    outcome_is_unknown = staticmethod(postgres_errors.outcome_is_unknown)
-    driver_error = staticmethod(postgres_errors.driver_error)
-    translate = staticmethod(postgres_errors.translate)
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether SQLSTATE or the kind of connection error promises better luck."""
+        return postgres_errors.is_transient(error)
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether the connection was lost after a statement was sent on it."""
+        return postgres_errors.outcome_is_unknown(error)
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return asyncpg's error, which SQLAlchemy wraps twice."""
+        return postgres_errors.driver_error(error)
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return the package's error for an error of SQLAlchemy, asyncpg or the network."""
+        return postgres_errors.translate(error)
 
 
 @functools.cache
