@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import ssl
 import uuid
 import weakref
 from collections.abc import Awaitable, Hashable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl
 
 import asyncpg
-from pydantic import SecretStr
 from sqlalchemy import (
     Engine,
     Executable,
@@ -33,25 +30,17 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from sessions.config import PostgresSettings, load_settings
 from sessions.connections import postgres_dialect, postgres_errors
-from sessions.connections.sql import (
-    SqlConnectionManager,
-    Watch,
-    engine_key,
-)
+from sessions.connections.postgres_settings import connect_arguments, resolved_settings
+from sessions.connections.sql import SqlConnectionManager, Watch, engine_key
 from sessions.errors import ConfigurationError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["PostgresConnectionManager"]
 
-# Of a URL; the first is the one that asyncpg takes.
-SCHEMES = ("postgresql", "postgresql+asyncpg", "postgres")
-
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
 SILENCE_SECONDS = 1.0
 CLOSE_TIMEOUT_SECONDS = 2.0
-
 
 _must_not_wait: ContextVar[bool] = ContextVar("sessions_must_not_wait", default=False)
 
@@ -76,8 +65,8 @@ class PostgresConnectionManager(SqlConnectionManager):
     survives_cancellation: ClassVar[bool] = True
 
     def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
-        self._settings = _settings(url, engine, settings)
-        self._target = _connect_arguments(self._settings) if engine is None else {}
+        self._settings = resolved_settings(url, engine, settings)
+        self._target = connect_arguments(self._settings) if engine is None else {}
         # What each of our engines has opened.
         self._opened: weakref.WeakKeyDictionary[AsyncEngine, weakref.WeakSet[asyncpg.Connection]] = (
             weakref.WeakKeyDictionary()
@@ -100,7 +89,7 @@ class PostgresConnectionManager(SqlConnectionManager):
         cls, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any
     ) -> Hashable:
         """Return the service's engine or the complete settings, with the URL in one spelling."""
-        return engine_key(engine, _settings(url, engine, settings))
+        return engine_key(engine, resolved_settings(url, engine, settings))
 
     def _create_engine(self) -> AsyncEngine:
         opened: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
@@ -293,43 +282,3 @@ def _refuse_if_closed(dbapi_connection: object, record: Any, proxy: object) -> N
     if record.driver_connection.is_closed():
         # All that were opened before are suspect, too.
         raise exc.InvalidatePoolError("the server has closed the connection")
-
-
-def _settings(url: str | None, engine: AsyncEngine | None, overrides: dict[str, Any]) -> PostgresSettings:
-    settings = load_settings()
-    if engine is not None:
-        # The configured database is not meant, so a variable that is unset there is no error.
-        return settings.db.postgres.with_overrides(**overrides)
-    resolved = settings.backend("postgres", url=url, **overrides)
-    scheme, separator, rest = (
-        resolved.url.get_secret_value().partition("://") if resolved.url else ("", "", "")
-    )
-    if separator and scheme in SCHEMES[1:]:
-        # One spelling, so that all of them share one manager.
-        resolved = resolved.model_copy(update={"url": SecretStr(f"{SCHEMES[0]}://{rest}")})
-    return resolved
-
-
-def _connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"timeout": settings.connect_timeout}
-    url = settings.url.get_secret_value() if settings.url else ""
-    if settings.pgbouncer:
-        arguments["statement_cache_size"] = 0
-    elif "statement_timeout" not in dict(parse_qsl(url.partition("?")[2])):
-        # Not through pgbouncer, which refuses what it cannot keep apart; there only silence is bounded.
-        milliseconds = max(1, math.ceil(settings.statement_timeout * 1000))
-        arguments["server_settings"] = {"statement_timeout": str(milliseconds)}
-    if settings.ssl is not None:
-        arguments["ssl"] = settings.ssl
-    if settings.url is None:
-        return arguments | {
-            "host": settings.host,
-            "port": settings.port,
-            "database": settings.database,
-            "user": settings.username,
-            "password": settings.password.get_secret_value() if settings.password else None,
-        }
-    if not url.startswith(f"{SCHEMES[0]}://"):
-        # The URL itself is not shown: it holds the password.
-        raise ConfigurationError("db.postgres.url: must start with postgresql:// or postgresql+asyncpg://")
-    return arguments | {"dsn": url}

@@ -58,11 +58,13 @@ async def test_cancellation_at_random_points_never_harms_later_calls(
     limits = {"pool_size": 2} | ({"max_overflow": 0} if backend.repository_type != "mongodb" else {})
     repository = backend.repository(pool_timeout=20, **limits)
     session_id = await repository.create_session_async("user")
-    durations = {}
-    for name, operation in OPERATIONS.items():
+    durations: dict[str, float] = {}
+    for name, operation in list(OPERATIONS.items()) * 3:
         started = asyncio.get_running_loop().time()
         await operation(repository, session_id)
-        durations[name] = asyncio.get_running_loop().time() - started
+        taken = asyncio.get_running_loop().time() - started
+        # The shortest: what else the machine does must not make the cuts come too late.
+        durations[name] = min(taken, durations.get(name, taken))
     cut = 0
     for number in range(ROUNDS):
         name = list(OPERATIONS)[number % len(OPERATIONS)]

@@ -1,0 +1,111 @@
+"""Statements that go to asyncpg itself leave the pool, and a service's own engine, as SQLAlchemy's would."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from sessions import SessionRepositoryFactory
+
+USER = "alice"
+OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
+
+
+@pytest.fixture
+async def admin(postgres_url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    await connection.close()
+
+
+async def becomes(admin: Any, count: int, where: str = "true") -> None:
+    """Wait until so many other connections to the database are in a state."""
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS} AND {where}"
+    async with asyncio.timeout(10):
+        while (found := await admin.fetchval(query)) != count:
+            await asyncio.sleep(0.02)
+    assert found == count
+
+
+async def test_connections_beyond_the_pools_size_are_closed_after_the_burst(
+    postgres_url: str, admin: Any
+) -> None:
+    repository = SessionRepositoryFactory.create_repository(
+        "postgres", url=postgres_url, pool_size=2, max_overflow=6
+    )
+    async with repository:
+        session_id = await repository.create_session_async(USER)
+        found = await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(50)))
+        assert {chat_session and chat_session.session_id for chat_session in found} == {session_id}
+        await becomes(admin, 2)
+    await becomes(admin, 0)
+
+
+async def test_connections_that_the_server_closed_are_replaced_before_they_are_used(
+    postgres_url: str, admin: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
+        session_id = await repository.create_session_async(USER)
+        await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
+        await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
+        await becomes(admin, 0)
+        with caplog.at_level(logging.WARNING, logger="sessions"):
+            await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
+    assert caplog.messages == []
+
+
+async def test_a_cancelled_call_ends_on_the_server_too(postgres_url: str, admin: Any) -> None:
+    async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
+        session_id = await repository.create_session_async(USER)
+        blocker = await asyncpg.connect(postgres_url)
+        async with blocker.transaction():
+            await blocker.execute("SELECT FROM chat_sessions FOR UPDATE")
+            waiting = [
+                asyncio.create_task(repository.add_message(session_id, "user", "Hello")) for _ in range(4)
+            ]
+            await becomes(admin, 4, "wait_event_type = 'Lock'")
+            for task in waiting:
+                task.cancel()
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            assert {type(result) for result in results} == {asyncio.CancelledError}
+            await becomes(admin, 0, "state = 'active'")
+        await blocker.close()
+        assert await repository.get_session_history(USER, session_id) == []
+
+
+async def test_what_was_prepared_is_prepared_again_after_the_table_has_changed(
+    postgres_url: str, admin: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
+        session_id = await repository.create_session_async(USER)
+        assert await repository.get_session(USER, session_id)
+        await admin.execute("ALTER TABLE chat_sessions ALTER COLUMN title TYPE text, ADD COLUMN note text")
+        with caplog.at_level(logging.WARNING, logger="sessions"):
+            assert await repository.get_session(USER, session_id)
+    assert caplog.messages == []
+
+
+async def test_a_services_own_engine_sees_every_statement(postgres_url: str) -> None:
+    engine = create_async_engine(postgres_url.replace("postgresql://", "postgresql+asyncpg://", 1))
+    seen: list[str] = []
+
+    def see(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    repository = SessionRepositoryFactory.create_repository("postgres", engine=engine)
+    session_id = await repository.create_session_async(USER)
+    event.listen(engine.sync_engine, "before_cursor_execute", see)
+    message_id = await repository.add_message(session_id, "user", "Hello")
+    [message] = await repository.get_session_history(USER, session_id)
+    assert await repository.delete_session_async(USER, session_id)
+    await engine.dispose()
+
+    assert message.message_id == message_id
+    assert [statement.split()[0] for statement in seen] == ["WITH", "SELECT", "DELETE"]
