@@ -113,7 +113,7 @@ def check_messages(value: object) -> list[tuple[str, str]]:
         raise InvalidInputError("messages", "must be a list of (role, content) pairs")
     pairs = []
     for index, item in enumerate(value):
-        if not isinstance(item, tuple | list) or len(item) != 2:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise InvalidInputError(f"messages[{index}]", "must be a (role, content) pair")
         role, content = item
         try:

@@ -126,6 +126,8 @@ class PostgresConnectionManager(SqlConnectionManager):
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.max_overflow,
             pool_timeout=self._settings.pool_timeout,
+            # Nothing is left to take back: what begins a transaction ends it, too.
+            pool_reset_on_return=None,
             # The connection that was used last: what it needs is in the caches, of its server process too.
             pool_use_lifo=True,
             # Parameters are the conversation; they belong in no error text and no log.

@@ -199,8 +199,6 @@ class AsyncOperations(BackendOperations):
         """
         session_id = self._check_session_id("session_id", session_id)
         pairs = validation.check_messages(messages)
-        for index, (_, content) in enumerate(pairs):
-            self._check_size(f"messages[{index}].content", content)
         user_id = None if user_id is None else validation.check_user_id(user_id)
         rows = [(new_message_id(), role, content) for role, content in pairs]
         self._check_batch_size(rows)

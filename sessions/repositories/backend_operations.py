@@ -55,7 +55,7 @@ class BackendOperations(BaseSessionRepository):
         """Refuse what is too large for this backend to store; most have no limit worth the name."""
 
     def _check_batch_size(self, rows: list[MessageRow]) -> None:
-        """Refuse a batch that this backend cannot store all or none of."""
+        """Refuse a batch of which this backend cannot store each message, or not all or none."""
 
     @abstractmethod
     async def _create(self, new: NewSession) -> None:

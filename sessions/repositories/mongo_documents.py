@@ -59,11 +59,13 @@ def check_size(argument: str, value: str | dict[str, Any] | None) -> None:
 
 
 def check_batch_size(rows: list[MessageRow]) -> None:
-    """Refuse a batch that does not fit one insert command.
+    """Refuse a batch that does not fit one insert command, or has a message that does not fit one document.
 
     Raises:
         InvalidInputError: It is too large.
     """
+    for index, (_, _, content) in enumerate(rows):
+        check_size(f"messages[{index}].content", content)
     if len(rows) > MAX_BATCH_MESSAGES:
         raise InvalidInputError("messages", f"are more than {MAX_BATCH_MESSAGES}")
     if _batch_bytes(rows) > MAX_BATCH_BYTES:
