@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
+from serving import serving
 
 POSTGRES_SSL_REQUEST_BYTES = 8
 
@@ -29,17 +30,14 @@ async def expired_tls_server(kind: str) -> AsyncIterator[tuple[int, Path]]:
     certificate.configure_cert(context)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            if kind == "postgres":
-                await reader.readexactly(POSTGRES_SSL_REQUEST_BYTES)
-                writer.write(b"S")
-                await writer.start_tls(context)
-            await reader.read()  # Nothing more comes from a client that checks.
-        writer.close()
+        if kind == "postgres":
+            await reader.readexactly(POSTGRES_SSL_REQUEST_BYTES)
+            writer.write(b"S")
+            await writer.start_tls(context)
+        await reader.read()  # Nothing more comes from a client that checks.
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "ca.pem")
         authority.cert_pem.write_to_path(str(file))
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context if kind == "mongodb" else None)
-        async with server:
-            yield server.sockets[0].getsockname()[1], file
+        async with serving(serve, ssl=context if kind == "mongodb" else None) as port:
+            yield port, file

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+
+from serving import serving
 
 READ_BYTES = 1 << 16
 MONGODB_HEADER_BYTES = 16
@@ -92,7 +93,6 @@ class Proxy:
     plan: Plan | None = None
     port: int = 0
     _connections: list[_Connection] = field(default_factory=list)
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def silence(self) -> None:
         """Let the connections there are swallow all from now on, as after a lost route; new ones work."""
@@ -101,20 +101,11 @@ class Proxy:
 
     async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
         """Serve until told to stop, then cut all connections."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        async with server:
-            self.port = server.sockets[0].getsockname()[1]
+        async with serving(self._accept) as self.port:
             started.set()
             await stop.wait()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
         connection = _Connection(writer, to_server)
         self._connections.append(connection)

@@ -14,6 +14,7 @@ from certificates import expired_tls_server
 from mongodb_with_users import DATABASE, PASSWORD, mongodb_with_users
 from pymongo import MongoClient
 from refusals import SECRET, refusal
+from serving import serving
 
 from sessions import BackendUnavailableError, ConfigurationError, RetryConfig, SessionRepositoryFactory
 
@@ -120,16 +121,8 @@ async def test_the_timeout_of_the_url_wins(mongodb_url: str) -> None:
 async def test_health_is_known_within_its_bound_where_nobody_answers() -> None:
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()  # To the end of the connection, as the client closes it.
-        writer.close()
-        await writer.wait_closed()
 
-    silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    started = time.monotonic()
-    repo = repository(f"mongodb://127.0.0.1:{port}/d")
-    assert await repo.is_healthy() is False
-    took = time.monotonic() - started
-    await repo.aclose()
-    await asyncio.sleep(0.1)
-    silent.close()
-    assert took < 10
+    async with serving(swallow) as port, repository(f"mongodb://127.0.0.1:{port}/d") as repo:
+        started = time.monotonic()
+        assert await repo.is_healthy() is False
+        assert time.monotonic() - started < 10
