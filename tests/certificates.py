@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
-from serving import serving
 
 POSTGRES_SSL_REQUEST_BYTES = 8
 
 
-@contextlib.asynccontextmanager
-async def expired_tls_server(kind: str) -> AsyncIterator[tuple[int, Path]]:
+@contextlib.contextmanager
+def expired_tls_server(kind: str) -> Iterator[tuple[int, Path]]:
     """Yield the port of a server and the file of the authority that signed its certificate.
 
     Args:
@@ -29,15 +29,29 @@ async def expired_tls_server(kind: str) -> AsyncIterator[tuple[int, Path]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if kind == "postgres":
-            await reader.readexactly(POSTGRES_SSL_REQUEST_BYTES)
-            writer.write(b"S")
-            await writer.start_tls(context)
-        await reader.read()  # Nothing more comes from a client that checks.
+    def serve(listener: socket.socket) -> None:
+        # Blocking, one after the other: what asyncio accepts and has not yet shaken hands with, it forgets.
+        while True:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(5)
+                if kind == "postgres":
+                    connection.recv(POSTGRES_SSL_REQUEST_BYTES, socket.MSG_WAITALL)
+                    connection.send(b"S")
+                with context.wrap_socket(connection, server_side=True) as encrypted:
+                    encrypted.recv(1)  # Nothing more comes from a client that checks.
 
-    with tempfile.TemporaryDirectory() as folder:
+    def serve_until_closed(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            serve(listener)
+
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
         file = Path(folder, "ca.pem")
         authority.cert_pem.write_to_path(str(file))
-        async with serving(serve, ssl=context if kind == "mongodb" else None) as port:
-            yield port, file
+        thread = threading.Thread(target=serve_until_closed, args=(listener,))
+        thread.start()
+        try:
+            yield listener.getsockname()[1], file
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)  # Wakes who accepts.
+            thread.join(10)

@@ -11,12 +11,11 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(serve: Serve, **options: Any) -> AsyncIterator[int]:
+async def serving(serve: Serve) -> AsyncIterator[int]:
     """Serve each connection to a port of this host, which is yielded, and cut all of them in the end.
 
     Args:
         serve: May raise what a connection raises that is cut off.
-        **options: Of ``asyncio.start_server``.
     """
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -32,7 +31,7 @@ async def serving(serve: Serve, **options: Any) -> AsyncIterator[int]:
             writer.transport.abort()
             tasks.discard(task)
 
-    server = await asyncio.start_server(serve_and_cut, "127.0.0.1", 0, **options)
+    server = await asyncio.start_server(serve_and_cut, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -59,7 +59,7 @@ async def test_a_wrong_password_and_a_database_without_rights_are_configuration_
 
 
 async def test_a_certificate_that_has_expired_is_named() -> None:
-    async with expired_tls_server("mongodb") as (port, ca_file):
+    with expired_tls_server("mongodb") as (port, ca_file):
         url = f"mongodb://u:{SECRET}@127.0.0.1:{port}/d?tls=true&tlsCAFile={ca_file}"
         async with repository(url, connect_timeout=0.5) as repo:
             assert "certificate has expired" in await refusal(repo, BackendUnavailableError)

@@ -143,7 +143,7 @@ async def test_a_schema_that_is_newer_is_unhealthy(postgres_url: str, auto_migra
 async def test_a_certificate_that_has_expired_is_named_and_not_tried_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with expired_tls_server("postgres") as (port, ca_file):
+    with expired_tls_server("postgres") as (port, ca_file):
         url = f"postgresql://u:{SECRET}@127.0.0.1:{port}/d?sslmode=verify-full&sslrootcert={ca_file}"
         async with repository(url) as repo:
             caplog.clear()
