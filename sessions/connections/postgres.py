@@ -165,8 +165,10 @@ class PostgresConnectionManager(SqlConnectionManager):
         return result
 
     async def _check_out(self, engine: Engine) -> PoolProxiedConnection:
-        if engine.pool.checkedin():  # type: ignore[attr-defined]
+        pool: Any = engine.pool
+        if pool.checkedin() and pool.overflow() < self._max_overflow:
             # Nearly always one that is open: then there is nothing to wait for, and no need of a greenlet.
+            # SQLAlchemy 2.0 always waits at the pool's limit, as if nothing were there.
             without_waiting = _must_not_wait.set(True)
             try:
                 return engine.raw_connection()
