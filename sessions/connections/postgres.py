@@ -176,8 +176,16 @@ class PostgresConnectionManager(SqlConnectionManager):
                 pass
             finally:
                 _must_not_wait.reset(without_waiting)
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task else 0
         async with asyncio.timeout(self.checkout_timeout):
-            return await greenlet_spawn(engine.raw_connection)
+            connection = await greenlet_spawn(engine.raw_connection)
+        if task and task.cancelling() > cancelled_before:
+            # SQLAlchemy 2.0 waits with a function that loses a cancellation in Python 3.11, if what it waits
+            # for comes at the same time.
+            await self._check_in(connection, pool)
+            raise asyncio.CancelledError
+        return connection
 
     async def _check_in(self, connection: PoolProxiedConnection, pool: Any) -> None:
         if pool.checkedin() < pool.size():
