@@ -12,7 +12,6 @@ from sessions.errors import SessionsError
 
 __all__ = ["HEALTH_TIMEOUT_SECONDS", "AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
 
-
 HEALTH_TIMEOUT_SECONDS = 5.0
 
 

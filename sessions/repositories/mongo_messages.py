@@ -178,10 +178,8 @@ async def _read(
         found = await _messages_then_session(where, order, limit and limit + left_out, owner)
         if found is None:
             return None
-        if (
-            marks := {mark for document in found if "batch" in document and (mark := document["batch"])}
-            - complete
-        ):
+        marks = {mark for document in found if "batch" in document and (mark := document["batch"])}
+        if marks := marks - complete:
             complete |= marks & {document["_id"] for document in found}
         if marks := marks - complete:
             # Their last messages are not among those that were read. And read again: a batch may have
