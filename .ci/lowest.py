@@ -11,7 +11,7 @@ from pathlib import Path
 project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
 lowest = {}
-for requirement in [*project["dependencies"], *extras["cli"], *extras["motor"]]:
+for requirement in [*project["dependencies"], *extras["cli"], *extras["motor"], *extras["uvloop"]]:
     name, version = re.match(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", requirement).groups()
     lowest[name] = version
 lowest |= dict(argument.split("==") for argument in sys.argv[1:])

@@ -11,13 +11,16 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
+import gc
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from anyio.from_thread import start_blocking_portal
@@ -126,11 +129,9 @@ class LoopBound(Generic[T]):
             # The loop stopped in between, or never gets to it; it closes its generators at its own end.
             logger.warning("a pool of another event loop was not closed: %s", type(error).__name__)
 
-    def _forget(self) -> list[Any]:
-        entries = list(self._entries.items())
-        self._entries = {}
-        # A driver may let go of its own connections after a fork, as PyMongo does.
-        return [*entries, *(tuple(getattr(loop, "_transports", {}).values()) for loop, _ in entries)]
+    def _forget(self) -> dict[Loop, _Entry[T]]:
+        entries, self._entries = self._entries, {}
+        return entries
 
 
 async def _aclose(guard: AsyncGenerator[None, None]) -> None:
@@ -172,8 +173,8 @@ def _close_before(loop: Loop) -> None:
 class _BackgroundLoop:
     """The loop that sync callers share, started on first use and stopped at interpreter exit.
 
-    anyio's portal runs it and ends it. Its own calls cost more than many a statement, so they do not go
-    through it.
+    anyio's portal runs it, on uvloop where that is installed, and ends it. The portal's own calls cost
+    more than many a statement, so they do not go through it.
     """
 
     def __init__(self) -> None:
@@ -225,7 +226,12 @@ class _BackgroundLoop:
         with self._lock:
             if self._loop is None:
                 stack = contextlib.ExitStack()
-                portal = stack.enter_context(start_blocking_portal(name="sessions-background-loop"))
+                portal = stack.enter_context(
+                    start_blocking_portal(
+                        name="sessions-background-loop",
+                        backend_options={"use_uvloop": find_spec("uvloop") is not None},
+                    )
+                )
                 stack.callback(portal.call, self._finish_calls)
                 self._thread_id = portal.call(threading.get_ident)
                 self._stack, self._loop = stack, portal.call(asyncio.get_running_loop)
@@ -310,8 +316,18 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     # The parent goes on using these sockets and event loops. They must never be finalised here, not
     # even at exit: closing a transport would take the shared descriptor out of the parent's epoll set.
-    inherited = [_background.forget(), *(instance._forget() for instance in tuple(_instances))]
+    entries = [instance._forget() for instance in tuple(_instances)]
+    inherited = [_background.forget(), entries, _transports() if any(entries) else None]
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+def _transports() -> list[object]:
+    """Return all transports: a driver may let go of its own after a fork, as PyMongo does."""
+    kinds: tuple[type, ...] = (asyncio.BaseTransport,)
+    if uvloop := sys.modules.get("uvloop.loop"):
+        kinds += (uvloop.UVHandle,)
+    # By its type: a proxy's `__class__` may be anything, and computed.
+    return [found for found in gc.get_objects() if issubclass(type(found), kinds)]
 
 
 atexit.register(_at_exit)

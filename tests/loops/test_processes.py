@@ -65,6 +65,10 @@ async def main():
 asyncio.run(main())
 """
 
+FORK_IN_UVLOOP = FORK_IN_A_LOOP.replace("asyncio.run(", "import uvloop\nuvloop.run(")
+# Blocking calls run on uvloop where it is installed, as it is here.
+WITHOUT_UVLOOP = "sys.modules['uvloop'] = None\n"
+
 MULTIPROCESSING = """
 if __name__ == "__main__":
     use("parent")
@@ -84,6 +88,7 @@ EXITS = {
     "after a sync call": 'repository.create_session("user", None)',
     "after a run": 'asyncio.run(repository.create_session_async("user"))',
     "after both": 'use("user")',
+    "after both, without uvloop": WITHOUT_UVLOOP + 'use("user")\nassert "uvloop.loop" not in sys.modules',
     "after a loop that was never closed": """
 loop = asyncio.new_event_loop()
 loop.run_until_complete(repository.create_session_async("user"))
@@ -113,9 +118,16 @@ def run_program(backend: Backend, body: str, tmp_path: object) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize(
-    "body", [FORK, FORK_IN_A_LOOP, MULTIPROCESSING], ids=["fork", "fork-in-a-loop", "multiprocessing"]
-)
+FORKS = {
+    "fork": FORK,
+    "fork-without-uvloop": WITHOUT_UVLOOP + FORK,
+    "fork-in-a-loop": FORK_IN_A_LOOP,
+    "fork-in-uvloop": FORK_IN_UVLOOP,
+    "multiprocessing": MULTIPROCESSING,
+}
+
+
+@pytest.mark.parametrize("body", FORKS.values(), ids=FORKS)
 def test_parent_and_children_go_on_working(
     shape: tuple[Backend, Counter], body: str, tmp_path: object
 ) -> None:

@@ -166,7 +166,7 @@ def test_the_metadata_names_licence_python_extras_and_dependencies(wheel: Path) 
     assert metadata.get_all("License-File") == ["LICENSE"]
     assert f"agenthub_sessions-{VERSION}.dist-info/licenses/LICENSE" in names_in(wheel)
     assert metadata["Requires-Python"] == "<3.14,>=3.11"
-    assert {"cli", "motor", "dev"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"cli", "motor", "uvloop", "dev"} <= set(metadata.get_all("Provides-Extra"))
     assert "Typing :: Typed" in metadata.get_all("Classifier")
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
