@@ -32,7 +32,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from sessions.connections import postgres_dialect, postgres_errors
 from sessions.connections.postgres_settings import connect_arguments, resolved_settings
-from sessions.connections.sql import SqlConnectionManager, Watch, engine_key
+from sessions.connections.sql import SqlConnectionManager, Watch, cancellation_check, engine_key
 from sessions.errors import ConfigurationError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
@@ -176,15 +176,14 @@ class PostgresConnectionManager(SqlConnectionManager):
                 pass
             finally:
                 _must_not_wait.reset(without_waiting)
-        task = asyncio.current_task()
-        cancelled_before = task.cancelling() if task else 0
+        check_cancelled = cancellation_check()
         async with asyncio.timeout(self.checkout_timeout):
             connection = await greenlet_spawn(engine.raw_connection)
-        if task and task.cancelling() > cancelled_before:
-            # SQLAlchemy 2.0 waits with a function that loses a cancellation in Python 3.11, if what it waits
-            # for comes at the same time.
-            await self._check_in(connection, pool)
-            raise asyncio.CancelledError
+            try:
+                check_cancelled()
+            except asyncio.CancelledError:
+                await self._check_in(connection, pool)
+                raise
         return connection
 
     async def _check_in(self, connection: PoolProxiedConnection, pool: Any) -> None:

@@ -8,7 +8,7 @@ import math
 import sys
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -140,8 +140,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         self, engine: AsyncEngine, *, at_most: float = math.inf
     ) -> AsyncIterator[AsyncConnection]:
         async with contextlib.AsyncExitStack() as stack:
+            check_cancelled = cancellation_check()
             async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
                 connection = await stack.enter_async_context(engine.connect())
+                check_cancelled()
             seconds = self.answer_timeout and min(self.answer_timeout, at_most)
             assert connection.sync_connection is not None
             stack.enter_context(Watch(self, connection.sync_connection.connection, seconds))
@@ -171,9 +173,11 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         In one greenlet, and without the task that `connection` needs to give the connection back.
         """
         engine = (await self.connect()).sync_engine
+        check_cancelled = cancellation_check()
 
         def run(checkout: asyncio.Timeout) -> Any:
             with engine.connect() as connection:
+                check_cancelled()
                 checkout.reschedule(None)
                 begin = connection.begin if self.one_transaction_at_a_time else contextlib.nullcontext
                 with Watch(self, connection.connection, self.answer_timeout), begin():
@@ -265,6 +269,22 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 
     async def _close_idle(self, engine: AsyncEngine) -> None:
         """Close an engine's connections all at once, where one after the other may take long."""
+
+
+def cancellation_check() -> Callable[[], None]:
+    """Return what raises ``CancelledError`` if the running task was cancelled since and is not to know.
+
+    SQLAlchemy 2.0 waits for a connection of a full pool with a function that loses a cancellation in Python
+    3.11, if the connection comes at the same time.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+
+    def check() -> None:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+    return check
 
 
 def unavailable(what: str, error: BaseException) -> BackendUnavailableError:

@@ -109,3 +109,28 @@ async def test_a_services_own_engine_sees_every_statement(postgres_url: str) -> 
 
     assert message.message_id == message_id
     assert [statement.split()[0] for statement in seen] == ["WITH", "SELECT", "DELETE"]
+
+
+@pytest.mark.parametrize("whose", ["ours", "a service's"])
+async def test_a_cancellation_is_heeded_that_comes_together_with_the_awaited_connection(
+    postgres_url: str, whose: str
+) -> None:
+    pool = {"pool_size": 1, "max_overflow": 0}
+    url = postgres_url.replace("postgresql://", "postgresql+asyncpg://")
+    engine = create_async_engine(url, **pool) if whose == "a service's" else None
+    chosen: dict[str, Any] = {"url": postgres_url, **pool} if engine is None else {"engine": engine}
+    async with SessionRepositoryFactory.create_repository("postgres", **chosen) as repository:
+        await repository.count_sessions(USER)
+        for turns in range(12):
+            async with repository._connection_manager.connection():
+                waiting = asyncio.create_task(repository.count_sessions(USER))
+                await asyncio.sleep(0.05)
+                assert not waiting.done()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_cancelled = waiting.cancel()
+            [outcome] = await asyncio.gather(waiting, return_exceptions=True)
+            assert isinstance(outcome, asyncio.CancelledError) is was_cancelled, turns
+        assert await repository.count_sessions(USER) == 0
+    if engine is not None:
+        await engine.dispose()
