@@ -24,7 +24,7 @@ from sessions.errors import (
 )
 from sessions.models import ChatMessage
 from sessions.repositories import AsyncSessionRepository
-from sessions.repositories.backend_operations import MessageRow
+from sessions.repositories.backend_operations import EarlierTries, MessageRow
 
 __all__ = ["Stored", "Totals", "import_lines", "store"]
 
@@ -189,9 +189,10 @@ async def _append(
         for index, (role, content) in enumerate(missing, start=len(history))
     )
     for batch in _batches(rows):
-        # Not `add_messages`, which gives every call new ids.
+        # Not `add_messages`, which gives every call new ids: an earlier import may have stored these.
+        tried = EarlierTries(failed=1)
         found = await repository._run(
-            "import", repository._add_batch, session_id, conversation.user_id, batch
+            "import", repository._add_batch, session_id, conversation.user_id, batch, tried
         )
         if not found:
             _raise_deleted()

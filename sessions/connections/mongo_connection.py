@@ -66,6 +66,37 @@ class MongoConnection:
         size = self.client.options.pool_options.max_pool_size
         self._turns = None if size is None else asyncio.Semaphore(size)
 
+    async def run(self, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
+        """Await ``work(*arguments)`` as one operation: in its turn, before its deadline.
+
+        No more of them at once than the pool has connections: a transaction takes one for each of its
+        steps. If those who wait for its end held all of them, it could not go on, and would never end.
+
+        Raises:
+            WaitQueueTimeoutError: Its turn took longer to come than a connection of the pool may take.
+            ServerSelectionTimeoutError: See `deadline`.
+        """
+        # One function for what two more context managers would say, as every operation goes through it.
+        if self._turns is not None:
+            await self._take_turn(self._turns)
+        try:
+            await self._find_server()
+            with pymongo.timeout(self.timeout):
+                return await work(*arguments)
+        finally:
+            if self._turns is not None:
+                self._turns.release()
+
+    async def _take_turn(self, turns: asyncio.Semaphore) -> None:
+        if not turns.locked():
+            await turns.acquire()
+            return
+        try:
+            async with asyncio.timeout(self.client.options.pool_options.wait_queue_timeout):
+                await turns.acquire()
+        except TimeoutError:
+            raise errors.WaitQueueTimeoutError("no free connection within pool_timeout") from None
+
     @contextlib.asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
         """Bound what is done in it as one operation, however many commands it sends.
@@ -73,38 +104,15 @@ class MongoConnection:
         Raises:
             ServerSelectionTimeoutError: No server to write to was found within ``connect_timeout``.
         """
-        if not self.client.topology_description.has_writable_server():
-            # Looked for first: under a deadline the driver looks until that is over.
-            with pymongo.timeout(self.client.options.server_selection_timeout):
-                await self.client.admin.command("ping")
+        await self._find_server()
         with pymongo.timeout(self.timeout):
             yield
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Let in no more operations at once than the pool has connections.
-
-        A transaction takes one for each of its steps. If those who wait for its end held all of them, it
-        could not go on, and would never end.
-
-        Raises:
-            WaitQueueTimeoutError: It took longer than a connection of the pool may take.
-        """
-        if self._turns is None:
-            yield
-            return
-        try:
-            if self._turns.locked():
-                async with asyncio.timeout(self.client.options.pool_options.wait_queue_timeout):
-                    await self._turns.acquire()
-            else:
-                await self._turns.acquire()
-        except TimeoutError:
-            raise errors.WaitQueueTimeoutError("no free connection within pool_timeout") from None
-        try:
-            yield
-        finally:
-            self._turns.release()
+    async def _find_server(self) -> None:
+        """Look for a server first: under a deadline the driver looks until that is over."""
+        if not self.client.topology_description.has_writable_server():
+            with pymongo.timeout(self.client.options.server_selection_timeout):
+                await self.client.admin.command("ping")
 
 
 async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awaitable[R]]) -> R:

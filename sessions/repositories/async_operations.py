@@ -202,7 +202,7 @@ class AsyncOperations(BackendOperations):
         user_id = None if user_id is None else validation.check_user_id(user_id)
         rows = [(new_message_id(), role, content) for role, content in pairs]
         self._check_batch_size(rows)
-        if not await self._run("add_messages", self._add_batch, session_id, user_id, rows):
+        if not await self._run_noting_tries("add_messages", self._add_batch, session_id, user_id, rows):
             raise _not_found()
         return [message_id for message_id, _, _ in rows]
 

@@ -99,8 +99,13 @@ class BackendOperations(BaseSessionRepository):
         """Append a message and bump the session; return whether the session is there."""
 
     @abstractmethod
-    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
-        """Append messages, all or none, and bump the session; return whether the session is there."""
+    async def _add_batch(
+        self, session_id: str, user_id: str | None, rows: list[MessageRow], earlier: EarlierTries
+    ) -> bool:
+        """Append messages, all or none, and bump the session; return whether the session is there.
+
+        Unless a try came before, the ids are new.
+        """
 
     @abstractmethod
     async def _history(

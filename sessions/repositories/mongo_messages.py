@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -14,7 +14,7 @@ from sessions.connections.mongo_connection import acknowledged_early, in_transac
 from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatSessionDocument
-from sessions.repositories.backend_operations import MessageRow
+from sessions.repositories.backend_operations import EarlierTries, MessageRow
 from sessions.repositories.identifiers import utc_now, uuid7_time
 from sessions.repositories.mongo_collections import Filter, chat_messages, chat_sessions
 from sessions.repositories.mongo_documents import (
@@ -45,7 +45,9 @@ class MongoMessages(MongoLeftovers):
     ) -> bool:
         return await self._append(session_id, user_id, [(message_id, role, content)])
 
-    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def _add_batch(
+        self, session_id: str, user_id: str | None, rows: list[MessageRow], earlier: EarlierTries
+    ) -> bool:
         return await self._append(session_id, user_id, rows)
 
     async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
@@ -158,15 +160,20 @@ class MongoMessages(MongoLeftovers):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
             if incarnation is None:
                 return []
-            messages = await _read(where, order, limit, {"_id": incarnation, "user_id": user_id})
+            messages = await _read(where, order, limit, _Owner(incarnation, user_id))
             if messages is not None:
                 return messages
             self._mongo.forget(session_id)
         return []
 
 
+class _Owner(NamedTuple):
+    incarnation: Any
+    user_id: str
+
+
 async def _read(
-    where: Filter, order: dict[str, int], limit: int | None, owner: Filter
+    where: Filter, order: dict[str, int], limit: int | None, owner: _Owner
 ) -> list[ChatMessage] | None:
     """Return the messages that count, up to a limit; None if their session was gone after they were read.
 
@@ -187,20 +194,24 @@ async def _read(
             complete |= await stored_batches(marks)
             where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
             continue
-        messages = to_messages(found, owner["_id"])
+        messages = to_messages(found, owner.incarnation)
         if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
         left_out = len(found) - len(messages)
 
 
 async def _messages_then_session(
-    where: Filter, order: dict[str, int], limit: int | None, owner: Filter
+    where: Filter, order: dict[str, int], limit: int | None, owner: _Owner
 ) -> list[dict[str, Any]] | None:
     """Return messages, or None if their session was gone when the last of them had been read.
 
-    The server begins with the second part of a union when it is through with the first.
+    The server begins with the second part of a union when it is through with the first. By the ``_id``
+    alone it has the session without a plan.
     """
-    session = {"coll": CHAT_SESSIONS, "pipeline": [{"$match": owner}, {"$project": {"_id": 1}}]}
+    session = {
+        "coll": CHAT_SESSIONS,
+        "pipeline": [{"$match": {"_id": owner.incarnation}}, {"$project": {"user_id": 1}}],
+    }
     pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
     pipeline += [{"$limit": limit}] if limit is not None else []
     # Without a size the first answer has 101 documents, and what is more takes a second question.
@@ -209,9 +220,8 @@ async def _messages_then_session(
     found: list[dict[str, Any]] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(
         None
     )
-    if not found or "message_id" in found[-1]:
+    if not found or "message_id" in found[-1] or found.pop()["user_id"] != owner.user_id:
         return None
-    found.pop()
     return found
 
 

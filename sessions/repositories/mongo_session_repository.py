@@ -103,9 +103,8 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         async def bound() -> R:
             connection = await self._mongo.connect()
-            async with connection.turn(), connection.deadline():
-                with bound_to(connection.collections):
-                    return await work(*arguments)
+            with bound_to(connection.collections):
+                return await connection.run(work, *arguments)
 
         return await super()._run(operation, bound)
 

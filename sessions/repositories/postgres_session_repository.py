@@ -79,7 +79,9 @@ class PostgresSessionRepository(SqlSessionRepository):
         )
         return bool(await self._fetch(self._statements.add_message[user_id is not None], row))
 
-    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def _add_batch(
+        self, session_id: str, user_id: str | None, rows: list[MessageRow], earlier: EarlierTries
+    ) -> bool:
         batch = parameters(
             session_id=session_id,
             user_id=user_id,
@@ -88,4 +90,5 @@ class PostgresSessionRepository(SqlSessionRepository):
             roles=[role for _, role, _ in rows],
             contents=[content for _, _, content in rows],
         )
-        return bool(await self._fetch(self._statements.add_messages[user_id is not None], batch))
+        statement = self._statements.add_messages[user_id is not None, earlier.failed > 0]
+        return bool(await self._fetch(statement, batch))

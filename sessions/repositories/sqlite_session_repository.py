@@ -82,9 +82,11 @@ class SqliteSessionRepository(SqlSessionRepository):
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
     ) -> bool:
-        return await self._add_batch(session_id, user_id, [(message_id, role, content)])
+        return await self._add_batch(session_id, user_id, [(message_id, role, content)], EarlierTries())
 
-    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def _add_batch(
+        self, session_id: str, user_id: str | None, rows: list[MessageRow], earlier: EarlierTries
+    ) -> bool:
         touch = self._statements.touch_session[user_id is not None]
         key = parameters(session_id=session_id, user_id=user_id, now=utc_now())
         async with self._write() as connection:

@@ -256,11 +256,14 @@ async def test_health_is_true_where_the_server_takes_writes_and_false_where_ther
 async def test_an_exhausted_pool_is_unavailable_after_pool_timeout_and_recovers(url: str) -> None:
     async with repository(url, pool_size=1, pool_timeout=0.3) as repo:
         connection = await repo._connection_manager.connect()
-        async with connection.turn():
-            started = time.monotonic()
-            with pytest.raises(BackendUnavailableError, match="pool_timeout") as caught:
-                await repo.count_sessions("u")
-            took = time.monotonic() - started
+        over = asyncio.Event()
+        working = asyncio.create_task(connection.run(over.wait))
+        started = time.monotonic()
+        with pytest.raises(BackendUnavailableError, match="pool_timeout") as caught:
+            await repo.count_sessions("u")
+        took = time.monotonic() - started
+        over.set()
+        await working
 
         assert 0.3 <= took < 2
         assert caught.value.__cause__ is not None
