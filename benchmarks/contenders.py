@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import asyncpg
 import uuid_utils
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 
 from sessions import SessionRepositoryFactory
 from sessions.repositories import AsyncSessionRepository
 
-__all__ = ["CONTENT", "USER", "Contender", "Ours", "RawAsyncpg", "RawPyMongo"]
+__all__ = ["CONTENT", "USER", "Contender", "Ours", "RawAsyncpg", "RawBlockingPyMongo", "RawPyMongo"]
 
 USER = "alice"
 # 200 characters, an ordinary turn of a conversation.
@@ -125,6 +125,16 @@ class RawAsyncpg:
         await self.pool.close()
 
 
+def _message_document(session_id: str, now: datetime) -> dict[str, Any]:
+    return {
+        "message_id": str(uuid_utils.uuid7()),
+        "session_id": session_id,
+        "role": "user",
+        "content": CONTENT,
+        "timestamp": now,
+    }
+
+
 class RawPyMongo:
     """PyMongo's asyncio client by itself, on our collections."""
 
@@ -148,22 +158,12 @@ class RawPyMongo:
         )
         return session_id
 
-    @staticmethod
-    def _message(session_id: str, now: datetime) -> dict[str, Any]:
-        return {
-            "message_id": str(uuid_utils.uuid7()),
-            "session_id": session_id,
-            "role": "user",
-            "content": CONTENT,
-            "timestamp": now,
-        }
-
     async def _bump(self, session_id: str, now: datetime) -> object:
         return await self._sessions.update_one({"session_id": session_id}, {"$set": {"updated_at": now}})
 
     async def append(self, session_id: str) -> object:
         now = datetime.now(UTC)
-        await self._messages.insert_one(self._message(session_id, now))
+        await self._messages.insert_one(_message_document(session_id, now))
         return await self._bump(session_id, now)
 
     append_pooled = append
@@ -171,7 +171,7 @@ class RawPyMongo:
     async def append_batch(self, session_id: str, size: int) -> object:
         now = datetime.now(UTC)
         await self._bump(session_id, now)
-        return await self._messages.insert_many([self._message(session_id, now) for _ in range(size)])
+        return await self._messages.insert_many([_message_document(session_id, now) for _ in range(size)])
 
     async def history(self, session_id: str) -> list[Any]:
         return await self._messages.find({"session_id": session_id}).sort(self.ORDER).to_list()
@@ -181,3 +181,19 @@ class RawPyMongo:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+class RawBlockingPyMongo:
+    """PyMongo's blocking client by itself: the two writes that an append takes."""
+
+    def __init__(self, url: str, database: str) -> None:
+        self._client: MongoClient[dict[str, Any]] = MongoClient(url)
+        self._database = self._client[database]
+
+    def append(self, session_id: str) -> None:
+        now = datetime.now(UTC)
+        self._database["chat_messages"].insert_one(_message_document(session_id, now))
+        self._database["chat_sessions"].update_one({"session_id": session_id}, {"$set": {"updated_at": now}})
+
+    def close(self) -> None:
+        self._client.close()

@@ -17,8 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import pymongo
 
-from benchmarks.contenders import CONTENT, USER, Ours
+from benchmarks.contenders import CONTENT, USER, Ours, RawBlockingPyMongo
+from benchmarks.ratios import DATABASE as OUR_DATABASE
 from benchmarks.ratios import LISTED_USER, filled_session
 from benchmarks.tables import milliseconds, table
 from benchmarks.timing import Batch, Effort, rounds_of, timed_awaits, timed_in_thread
@@ -75,7 +77,7 @@ CHOSEN = (
         "langchain_mongodb",
         "MongoDBChatMessageHistory",
         "mongodb",
-        {"append": "no session to bump", "history": NO_OWNER},
+        {"append": "no session to bump: one write of our two", "history": NO_OWNER},
         blocking=True,
     ),
 )
@@ -117,6 +119,8 @@ async def against_peers(backend: str, url: str, interpreters: dict[str, Path], e
         if peer.backend == backend:
             worker = await _Worker.start(interpreters[peer.name], peer, theirs)
             rows += await _measure(ours, peer, worker, effort)
+            if peer.blocking:
+                rows.append(await _measure_driver(ours, url, effort))
             await worker.stop()
     await ours.close()
     return table(HEAD, rows)
@@ -163,6 +167,25 @@ async def _measure(ours: Ours, peer: Peer, worker: _Worker, effort: Effort) -> l
         seconds = await rounds_of(contenders, effort.divided(longer))
         rows.append(_row(peer, worker.version, shown, peer.less.get(operation, ""), seconds))
     return rows
+
+
+async def _measure_driver(ours: Ours, url: str, effort: Effort) -> tuple[str, ...]:
+    """Measure what no package can be faster than that appends and bumps the session."""
+    driver, session_id = RawBlockingPyMongo(url, OUR_DATABASE), await ours.create()
+    contenders = {
+        "ours": timed_in_thread(lambda: ours.repository.add_message_sync(session_id, "user", CONTENT)),
+        "driver": timed_in_thread(lambda: driver.append(session_id)),
+    }
+    seconds = await rounds_of(contenders, effort)
+    driver.close()
+    return (
+        f"PyMongo {pymongo.version} `MongoClient`",
+        "append one message, blocking",
+        *(milliseconds(seconds[name]) for name in ("ours", "driver")),
+        f"{seconds['ours'] / seconds['driver']:.2f}",
+        "",
+        "only the two writes",
+    )
 
 
 def _row(peer: Peer, version: str, shown: str, less: str, seconds: dict[str, float]) -> tuple[str, ...]:

@@ -129,18 +129,30 @@ async def sync_twins(backend: str, url: str, effort: Effort) -> str:
     repository = ours.repository
     session_id = await ours.create()
     filled = await filled_session(ours, 100)
+    for _ in range(60):
+        await ours.create(LISTED_USER)
+    batch = [("user", CONTENT)] * 10
     pairs: dict[str, tuple[Callable[[], Awaitable[object]], Callable[[], object]]] = {
         "add_message": (
             lambda: ours.append(session_id),
             lambda: repository.add_message_sync(session_id, "user", CONTENT),
         ),
-        "get_session": (
-            lambda: repository.get_session(USER, session_id),
-            lambda: repository.get_session_sync(USER, session_id),
+        "add_messages of 10": (
+            lambda: ours.append_batch(session_id, len(batch)),
+            lambda: repository.add_messages_sync(session_id, batch),
         ),
         "history of 100": (
             lambda: ours.history(filled),
             lambda: repository.get_session_history_sync(USER, filled),
+        ),
+        "page of 20 sessions": (
+            lambda: ours.page(LISTED_USER),
+            lambda: repository.list_paginated_sessions(LISTED_USER, 0, 20),
+        ),
+        "create_session": (ours.create, lambda: repository.create_session(USER)),
+        "get_session": (
+            lambda: repository.get_session(USER, session_id),
+            lambda: repository.get_session_sync(USER, session_id),
         ),
     }
     rows = []
