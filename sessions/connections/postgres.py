@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import asyncpg
+import sqlalchemy
 from sqlalchemy import (
     Engine,
     Executable,
@@ -41,6 +42,9 @@ __all__ = ["PostgresConnectionManager"]
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
 SILENCE_SECONDS = 1.0
 CLOSE_TIMEOUT_SECONDS = 2.0
+
+# SQLAlchemy 2.0 always waits at the pool's limit, as if nothing were there.
+_WAITS_AT_LIMIT = sqlalchemy.__version__.startswith("2.0.")
 
 _must_not_wait: ContextVar[bool] = ContextVar("sessions_must_not_wait", default=False)
 
@@ -161,14 +165,14 @@ class PostgresConnectionManager(SqlConnectionManager):
             raise
         finally:
             await self._check_in(connection, engine.pool)
-        await self._let_others_go_first(engine.pool)
+        if self._waiting.get(engine.pool):
+            await asyncio.sleep(0)
         return result
 
     async def _check_out(self, engine: Engine) -> PoolProxiedConnection:
         pool: Any = engine.pool
-        if pool.checkedin() and pool.overflow() < self._max_overflow:
+        if pool.checkedin() and not (_WAITS_AT_LIMIT and pool.overflow() >= self._max_overflow):
             # Nearly always one that is open: then there is nothing to wait for, and no need of a greenlet.
-            # SQLAlchemy 2.0 always waits at the pool's limit, as if nothing were there.
             without_waiting = _must_not_wait.set(True)
             try:
                 return engine.raw_connection()
@@ -177,13 +181,14 @@ class PostgresConnectionManager(SqlConnectionManager):
             finally:
                 _must_not_wait.reset(without_waiting)
         check_cancelled = cancellation_check()
-        async with asyncio.timeout(self.checkout_timeout):
-            connection = await greenlet_spawn(engine.raw_connection)
-            try:
-                check_cancelled()
-            except asyncio.CancelledError:
-                await self._check_in(connection, pool)
-                raise
+        with self._in_line(pool):
+            async with asyncio.timeout(self.checkout_timeout):
+                connection = await greenlet_spawn(engine.raw_connection)
+                try:
+                    check_cancelled()
+                except asyncio.CancelledError:
+                    await self._check_in(connection, pool)
+                    raise
         return connection
 
     async def _check_in(self, connection: PoolProxiedConnection, pool: Any) -> None:

@@ -7,8 +7,9 @@ import contextlib
 import math
 import sys
 import threading
+import weakref
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -106,6 +107,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
         self._schema_ready = False
         self._pools = LoopBound(self._open, self._close)
+        self._waiting: weakref.WeakKeyDictionary[Pool, int] = weakref.WeakKeyDictionary()
 
     @abstractmethod
     def _create_engine(self) -> AsyncEngine:
@@ -141,9 +143,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     ) -> AsyncIterator[AsyncConnection]:
         async with contextlib.AsyncExitStack() as stack:
             check_cancelled = cancellation_check()
-            async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
-                connection = await stack.enter_async_context(engine.connect())
-                check_cancelled()
+            with self._in_line(engine.pool):
+                async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
+                    connection = await stack.enter_async_context(engine.connect())
+                    check_cancelled()
             seconds = self.answer_timeout and min(self.answer_timeout, at_most)
             assert connection.sync_connection is not None
             stack.enter_context(Watch(self, connection.sync_connection.connection, seconds))
@@ -189,8 +192,17 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         await self._let_others_go_first(engine.pool)
         return result
 
+    @contextlib.contextmanager
+    def _in_line(self, pool: Pool) -> Iterator[None]:
+        """Count who may have to wait for a connection."""
+        self._waiting[pool] = self._waiting.get(pool, 0) + 1
+        try:
+            yield
+        finally:
+            self._waiting[pool] -= 1
+
     async def _let_others_go_first(self, pool: Pool) -> None:
-        """Let who waits for a connection have the one that this task has just given back.
+        """Let who may wait for a connection have the one that this task has just given back.
 
         The task's next statement would find it before them, again and again.
         """
