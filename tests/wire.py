@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from databases import Backend
 from pymongo import monitoring
+from serving import serving
 from sqlalchemy import event
 
 from sessions import SessionRepositoryFactory
@@ -115,35 +116,31 @@ async def _on_mongodb(url: str, wire: Wire) -> AsyncIterator[Any]:
 
 @contextlib.asynccontextmanager
 async def _on_postgres(url: str, wire: Wire) -> AsyncIterator[Any]:
-    tasks, split = set[asyncio.Task[None]](), urlsplit(url)
+    split = urlsplit(url)
     host = parse_qs(split.query).get("host", [split.hostname or "localhost"])[0]
     port = split.port or 5432
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
         upstream_reader, upstream_writer = await (
             asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
             if host.startswith("/")
             else asyncio.open_connection(host, port)
         )
         answers = asyncio.create_task(_pass_on(upstream_reader, writer))
-        tasks.update((task, answers))
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        try:
             await _listen(wire, reader, upstream_writer, writer)
-        upstream_writer.close()
-        await answers
+        finally:
+            upstream_writer.close()
+            await answers
 
-    proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
     login, _, _ = split.netloc.rpartition("@")
-    address = f"{login}@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
-    try:
+    async with serving(serve) as proxy_port:
         yield SessionRepositoryFactory.create_repository(
-            "postgres", url=f"postgresql://{address}{split.path}", pool_size=1, max_overflow=0
+            "postgres",
+            url=f"postgresql://{login}@127.0.0.1:{proxy_port}{split.path}",
+            pool_size=1,
+            max_overflow=0,
         )
-    finally:
-        proxy.close()
-        await asyncio.gather(*tasks)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
