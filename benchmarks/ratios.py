@@ -151,8 +151,8 @@ async def sync_twins(backend: str, url: str, effort: Effort) -> str:
         ),
         "create_session": (ours.create, lambda: repository.create_session(USER)),
         "get_session": (
-            lambda: repository.get_session(USER, session_id),
-            lambda: repository.get_session_sync(USER, session_id),
+            lambda: repository.get_session(USER, filled),
+            lambda: repository.get_session_sync(USER, filled),
         ),
     }
     rows = []

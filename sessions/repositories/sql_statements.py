@@ -75,9 +75,13 @@ def _bind(name: str, type_: Any = None) -> Any:
 _session_id = _bind("session_id", type_=SESSIONS.c.session_id.type)
 _user_id = _bind("user_id", type_=SESSIONS.c.user_id.type)
 _of_user = SESSIONS.c.user_id == _user_id
-_owned = and_(SESSIONS.c.session_id == _session_id, _of_user)
+# For sessions that are named by their ids. An expression is in no index: PostgreSQL takes a user it has no
+# statistics of for a small one, and would look for the session among all of theirs.
+_is_users = SESSIONS.c.user_id.concat(literal_column("''")) == _user_id
+_owned = and_(SESSIONS.c.session_id == _session_id, _is_users)
 _limit: Any = _bind("limit")
 _newest_first = (SESSIONS.c.updated_at.desc(), SESSIONS.c.session_id)
+_oldest_first = (SESSIONS.c.updated_at, SESSIONS.c.session_id.desc())
 
 
 def _time(name: str) -> Any:
@@ -130,33 +134,33 @@ class Statements:
         # Keyed by whether there is a limit and whether there is a message to stop before.
         self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
         self.keep_latest = self._delete_beyond()
-        oldest_first = (SESSIONS.c.updated_at, SESSIONS.c.session_id.desc())
-        self.delete_user = self._delete_batch(_of_user, order=oldest_first)
+        self.delete_user = self._delete_batch(of_user=True)
         old = SESSIONS.c.updated_at < _time("cutoff")
         # Keyed by whether the owner is given.
-        self.delete_older = {
-            True: self._delete_batch(_of_user, old, order=oldest_first),
-            False: self._delete_batch(old),
-        }
+        self.delete_older = {owned: self._delete_batch(old, of_user=owned) for owned in (True, False)}
         # Keyed by whether they go on after one that was read before. In the order of change: a session
         # that changes meanwhile comes later, not never.
         self.export_sessions = {
-            False: ranges.ordered(of_user, *oldest_first, limit=_limit),
+            False: ranges.ordered(of_user, *_oldest_first, limit=_limit),
             True: ranges.both(
                 tied.where(SESSIONS.c.session_id < after_id),
                 of_user.where(SESSIONS.c.updated_at > _time("updated_at")),
-                *oldest_first,
+                *_oldest_first,
                 limit=_limit,
             ),
         }
         self.export_messages = {after: self._export_messages(after) for after in (False, True)}
 
-    def _delete_batch(self, *where: ColumnElement[bool], order: tuple[Any, ...] = ()) -> Delete:
-        # The condition twice: PostgreSQL looks again at a row that was written to since it was chosen,
+    def _delete_batch(self, *where: ColumnElement[bool], of_user: bool) -> Delete:
+        # The conditions twice: PostgreSQL looks again at a row that was written to since it was chosen,
         # and a session that got a message since is no longer old, but it is still its user's.
         chosen = select(SESSIONS.c.session_id).where(*where)
-        chosen = self._ranges.ordered(chosen, *order, limit=_limit) if order else chosen.limit(_limit)
-        return delete(SESSIONS).where(self._ranges.among(SESSIONS.c.session_id, chosen), *where)
+        if not of_user:
+            return delete(SESSIONS).where(
+                self._ranges.among(SESSIONS.c.session_id, chosen.limit(_limit)), *where
+            )
+        chosen = self._ranges.ordered(chosen.where(_of_user), *_oldest_first, limit=_limit)
+        return delete(SESSIONS).where(self._ranges.among(SESSIONS.c.session_id, chosen), _is_users, *where)
 
     def _delete_beyond(self) -> Delete:
         def beyond(column: ColumnElement[Any], limit: Any) -> Any:

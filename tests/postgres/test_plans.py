@@ -121,6 +121,9 @@ def faults(plan: Plan) -> list[str]:
             found.append(f"{name}: all of it")
         if node.get("Index Name") in WIDE_INDEXES and ("Filter" in node or "Bitmap" in name):
             found.append(f"{name}: more than the range, or out of order")
+        compared = node.get("Index Cond", "")
+        if "idx_sessions_user_id" in name and "session_id" in compared and "updated_at" not in compared:
+            found.append(f"{name}: all of the user's sessions, for one")
     return found
 
 
