@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     delete,
     exists,
@@ -354,12 +355,10 @@ class Statements:
         if before:
             before_id = _bind("before", type_=MESSAGES.c.message_id.type)
             anchor = MESSAGES.alias("anchor")
-            # A scalar for each column: PostgreSQL searches the index only for a row of plain values.
-            at = (
-                select(anchor.c.timestamp)
-                .where(anchor.c.message_id == before_id, anchor.c.session_id == _session_id)
-                .scalar_subquery()
-            )
+            # A scalar for each column: PostgreSQL searches the index only for a row of plain values. The
+            # session is no condition, for the reason that `_is_users` has: nothing is before a NULL.
+            in_session = case((anchor.c.session_id == _session_id, anchor.c.timestamp))
+            at = select(in_session).where(anchor.c.message_id == before_id).scalar_subquery()
             statement = statement.where(tuple_(*order) < tuple_(at, before_id))
         if limited:
             return self._ranges.ordered(statement, *(column.desc() for column in order), limit=_limit)
