@@ -6,6 +6,7 @@ so a message that another run has stored, or is storing now, is the same row, an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import uuid
@@ -24,7 +25,7 @@ from sessions.errors import (
 )
 from sessions.models import ChatMessage
 from sessions.repositories import AsyncSessionRepository
-from sessions.repositories.backend_operations import EarlierTries, MessageRow
+from sessions.repositories.backend_operations import MessageRow
 
 __all__ = ["Stored", "Totals", "import_lines", "store"]
 
@@ -190,10 +191,8 @@ async def _append(
     )
     for batch in _batches(rows):
         # Not `add_messages`, which gives every call new ids: an earlier import may have stored these.
-        tried = EarlierTries(failed=1)
-        found = await repository._run(
-            "import", repository._add_batch, session_id, conversation.user_id, batch, tried
-        )
+        append = functools.partial(repository._add_batch, may_be_stored=True)
+        found = await repository._run("import", append, session_id, conversation.user_id, batch)
         if not found:
             _raise_deleted()
 

@@ -11,16 +11,13 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
-import gc
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from anyio.from_thread import start_blocking_portal
@@ -58,15 +55,18 @@ class LoopBound(Generic[T]):
     Args:
         open_: Makes the resource; called on the running loop, must not block.
         close: Closes it; awaited on the loop it belongs to.
+        parts: Returns what a fork must leave alone besides the resource, though it may let go of it.
     """
 
     def __init__(
         self,
         open_: Callable[[], T],
         close: Callable[[T], Awaitable[None]],
+        parts: Callable[[T], object] | None = None,
     ) -> None:
         self._open = open_
         self._close = close
+        self._parts = parts
         self._entries: dict[Loop, _Entry[T]] = {}
         _instances.add(self)
 
@@ -129,6 +129,10 @@ class LoopBound(Generic[T]):
             # The loop stopped in between, or never gets to it; it closes its generators at its own end.
             logger.warning("a pool of another event loop was not closed: %s", type(error).__name__)
 
+    def _all_parts(self) -> list[object]:
+        parts = self._parts
+        return [parts(entry.resource) for entry in tuple(self._entries.values())] if parts else []
+
     def _forget(self) -> dict[Loop, _Entry[T]]:
         entries, self._entries = self._entries, {}
         return entries
@@ -168,6 +172,14 @@ def _close_before(loop: Loop) -> None:
     # A loop that allows no attributes keeps its own close; what it holds is then dropped unclosed.
     with contextlib.suppress(AttributeError):
         loop.close = close_pools_first  # type: ignore[method-assign]
+
+
+def _uvloop_works() -> bool:
+    try:
+        from uvloop import new_event_loop  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 class _BackgroundLoop:
@@ -228,8 +240,7 @@ class _BackgroundLoop:
                 stack = contextlib.ExitStack()
                 portal = stack.enter_context(
                     start_blocking_portal(
-                        name="sessions-background-loop",
-                        backend_options={"use_uvloop": find_spec("uvloop") is not None},
+                        name="sessions-background-loop", backend_options={"use_uvloop": _uvloop_works()}
                     )
                 )
                 stack.callback(portal.call, self._finish_calls)
@@ -313,23 +324,24 @@ def _at_exit() -> None:
         instance._drop_closed_loops()
 
 
+def _before_fork() -> None:
+    _forked_parts[:] = [instance._all_parts() for instance in tuple(_instances)]
+
+
 def _after_fork_in_child() -> None:
     # The parent goes on using these sockets and event loops. They must never be finalised here, not
     # even at exit: closing a transport would take the shared descriptor out of the parent's epoll set.
     entries = [instance._forget() for instance in tuple(_instances)]
-    inherited = [_background.forget(), entries, _transports() if any(entries) else None]
+    inherited = [_background.forget(), entries, tuple(_forked_parts)]
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+    _forked_parts.clear()
 
 
-def _transports() -> list[object]:
-    """Return all transports: a driver may let go of its own after a fork, as PyMongo does."""
-    kinds: tuple[type, ...] = (asyncio.BaseTransport,)
-    if uvloop := sys.modules.get("uvloop.loop"):
-        kinds += (uvloop.UVHandle,)
-    # By its type: a proxy's `__class__` may be anything, and computed.
-    return [found for found in gc.get_objects() if issubclass(type(found), kinds)]
-
+# Held from before a fork until it is over, or for ever in the child.
+_forked_parts: list[list[object]] = []
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_forked_parts.clear, after_in_child=_after_fork_in_child
+    )

@@ -74,7 +74,10 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._client = client
         # Given with a client of one's own, it wins over the database of that client's URL.
         self._database = settings.get("database") if client is not None else None
-        self._connections = LoopBound(self._open, self._close)
+        # After a fork the driver makes its parts anew, and lets go of the parent's.
+        self._connections = LoopBound(
+            self._open, self._close, parts=lambda connection: tuple(vars(connection.client).values())
+        )
         self._prepared = False
         self.has_transactions = False
         # Facts that never change: which document a session id meant, and whose it was. An entry of a

@@ -12,7 +12,6 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import asyncpg
-import sqlalchemy
 from sqlalchemy import (
     Engine,
     Executable,
@@ -32,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import greenlet_spawn
 
 from sessions.connections import postgres_dialect, postgres_errors
+from sessions.connections.postgres_pool import PostgresPool
 from sessions.connections.postgres_settings import connect_arguments, resolved_settings
 from sessions.connections.sql import SqlConnectionManager, Watch, cancellation_check, engine_key
 from sessions.errors import ConfigurationError, SessionsError
@@ -42,9 +42,6 @@ __all__ = ["PostgresConnectionManager"]
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
 SILENCE_SECONDS = 1.0
 CLOSE_TIMEOUT_SECONDS = 2.0
-
-# SQLAlchemy 2.0 always waits at the pool's limit, as if nothing were there.
-_WAITS_AT_LIMIT = sqlalchemy.__version__.startswith("2.0.")
 
 _must_not_wait: ContextVar[bool] = ContextVar("sessions_must_not_wait", default=False)
 
@@ -127,6 +124,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
             if proxied
             else {},
+            poolclass=PostgresPool,
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.max_overflow,
             pool_timeout=self._settings.pool_timeout,
@@ -152,6 +150,7 @@ class PostgresConnectionManager(SqlConnectionManager):
         engine = (await self.connect()).sync_engine
         query, names = self._compiled.get(statement) or self._compile(statement, engine)
         arguments = [parameters[name] for name in names]
+        pool: Any = engine.pool
         connection = await self._check_out(engine)
         try:
             with Watch(self, connection, self.answer_timeout):
@@ -164,14 +163,14 @@ class PostgresConnectionManager(SqlConnectionManager):
                 connection.invalidate()
             raise
         finally:
-            await self._check_in(connection, engine.pool)
-        if self._waiting.get(engine.pool):
+            await self._check_in(connection, pool)
+        if pool.waiting:  # Who does has this connection first: see `_let_others_go_first`.
             await asyncio.sleep(0)
         return result
 
     async def _check_out(self, engine: Engine) -> PoolProxiedConnection:
         pool: Any = engine.pool
-        if pool.checkedin() and not (_WAITS_AT_LIMIT and pool.overflow() >= self._max_overflow):
+        if pool.checkedin():
             # Nearly always one that is open: then there is nothing to wait for, and no need of a greenlet.
             without_waiting = _must_not_wait.set(True)
             try:
@@ -181,14 +180,13 @@ class PostgresConnectionManager(SqlConnectionManager):
             finally:
                 _must_not_wait.reset(without_waiting)
         check_cancelled = cancellation_check()
-        with self._in_line(pool):
-            async with asyncio.timeout(self.checkout_timeout):
-                connection = await greenlet_spawn(engine.raw_connection)
-                try:
-                    check_cancelled()
-                except asyncio.CancelledError:
-                    await self._check_in(connection, pool)
-                    raise
+        async with asyncio.timeout(self.checkout_timeout):
+            connection = await greenlet_spawn(engine.raw_connection)
+            try:
+                check_cancelled()
+            except asyncio.CancelledError:
+                await self._check_in(connection, pool)
+                raise
         return connection
 
     async def _check_in(self, connection: PoolProxiedConnection, pool: Any) -> None:

@@ -7,9 +7,8 @@ import contextlib
 import math
 import sys
 import threading
-import weakref
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -107,7 +106,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
         self._schema_ready = False
         self._pools = LoopBound(self._open, self._close)
-        self._waiting: weakref.WeakKeyDictionary[Pool, int] = weakref.WeakKeyDictionary()
 
     @abstractmethod
     def _create_engine(self) -> AsyncEngine:
@@ -143,10 +141,9 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     ) -> AsyncIterator[AsyncConnection]:
         async with contextlib.AsyncExitStack() as stack:
             check_cancelled = cancellation_check()
-            with self._in_line(engine.pool):
-                async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
-                    connection = await stack.enter_async_context(engine.connect())
-                    check_cancelled()
+            async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
+                connection = await stack.enter_async_context(engine.connect())
+                check_cancelled()
             seconds = self.answer_timeout and min(self.answer_timeout, at_most)
             assert connection.sync_connection is not None
             stack.enter_context(Watch(self, connection.sync_connection.connection, seconds))
@@ -191,15 +188,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             result = await greenlet_spawn(run, checkout)
         await self._let_others_go_first(engine.pool)
         return result
-
-    @contextlib.contextmanager
-    def _in_line(self, pool: Pool) -> Iterator[None]:
-        """Count who may have to wait for a connection."""
-        self._waiting[pool] = self._waiting.get(pool, 0) + 1
-        try:
-            yield
-        finally:
-            self._waiting[pool] -= 1
 
     async def _let_others_go_first(self, pool: Pool) -> None:
         """Let who may wait for a connection have the one that this task has just given back.
@@ -286,8 +274,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 def cancellation_check() -> Callable[[], None]:
     """Return what raises ``CancelledError`` if the running task was cancelled since and is not to know.
 
-    SQLAlchemy 2.0 waits for a connection of a full pool with a function that loses a cancellation in Python
-    3.11, if the connection comes at the same time.
+    SQLAlchemy up to 2.1.5 waits for a connection of a full pool with a function that loses a cancellation in
+    Python 3.11, if the connection comes at the same time.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0

@@ -202,7 +202,11 @@ class AsyncOperations(BackendOperations):
         user_id = None if user_id is None else validation.check_user_id(user_id)
         rows = [(new_message_id(), role, content) for role, content in pairs]
         self._check_batch_size(rows)
-        if not await self._run_noting_tries("add_messages", self._add_batch, session_id, user_id, rows):
+
+        async def add(earlier: EarlierTries) -> bool:
+            return await self._add_batch(session_id, user_id, rows, may_be_stored=earlier.failed > 0)
+
+        if not await self._run_noting_tries("add_messages", add):
             raise _not_found()
         return [message_id for message_id, _, _ in rows]
 

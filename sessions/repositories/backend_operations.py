@@ -100,11 +100,11 @@ class BackendOperations(BaseSessionRepository):
 
     @abstractmethod
     async def _add_batch(
-        self, session_id: str, user_id: str | None, rows: list[MessageRow], earlier: EarlierTries
+        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
     ) -> bool:
         """Append messages, all or none, and bump the session; return whether the session is there.
 
-        Unless a try came before, the ids are new.
+        Those that are stored already, as they may be if the argument says so, are left as they are.
         """
 
     @abstractmethod

@@ -14,7 +14,7 @@ from sessions.connections.mongo_connection import acknowledged_early, in_transac
 from sessions.connections.mongodb import MongoConnectionManager
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatSessionDocument
-from sessions.repositories.backend_operations import EarlierTries, MessageRow
+from sessions.repositories.backend_operations import MessageRow
 from sessions.repositories.identifiers import utc_now, uuid7_time
 from sessions.repositories.mongo_collections import Filter, chat_messages, chat_sessions
 from sessions.repositories.mongo_documents import (
@@ -46,7 +46,7 @@ class MongoMessages(MongoLeftovers):
         return await self._append(session_id, user_id, [(message_id, role, content)])
 
     async def _add_batch(
-        self, session_id: str, user_id: str | None, rows: list[MessageRow], earlier: EarlierTries
+        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
     ) -> bool:
         return await self._append(session_id, user_id, rows)
 
@@ -205,8 +205,8 @@ async def _messages_then_session(
 ) -> list[dict[str, Any]] | None:
     """Return messages, or None if their session was gone when the last of them had been read.
 
-    The server begins with the second part of a union when it is through with the first. By the ``_id``
-    alone it has the session without a plan.
+    The server begins with the second part of a union when it is through with the first. A session that is
+    asked for by nothing but its ``_id`` takes it no planning.
     """
     session = {
         "coll": CHAT_SESSIONS,

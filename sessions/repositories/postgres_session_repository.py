@@ -80,7 +80,7 @@ class PostgresSessionRepository(SqlSessionRepository):
         return bool(await self._fetch(self._statements.add_message[user_id is not None], row))
 
     async def _add_batch(
-        self, session_id: str, user_id: str | None, rows: list[MessageRow], earlier: EarlierTries
+        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
     ) -> bool:
         batch = parameters(
             session_id=session_id,
@@ -90,5 +90,5 @@ class PostgresSessionRepository(SqlSessionRepository):
             roles=[role for _, role, _ in rows],
             contents=[content for _, _, content in rows],
         )
-        statement = self._statements.add_messages[user_id is not None, earlier.failed > 0]
+        statement = self._statements.add_messages[user_id is not None, may_be_stored]
         return bool(await self._fetch(statement, batch))

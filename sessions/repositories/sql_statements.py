@@ -304,12 +304,12 @@ class Statements:
         )
         return select(owner.c.session_id).add_cte(stored)
 
-    def _add_messages(self, with_owner: bool, repeated: bool) -> Select[Any]:
+    def _add_messages(self, with_owner: bool, may_be_stored: bool) -> Select[Any]:
         """PostgreSQL: as `add_message`, for arrays of ids, roles and contents of one length.
 
         Args:
             with_owner: Whether the owner is given.
-            repeated: Whether an earlier try whose answer was lost may have stored them already.
+            may_be_stored: Whether some of them may be stored already, and are then left as they are.
         """
         owner = self._touch_session(with_owner).cte("owner")
         # All of them text: asyncpg asks the server what any other array is, once for each connection.
@@ -328,7 +328,7 @@ class Statements:
             ).select_from(owner.join(batch, literal_column("true"))),
             include_defaults=False,
         )
-        if repeated:
+        if may_be_stored:
             # Only then: to look for each message first takes a twentieth of the time.
             stored = stored.on_conflict_do_nothing(index_elements=[MESSAGES.c.message_id])
         return select(owner.c.session_id).add_cte(stored.cte("stored"))

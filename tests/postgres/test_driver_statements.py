@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessions import SessionRepositoryFactory
@@ -56,6 +56,7 @@ async def test_connections_that_the_server_closed_are_replaced_before_they_are_u
         await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
         await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
         await becomes(admin, 0)
+        await asyncio.sleep(0.2)  # Their sockets are closed a moment after they are off the list.
         with caplog.at_level(logging.WARNING, logger="sessions"):
             await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
     assert caplog.messages == []
@@ -134,3 +135,33 @@ async def test_a_cancellation_is_heeded_that_comes_together_with_the_awaited_con
         assert await repository.count_sessions(USER) == 0
     if engine is not None:
         await engine.dispose()
+
+
+async def test_who_waits_for_a_connection_of_the_engine_itself_is_served_before_a_busy_task(
+    postgres_url: str,
+) -> None:
+    repository = SessionRepositoryFactory.create_repository(
+        "postgres", url=postgres_url, pool_size=1, max_overflow=0, pool_timeout=2
+    )
+    async with repository:
+        calls = 0
+        served = asyncio.Event()
+
+        async def keep_busy() -> None:
+            nonlocal calls
+            while not served.is_set():
+                await repository.count_sessions(USER)
+                calls += 1
+
+        busy = asyncio.create_task(keep_busy())
+        engine = await repository._connection_manager.connect()
+        while calls < 10:
+            await asyncio.sleep(0)
+        before = calls
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("SELECT 1")) == 1
+            between = calls - before
+        served.set()
+        await busy
+
+    assert between <= 2
