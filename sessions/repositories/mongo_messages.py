@@ -210,7 +210,7 @@ async def _messages_then_session(
     """
     session = {
         "coll": CHAT_SESSIONS,
-        "pipeline": [{"$match": {"_id": owner.incarnation}}, {"$project": {"user_id": 1}}],
+        "pipeline": [{"$match": {"_id": owner.incarnation}}, {"$unset": "metadata"}],
     }
     pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
     pipeline += [{"$limit": limit}] if limit is not None else []
