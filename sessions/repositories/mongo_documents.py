@@ -20,6 +20,7 @@ from sessions.repositories.identifiers import uuid7_time
 __all__ = [
     "check_batch_size",
     "check_size",
+    "first_object_id",
     "is_one_write",
     "is_uuid7",
     "message_document",
@@ -82,15 +83,25 @@ def _batch_bytes(rows: list[MessageRow]) -> int:
 
 
 def session_object_id(new: NewSession) -> ObjectId:
-    """Return the ``_id`` of a new session: the same for each try, another for each call."""
+    """Return the ``_id`` of a session whose id is not new: the same for each try, another for each call."""
     call = f"{new.session_id} {new.created_at.isoformat()} {os.getpid()} "
     return _object_id(new.created_at, call.encode(), _PROCESS)
 
 
-def session_document(new: NewSession) -> dict[str, Any]:
+def first_object_id(new: NewSession) -> ObjectId:
+    """Return the ``_id`` of a session whose id is new, too, which tells that no session had it before."""
+    return _object_id(new.created_at, b"first", new.session_id.encode())
+
+
+def _is_first(incarnation: Any, session_id: str) -> bool:
+    digest = _digest(b"first", session_id.encode())
+    return isinstance(incarnation, ObjectId) and incarnation.binary[4:] == digest
+
+
+def session_document(new: NewSession, object_id: ObjectId) -> dict[str, Any]:
     """Return the document of a new session."""
     return {
-        "_id": session_object_id(new),
+        "_id": object_id,
         "session_id": new.session_id,
         "title": new.title,
         "user_id": new.user_id,
@@ -138,7 +149,11 @@ def message_document(session_id: str, incarnation: ObjectId, row: MessageRow) ->
 
 def _object_id(moment: datetime, *parts: bytes) -> ObjectId:
     # Seconds first, as in every ObjectId: new ones go to the right end of the index.
-    return ObjectId(_seconds(moment) + hashlib.blake2b(b"".join(parts), digest_size=8).digest())
+    return ObjectId(_seconds(moment) + _digest(*parts))
+
+
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.blake2b(b"".join(parts), digest_size=8).digest()
 
 
 def _seconds(moment: datetime) -> bytes:
@@ -153,15 +168,15 @@ def _tag(incarnation: Any) -> int:
     return int.from_bytes(hashlib.blake2b(str(incarnation).encode(), digest_size=4).digest(), "big")
 
 
-def to_messages(documents: list[dict[str, Any]], incarnation: Any) -> list[ChatMessage]:
-    """Return the messages that count for this incarnation of their session.
+def to_messages(documents: list[dict[str, Any]], incarnation: Any, session_id: str) -> list[ChatMessage]:
+    """Return the messages that count for this incarnation of their session; all of them, if it is the first.
 
-    One that was written for an earlier session of the same id may still be there: its writer is about to
-    take it back, or died before it could. The ``_id`` of our messages holds the last 64 bits of their
+    Else one that was written for an earlier session of the same id may still be there: its writer is about
+    to take it back, or died before it could. The ``_id`` of our messages holds the last 64 bits of their
     ids, the lower half mixed with the incarnation; a message of another writer counts for any.
     """
     tag, epoch, naive_epoch = _tag(incarnation), EPOCH, NAIVE_EPOCH
-    if not _all_count(documents, tag):
+    if not _is_first(incarnation, session_id) and not _all_count(documents, tag):
         documents = [document for document in documents if _counts(document, tag)]
     # Without a call of ours, and no zone by the driver: of a long history this is most of the time.
     return [

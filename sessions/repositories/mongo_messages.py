@@ -160,20 +160,23 @@ class MongoMessages(MongoLeftovers):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
             if incarnation is None:
                 return []
-            messages = await _read(where, order, limit, _Owner(incarnation, user_id))
+            messages = await _read(where, order, limit, _Owned(session_id, incarnation, user_id))
             if messages is not None:
                 return messages
             self._mongo.forget(session_id)
         return []
 
 
-class _Owner(NamedTuple):
+class _Owned(NamedTuple):
+    """A session as it is remembered."""
+
+    session_id: str
     incarnation: Any
     user_id: str
 
 
 async def _read(
-    where: Filter, order: dict[str, int], limit: int | None, owner: _Owner
+    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[ChatMessage] | None:
     """Return the messages that count, up to a limit; None if their session was gone after they were read.
 
@@ -182,7 +185,7 @@ async def _read(
     left_out = 0
     complete: set[Any] = set()
     while True:
-        found = await _messages_then_session(where, order, limit and limit + left_out, owner)
+        found = await _messages_then_session(where, order, limit and limit + left_out, owned)
         if found is None:
             return None
         marks = {mark for document in found if "batch" in document and (mark := document["batch"])}
@@ -194,14 +197,14 @@ async def _read(
             complete |= await stored_batches(marks)
             where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
             continue
-        messages = to_messages(found, owner.incarnation)
+        messages = to_messages(found, owned.incarnation, owned.session_id)
         if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
         left_out = len(found) - len(messages)
 
 
 async def _messages_then_session(
-    where: Filter, order: dict[str, int], limit: int | None, owner: _Owner
+    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[dict[str, Any]] | None:
     """Return messages, or None if their session was gone when the last of them had been read.
 
@@ -210,7 +213,7 @@ async def _messages_then_session(
     """
     session = {
         "coll": CHAT_SESSIONS,
-        "pipeline": [{"$match": {"_id": owner.incarnation}}, {"$unset": "metadata"}],
+        "pipeline": [{"$match": {"_id": owned.incarnation}}, {"$unset": "metadata"}],
     }
     pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
     pipeline += [{"$limit": limit}] if limit is not None else []
@@ -220,7 +223,7 @@ async def _messages_then_session(
     found: list[dict[str, Any]] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(
         None
     )
-    if not found or "message_id" in found[-1] or found.pop()["user_id"] != owner.user_id:
+    if not found or "message_id" in found[-1] or found.pop()["user_id"] != owned.user_id:
         return None
     return found
 

@@ -5,7 +5,8 @@ tells the two apart is the *incarnation*, the ``_id`` of the session's document:
 
 - A message is inserted while a known incarnation exists, and counts only once that same incarnation has
   been bumped; if it is gone, the insert is undone.
-- A history is read between two looks at the same incarnation, without the messages of earlier ones.
+- A history is read between two looks at the same incarnation, without the messages of earlier ones. A
+  session that `create_session` made has none: its ``_id`` tells.
 - Leftovers (of a process that died between two steps) are removed by their own ``_id``, and only if
   there was no session before and after they were listed. So nothing that counts goes with them. How they
   are found, `MongoLeftovers`' module says.
@@ -35,6 +36,7 @@ from sessions.repositories.mongo_deletion import MongoDeletion
 from sessions.repositories.mongo_documents import (
     check_batch_size,
     check_size,
+    first_object_id,
     session_document,
     session_object_id,
     storable,
@@ -110,7 +112,7 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
 
     async def _create(self, new: NewSession) -> None:
         with contextlib.suppress(DuplicateKeyError):  # The id is new: an earlier try stored it.
-            await chat_sessions().insert_one(session_document(new))
+            await chat_sessions().insert_one(session_document(new, first_object_id(new)))
 
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         while True:
@@ -122,7 +124,7 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
             await self._remove_leftovers(new.session_id)
             # A duplicate is another caller's insert, which the next look finds.
             with contextlib.suppress(DuplicateKeyError):
-                await chat_sessions().insert_one(session_document(new))
+                await chat_sessions().insert_one(session_document(new, session_object_id(new)))
                 return True
 
     async def _get(self, session_id: str, user_id: str) -> ChatSession | None:

@@ -296,13 +296,17 @@ async def test_every_query_of_mongodb_for_a_user_names_the_user_or_an_owned_docu
         assert [found.get("user_id") for found in filters] == ["mine"] * 5
 
 
+@pytest.mark.parametrize("made_by", ["create_session", "ensure_session_exists"])
 async def test_what_a_dead_writer_left_for_an_earlier_session_is_not_shown_in_a_later_one(
-    mongodb: Backend,
+    mongodb: Backend, made_by: str
 ) -> None:
     """Its message was stored after the session was deleted and made anew, and it never took it back."""
-    session_id = str(uuid.uuid4())
     async with mongodb.repository() as repository:
-        assert await repository.ensure_session_exists(session_id, "yours")
+        if made_by == "create_session":
+            session_id = await repository.create_session_async("yours")
+        else:
+            session_id = str(uuid.uuid4())
+            assert await repository.ensure_session_exists(session_id, "yours")
         with MongoClient[dict[str, Any]](mongodb.url) as client:
             database = client.get_default_database()
             earlier = database["chat_sessions"].find_one({"session_id": session_id})
