@@ -101,8 +101,7 @@ async def _measure(ours: Ours, raw: Any, effort: Effort) -> Any:
         reads = {who: _call(one.history, filled) for who, one in contenders.items()}
         yield name, await one_caller(reads, effort.divided(size // 100 if size > 100 else 1))
 
-    for _ in range(60):
-        await ours.create(LISTED_USER)
+    await _make_list(ours)
     pages = {name: _call(one.page, LISTED_USER) for name, one in contenders.items()}
     yield "page of 20 sessions", await one_caller(pages, effort)
 
@@ -112,6 +111,11 @@ async def _measure(ours: Ours, raw: Any, effort: Effort) -> Any:
 
 def _call(function: Callable[..., Awaitable[object]], *arguments: Any) -> Callable[[], Awaitable[object]]:
     return lambda: function(*arguments)
+
+
+async def _make_list(ours: Ours) -> None:
+    for _ in range(60):
+        await ours.create(LISTED_USER)
 
 
 async def filled_session(ours: Ours, size: int) -> str:
@@ -129,8 +133,7 @@ async def sync_twins(backend: str, url: str, effort: Effort) -> str:
     repository = ours.repository
     session_id = await ours.create()
     filled = await filled_session(ours, 100)
-    for _ in range(60):
-        await ours.create(LISTED_USER)
+    await _make_list(ours)
     batch = [("user", CONTENT)] * 10
     pairs: dict[str, tuple[Callable[[], Awaitable[object]], Callable[[], object]]] = {
         "add_message": (

@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
 from sessions.connections import postgres_dialect, postgres_errors
@@ -164,9 +165,15 @@ class PostgresConnectionManager(SqlConnectionManager):
             raise
         finally:
             await self._check_in(connection, pool)
-        if pool.waiting:  # Who does has this connection first: see `_let_others_go_first`.
-            await asyncio.sleep(0)
+        await self._let_others_go_first(pool)
         return result
+
+    async def _let_others_go_first(self, pool: Pool) -> None:
+        """Do as the others' do, and where the pool knows whether somebody waits, only then."""
+        if not isinstance(pool, PostgresPool):
+            await super()._let_others_go_first(pool)
+        elif pool.waiting:
+            await asyncio.sleep(0)
 
     async def _check_out(self, engine: Engine) -> PoolProxiedConnection:
         pool: Any = engine.pool
