@@ -9,11 +9,17 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from databases import execute_postgres, in_database
-from migration_helpers import describe_postgres, execute, postgres_rows, sqlite_file, sqlite_rows
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessions import SchemaOutdatedError, SessionRepositoryFactory, migrations
+from tests.migrations.migration_helpers import (
+    describe_postgres,
+    execute,
+    postgres_rows,
+    sqlite_file,
+    sqlite_rows,
+)
+from tests.support.databases import execute_postgres, in_database
 
 USER = "alice"
 TABLES = "chat_messages, chat_sessions"
