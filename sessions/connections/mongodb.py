@@ -13,7 +13,8 @@ from bson import ObjectId
 from bson.codec_options import CodecOptions
 from pymongo import errors
 
-from sessions.config import MongoSettings, load_settings
+from sessions.config import MongoSettings, PasswordCallable, load_settings
+from sessions.config.passwords import password_for_driver
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.event_loops import LoopBound
 from sessions.connections.mongo_connection import MongoConnection, durable_write_concern
@@ -289,7 +290,9 @@ def _client_options(settings: MongoSettings, url: str | None) -> dict[str, Any]:
     options |= {"host": settings.host, "port": settings.port}
     if settings.username:
         options["username"] = settings.username
-        options["password"] = settings.password.get_secret_value() if settings.password else None
+        if isinstance(settings.password, PasswordCallable):
+            raise ConfigurationError("db.mongodb.password: a callable cannot be used with this driver")
+        options["password"] = password_for_driver(settings.password)
         if settings.auth_source:
             options["authSource"] = settings.auth_source
     return options

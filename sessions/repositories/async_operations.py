@@ -336,7 +336,7 @@ class AsyncOperations(BackendOperations):
         manager = self._manager
         try:
             # A step in the background is one attempt: after a cancellation no other one begins.
-            attempt = functools.partial(manager.run_step, functools.partial(work, *arguments))
+            attempt = functools.partial(manager.run_step, functools.partial(self._attempt, work, arguments))
             return await call_with_retry(
                 operation, attempt, self._retry, on=manager.is_transient, unwrap=manager.driver_error
             )
@@ -347,6 +347,15 @@ class AsyncOperations(BackendOperations):
             if translated is None:
                 raise
             raise translated from error
+
+    async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
+        seen = self._manager.preparations
+        try:
+            return await work(*arguments)
+        except Exception as error:
+            if not await self._manager.prepare_again(error, seen=seen):
+                raise
+        return await work(*arguments)
 
     async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Do as `_run` does, and let each try know of the ones before it."""
