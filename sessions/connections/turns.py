@@ -49,18 +49,17 @@ class Turns:
         self._taken = False
 
     @contextlib.asynccontextmanager
-    async def turn(self, seconds: float) -> AsyncIterator[None]:
+    async def turn(self, seconds: float) -> AsyncIterator[float]:
         """Wait for the turn, at most so many seconds, and hold it for the length of a block.
 
-        A cancelled waiter leaves the queue at once.
+        A cancelled waiter leaves the queue at once. The block is told how many seconds it has waited.
 
         Raises:
             TurnTimeoutError: Others held it for too long.
         """
-        if not self._take():
-            await self._wait(seconds)
+        waited = 0.0 if self._take() else await self._wait(seconds)
         try:
-            yield
+            yield waited
         finally:
             self._pass_on()
 
@@ -69,16 +68,18 @@ class Turns:
             taken, self._taken = self._taken, True
         return not taken
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> float:
         waiter = _Waiter()
+        began = waiter.loop.time()
         with self._lock:
             if not self._taken:
                 self._taken = True
-                return
+                return 0.0
             self._waiting.append(waiter)
         try:
             async with asyncio.timeout(seconds):
                 await waiter.future
+            return waiter.loop.time() - began
         except BaseException as error:
             with self._lock:
                 granted = waiter.granted
