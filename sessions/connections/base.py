@@ -27,8 +27,8 @@ class ConnectionType(StrEnum):
 
 class _ConnectionManager:
     @classmethod
-    def cache_key(cls, **options: Any) -> Hashable:
-        """Return what tells one manager of this type from another.
+    def cache_key(cls, **options: Any) -> Hashable | None:
+        """Return what tells one manager of this type from another; None for one that is not shared.
 
         Args:
             **options: What the manager would be made with.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Hashable
 from importlib import import_module
 from typing import Any, ClassVar, TypeVar
@@ -33,6 +34,7 @@ class ConnectionFactory:
 
     _classes: ClassVar[dict[str, type[ConnectionManager]]] = {}
     _managers: ClassVar[dict[tuple[str, Hashable], ConnectionManager]] = {}
+    _unshared: ClassVar[weakref.WeakSet[ConnectionManager]] = weakref.WeakSet()
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
     @classmethod
@@ -66,7 +68,12 @@ class ConnectionFactory:
         """
         name = str(connection_type)
         manager_class = cls._manager_class(name)
-        key = (name, manager_class.cache_key(**options))
+        of_options = manager_class.cache_key(**options)
+        if of_options is None:
+            unshared = manager_class(**options)
+            cls._unshared.add(unshared)
+            return unshared
+        key = (name, of_options)
         manager = cls._managers.get(key)
         if manager is None:
             with cls._lock:
@@ -98,7 +105,7 @@ class ConnectionFactory:
 
         Managers stay usable: the next call connects again.
         """
-        for manager in tuple(cls._managers.values()):
+        for manager in (*cls._managers.values(), *cls._unshared):
             if isinstance(manager, AsyncBaseConnectionManager):
                 await manager.disconnect()
             else:

@@ -203,11 +203,17 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         return count
 
     async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
-        """Return the rows of a statement, or how many it wrote.
+        """Return the rows of a statement, or how many it wrote."""
+        return await self._run_on(await self.connect(), statement, parameters, rows=rows)
+
+    async def _run_on(
+        self, of_loop: AsyncEngine, statement: Executable, parameters: Mapping[str, Any], *, rows: bool
+    ) -> Any:
+        """Do as `_run` does, on the running loop's engine.
 
         In one greenlet, and without the task that `connection` needs to give the connection back.
         """
-        engine = (await self.connect()).sync_engine
+        engine = of_loop.sync_engine
         check_cancelled = cancellation_check()
 
         def run(checkout: asyncio.Timeout) -> Any:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessions.connections import ConnectionFactory, ConnectionType
 from sessions.connections.sqlite import SqliteConnectionManager
@@ -56,16 +55,7 @@ class SqliteSessionRepository(SqlSessionRepository):
             default_retry=SQLITE_RETRY_CONFIG,
             retry=retry,
         )
-
-    @contextlib.asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        """Open a write transaction, and commit or take it back."""
-        async with self._sql_manager.connection() as connection:
-            # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            await connection.exec_driver_sql("COMMIT")
-            # On any error the pool rolls back when it takes the connection in.
+        self._write = connection_manager.write
 
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         row = new_row(new)
