@@ -16,8 +16,8 @@ from serving import serving
 from sqlalchemy import event
 
 from sessions import SessionRepositoryFactory
-from sessions.connections.mongodb import _client_class
-from sessions.connections.sqlite import SqliteConnectionManager
+from sessions.backends.mongodb.connection import _client_class
+from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
 
 SSL_REQUEST = 80877103

@@ -8,7 +8,7 @@ import pytest
 from command_line import Run
 from typer.testing import CliRunner, Result
 
-from sessions.cli import app
+from sessions.cli.app import app
 
 
 @pytest.fixture

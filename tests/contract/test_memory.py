@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from databases import Backend
 
-from sessions.commands.conversation_lines import parse_line
-from sessions.commands.importing import import_lines
+from sessions.cli.conversation_lines import parse_line
+from sessions.cli.importing import import_lines
 
 MEGABYTE = 1024 * 1024
 # Four megabytes in a part of an export, twenty-four in all.

@@ -13,8 +13,8 @@ from databases import Backend
 from wire import counted
 
 from sessions import ChatSession, SessionConflictError, SessionNotFoundError
-from sessions.repositories.async_operations import AsyncOperations
-from sessions.repositories.cursors import encode_cursor
+from sessions.core.cursors import encode_cursor
+from sessions.core.operations import AsyncOperations
 
 ABSENT = str(uuid.uuid4())
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from dying import Dying, dying
 from pymongo import MongoClient
 
 from sessions import SessionNotFoundError, SessionRepositoryType
-from sessions.commands import database
+from sessions.cli import database
 
 SMALL, LARGE = 3, 80
 MAX_STEPS = 60

@@ -21,7 +21,7 @@ from every_operation import use_everything
 from migrations.migration_helpers import OLD_SCHEMA, describe_postgres
 from shapes import count_postgres, settled
 
-from sessions.commands import database
+from sessions.cli import database
 from sessions.repositories import SessionRepositoryType
 from sessions.testing import SessionRepositoryContract
 

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, text
 
 from alembic import command
 from sessions import SessionRepositoryFactory, migrations
-from sessions.commands import database
+from sessions.cli import database
 from sessions.repositories import SessionRepositoryType
 
 SCHEMAS = ("chat", "Tenant 7-a")

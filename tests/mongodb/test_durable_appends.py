@@ -11,8 +11,8 @@ from databases import Backend
 from pymongo import monitoring
 
 from sessions import SessionRepositoryFactory
-from sessions.connections.mongo_connection import MongoConnection
-from sessions.connections.mongodb import _client_class
+from sessions.backends.mongodb.client import MongoConnection
+from sessions.backends.mongodb.connection import _client_class
 
 DURABLE = {"w": "majority", "j": True}
 EARLY = {"w": 1}

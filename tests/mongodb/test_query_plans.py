@@ -10,7 +10,7 @@ import plans
 from pymongo import MongoClient, monitoring
 
 from sessions import SessionRepositoryFactory
-from sessions.connections.mongodb import _client_class
+from sessions.backends.mongodb.connection import _client_class
 
 READING = ("find", "aggregate", "update", "delete", "distinct")
 # What the driver adds to a command, and what the explanation of one may not have.
