@@ -19,7 +19,7 @@ from pymongo.monitoring import CommandListener
 from sessions import SessionConflictError, SessionNotFoundError, SessionRepositoryFactory
 from sessions.backends.mongodb.connection import _client_class
 from sessions.backends.mongodb.mapping import message_document
-from sessions.repositories import identifiers
+from sessions.core import identifiers
 from sessions.testing import AsyncCaller
 
 USERS = ["mine", "yours"]
