@@ -10,12 +10,14 @@ from sessions.config.models import (
     SqliteSettings,
     SslMode,
 )
+from sessions.config.passwords import PasswordCallable
 from sessions.config.settings import Settings, load_settings
 
 __all__ = [
     "BackendSettings",
     "DatabaseSettings",
     "MongoSettings",
+    "PasswordCallable",
     "PostgresSettings",
     "SessionsSettings",
     "Settings",

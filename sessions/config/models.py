@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from sessions.config.passwords import PasswordCallable, check_password
 from sessions.errors import ConfigurationError
 from sessions.resilience import RetryConfig, RetryStrategy
 
@@ -76,6 +77,7 @@ _PositiveCount = Annotated[int, Field(ge=1), BeforeValidator(_refuse_bool)]
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_refuse_bool)]
 # Never endless: a wait that a setting bounds is what keeps a lost server from hanging the caller.
 _PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_refuse_bool)]
+_Password = Annotated[SecretStr | PasswordCallable | None, WrapValidator(check_password)]
 _SecretUrl = Annotated[SecretStr, Field(min_length=1)]
 _Schema = Annotated[str, AfterValidator(_check_schema)]
 _Ssl = Annotated[bool | SslMode | None, WrapValidator(_check_ssl)]
@@ -145,6 +147,8 @@ class BackendSettings(_Model, frozen=True):
         except ValidationError as error:
             raise configuration_error(error, key=self.KEY) from error
         losers = sorted(self.PARTS & given.keys())
+        if callable(given.get("password")):
+            losers.remove("password")  # It goes with a URL that has the user and the host.
         if losers and "url" not in given and values["url"] is not None:
             # Ignoring it would store data in another database than the caller asked for.
             raise ConfigurationError(
@@ -161,7 +165,8 @@ class PostgresSettings(BackendSettings, frozen=True):
         port: 1 to 65535.
         database: Name of the database.
         username: Role to log in as.
-        password: None for peer, trust or ``.pgpass`` authentication.
+        password: None for peer, trust or ``.pgpass`` authentication. As an option also a callable, or an
+            async one, that is asked for each new connection.
         url: ``postgresql://user:password@host:port/database``; wins over the five above.
         max_overflow: Connections opened beyond ``pool_size`` under load, and closed after it.
         connect_timeout: Seconds to wait for the server to accept a connection.
@@ -180,7 +185,7 @@ class PostgresSettings(BackendSettings, frozen=True):
     port: _Port = 5432
     database: _Text = "agenthub"
     username: _Text = "postgres"
-    password: SecretStr | None = None
+    password: _Password = None
     url: _SecretUrl | None = None
     max_overflow: _Count = 10
     connect_timeout: _PositiveSeconds = 10.0
@@ -200,7 +205,8 @@ class MongoSettings(BackendSettings, frozen=True):
         port: 1 to 65535.
         database: Name of the database; also used when the URL names none.
         username: None for a server without authentication.
-        password: Goes with ``username``.
+        password: Goes with ``username``. As an option also a callable, or an async one, that is asked for
+            each new connection.
         auth_source: Database that holds the user; None for the driver's default.
         url: ``mongodb://…`` or ``mongodb+srv://…``; wins over the six above.
         pool_size: PyMongo's ``maxPoolSize``, for each event loop.
@@ -216,7 +222,7 @@ class MongoSettings(BackendSettings, frozen=True):
     port: _Port = 27017
     database: _Text = "agenthub"
     username: str | None = None
-    password: SecretStr | None = None
+    password: _Password = None
     auth_source: str | None = None
     url: _SecretUrl | None = None
     connect_timeout: _PositiveSeconds = 10.0

@@ -11,8 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import raw_rows
-from databases import Backend
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
@@ -21,6 +19,8 @@ from sessions.backends.mongodb.connection import _client_class
 from sessions.backends.mongodb.mapping import message_document
 from sessions.core import identifiers
 from sessions.testing import AsyncCaller
+from tests.support import raw_rows
+from tests.support.databases import Backend
 
 USERS = ["mine", "yours"]
 MONGODB = ["mongodb-replica-set", "mongodb-standalone"]

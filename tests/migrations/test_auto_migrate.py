@@ -3,7 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from migration_helpers import (
+from sqlalchemy import Connection, text
+
+from sessions import SchemaOutdatedError, SessionRepositoryFactory, migrations
+from tests.migrations.migration_helpers import (
     OLD_SCHEMA,
     describe_postgres,
     describe_sqlite,
@@ -13,9 +16,6 @@ from migration_helpers import (
     sqlite_rows,
     with_connection,
 )
-from sqlalchemy import Connection, text
-
-from sessions import SchemaOutdatedError, SessionRepositoryFactory, migrations
 
 KINDS = {"sqlite": "sqlite_url", "postgres": "empty_postgres_url"}
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import pickle
@@ -10,6 +11,7 @@ import textwrap
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -17,6 +19,7 @@ from pydantic import ValidationError
 import sessions.config.files
 from sessions.config import (
     MongoSettings,
+    PasswordCallable,
     PostgresSettings,
     Settings,
     SqliteSettings,
@@ -667,6 +670,87 @@ def test_an_override_of_a_part_is_refused_where_the_configured_url_would_win(con
         secret(settings.backend("postgres", url="postgresql://i/d", host="other").url) == "postgresql://i/d"
     )
     assert settings.backend("postgres", pool_size=3).pool_size == 3
+
+
+# --- passwords that are asked for ------------------------------------------------------------------
+
+
+class Token:
+    """Hands out tokens by a method; equal to another by value, and so not hashable."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Token) and other.text == self.text
+
+    def read(self) -> str:
+        return self.text
+
+    __call__ = read
+
+
+async def token_of_test() -> str:
+    return SECRET
+
+
+async def ask(settings: PostgresSettings | MongoSettings) -> str:
+    assert isinstance(settings.password, PasswordCallable)
+    return await settings.password()
+
+
+@pytest.mark.parametrize("backend", ["postgres", "mongodb"])
+@pytest.mark.parametrize("password", [lambda: SECRET, token_of_test, Token(SECRET), Token(SECRET).read])
+async def test_a_password_may_be_a_callable(backend: Any, password: Any) -> None:
+    settings = load_settings().backend(backend, password=password)
+
+    assert await ask(settings) == SECRET
+    assert settings == load_settings().backend(backend, password=password)
+    assert hash(settings) == hash(load_settings().backend(backend, password=password))
+    assert settings != load_settings().backend(backend, password=lambda: SECRET)
+    assert settings.with_overrides(pool_size=3).password == settings.password
+
+
+def test_the_same_method_of_the_same_object_is_the_same_password() -> None:
+    token = Token(SECRET)
+
+    first, again, other = (
+        PostgresSettings().with_overrides(password=read) for read in (token.read, token.read, Token("x").read)
+    )
+
+    assert first == again != other
+    assert len({first, again, other}) == 2
+
+
+def test_what_a_password_callable_holds_is_not_shown() -> None:
+    settings = PostgresSettings().with_overrides(password=functools.partial(str, SECRET))
+
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.password)):
+        assert SECRET not in shown
+
+
+async def test_a_callable_that_returns_no_text_is_an_error_that_does_not_show_it() -> None:
+    settings = PostgresSettings().with_overrides(password=lambda: [SECRET])
+
+    with pytest.raises(ConfigurationError, match=r"^password: the callable returned list, not str$"):
+        await ask(settings)
+
+
+def test_a_password_callable_goes_with_a_configured_url(configure: Configure) -> None:
+    configure("db: {postgres: {url: 'postgresql://iam@h/d'}}")
+
+    settings = load_settings().backend("postgres", password=token_of_test)
+
+    assert (secret(settings.url), callable(settings.password)) == ("postgresql://iam@h/d", True)
+
+
+@pytest.mark.parametrize("value", [5, ["x"], {"k": "x"}])
+def test_a_password_is_text_or_a_callable(value: object) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        PostgresSettings().with_overrides(password=value)
+
+    text = "db.postgres.password: Input should be a string, or a callable that returns one"
+    assert str(caught.value) == text
 
 
 # --- retry -----------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from pymongo import errors
 
 from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
 from sessions.backends.mongodb.schema import ensure_indexes, set_validator
-from sessions.config import MongoSettings, load_settings
+from sessions.config import MongoSettings, PasswordCallable, load_settings
+from sessions.config.passwords import password_for_driver
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.loops import LoopBound, to_its_end
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
@@ -279,7 +280,9 @@ def _client_options(settings: MongoSettings, url: str | None) -> dict[str, Any]:
     options |= {"host": settings.host, "port": settings.port}
     if settings.username:
         options["username"] = settings.username
-        options["password"] = settings.password.get_secret_value() if settings.password else None
+        if isinstance(settings.password, PasswordCallable):
+            raise ConfigurationError("db.mongodb.password: a callable cannot be used with this driver")
+        options["password"] = password_for_driver(settings.password)
         if settings.auth_source:
             options["authSource"] = settings.auth_source
     return options

@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessions.config import PostgresSettings, load_settings
+from sessions.config import PasswordCallable, PostgresSettings, load_settings
+from sessions.config.passwords import password_for_driver
 from sessions.errors import ConfigurationError
 
 __all__ = ["connect_arguments", "resolved_settings"]
@@ -62,9 +63,11 @@ def connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
             "port": settings.port,
             "database": settings.database,
             "user": settings.username,
-            "password": settings.password.get_secret_value() if settings.password else None,
+            "password": password_for_driver(settings.password),
         }
     if not url.startswith(f"{SCHEMES[0]}://"):
         # The URL itself is not shown: it holds the password.
         raise ConfigurationError("db.postgres.url: must start with postgresql:// or postgresql+asyncpg://")
+    if isinstance(settings.password, PasswordCallable):
+        arguments["password"] = settings.password
     return arguments | {"dsn": url}
