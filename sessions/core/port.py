@@ -6,7 +6,6 @@ try took effect.
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -52,6 +51,7 @@ class ConnectionManager(Protocol):
     """What the operations need of a connection manager; see `AsyncBaseConnectionManager`."""
 
     survives_cancellation: ClassVar[bool]
+    preparations: int
 
     async def connect(self) -> Any:
         """Connect, and make the schema ready."""
@@ -59,6 +59,10 @@ class ConnectionManager(Protocol):
 
     async def disconnect(self) -> None:
         """Release all connections."""
+        ...
+
+    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+        """Make the schema ready once more, if an error says that it is gone."""
         ...
 
     async def is_healthy(self) -> bool:
@@ -88,9 +92,9 @@ class BackendOperations(ABC):
     # A `ConnectionManager`, of the backend's own class.
     _manager: Any
 
-    def _attempt(self, work: Callable[..., Awaitable[R]], *arguments: Any) -> Callable[[], Awaitable[R]]:
-        """Return what runs one attempt of an operation."""
-        return functools.partial(work, *arguments)
+    def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+        """Return an operation's work with what every operation of this backend runs in."""
+        return work
 
     @abstractmethod
     def _check_session_id(self, argument: str, value: object) -> str:

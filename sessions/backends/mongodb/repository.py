@@ -60,8 +60,8 @@ class MongoBackend(MongoMessages, MongoDeletion):
     def _check_batch_size(self, rows: list[MessageRow]) -> None:
         check_batch_size(rows)
 
-    def _attempt(self, work: Callable[..., Awaitable[R]], *arguments: Any) -> Callable[[], Awaitable[R]]:
-        async def bound() -> R:
+    def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+        async def bound(*arguments: Any) -> R:
             connection = await self._manager.connect()
             with bound_to(connection.collections):
                 return await connection.run(work, *arguments)
