@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
-from databases import Backend, execute_postgres, in_database, run_in_thread
 from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
 from sessions.config.files import SHIPPED
+from tests.support import servers
+from tests.support.databases import Backend, execute_postgres, in_database, run_in_thread
 
 CONVERSATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "conversations.jsonl"
 # Nothing here is a test of speed, however busy the machine is.

@@ -247,6 +247,7 @@ class _RetryKeys(_Model, frozen=True):
     max_delay: _Seconds = 0.0
     strategy: RetryStrategy = RetryStrategy.EXPONENTIAL
     jitter: bool = True
+    max_elapsed: _PositiveSeconds = 1.0
 
     def config(self) -> RetryConfig:
         # Only what was given, so that RetryConfig alone knows the defaults.

@@ -68,9 +68,11 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     Attributes:
         survives_cancellation: Whether the driver may be cancelled anywhere and leaks nothing. If not,
             a cancelled call ends once the driver is done with what it is at.
+        preparations: How often this manager has made the schema ready.
     """
 
     survives_cancellation: ClassVar[bool] = False
+    preparations: int = 0
 
     @abstractmethod
     async def connect(self) -> Any:
@@ -90,6 +92,18 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
 
     def outcome_is_unknown(self, error: BaseException) -> bool:
         """Return whether what failed with this error may have taken effect: its answer was lost."""
+        return False
+
+    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+        """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
+
+        Args:
+            error: From an operation.
+            seen: `preparations` when the operation began.
+
+        Returns:
+            Whether the operation may be repeated at once; here never.
+        """
         return False
 
     def driver_error(self, error: BaseException) -> BaseException:

@@ -122,8 +122,35 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             async with pool.lock:
                 if not self._schema_ready:
                     await self._prepare_schema(pool.engine)
-                    self._schema_ready = True
+                    self._note_ready()
         return pool.engine
+
+    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+        """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
+
+        Args:
+            error: From an operation.
+            seen: `preparations` when the operation began.
+
+        Returns:
+            Whether the operation may be repeated at once: never without ``auto_migrate``.
+        """
+        if not (self._auto_migrate and self.is_schema_missing(error)):
+            return False
+        pool = await self._pools.get()
+        async with pool.lock:
+            if self.preparations == seen:
+                await self._upgrade(pool.engine)
+                self._note_ready()
+        return True
+
+    @abstractmethod
+    def is_schema_missing(self, error: BaseException) -> bool:
+        """Return whether a statement failed because a table, a column or a schema is not there."""
+
+    def _note_ready(self) -> None:
+        self._schema_ready = True
+        self.preparations += 1
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
@@ -210,6 +237,9 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 return
             if not self._auto_migrate:
                 await connection.run_sync(migrations.check)
+        await self._upgrade(engine)
+
+    async def _upgrade(self, engine: AsyncEngine) -> None:
         # A migration takes as long as it takes.
         async with engine.connect() as connection:
             # Alembic works on globals, so one migration at a time in a process. Polled: a loop that
@@ -222,7 +252,11 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 _migrating.release()
 
     async def disconnect(self) -> None:
-        """Close the engines of all event loops; a service's own engine is left alone."""
+        """Close the engines of all event loops; a service's own engine is left alone.
+
+        What was known of the database is forgotten: the next call looks at the schema again.
+        """
+        self._schema_ready = False
         await self._pools.aclose()
 
     async def is_healthy(self) -> bool:

@@ -336,7 +336,7 @@ class AsyncOperations(BackendOperations):
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         manager = self._manager
         try:
-            attempt: Callable[[], Awaitable[R]] = functools.partial(work, *arguments)
+            attempt: Callable[[], Awaitable[R]] = functools.partial(self._attempt, work, arguments)
             if not manager.survives_cancellation:
                 attempt = functools.partial(to_its_end, attempt)
             return await call_with_retry(
@@ -349,6 +349,15 @@ class AsyncOperations(BackendOperations):
             if translated is None:
                 raise
             raise translated from error
+
+    async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
+        seen = self._manager.preparations
+        try:
+            return await work(*arguments)
+        except Exception as error:
+            if not await self._manager.prepare_again(error, seen=seen):
+                raise
+        return await work(*arguments)
 
     async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Do as `_run` does, and let each try know of the ones before it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command_line import Run
 from typer.testing import CliRunner, Result
 
 from sessions.cli import app
+from tests.cli.command_line import Run
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run, error_line
-from databases import in_database
 from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
 from sessions.migrations import HEAD
+from tests.cli.command_line import Run, error_line
+from tests.support.databases import in_database
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

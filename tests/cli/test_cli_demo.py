@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run, error_line
-from databases import Backend
 
 from sessions import AsyncSessionRepository, BackendUnavailableError, SessionRepositoryFactory
+from tests.cli.command_line import Run, error_line
+from tests.support.databases import Backend
 
 STEPS = [
     "1. Create it",

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from command_line import Run, error_line, write_lines
 
 import sessions.cli
+from tests.cli.command_line import Run, error_line, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import CONVERSATIONS, Run, error_line, write_lines
-from databases import Backend
 
 from sessions import SessionNotFoundError
 from sessions.commands.conversation_lines import parse_line
 from sessions.commands.importing import Stored, Totals, _message_id, import_lines, store
+from tests.cli.command_line import CONVERSATIONS, Run, error_line, write_lines
+from tests.support.databases import Backend
 
 ID = "00000000-0000-4000-8000-00000000000"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from command_line import Run, error_line
-from databases import Backend
+
+from tests.cli.command_line import Run, error_line
+from tests.support.databases import Backend
 
 NASTY = "[bold]x[/bold] :smile: \x1b]0;owned\x07 \x9b31m \u202egnirts"
 

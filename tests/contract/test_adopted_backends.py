@@ -12,12 +12,12 @@ from typing import Any
 
 import asyncpg
 import pytest
-from databases import execute_postgres, in_database, run_in_thread
-from migrations.migration_helpers import OLD_SCHEMA
 from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
 from sessions.testing import SessionRepositoryContract
+from tests.migrations.migration_helpers import OLD_SCHEMA
+from tests.support.databases import execute_postgres, in_database, run_in_thread
 
 LAST_MOMENT = "9999-12-31 23:59:59.9"
 SESSIONS, MESSAGES = 30, 300

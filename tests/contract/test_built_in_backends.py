@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import execute_postgres, in_database, run_in_thread
 from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
 from sessions.testing import SessionRepositoryContract
+from tests.support.databases import execute_postgres, in_database, run_in_thread
 
 
 def _new_name() -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from dict_backends import AsyncDictSessionRepository, DictSessionRepository
 
 from sessions.testing import BaseRepositoryContract
+from tests.contract.dict_backends import AsyncDictSessionRepository, DictSessionRepository
 
 
 class TestDict(BaseRepositoryContract):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from databases import Backend
-from wire import counted
+from tests.support.databases import Backend
+from tests.support.wire import counted
 
 VERSION = "SELECT sessions_alembic_version.version_num FROM sessions_alembic_version"
 EXPECTED = {

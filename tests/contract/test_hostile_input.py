@@ -16,13 +16,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-import raw_rows
-from databases import Backend
 
 from sessions import InvalidInputError, SessionNotFoundError
 from sessions.repositories import mongo_documents
 from sessions.testing import AsyncCaller
 from sessions.testing.values import nested, same_json
+from tests.support import raw_rows
+from tests.support.databases import Backend
 
 USER = "user-1"
 HEBREW, COMBINING, EMOJI = (

@@ -11,8 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import raw_rows
-from databases import Backend
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
@@ -21,6 +19,8 @@ from sessions.connections.mongodb import _client_class
 from sessions.repositories import identifiers
 from sessions.repositories.mongo_documents import message_document
 from sessions.testing import AsyncCaller
+from tests.support import raw_rows
+from tests.support.databases import Backend
 
 USERS = ["mine", "yours"]
 MONGODB = ["mongodb-replica-set", "mongodb-standalone"]

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from databases import Backend
 
 from sessions.commands.conversation_lines import parse_line
 from sessions.commands.importing import import_lines
+from tests.support.databases import Backend
 
 MEGABYTE = 1024 * 1024
 # Four megabytes in a part of an export, twenty-four in all.

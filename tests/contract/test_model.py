@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from databases import Backend
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -22,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sessions import ChatMessage, ChatSession, InvalidInputError, SessionConflictError, SessionNotFoundError
 from sessions.connections.event_loops import run_blocking
 from sessions.testing.values import same_json
+from tests.support.databases import Backend
 
 # Of one size on each machine, and the same each time.
 BUDGET = settings(

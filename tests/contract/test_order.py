@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Backend
-from racers import Racers, racers
+
+from tests.support.databases import Backend
+from tests.support.racers import Racers, racers
 
 MANY = 10_000
 

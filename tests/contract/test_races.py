@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import raw_rows
-from databases import Backend
 from pymongo import MongoClient
-from racers import Racers, racers
 
 from sessions import SessionNotFoundError
+from tests.support import raw_rows
+from tests.support.databases import Backend
+from tests.support.racers import Racers, racers
 
 TASKS = 25  # In each of two processes.
 USERS = ["user", "other"]

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from databases import Backend
-from wire import counted
 
 from sessions import ChatSession, SessionConflictError, SessionNotFoundError
 from sessions.repositories.async_operations import AsyncOperations
 from sessions.repositories.cursors import encode_cursor
+from tests.support.databases import Backend
+from tests.support.wire import counted
 
 ABSENT = str(uuid.uuid4())
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)

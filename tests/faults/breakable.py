@@ -22,8 +22,9 @@ from typing import Any
 import asyncpg
 import bson
 import psutil
-import servers
 from pymongo import MongoClient
+
+from tests.support import servers
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02

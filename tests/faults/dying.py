@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from children import child
-from databases import Backend
 from pymongo import monitoring
+
+from tests.support.children import child
+from tests.support.databases import Backend
 
 
 class Dying:
@@ -53,7 +54,7 @@ class Dying:
 @contextmanager
 def dying() -> Iterator[Dying]:
     """Start the process that forks the others."""
-    with child(__file__) as process:
+    with child(__name__) as process:
         yield Dying(process)
 
 

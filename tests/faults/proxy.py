@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from serving import serving
+from tests.support.serving import serving
 
 READ_BYTES = 1 << 16
 MONGODB_HEADER_BYTES = 16

@@ -10,9 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from breakable import Mongod, running, wait_until
-from databases import Backend
-from dying import dying
+
+from tests.faults.breakable import Mongod, running, wait_until
+from tests.faults.dying import dying
+from tests.support.databases import Backend
 
 USER, SESSION = "alice", "conversation"
 BEFORE = [("user", f"before {index}") for index in range(5)]

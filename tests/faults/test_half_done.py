@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from databases import Backend
-from dying import Dying, dying
 from pymongo import MongoClient
 
 from sessions import SessionNotFoundError, SessionRepositoryType
 from sessions.commands import database
+from tests.faults.dying import Dying, dying
+from tests.support.databases import Backend
 
 SMALL, LARGE = 3, 80
 MAX_STEPS = 60

@@ -13,11 +13,12 @@ from typing import Any
 
 import asyncpg
 import pytest
-from breakable import Mongod, Postgres, ReplicaSet, running
-from databases import Backend
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
-from writers import USER, Call, writers
+
+from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
+from tests.faults.writers import USER, Call, writers
+from tests.support.databases import Backend
 
 WRITE_SECONDS = 20.0
 RECOVERY_SECONDS = 5.0

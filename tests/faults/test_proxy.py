@@ -13,11 +13,11 @@ from itertools import count
 from typing import Any
 
 import pytest
-from breakable import Mongod, Postgres, ReplicaSet, running
-from databases import Backend
-from proxy import Fault, Plan, Proxy, proxy
 
 from sessions import BackendUnavailableError, RetryConfig
+from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
+from tests.faults.proxy import Fault, Plan, Proxy, proxy
+from tests.support.databases import Backend
 
 RETRY = RetryConfig(max_attempts=3, base_delay=0.01, max_delay=0.1)
 RECOVERY_SECONDS = 5.0

@@ -19,10 +19,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from children import child
-from databases import Backend
-
 from sessions import RetryConfig
+from tests.support.children import child
+from tests.support.databases import Backend
 
 USER = "writer"
 PAUSE_SECONDS = 0.01
@@ -92,7 +91,7 @@ def writers(
     """
     job = {"backend": asdict(backend), "callers": callers, "churners": churners, "sync": sync}
     job["retry"] = retry
-    with child(__file__) as process:
+    with child(__name__) as process:
         assert process.stdin
         print(json.dumps(job), file=process.stdin, flush=True)
         yield Writers(process)

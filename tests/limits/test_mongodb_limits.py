@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import servers
-from certificates import expired_tls_server
-from mongodb_with_users import DATABASE, PASSWORD, mongodb_with_users
 from pymongo import MongoClient
-from refusals import SECRET, refusal
-from serving import serving
 
 from sessions import BackendUnavailableError, ConfigurationError, RetryConfig, SessionRepositoryFactory
+from tests.support import servers
+from tests.support.certificates import expired_tls_server
+from tests.support.mongodb_with_users import DATABASE, PASSWORD, mongodb_with_users
+from tests.support.refusals import SECRET, refusal
+from tests.support.serving import serving
 
 QUICK = RetryConfig(max_attempts=2, base_delay=0.01)
 

@@ -12,9 +12,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from certificates import expired_tls_server
-from databases import execute_postgres
-from refusals import CONTENT, SECRET, refusal
 
 from sessions import (
     BackendUnavailableError,
@@ -23,6 +20,9 @@ from sessions import (
     SchemaOutdatedError,
     SessionRepositoryFactory,
 )
+from tests.support.certificates import expired_tls_server
+from tests.support.databases import execute_postgres
+from tests.support.refusals import CONTENT, SECRET, refusal
 
 QUICK = RetryConfig(max_attempts=3, base_delay=0.01)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from databases import Backend
-from shapes import SHAPES, Counter, shape_of
+
+from tests.loops.shapes import SHAPES, Counter, shape_of
+from tests.support.databases import Backend
 
 
 @pytest.fixture(params=SHAPES)

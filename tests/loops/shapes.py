@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
-from databases import Backend, run_in_thread
 from pymongo import MongoClient
+
+from tests.support.databases import Backend, run_in_thread
 
 Counter = Callable[[], int]
 SHAPES = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from databases import Backend, run_in_thread
-from shapes import Counter, settled
+
+from tests.loops.shapes import Counter, settled
+from tests.support.databases import Backend, run_in_thread
 
 ROUNDS = 500
 OPERATIONS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {

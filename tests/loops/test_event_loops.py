@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from databases import Backend
-from shapes import Counter, settled
 
 from sessions import ConnectionFactory
+from tests.loops.shapes import Counter, settled
+from tests.support.databases import Backend
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 RUNNERS: dict[str, Run] = {"asyncio": asyncio.run, "uvloop": uvloop.run}

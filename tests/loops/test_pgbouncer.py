@@ -15,15 +15,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import servers
-from databases import Backend, execute_postgres
-from every_operation import use_everything
-from migrations.migration_helpers import OLD_SCHEMA, describe_postgres
-from shapes import count_postgres, settled
 
 from sessions.commands import database
 from sessions.repositories import SessionRepositoryType
 from sessions.testing import SessionRepositoryContract
+from tests.loops.shapes import count_postgres, settled
+from tests.migrations.migration_helpers import OLD_SCHEMA, describe_postgres
+from tests.support import servers
+from tests.support.databases import Backend, execute_postgres
+from tests.support.every_operation import use_everything
 
 pytestmark = pytest.mark.pgbouncer
 

@@ -7,8 +7,9 @@ import sys
 import textwrap
 
 import pytest
-from databases import Backend
-from shapes import Counter, settled
+
+from tests.loops.shapes import Counter, settled
+from tests.support.databases import Backend
 
 PRELUDE = """
 import asyncio, multiprocessing, os, sys

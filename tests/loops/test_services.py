@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import servers
-from databases import Backend, mongodb_client
-from shapes import Counter, settled
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
+from tests.loops.shapes import Counter, settled
+from tests.support import servers
+from tests.support.databases import Backend, mongodb_client
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

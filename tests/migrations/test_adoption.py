@@ -6,7 +6,9 @@ from typing import Any
 
 import asyncpg
 import pytest
-from migration_helpers import (
+
+from sessions import BackendUnavailableError, SessionRepositoryFactory
+from tests.migrations.migration_helpers import (
     OLD_INDEXES,
     OLD_MESSAGES,
     OLD_SCHEMA,
@@ -16,8 +18,6 @@ from migration_helpers import (
     execute,
     postgres_rows,
 )
-
-from sessions import BackendUnavailableError, SessionRepositoryFactory
 
 IDS = [str(uuid.UUID(int=number)) for number in range(1, 10)]
 

@@ -6,8 +6,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from databases import execute_postgres
-from migration_helpers import (
+
+from sessions import migrations
+from tests.migrations.migration_helpers import (
     OUR_TABLES,
     ROOT,
     alembic_command,
@@ -20,8 +21,7 @@ from migration_helpers import (
     sqlite_file,
     sqlite_rows,
 )
-
-from sessions import migrations
+from tests.support.databases import execute_postgres
 
 
 def sqlite_environment(url: str) -> dict[str, str]:

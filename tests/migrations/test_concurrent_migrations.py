@@ -8,7 +8,9 @@ import textwrap
 from typing import Any
 
 import pytest
-from migration_helpers import (
+
+from sessions import SessionRepositoryFactory, migrations
+from tests.migrations.migration_helpers import (
     ROOT,
     describe_postgres,
     describe_sqlite,
@@ -16,8 +18,6 @@ from migration_helpers import (
     postgres_rows,
     sqlite_rows,
 )
-
-from sessions import SessionRepositoryFactory, migrations
 
 PROCESSES = 20
 ONE_DID_THE_WORK = ["took 0 steps"] * (PROCESSES - 1) + [f"took {len(migrations.REVISIONS)} steps"]

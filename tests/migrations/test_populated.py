@@ -10,7 +10,11 @@ from typing import Any, Literal
 
 import asyncpg
 import pytest
-from migration_helpers import (
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from sessions import SessionRepositoryFactory, migrations
+from tests.migrations.migration_helpers import (
     OLD_INDEXES,
     OLD_MESSAGES,
     OLD_SCHEMA,
@@ -22,10 +26,6 @@ from migration_helpers import (
     migrate,
     postgres_rows,
 )
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-
-from sessions import SessionRepositoryFactory, migrations
 
 SESSIONS, MESSAGES = 500, 100_000
 WAITING = "wait_event_type = 'Lock'"

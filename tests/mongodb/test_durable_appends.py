@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from databases import Backend
 from pymongo import monitoring
 
 from sessions import SessionRepositoryFactory
 from sessions.connections.mongo_connection import MongoConnection
 from sessions.connections.mongodb import _client_class
+from tests.support.databases import Backend
 
 DURABLE = {"w": "majority", "j": True}
 EARLY = {"w": 1}

@@ -13,10 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from bson import ObjectId
-from databases import in_database, mongodb_client
 from pymongo import ASCENDING, MongoClient
 from pymongo.errors import WriteError
-from servers import free_port
 
 from sessions import (
     BackendUnavailableError,
@@ -28,6 +26,8 @@ from sessions import (
     SessionRepositoryFactory,
     SessionsError,
 )
+from tests.support.databases import in_database, mongodb_client
+from tests.support.servers import free_port
 
 SECRET = "hunter2-Zq9"
 CONTENT = "a-very-private-thing-to-say"

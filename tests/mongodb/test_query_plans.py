@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import plans
 from pymongo import MongoClient, monitoring
 
 from sessions import SessionRepositoryFactory
 from sessions.connections.mongodb import _client_class
+from tests.support import plans
 
 READING = ("find", "aggregate", "update", "delete", "distinct")
 # What the driver adds to a command, and what the explanation of one may not have.

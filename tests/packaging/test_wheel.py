@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import execute_postgres, run_in_thread
-from migrations.migration_helpers import describe_postgres, printed_statements
+
+from tests.migrations.migration_helpers import describe_postgres, printed_statements
+from tests.support.databases import execute_postgres, run_in_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -11,11 +11,11 @@ from typing import Any
 from unittest import mock
 
 import asyncpg
-import plans
 import pytest
-from databases import execute_postgres, in_database
 
 from sessions import SessionRepositoryFactory
+from tests.support import plans
+from tests.support.databases import execute_postgres, in_database
 
 Plan = dict[str, Any]
 

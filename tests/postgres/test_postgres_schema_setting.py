@@ -8,8 +8,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from databases import as_role, execute_postgres
-from every_operation import use_everything
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -18,6 +16,8 @@ from sessions import (
     SchemaOutdatedError,
     SessionRepositoryFactory,
 )
+from tests.support.databases import as_role, execute_postgres
+from tests.support.every_operation import use_everything
 
 SCHEMA = "chat"
 # Nothing is found here, so that a name without its schema is an error.

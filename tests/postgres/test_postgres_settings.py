@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import asyncpg
 import pytest
-from servers import free_port
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -25,6 +24,7 @@ from sessions import (
     SessionRepositoryFactory,
     SessionsError,
 )
+from tests.support.servers import free_port
 
 SECRET = "hunter2-Zq9"
 CONTENT = "a-very-private-thing-to-say"

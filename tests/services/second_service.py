@@ -37,7 +37,7 @@ path_separator = os
 # As README tells: it looks at its own tables only.
 ENV = """
 from alembic import context
-from second_service import NotesBase
+from tests.services.second_service import NotesBase
 
 
 def include_name(name, type_, parent_names):

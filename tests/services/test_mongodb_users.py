@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from mongodb_with_users import DATABASE, PASSWORD, mongodb_with_users
 from pymongo import IndexModel, MongoClient
-from reading import assert_refused, converse, read_everything
 
 from sessions import ConfigurationError, SessionRepositoryFactory
+from tests.services.reading import assert_refused, converse, read_everything
+from tests.support.mongodb_with_users import DATABASE, PASSWORD, mongodb_with_users
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from databases import as_role, execute_postgres
-from reading import assert_refused, converse, read_everything
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -19,6 +17,8 @@ from sessions import (
     SchemaOutdatedError,
     SessionRepositoryFactory,
 )
+from tests.services.reading import assert_refused, converse, read_everything
+from tests.support.databases import as_role, execute_postgres
 
 SCHEMA = "chat"
 

@@ -10,7 +10,6 @@ from typing import Any
 import asyncpg
 import pytest
 from beanie import Document, init_beanie
-from second_service import NoteRecord, notes_config, write_alembic
 from sqlalchemy import Connection, func, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import selectinload
@@ -19,6 +18,7 @@ from alembic import command
 from sessions import SessionRepositoryFactory, migrations
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 from sessions.models.records import Base, ChatMessageRecord, ChatSessionRecord
+from tests.services.second_service import NoteRecord, notes_config, write_alembic
 
 
 @pytest.fixture

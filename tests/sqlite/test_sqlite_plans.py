@@ -8,11 +8,12 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
-import plans
 import pytest
-from databases import Backend
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+
+from tests.support import plans
+from tests.support.databases import Backend
 
 
 def faults(steps: list[str]) -> list[str]:

@@ -579,6 +579,7 @@ def test_ssl_is_a_boolean_or_a_mode(configure: Configure, text: str, value: obje
         ("sessions.retry.max_attempts", "0"),
         ("sessions.retry.base_delay", "-1"),
         ("sessions.retry.max_delay", "inf"),
+        ("sessions.retry.max_elapsed", "0"),
         ("sessions.retry.strategy", "fibonacci"),
         ("sessions.retry.jitter", "some"),
         ("database", "x"),
@@ -952,11 +953,17 @@ def test_a_password_is_text_or_a_callable(value: object) -> None:
 
 def test_retry_keys_give_a_retry_config(configure: Configure) -> None:
     configure(
-        "sessions: {retry: {max_attempts: 7, base_delay: 0.1, max_delay: 2, strategy: linear, jitter: false}}"
+        "sessions: {retry: {max_attempts: 7, base_delay: 0.1, max_delay: 2, strategy: linear, jitter: false, "
+        "max_elapsed: 9}}"
     )
 
     assert load_settings().sessions.retry == RetryConfig(
-        max_attempts=7, base_delay=0.1, max_delay=2.0, strategy=RetryStrategy.LINEAR, jitter=False
+        max_attempts=7,
+        base_delay=0.1,
+        max_delay=2.0,
+        strategy=RetryStrategy.LINEAR,
+        jitter=False,
+        max_elapsed=9.0,
     )
 
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
-from databases import Backend, run_in_thread
 from pymongo import MongoClient
+
+from tests.support.databases import Backend, run_in_thread
 
 Row = dict[str, Any]
 

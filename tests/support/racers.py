@@ -1,4 +1,4 @@
-"""Processes that do something at the same time: ``python racers.py`` reads jobs and prints their results.
+"""Processes that do something at the same time; run as a program, it reads jobs and prints their results.
 
 One process imports the package, which takes the longest, and forks for each job: they are processes of
 their own, with their own pools and clocks, that nothing but the database connects.
@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from databases import Backend
+from tests.support.children import child
+from tests.support.databases import Backend
 
 Job = dict[str, Any]
 Work = Callable[..., Coroutine[Any, Any, Any]]
@@ -51,13 +52,10 @@ class Racers:
 @contextmanager
 def racers() -> Iterator[Racers]:
     """Start the process that forks the others."""
-    command = [sys.executable, __file__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Racers(process)
-        finally:
-            process.stdin.close()  # type: ignore[union-attr]
-            process.wait(10)
+    with child(__name__) as process:
+        yield Racers(process)
+        process.stdin.close()  # type: ignore[union-attr]
+        process.wait(10)
 
 
 # -- What they do ----------------------------------------------------------------------------------
@@ -292,11 +290,11 @@ def _serve() -> None:
             processes.Process(target=_child, args=(backend, barrier, results, number, job))
             for number, job in enumerate(jobs)
         ]
-        for child in children:
-            child.start()
+        for process in children:
+            process.start()
         found = dict(results.get() for _ in children)
-        for child in children:
-            child.join()
+        for process in children:
+            process.join()
         print(json.dumps([found[number] for number in range(len(jobs))]), flush=True)
 
 

@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import servers
 from pymongo import MongoClient
-from refusals import SECRET as PASSWORD
+
+from tests.support import servers
+from tests.support.refusals import SECRET as PASSWORD
 
 DATABASE = "agenthub"
 ROLES = ("read", "readWrite", "dbAdmin")

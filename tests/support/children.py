@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def child(file: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a file that reads its work from standard input and prints what came of it; kill it at the end."""
+def child(module: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a module that reads its work from standard input and prints what came of it; kill it at the end."""
     environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     with subprocess.Popen(
-        [sys.executable, file],
+        [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from databases import Backend
 from pymongo import monitoring
-from serving import serving
 from sqlalchemy import event
 
 from sessions import SessionRepositoryFactory
 from sessions.connections.mongodb import _client_class
 from sessions.connections.sqlite import SqliteConnectionManager
 from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
+from tests.support.databases import Backend
+from tests.support.serving import serving
 
 SSL_REQUEST = 80877103
 
