@@ -14,7 +14,6 @@ from typing import Any, Self, TypeVar
 from sessions import validation
 from sessions.config import load_settings
 from sessions.connections import AsyncBaseConnectionManager, ConnectionType
-from sessions.connections.event_loops import to_its_end
 from sessions.errors import SessionConflictError, SessionNotFoundError, SessionsError
 from sessions.models import ChatMessage, ChatSession, SessionPage
 from sessions.repositories.backend_operations import BackendOperations, EarlierTries, NewSession
@@ -317,7 +316,7 @@ class AsyncOperations(BackendOperations):
         return self._connection_manager
 
     async def _ensure_connection(self) -> None:
-        await self._manager.connect()
+        await self._manager.run_step(self._manager.connect)
 
     async def _create_tables_if_not_exist(self) -> None:
         # The manager makes the schema ready once for all repositories that share it.
@@ -336,9 +335,8 @@ class AsyncOperations(BackendOperations):
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         manager = self._manager
         try:
-            attempt: Callable[[], Awaitable[R]] = functools.partial(self._attempt, work, arguments)
-            if not manager.survives_cancellation:
-                attempt = functools.partial(to_its_end, attempt)
+            # A step in the background is one attempt: after a cancellation no other one begins.
+            attempt = functools.partial(manager.run_step, functools.partial(self._attempt, work, arguments))
             return await call_with_retry(
                 operation, attempt, self._retry, on=manager.is_transient, unwrap=manager.driver_error
             )
