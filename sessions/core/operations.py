@@ -14,7 +14,6 @@ from typing import Any, Self, TypeVar
 from sessions import validation
 from sessions.core.cursors import decode_cursor, encode_cursor
 from sessions.core.identifiers import new_message_id, new_session_id, utc_now
-from sessions.core.loops import to_its_end
 from sessions.core.port import BackendOperations, ConnectionManager, EarlierTries, NewSession
 from sessions.errors import SessionConflictError, SessionNotFoundError, SessionsError
 from sessions.models import ChatMessage, ChatSession, SessionPage
@@ -308,11 +307,10 @@ class AsyncOperations(BackendOperations):
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         manager: ConnectionManager = self._manager
         try:
-            attempt: Callable[[], Awaitable[R]] = functools.partial(
-                self._attempt, self._bound(work), arguments
+            # A step in the background is one attempt: after a cancellation no other one begins.
+            attempt = functools.partial(
+                manager.run_step, functools.partial(self._attempt, self._bound(work), arguments)
             )
-            if not manager.survives_cancellation:
-                attempt = functools.partial(to_its_end, attempt)
             return await call_with_retry(
                 operation, attempt, self._retry, on=manager.is_transient, unwrap=manager.driver_error
             )

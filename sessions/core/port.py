@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sessions.errors import SessionsError
 from sessions.models import ChatMessage, ChatSession
@@ -50,7 +50,6 @@ class EarlierTries:
 class ConnectionManager(Protocol):
     """What the operations need of a connection manager; see `AsyncBaseConnectionManager`."""
 
-    survives_cancellation: ClassVar[bool]
     preparations: int
 
     async def connect(self) -> Any:
@@ -63,6 +62,10 @@ class ConnectionManager(Protocol):
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
         """Make the schema ready once more, if an error says that it is gone."""
+        ...
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await one attempt of an operation; a caller that is cancelled returns at once."""
         ...
 
     async def is_healthy(self) -> bool:

@@ -56,7 +56,7 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         self._retry = retry or load_settings().sessions.retry or self.DEFAULT_RETRY
 
     async def _ensure_connection(self) -> None:
-        await self._manager.connect()
+        await self._manager.run_step(self._manager.connect)
 
     async def _create_tables_if_not_exist(self) -> None:
         # The manager makes the schema ready once for all repositories that share it.

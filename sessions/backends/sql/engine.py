@@ -8,9 +8,9 @@ import math
 import sys
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import Executable, PoolProxiedConnection, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,10 +19,12 @@ from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.core.loops import LoopBound, to_its_end
+from sessions.core.loops import LoopBound
 from sessions.errors import BackendUnavailableError, ConfigurationError
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "Watch"]
+
+R = TypeVar("R")
 
 DRAIN_TIMEOUT_SECONDS = 5.0
 
@@ -75,6 +77,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     """
 
     dialect: ClassVar[str]
+    # Whether the driver may be cancelled anywhere. If not, its step goes on when the caller is cancelled.
+    may_be_interrupted: ClassVar[bool] = False
     # True behind a proxy that lends a server connection for one transaction only. Autocommit is then no
     # use: the driver prepares and executes a statement in two steps, each a transaction of its own.
     one_transaction_at_a_time = False
@@ -106,6 +110,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
         self._schema_ready = False
         self._pools = LoopBound(self._open, self._close)
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()`` in a task of its own, for which a cancelled caller does not wait."""
+        return await self._pools.run(step, interrupt=self.may_be_interrupted)
 
     @abstractmethod
     def _create_engine(self) -> AsyncEngine:
@@ -262,9 +270,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
-            return await (
-                self._is_writable() if self.survives_cancellation else to_its_end(self._is_writable)
-            )
+            return await self.run_step(self._is_writable)
         except Exception:
             return False
 
