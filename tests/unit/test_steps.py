@@ -8,7 +8,7 @@ import textwrap
 import anyio
 import pytest
 
-from sessions.connections.steps import Steps, hidden_task
+from sessions.core.steps import Steps, hidden_task
 
 
 async def test_a_step_returns_or_raises_what_its_work_does() -> None:
