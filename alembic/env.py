@@ -6,9 +6,9 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.schema import CreateSchema
 
 from alembic import context
+from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.config import load_settings
 from sessions.connections import ConnectionFactory
-from sessions.connections.sql import SqlConnectionManager
 from sessions.migrations import VERSION_TABLE, forget_revision, migration_lock, schema_of
 from sessions.models.records import Base
 
@@ -77,6 +77,12 @@ async def connect_and_run(backend: str) -> None:
     manager = ConnectionFactory.get_connection_manager(backend)
     assert isinstance(manager, SqlConnectionManager)
     context.config.attributes["one_transaction"] = manager.one_transaction_at_a_time
+    # What only looks, such as "alembic current", creates no SQLite file.
+    context.configure(dialect_name=manager.dialect)
+    if context.get_context().opts.get("dont_mutate"):
+        manager.require_database()
+    else:
+        await manager.make_database()
     async with (await manager.engine()).connect() as connection:
         await connection.run_sync(run_online)
     await manager.disconnect()

@@ -85,6 +85,16 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
 
+    def require_database(self) -> None:
+        """Do nothing, if there is a database to look at, or if only connecting tells.
+
+        For what reads only, where connecting would create the database.
+
+        Raises:
+            SchemaOutdatedError: There is none.
+        """
+        return
+
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
         """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
 

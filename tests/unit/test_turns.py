@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sessions.connections.turns import Turns, TurnTimeoutError, turns_for
+from sessions.core.turns import Turns, TurnTimeoutError, turns_for
 from tests.support.forks import exit_status, in_child
 
 LONG = 60.0

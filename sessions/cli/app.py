@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from sessions.commands import database
-from sessions.commands.demo import run_demo
-from sessions.commands.errors import INTERRUPTED, OneLineErrors
-from sessions.commands.importing import Totals, import_lines
-from sessions.commands.terminal import (
+from sessions.cli import database
+from sessions.cli.demo import run_demo
+from sessions.cli.errors import INTERRUPTED, OneLineErrors
+from sessions.cli.importing import Totals, import_lines
+from sessions.cli.terminal import (
     counted,
     make_console,
     print_error,
@@ -142,7 +142,10 @@ def list_(
 ) -> None:
     """Show a user's sessions, newest first."""
     found, total = _run(
-        _backend(backend, url), url, lambda repository: _newest_sessions(repository, user, limit)
+        _backend(backend, url),
+        url,
+        lambda repository: _newest_sessions(repository, user, limit),
+        creates=False,
     )
     if not found:
         typer.echo(f"{printable(user)} has no sessions.")
@@ -188,7 +191,7 @@ def show(
         if not history:
             console.print("\nNo messages yet.", style="dim")
 
-    _run(_backend(backend, url), url, read)
+    _run(_backend(backend, url), url, read, creates=False)
 
 
 @db.command()
@@ -222,10 +225,21 @@ def _run(
     backend: SessionRepositoryType,
     url: str | None,
     work: Callable[[AsyncSessionRepository], Coroutine[Any, Any, R]],
+    *,
+    creates: bool = True,
 ) -> R:
-    """Return what some work on a repository returns, with everything closed after it."""
+    """Return what some work on a repository returns, with everything closed after it.
+
+    Args:
+        backend: Which database.
+        url: Its URL; None for the configured one.
+        work: What to do.
+        creates: Whether it may create a database that is not there.
+    """
 
     async def with_repository() -> R:
+        if not creates:
+            database.require(backend, url)
         async with SessionRepositoryFactory.create_repository(backend, url=url) as repository:
             return await work(repository)
 

@@ -18,20 +18,20 @@ from sqlalchemy import Executable, event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sessions import migrations
-from sessions.config import SqliteSettings, load_settings
-from sessions.connections import sqlite_errors
-from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
-from sessions.connections.sql import SqlConnectionManager, engine_key, hide_values, unavailable
-from sessions.connections.sqlite_driver import is_ended_by_fork, open_connection
-from sessions.connections.sqlite_files import (
+from sessions.backends.sql.engine import SqlConnectionManager, engine_key, hide_values, unavailable
+from sessions.backends.sqlite import errors
+from sessions.backends.sqlite.driver import is_ended_by_fork, open_connection
+from sessions.backends.sqlite.files import (
     FileId,
     file_id,
     is_missing,
     path_of_engine,
     replace_stale_connections,
 )
-from sessions.connections.sqlite_url import sqlite_target
-from sessions.connections.turns import Turns, TurnTimeoutError, turns_for
+from sessions.backends.sqlite.settings import sqlite_target
+from sessions.config import SqliteSettings, load_settings
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
+from sessions.core.turns import Turns, TurnTimeoutError, turns_for
 from sessions.errors import SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
@@ -105,7 +105,7 @@ class SqliteConnectionManager(SqlConnectionManager):
                 return await self._open_connection("ro" if self._target.read_only else "rw")
             except sqlite3.OperationalError as error:
                 if is_missing(path):
-                    raise sqlite_errors.MissingFileError(f"there is no file {path}") from error
+                    raise errors.MissingFileError(f"there is no file {path}") from error
                 raise
 
         engine = create_async_engine(
@@ -147,10 +147,17 @@ class SqliteConnectionManager(SqlConnectionManager):
         finally:
             await connection.close()
 
-    @property
-    def missing_file(self) -> str | None:
-        """The path of the database, if there is no such file; None for a temporary one, too."""
-        return None if self._path is None or os.path.exists(self._path) else self._path
+    def require_database(self) -> None:
+        """Do nothing if the file is there, or may be there, as for a temporary database.
+
+        Raises:
+            SchemaOutdatedError: It is not; the text names it.
+        """
+        if self._is_absent():
+            raise SchemaOutdatedError(self._no_file())
+
+    def _is_absent(self) -> bool:
+        return self._path is not None and is_missing(self._path)
 
     async def connect(self) -> AsyncEngine:
         """Return the running event loop's engine, with the schema of the file that is there now ready."""
@@ -194,7 +201,7 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
         """Let an operation be repeated that a fork has kept from beginning, or as for every database."""
-        if is_ended_by_fork(sqlite_errors.driver_error(error)):
+        if is_ended_by_fork(errors.driver_error(error)):
             return True
         return await super().prepare_again(error, seen=seen)
 
@@ -231,10 +238,10 @@ class SqliteConnectionManager(SqlConnectionManager):
     # -- Health ------------------------------------------------------------------------------------
 
     async def _is_writable(self) -> bool:
-        if self._own and (path := self.missing_file) is not None:
-            # Opening it would create it.
+        if self._own and self._path is not None and self._is_absent():
+            # The first call creates it, and this one does not.
             may_create = self._auto_migrate and self._target.mode == "rwc"
-            return may_create and os.access(os.path.dirname(path), os.W_OK | os.X_OK)
+            return may_create and os.access(os.path.dirname(self._path), os.W_OK | os.X_OK)
         async with self._turns.turn(min(self._busy_timeout, HEALTH_TIMEOUT_SECONDS)):
             return await super()._is_writable()
 
@@ -269,34 +276,33 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     def is_schema_missing(self, error: BaseException) -> bool:
         """Return whether a statement failed, as it does for a missing table only: ours are fixed."""
-        return sqlite_errors.result_code(error) == sqlite3.SQLITE_ERROR
+        return errors.result_code(error) == sqlite3.SQLITE_ERROR
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another connection held the lock for longer than the busy timeout."""
-        return sqlite_errors.is_transient(error)
+        return errors.is_transient(error)
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of SQLAlchemy, sqlite3 or the file system."""
         hide_values(error)
-        of_driver = sqlite_errors.driver_error(error)
+        of_driver = errors.driver_error(error)
         if isinstance(error, exc.TimeoutError):
             return unavailable(self._named("no free connection within pool_timeout"), error)
         if isinstance(error, TurnTimeoutError):
             why = "other writers of this process kept it for longer than busy_timeout"
             return unavailable(self._named(why), error)
-        if isinstance(of_driver, sqlite_errors.MissingFileError) and self._target.mode == "rwc":
-            return SchemaOutdatedError(self.no_file())
-        if sqlite_errors.result_code(error) == sqlite3.SQLITE_ERROR:
+        if isinstance(of_driver, errors.MissingFileError) and self._target.mode == "rwc":
+            return SchemaOutdatedError(self._no_file())
+        if errors.result_code(error) == sqlite3.SQLITE_ERROR:
             # SQLite's only code for a missing table or column; our statements are fixed.
             command = migrations.UPGRADE_COMMANDS[self.dialect]
             return SchemaOutdatedError(self._named(f"the schema is not there or not ours; run: {command}"))
         if isinstance(of_driver, sqlite3.Error | OSError) or isinstance(error, exc.DBAPIError):
-            why = sqlite_errors.reason(error, self._path, read_only=self._target.read_only)
+            why = errors.reason(error, self._path, read_only=self._target.read_only)
             return unavailable(self._named(why), of_driver)
         return None
 
-    def no_file(self) -> str:
-        """Return the text for a database that nobody has made yet."""
+    def _no_file(self) -> str:
         return (
             f"there is no SQLite database at {self._path}; run: {migrations.UPGRADE_COMMANDS[self.dialect]}"
         )

@@ -19,7 +19,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.connections.event_loops import LoopBound
+from sessions.core.loops import LoopBound
 from sessions.errors import BackendUnavailableError, ConfigurationError
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "Watch"]
@@ -159,6 +159,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     def _note_ready(self) -> None:
         self._schema_ready = True
         self.preparations += 1
+
+    async def make_database(self) -> None:
+        """Create the database, where it is a file that is not there; a server has it already."""
+        return
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:

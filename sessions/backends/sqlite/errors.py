@@ -7,7 +7,7 @@ import sqlite3
 
 from sqlalchemy import exc
 
-from sessions.connections.sqlite_driver import is_ended_by_fork
+from sessions.backends.sqlite.driver import is_ended_by_fork
 
 __all__ = ["MissingFileError", "driver_error", "is_transient", "reason", "result_code"]
 

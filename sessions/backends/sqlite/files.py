@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessions.connections.sqlite_driver import is_closed
+from sessions.backends.sqlite.driver import is_closed
 
 __all__ = ["FileId", "file_id", "is_missing", "path_of_engine", "replace_stale_connections"]
 

@@ -1,0 +1,61 @@
+"""Sessions in SQLite: one statement each, or a short transaction where SQLite has no single statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.statements import parameters
+from sessions.backends.sqlite.connection import SqliteConnectionManager
+from sessions.core.identifiers import utc_now
+from sessions.core.port import EarlierTries, MessageRow, NewSession
+
+__all__ = ["SqliteBackend"]
+
+
+class SqliteBackend(SqlBackend):
+    """Sessions in one SQLite file."""
+
+    _manager: SqliteConnectionManager
+
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+        row = new_row(new)
+        # Looked up first: readers do not wait for the one writer, and mostly the session is there.
+        found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)
+        if not found:
+            async with self._manager.write() as connection:
+                if (await connection.execute(self._statements.ensure_session, row)).rowcount:
+                    return True
+                found = (await connection.execute(self._statements.find_owner, row)).all()
+        [(owner, _)] = found
+        return False if owner == new.user_id else None
+
+    async def _add(
+        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
+    ) -> bool:
+        rows = [(message_id, role, content)]
+        return await self._add_batch(session_id, user_id, rows, may_be_stored=True)
+
+    async def _add_batch(
+        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
+    ) -> bool:
+        touch = self._statements.touch_session[user_id is not None]
+        key = parameters(session_id=session_id, user_id=user_id, now=utc_now())
+        async with self._manager.write() as connection:
+            touched = (await connection.execute(touch, key)).first()
+            if touched is None:
+                return False
+            messages = [
+                parameters(
+                    message_id=message_id,
+                    session_id=session_id,
+                    role=role,
+                    content=content,
+                    timestamp=touched.updated_at,
+                )
+                for message_id, role, content in rows
+            ]
+            if messages:
+                await connection.execute(self._statements.insert_message, messages)
+            return True
