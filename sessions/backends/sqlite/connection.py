@@ -10,8 +10,8 @@ import sqlite3
 import tempfile
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Hashable, Mapping
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import aiosqlite
 from sqlalchemy import Executable, event, exc, insert
@@ -36,6 +36,8 @@ from sessions.errors import SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["SqliteConnectionManager"]
+
+R = TypeVar("R")
 
 # Bytes; more than the largest page that SQLite can have.
 PROBE_SIZE = 100_000
@@ -67,6 +69,10 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._remove_temporary: weakref.finalize[..., Any] | None = None
         self._temporary_file: str | None = None
         self._prepared_file: FileId | None = None
+        # Held here as well, so that a manager which is collected unclosed does not take them with it: its
+        # event loop closes them.
+        self._opened: set[aiosqlite.Connection] = set()
+        weakref.finalize(self, self._opened.clear).atexit = False
         super().__init__(
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
@@ -102,11 +108,13 @@ class SqliteConnectionManager(SqlConnectionManager):
         async def connect() -> aiosqlite.Connection:
             path = self._file()
             try:
-                return await self._open_connection("ro" if self._target.read_only else "rw")
+                connection = await self._open_connection("ro" if self._target.read_only else "rw")
             except sqlite3.OperationalError as error:
                 if is_missing(path):
                     raise errors.MissingFileError(f"there is no file {path}") from error
                 raise
+            self._opened.add(connection)
+            return connection
 
         engine = create_async_engine(
             "sqlite+aiosqlite:///file",
@@ -118,6 +126,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _set_pragmas)
+        event.listen(engine.sync_engine, "close", functools.partial(_forget, self._opened))
         replace_stale_connections(engine.sync_engine, self._file)
         return engine
 
@@ -199,13 +208,20 @@ class SqliteConnectionManager(SqlConnectionManager):
         async with self._turns.turn(migrations.LOCK_TIMEOUT_SECONDS):
             await super()._upgrade(engine)
 
-    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
-        """Let an operation be repeated that a fork has kept from beginning, or as for every database."""
-        if is_ended_by_fork(errors.driver_error(error)):
-            return True
-        return await super().prepare_again(error, seen=seen)
-
     # -- Writing -----------------------------------------------------------------------------------
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()`` as for every database; a step that a fork has kept from beginning is repeated."""
+
+        async def repeated() -> R:
+            while True:
+                try:
+                    return await step()
+                except Exception as error:
+                    if not is_ended_by_fork(errors.driver_error(error)):
+                        raise
+
+        return await super().run_step(repeated)
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -324,6 +340,10 @@ async def _busy_timeout(connection: AsyncConnection, seconds: float | None) -> A
         yield
     finally:
         await connection.exec_driver_sql(f"PRAGMA busy_timeout={before}")
+
+
+def _forget(opened: set[aiosqlite.Connection], dbapi_connection: Any, _record: object) -> None:
+    opened.discard(dbapi_connection.driver_connection)
 
 
 def _set_pragmas(dbapi_connection: Any, _record: object) -> None:

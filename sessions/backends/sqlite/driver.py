@@ -137,9 +137,8 @@ class _Cursor(sqlite3.Cursor):
         return self.connection.call(super().fetchmany, *arguments, **options)
 
     def close(self) -> None:
-        if not self.connection.ended:
-            self.connection.call(super().close)
-            self.has_rows = False
+        self.connection.call_unless_ended(super().close)
+        self.has_rows = False
 
 
 class _Connection(sqlite3.Connection):
@@ -165,6 +164,11 @@ class _Connection(sqlite3.Connection):
             return function(*args, **kwargs)
         finally:
             _gate.leave(self)
+
+    def call_unless_ended(self, function: Callable[[], object]) -> None:
+        """Call what ending the connection has done already."""
+        with contextlib.suppress(EndedByForkError):
+            self.call(function)
 
     def is_busy(self) -> bool:
         """Return whether there is a transaction, or are rows to be read, from a call before."""
@@ -202,14 +206,12 @@ class _Connection(sqlite3.Connection):
         self.call(super().commit)
 
     def rollback(self) -> None:
-        if not self.ended:  # Then it is done.
-            self.call(super().rollback)
+        self.call_unless_ended(super().rollback)
 
     def close(self) -> None:
-        if not self.ended:
-            self._opened = False
-            _gate.discard(self)
-            self.call(super().close)
+        self._opened = False
+        _gate.discard(self)
+        self.call_unless_ended(super().close)
 
 
 async def open_connection(database: str, *, uri: bool, busy_timeout: float) -> aiosqlite.Connection:

@@ -7,8 +7,6 @@ import sqlite3
 
 from sqlalchemy import exc
 
-from sessions.backends.sqlite.driver import is_ended_by_fork
-
 __all__ = ["MissingFileError", "driver_error", "is_transient", "reason", "result_code"]
 
 # https://www.sqlite.org/rescode.html
@@ -48,8 +46,8 @@ def result_code(error: BaseException) -> int | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the lock of another connection, or a fork, was in the way."""
-    return result_code(error) in TRANSIENT_CODES or is_ended_by_fork(driver_error(error))
+    """Return whether the lock of another connection was in the way."""
+    return result_code(error) in TRANSIENT_CODES
 
 
 def reason(error: BaseException, path: str | None, *, read_only: bool) -> str:
