@@ -55,7 +55,8 @@ class AsyncOperations(BackendOperations):
         retry: RetryConfig | None = None,
     ) -> None:
         super().__init__(connection_type, connection_manager=connection_manager)
-        self._retry = retry or load_settings().sessions.retry or default_retry
+        # The settings are asked when the first operation needs them: most repositories live for one request.
+        self._retry, self._default_retry = retry, default_retry
 
     # -- Sessions ----------------------------------------------------------------------------------
 
@@ -334,6 +335,8 @@ class AsyncOperations(BackendOperations):
 
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         manager = self._manager
+        if self._retry is None:
+            self._retry = load_settings().sessions.retry or self._default_retry
         try:
             # A step in the background is one attempt: after a cancellation no other one begins.
             attempt = functools.partial(manager.run_step, functools.partial(self._attempt, work, arguments))
