@@ -12,8 +12,8 @@ from sessions.connections.base import (
     BaseConnectionManager,
     ConnectionType,
 )
-from sessions.connections.event_loops import run_blocking
 from sessions.connections.keys import built_in_key
+from sessions.core.loops import run_blocking
 from sessions.errors import MissingDependencyError, UnknownRepositoryError
 
 __all__ = ["ConnectionFactory", "ConnectionManager", "register_connection_manager"]
@@ -23,9 +23,9 @@ M = TypeVar("M", bound=type[ConnectionManager])
 
 # Named by text so that only the chosen database's driver is loaded.
 _BUILT_IN = {
-    ConnectionType.POSTGRES: ("sessions.connections.postgres", "PostgresConnectionManager"),
-    ConnectionType.SQLITE: ("sessions.connections.sqlite", "SqliteConnectionManager"),
-    ConnectionType.MONGODB: ("sessions.connections.mongodb", "MongoConnectionManager"),
+    ConnectionType.POSTGRES: ("sessions.backends.postgres.connection", "PostgresConnectionManager"),
+    ConnectionType.SQLITE: ("sessions.backends.sqlite.connection", "SqliteConnectionManager"),
+    ConnectionType.MONGODB: ("sessions.backends.mongodb.connection", "MongoConnectionManager"),
 }
 
 

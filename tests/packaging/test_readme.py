@@ -23,7 +23,7 @@ from readme_renderer import markdown
 
 import sessions
 from sessions import AsyncSessionRepository, RetryConfig, RetryStrategy
-from sessions.cli import app
+from sessions.cli.app import app
 from sessions.config import DatabaseSettings, SessionsSettings
 from sessions.errors import SessionsError
 from sessions.models.records import Base

@@ -22,7 +22,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from sessions.connections.steps import Steps, hidden_task
+from sessions.core.steps import Steps, hidden_task
 
 __all__ = ["LoopBound", "run_blocking", "running_loop"]
 

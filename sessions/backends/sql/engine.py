@@ -19,7 +19,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.connections.event_loops import LoopBound
+from sessions.core.loops import LoopBound
 from sessions.errors import BackendUnavailableError, ConfigurationError
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "Watch"]

@@ -16,8 +16,8 @@ import aiosqlite
 from sqlalchemy import event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from sessions.backends.sql.engine import SqlConnectionManager, engine_key, hide_values, unavailable
 from sessions.config import SqliteSettings, load_settings
-from sessions.connections.sql import SqlConnectionManager, engine_key, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 

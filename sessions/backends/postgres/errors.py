@@ -7,7 +7,7 @@ import ssl
 import asyncpg
 from sqlalchemy import exc
 
-from sessions.connections.sql import NoAnswerError, hide_values, unavailable
+from sessions.backends.sql.engine import NoAnswerError, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 
 __all__ = [

@@ -13,12 +13,12 @@ from bson import ObjectId
 from bson.codec_options import CodecOptions
 from pymongo import errors
 
+from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
+from sessions.backends.mongodb.schema import ensure_indexes, set_validator
 from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.config.passwords import password_for_driver
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.connections.event_loops import LoopBound
-from sessions.connections.mongo_connection import MongoConnection, durable_write_concern
-from sessions.connections.mongodb_schema import ensure_indexes, set_validator
+from sessions.core.loops import LoopBound
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 

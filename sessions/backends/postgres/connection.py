@@ -31,10 +31,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
-from sessions.connections import postgres_dialect, postgres_errors
-from sessions.connections.postgres_pool import PostgresPool
-from sessions.connections.postgres_settings import connect_arguments, resolved_settings
-from sessions.connections.sql import SqlConnectionManager, Watch, cancellation_check, engine_key
+from sessions.backends.postgres import dialect as postgres_dialect
+from sessions.backends.postgres import errors as postgres_errors
+from sessions.backends.postgres.pool import PostgresPool
+from sessions.backends.postgres.settings import connect_arguments, resolved_settings
+from sessions.backends.sql.engine import SqlConnectionManager, Watch, cancellation_check, engine_key
 from sessions.errors import ConfigurationError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
