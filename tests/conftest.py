@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -15,10 +14,10 @@ from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
+from tests.support import conversations as conversations_to_test_on
 from tests.support import servers
 from tests.support.databases import Backend, execute_postgres, in_database, run_in_thread
 
-CONVERSATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "conversations.jsonl"
 # Nothing here is a test of speed, however busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -49,12 +48,19 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(f"{prefix}_{key}", raising=False)
 
 
+@pytest.fixture(params=conversations_to_test_on.files().values(), ids=conversations_to_test_on.files())
+def conversations_file(request: pytest.FixtureRequest) -> Path:
+    """Each file of conversations in turn, one a line."""
+    file: Path = request.param
+    if not file.exists():
+        pytest.fail(f"under CI=true the real conversations have to be at {file}")
+    return file
+
+
 @pytest.fixture
-def conversations() -> list[dict[str, Any]]:
-    """The real conversations that lie beside the repository."""
-    if not CONVERSATIONS.exists():
-        pytest.fail(f"the conversations to test on are absent: {CONVERSATIONS}")
-    return [json.loads(line) for line in CONVERSATIONS.read_text().splitlines()]
+def conversations(conversations_file: Path) -> list[dict[str, Any]]:
+    """The conversations of each file in turn."""
+    return conversations_to_test_on.read(conversations_file)
 
 
 @pytest.fixture(scope="session")
