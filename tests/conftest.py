@@ -15,7 +15,7 @@ from pymongo import MongoClient
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
 from tests.support import conversations as conversations_to_test_on
-from tests.support import servers
+from tests.support import leftovers, servers
 from tests.support.databases import Backend, execute_postgres, in_database, postgres_major, run_in_thread
 
 # Nothing here is a test of speed, however busy the machine is.
@@ -25,10 +25,13 @@ BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers for the processes of pytest-xdist, which find them in the environment.
+    """End what tests leave behind, and start the servers for the processes of pytest-xdist.
+
+    These find them in the environment.
 
     One that is missing is left to the tests that need it: their fixtures fail and say what to set.
     """
+    config.pluginmanager.register(leftovers)
     if config.getoption("dist", "no") == "no" or config.option.collectonly:
         return
     shared = contextlib.ExitStack()
