@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ParamSpec, TypeVar
@@ -23,6 +25,7 @@ __all__ = [
     "async_retry",
     "call_with_retry",
     "retry",
+    "time_left",
 ]
 
 P = ParamSpec("P")
@@ -51,6 +54,9 @@ class RetryConfig:
         max_delay: Seconds that no delay exceeds.
         strategy: Growth of the delay: doubled, added, or kept.
         jitter: Draw each delay evenly from 0 to its computed value, so that callers spread out.
+        max_elapsed: Seconds that a call may take with all its attempts and delays, where the database does
+            not answer. No attempt begins after them, and what an attempt waits for is bounded by what is
+            left of them: see `time_left`.
     """
 
     max_attempts: int = 3
@@ -58,6 +64,7 @@ class RetryConfig:
     max_delay: float = 5.0
     strategy: RetryStrategy = RetryStrategy.EXPONENTIAL
     jitter: bool = True
+    max_elapsed: float = 25.0
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -65,6 +72,8 @@ class RetryConfig:
         for name in ("base_delay", "max_delay"):
             if not 0 <= getattr(self, name) < math.inf:  # False for NaN, too.
                 raise ConfigurationError(f"retry.{name}: must be finite and not negative")
+        if not 0 < self.max_elapsed < math.inf:
+            raise ConfigurationError("retry.max_elapsed: must be finite and more than 0")
         if self.strategy not in tuple(RetryStrategy):
             raise ConfigurationError(f"retry.strategy: must be one of {', '.join(RetryStrategy)}")
 
@@ -94,6 +103,26 @@ POSTGRES_RETRY_CONFIG = RetryConfig(
 SQLITE_RETRY_CONFIG = RetryConfig(max_attempts=2, base_delay=0.1)
 
 
+# When the call at hand has to be over, on the monotonic clock.
+_deadline: ContextVar[float | None] = ContextVar("sessions_deadline", default=None)
+# A driver takes 0 for no timeout.
+_MIN_SECONDS = 0.001
+
+
+def time_left(at_most: float) -> float:
+    """Return how many seconds a wait of the call at hand may take.
+
+    Args:
+        at_most: The wait's own bound, in seconds.
+
+    Returns:
+        The smaller one of that and of what is left of the call's ``max_elapsed``, and never 0; ``at_most``
+        outside of `call_with_retry`.
+    """
+    deadline = _deadline.get()
+    return at_most if deadline is None else max(_MIN_SECONDS, min(at_most, deadline - time.monotonic()))
+
+
 class _FullJitter(tenacity.wait.wait_base):
     """Any wait, spread evenly between nothing and its full value."""
 
@@ -112,6 +141,13 @@ def _condition(on: RetryOn) -> tenacity.retry_base:
     matches = (lambda error: isinstance(error, on)) if isinstance(on, type | tuple) else on
     # Cancelling, Ctrl-C and exit are no Exception: they end the call, whatever ``on`` says.
     return tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and matches(error))
+
+
+def _stop(config: RetryConfig, elapsed: float = 0.0) -> tenacity.stop.stop_base:
+    return tenacity.stop_any(
+        tenacity.stop_after_attempt(config.max_attempts),
+        tenacity.stop_before_delay(config.max_elapsed - elapsed),
+    )
 
 
 def _log_retry(
@@ -151,7 +187,7 @@ def async_retry(
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(config.max_attempts),
+            stop=_stop(config),
             wait=config.wait(),
             retry=_condition(on),
             before_sleep=_log_retry(function.__qualname__, config, unwrap),
@@ -174,7 +210,7 @@ def retry(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(config.max_attempts),
+            stop=_stop(config),
             wait=config.wait(),
             retry=_condition(on),
             before_sleep=_log_retry(function.__qualname__, config, unwrap),
@@ -207,15 +243,26 @@ async def call_with_retry(
         on: What to repeat for; see `async_retry`.
         unwrap: Returns the error that the log names.
     """
+    started = time.monotonic()
+    token = _deadline.set(started + config.max_elapsed)
     try:
-        return await work()
-    except Exception as error:
-        failed: list[Exception] = [error]
+        try:
+            return await work()
+        except Exception as error:
+            failed: list[Exception] = [error]
 
-    async def replay_then_work() -> R:
-        if failed:
-            raise failed.pop()
-        return await work()
+        async def replay_then_work() -> R:
+            if failed:
+                raise failed.pop()
+            return await work()
 
-    replay_then_work.__qualname__ = operation
-    return await async_retry(config, on=on, unwrap=unwrap)(replay_then_work)()
+        retrying = tenacity.AsyncRetrying(
+            stop=_stop(config, elapsed=time.monotonic() - started),
+            wait=config.wait(),
+            retry=_condition(on),
+            before_sleep=_log_retry(operation, config, unwrap),
+            reraise=True,
+        )
+        return await retrying(replay_then_work)
+    finally:
+        _deadline.reset(token)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sessions import SessionNotFoundError
-from sessions.commands.conversation_lines import parse_line
-from sessions.commands.importing import Stored, Totals, _message_id, import_lines, store
+from sessions.cli.conversation_lines import parse_line
+from sessions.cli.importing import Stored, Totals, _message_id, import_lines, store
 from tests.cli.command_line import Run, error_line, write_lines
 from tests.support.databases import Backend
 

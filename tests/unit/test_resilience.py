@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from sessions.resilience import (
     POSTGRES_RETRY_CONFIG,
     SQLITE_RETRY_CONFIG,
     call_with_retry,
+    time_left,
 )
 
 SECRET = "what the user said"
@@ -108,6 +110,7 @@ def test_the_defaults_are_those_that_services_know() -> None:
     assert (defaults.max_attempts, defaults.base_delay, defaults.max_delay) == (3, 0.5, 5.0)
     assert defaults.strategy is RetryStrategy.EXPONENTIAL
     assert defaults.jitter is True
+    assert defaults.max_elapsed == 25.0
     assert POSTGRES_RETRY_CONFIG == MONGODB_RETRY_CONFIG == defaults
     assert SQLITE_RETRY_CONFIG.max_attempts >= 1
 
@@ -123,6 +126,9 @@ def test_the_defaults_are_those_that_services_know() -> None:
         {"max_delay": float("nan")},
         {"base_delay": float("inf")},
         {"strategy": "fibonacci"},
+        {"max_elapsed": 0.0},
+        {"max_elapsed": float("inf")},
+        {"max_elapsed": float("nan")},
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused_when_it_is_made(values: dict[str, Any]) -> None:
@@ -210,7 +216,9 @@ def _drive(coroutine: Any) -> Any:
 
 async def test_a_task_that_is_cancelled_while_it_waits_ends_at_once() -> None:
     work = Work(*(Flaky() for _ in range(10)))
-    task = asyncio.create_task(run_async(work, config(base_delay=60.0, max_delay=60.0), Flaky))
+    task = asyncio.create_task(
+        run_async(work, config(base_delay=60.0, max_delay=60.0, max_elapsed=600.0), Flaky)
+    )
     await asyncio.sleep(0.01)
 
     task.cancel()
@@ -218,6 +226,45 @@ async def test_a_task_that_is_cancelled_while_it_waits_ends_at_once() -> None:
         await asyncio.wait_for(task, 1)
 
     assert work.calls == 1
+
+
+# --- the time of a whole call ----------------------------------------------------------------------
+
+
+async def test_no_attempt_begins_after_max_elapsed(run: Run) -> None:
+    started = time.monotonic()
+    work = Work(*(Flaky() for _ in range(1000)))
+    with pytest.raises(Flaky):
+        await run(work, config(max_attempts=1000, base_delay=0.1, jitter=False, max_elapsed=0.35), Flaky)
+
+    assert 2 <= work.calls < 5
+    assert time.monotonic() - started < 3
+
+
+async def test_an_attempt_knows_how_much_of_the_call_is_left() -> None:
+    left: list[float] = []
+
+    async def work() -> None:
+        left.append(time_left(60.0))
+        assert time_left(0.1) <= 0.1
+        await asyncio.sleep(0.2)
+        raise Flaky
+
+    with pytest.raises(Flaky):
+        await call_with_retry("work", work, config(max_attempts=3, max_elapsed=10.0, **AT_ONCE), on=Flaky)
+
+    assert 9 < left[0] <= 10
+    assert left[1] <= left[0] - 0.2
+    assert left[2] <= left[1] - 0.2
+    assert time_left(60.0) == 60.0
+
+
+async def test_nothing_left_is_never_taken_for_no_bound() -> None:
+    async def work() -> float:
+        await asyncio.sleep(0.05)
+        return time_left(60.0)
+
+    assert 0 < await call_with_retry("work", work, config(max_elapsed=0.01), on=Flaky) < 0.1
 
 
 # --- delays ----------------------------------------------------------------------------------------

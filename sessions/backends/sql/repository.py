@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Executable
+
 from sessions import validation
-from sessions.connections import ConnectionType
-from sessions.connections.sql import SqlConnectionManager
+from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.backends.sql.statements import Statements, parameters, statements_for
+from sessions.core.identifiers import utc_now
+from sessions.core.port import BackendOperations, EarlierTries, NewSession
 from sessions.models import ChatMessage, ChatSession
-from sessions.repositories.async_session_repository import AsyncSessionRepository
-from sessions.repositories.backend_operations import EarlierTries, NewSession
-from sessions.repositories.identifiers import utc_now
-from sessions.repositories.sql_statements import parameters, statements_for
-from sessions.resilience import RetryConfig
 
-__all__ = ["SqlSessionRepository"]
+__all__ = ["SqlBackend"]
 
 
-class SqlSessionRepository(AsyncSessionRepository):
+class SqlBackend(BackendOperations):
     """The operations that are the same statement in both dialects."""
 
-    def __init__(
-        self,
-        connection_type: ConnectionType,
-        *,
-        connection_manager: SqlConnectionManager,
-        default_retry: RetryConfig,
-        retry: RetryConfig | None,
-    ) -> None:
-        super().__init__(
-            connection_type,
-            connection_manager=connection_manager,
-            default_retry=default_retry,
-            retry=retry,
-        )
-        self._sql_manager = connection_manager
-        self._fetch, self._execute = connection_manager.fetch, connection_manager.execute
-        self._statements = statements_for(connection_manager.dialect)
+    _manager: SqlConnectionManager
+
+    @property
+    def _statements(self) -> Statements:
+        return statements_for(self._manager.dialect)
+
+    async def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Sequence[Any]:
+        return await self._manager.fetch(statement, row)
+
+    async def _execute(self, statement: Executable, row: Mapping[str, Any]) -> int:
+        return await self._manager.execute(statement, row)
 
     def _check_session_id(self, argument: str, value: object) -> str:
         return validation.check_uuid(argument, value)

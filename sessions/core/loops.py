@@ -17,12 +17,14 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-__all__ = ["LoopBound", "run_blocking", "running_loop", "to_its_end"]
+from sessions.core.steps import Steps, hidden_task
+
+__all__ = ["LoopBound", "run_blocking", "running_loop"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -43,10 +45,41 @@ def running_loop() -> Loop | None:
         return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[T]):
+    """A resource of one event loop, and what holds it until that loop ends."""
+
     resource: T
-    guard: AsyncGenerator[None, None]
+    close_resource: Callable[[T], Awaitable[None]]
+    steps: Steps = field(default_factory=Steps)
+    guard: AsyncGenerator[None, None] | None = None
+    closing: asyncio.Task[None] | None = None
+    closed: bool = False
+
+    async def hold(self, forget: Callable[[], None]) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            forget()
+            if not self.closed:
+                await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the resource, after the steps that go on; once, and also if the caller is cancelled."""
+        if self.closing is None:
+            self.closing = hidden_task(self._close())
+        await asyncio.shield(self.closing)
+
+    async def _close(self) -> None:
+        try:
+            await self.steps.finish()
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await self.close_resource(self.resource)
+        finally:
+            self.closed = True
+            if self.guard is not None:
+                with contextlib.suppress(RuntimeError):  # The end of the loop is at it already.
+                    await self.guard.aclose()
 
 
 class LoopBound(Generic[T]):
@@ -74,14 +107,21 @@ class LoopBound(Generic[T]):
         """Return the running loop's resource, opening it if this is its first use there."""
         loop = asyncio.get_running_loop()
         entry = self._entries.get(loop)
-        if entry is None:
-            # Nothing below suspends before the entry is in place, so two tasks cannot both open.
-            self._drop_closed_loops()
-            resource = self._open()
-            entry = self._entries[loop] = _Entry(resource, self._hold(loop, resource))
-            await anext(entry.guard)
-            _close_before(loop)
-        return entry.resource
+        return (entry or await self._new_entry(loop)).resource
+
+    async def _new_entry(self, loop: Loop) -> _Entry[T]:
+        # Nothing below suspends before the entry is in place, so two tasks cannot both open.
+        self._drop_closed_loops()
+        entry = self._entries[loop] = _Entry(self._open(), self._close)
+        entry.guard = entry.hold(lambda: self._remove(loop, entry))
+        await anext(entry.guard)
+        _close_before(loop)
+        return entry
+
+    def _remove(self, loop: Loop, entry: _Entry[T]) -> None:
+        # Where `aclose` took it out first, the loop may have its next one by now.
+        if self._entries.get(loop) is entry:
+            del self._entries[loop]
 
     def peek(self) -> T | None:
         """Return the running loop's resource if it has one."""
@@ -89,15 +129,27 @@ class LoopBound(Generic[T]):
         entry = self._entries.get(loop) if loop else None
         return entry.resource if entry else None
 
-    async def _hold(self, loop: Loop, resource: T) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            # Where `aclose` took it out first, the loop may have its next one by now.
-            if (entry := self._entries.get(loop)) and entry.resource is resource:
-                del self._entries[loop]
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await self._close(resource)
+    async def run(self, step: Callable[[], Awaitable[R]], *, interrupt: bool = False) -> R:
+        """Await ``step()``, which uses the running loop's resource, as `Steps.run` does.
+
+        A cancelled caller returns at once; the step goes on in the background, and closing the resource,
+        by `aclose` or at the end of the loop, waits for it, at most `FINISH_SECONDS`.
+
+        Args:
+            step: What must not be cancelled half-way.
+            interrupt: Cancel the step as well, and let only its clean-up go on.
+        """
+        loop = asyncio.get_running_loop()
+        entry = self._entries.get(loop) or await self._new_entry(loop)
+        return await entry.steps.run(step, interrupt=interrupt)
+
+    def start(self, work: Callable[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Await ``work(*args)`` in the background, for cleaning up after a cancelled call.
+
+        It has to be bounded by itself. Closing the resource waits for it, as for the steps of `run`.
+        """
+        entry = self._entries.get(asyncio.get_running_loop())
+        (entry.steps if entry else _others).start(work, *args, **kwargs)
 
     def _drop_closed_loops(self) -> None:
         for loop in [loop for loop in tuple(self._entries) if loop.is_closed()]:
@@ -110,19 +162,19 @@ class LoopBound(Generic[T]):
         for loop, entry in tuple(self._entries.items()):
             self._entries.pop(loop, None)
             if loop is current:
-                await entry.guard.aclose()
+                await entry.aclose()
             elif loop is waiting:
-                loop.call_soon_threadsafe(_start_closing, loop, entry.guard)
+                loop.call_soon_threadsafe(_start_closing, loop, entry)
             elif loop.is_running():
                 await self._close_elsewhere(loop, entry)
             else:
                 # It stands still between two runs, and its thread is most likely this one, which is
                 # busy with another loop: so it is run for a moment where neither is in the way.
                 with contextlib.suppress(RuntimeError):
-                    await asyncio.to_thread(loop.run_until_complete, _aclose(entry.guard))
+                    await asyncio.to_thread(loop.run_until_complete, entry.aclose())
 
     async def _close_elsewhere(self, loop: Loop, entry: _Entry[T]) -> None:
-        closing = asyncio.run_coroutine_threadsafe(_aclose(entry.guard), loop)
+        closing = asyncio.run_coroutine_threadsafe(entry.aclose(), loop)
         try:
             await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_TIMEOUT_SECONDS)
         except (TimeoutError, RuntimeError) as error:
@@ -138,15 +190,13 @@ class LoopBound(Generic[T]):
         return entries
 
 
-async def _aclose(guard: AsyncGenerator[None, None]) -> None:
-    await guard.aclose()
-
-
+# Of resources that are being closed already; nothing waits for them.
+_others = Steps()
 _closing_tasks: set[asyncio.Task[None]] = set()
 
 
-def _start_closing(loop: Loop, guard: AsyncGenerator[None, None]) -> None:
-    task = loop.create_task(_aclose(guard))
+def _start_closing(loop: Loop, entry: _Entry[Any]) -> None:
+    task = loop.create_task(entry.aclose())
     _closing_tasks.add(task)
     task.add_done_callback(_closing_tasks.discard)
 
@@ -165,7 +215,7 @@ def _close_before(loop: Loop) -> None:
         if not loop.is_closed() and not loop.is_running():
             for instance in tuple(_instances):
                 if entry := instance._entries.get(loop):
-                    loop.run_until_complete(_aclose(entry.guard))
+                    loop.run_until_complete(entry.aclose())
         close()
 
     close_pools_first._closes_pools = True  # type: ignore[attr-defined]
@@ -263,35 +313,6 @@ class _BackgroundLoop:
         remains = (self._stack, self._loop, self._tasks)
         self.__init__()  # type: ignore[misc]
         return remains
-
-
-async def to_its_end(function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Await a coroutine function; a cancellation takes effect only when it is done.
-
-    For drivers that leak a socket, or leave a transaction open, when they are cancelled half-way.
-    """
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    async def call() -> R:
-        try:
-            return await function(*args, **kwargs)
-        finally:
-            # Here and not when the task is done, which takes another turn of the loop.
-            if not done.done():
-                done.set_result(None)
-
-    task = loop.create_task(call())
-    try:
-        await done
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # Seen: nobody is left to be told.
-        raise
-    return task.result()
 
 
 def run_blocking(function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:

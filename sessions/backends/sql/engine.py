@@ -8,9 +8,9 @@ import math
 import sys
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import Executable, PoolProxiedConnection, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,10 +19,12 @@ from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.connections.event_loops import LoopBound, to_its_end
+from sessions.core.loops import LoopBound
 from sessions.errors import BackendUnavailableError, ConfigurationError
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "Watch"]
+
+R = TypeVar("R")
 
 DRAIN_TIMEOUT_SECONDS = 5.0
 
@@ -75,6 +77,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     """
 
     dialect: ClassVar[str]
+    # Whether the driver may be cancelled anywhere. If not, its step goes on when the caller is cancelled.
+    may_be_interrupted: ClassVar[bool] = False
     # True behind a proxy that lends a server connection for one transaction only. Autocommit is then no
     # use: the driver prepares and executes a statement in two steps, each a transaction of its own.
     one_transaction_at_a_time = False
@@ -107,6 +111,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         self._schema_ready = False
         self._pools = LoopBound(self._open, self._close)
 
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()`` in a task of its own, for which a cancelled caller does not wait."""
+        return await self._pools.run(step, interrupt=self.may_be_interrupted)
+
     @abstractmethod
     def _create_engine(self) -> AsyncEngine:
         """Return a new engine in autocommit; must not connect yet."""
@@ -122,8 +130,35 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             async with pool.lock:
                 if not self._schema_ready:
                     await self._prepare_schema(pool.engine)
-                    self._schema_ready = True
+                    self._note_ready()
         return pool.engine
+
+    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+        """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
+
+        Args:
+            error: From an operation.
+            seen: `preparations` when the operation began.
+
+        Returns:
+            Whether the operation may be repeated at once: never without ``auto_migrate``.
+        """
+        if not (self._auto_migrate and self.is_schema_missing(error)):
+            return False
+        pool = await self._pools.get()
+        async with pool.lock:
+            if self.preparations == seen:
+                await self._upgrade(pool.engine)
+                self._note_ready()
+        return True
+
+    @abstractmethod
+    def is_schema_missing(self, error: BaseException) -> bool:
+        """Return whether a statement failed because a table, a column or a schema is not there."""
+
+    def _note_ready(self) -> None:
+        self._schema_ready = True
+        self.preparations += 1
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
@@ -210,6 +245,9 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 return
             if not self._auto_migrate:
                 await connection.run_sync(migrations.check)
+        await self._upgrade(engine)
+
+    async def _upgrade(self, engine: AsyncEngine) -> None:
         # A migration takes as long as it takes.
         async with engine.connect() as connection:
             # Alembic works on globals, so one migration at a time in a process. Polled: a loop that
@@ -222,15 +260,17 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 _migrating.release()
 
     async def disconnect(self) -> None:
-        """Close the engines of all event loops; a service's own engine is left alone."""
+        """Close the engines of all event loops; a service's own engine is left alone.
+
+        What was known of the database is forgotten: the next call looks at the schema again.
+        """
+        self._schema_ready = False
         await self._pools.aclose()
 
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
-            return await (
-                self._is_writable() if self.survives_cancellation else to_its_end(self._is_writable)
-            )
+            return await self.run_step(self._is_writable)
         except Exception:
             return False
 

@@ -19,9 +19,9 @@ from typing import Any
 from bson import ObjectId
 from pymongo import ReadPreference
 
-from sessions.repositories.backend_operations import BackendOperations
-from sessions.repositories.identifiers import utc_now
-from sessions.repositories.mongo_collections import UP, chat_messages, chat_sessions, chat_unfinished
+from sessions.backends.mongodb.collections import UP, chat_messages, chat_sessions, chat_unfinished
+from sessions.core.identifiers import utc_now
+from sessions.core.port import BackendOperations
 
 __all__ = ["Leftovers", "MongoLeftovers", "mark_batch", "stored_batches"]
 

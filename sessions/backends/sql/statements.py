@@ -35,8 +35,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.dml import Insert, Update
 
+from sessions.backends.sql.ranges import Ranges
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
-from sessions.repositories.sql_ranges import Ranges
 
 __all__ = ["Statements", "parameters", "statements_for"]
 

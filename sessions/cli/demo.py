@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.text import Text
 
-from sessions.commands.terminal import (
+from sessions.cli.terminal import (
     ROLE_STYLES,
     counted,
     print_session,

@@ -8,12 +8,12 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from sessions.connections.mongo_connection import in_transaction, is_conflict, raw_cursor
-from sessions.connections.mongodb import MongoConnectionManager
+from sessions.backends.mongodb.client import in_transaction, is_conflict, raw_cursor
+from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
+from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.leftovers import MongoLeftovers
+from sessions.core.port import EarlierTries
 from sessions.models.documents import ChatSessionDocument
-from sessions.repositories.backend_operations import EarlierTries
-from sessions.repositories.mongo_collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
-from sessions.repositories.mongo_leftovers import MongoLeftovers
 
 __all__ = ["MongoDeletion"]
 
@@ -24,7 +24,7 @@ DELETE_BATCH_SIZE = 100
 class MongoDeletion(MongoLeftovers):
     """Deletes in one transaction where there are any, else the session first."""
 
-    _mongo: MongoConnectionManager
+    _manager: MongoConnectionManager
 
     async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
         chosen = {"session_id": session_id, "user_id": user_id}
@@ -55,10 +55,10 @@ class MongoDeletion(MongoLeftovers):
 
     async def _try_transaction(self, work: Callable[[Any], Awaitable[int]]) -> int | None:
         """Return None where there are no transactions, or others kept writing to the same documents."""
-        if not self._mongo.has_transactions:
+        if not self._manager.has_transactions:
             return None
         try:
-            return await in_transaction(await self._mongo.connect(), work)
+            return await in_transaction(await self._manager.connect(), work)
         except OperationFailure as error:
             if not is_conflict(error):
                 raise

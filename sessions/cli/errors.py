@@ -11,7 +11,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from sessions.commands.terminal import print_error
+from sessions.cli.terminal import print_error
 from sessions.errors import SessionsError
 
 __all__ = ["INTERRUPTED", "OneLineErrors"]

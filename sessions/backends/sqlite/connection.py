@@ -16,8 +16,8 @@ import aiosqlite
 from sqlalchemy import event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from sessions.backends.sql.engine import SqlConnectionManager, engine_key, hide_values, unavailable
 from sessions.config import SqliteSettings, load_settings
-from sessions.connections.sql import SqlConnectionManager, engine_key, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
@@ -104,7 +104,6 @@ class SqliteConnectionManager(SqlConnectionManager):
         await super().disconnect()
         if self._remove_temporary is not None:
             self._remove_temporary()
-            self._schema_ready = False
 
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -127,6 +126,10 @@ class SqliteConnectionManager(SqlConnectionManager):
             await connection.execute(insert(ChatMessageRecord), message)
         finally:
             await connection.exec_driver_sql("ROLLBACK")
+
+    def is_schema_missing(self, error: BaseException) -> bool:
+        """Return whether a statement failed, as it does for a missing table only: ours are fixed."""
+        return _code(error) == sqlite3.SQLITE_ERROR
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another connection held the lock for longer than the busy timeout."""

@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from sessions.connections.mongo_connection import acknowledged_early, in_transaction
-from sessions.connections.mongodb import MongoConnectionManager
-from sessions.models import ChatMessage
-from sessions.models.documents import ChatSessionDocument
-from sessions.repositories.backend_operations import MessageRow
-from sessions.repositories.identifiers import utc_now, uuid7_time
-from sessions.repositories.mongo_collections import Filter, chat_messages, chat_sessions
-from sessions.repositories.mongo_documents import (
+from sessions.backends.mongodb.client import acknowledged_early, in_transaction
+from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
+from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.leftovers import MongoLeftovers, mark_batch, stored_batches
+from sessions.backends.mongodb.mapping import (
     is_one_write,
     is_uuid7,
     message_document,
     to_messages,
 )
-from sessions.repositories.mongo_leftovers import MongoLeftovers, mark_batch, stored_batches
+from sessions.core.identifiers import utc_now, uuid7_time
+from sessions.core.port import MessageRow
+from sessions.models import ChatMessage
+from sessions.models.documents import ChatSessionDocument
 
 __all__ = ["MongoMessages"]
 
@@ -36,9 +36,9 @@ MAX_BATCH_SIZE = 10_000
 
 
 class MongoMessages(MongoLeftovers):
-    """Appends and reads messages; what an incarnation is, `MongoSessionRepository`'s module says."""
+    """Appends and reads messages; what an incarnation is, `MongoBackend`'s module says."""
 
-    _mongo: MongoConnectionManager
+    _manager: MongoConnectionManager
 
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
@@ -52,13 +52,13 @@ class MongoMessages(MongoLeftovers):
 
     async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         # Twice at the most: what was remembered may be an incarnation that is gone.
-        for remembered in (self._mongo.recall(session_id, user_id), None):
+        for remembered in (self._manager.recall(session_id, user_id), None):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
             if incarnation is None:
                 return False
             if await self._append_to(incarnation, session_id, rows):
                 return True
-            self._mongo.forget(session_id)
+            self._manager.forget(session_id)
         return False
 
     async def _append_to(self, incarnation: Any, session_id: str, rows: list[MessageRow]) -> bool:
@@ -66,9 +66,9 @@ class MongoMessages(MongoLeftovers):
         documents = [message_document(session_id, incarnation, row) for row in rows]
         if is_one_write(rows):
             return await self._append_at_once(incarnation, session_id, documents)
-        if self._mongo.has_transactions:
+        if self._manager.has_transactions:
             # Without the bump: those of others would be in its way, again and again in a busy session.
-            await in_transaction(await self._mongo.connect(), partial(_insert_all, documents))
+            await in_transaction(await self._manager.connect(), partial(_insert_all, documents))
         else:
             async with self._noted([session_id], mark_batch(documents)):
                 await _insert(documents, chat_messages())
@@ -78,7 +78,7 @@ class MongoMessages(MongoLeftovers):
         self, incarnation: Any, session_id: str, documents: list[dict[str, Any]]
     ) -> bool:
         """Append what one insert stores whole, and wait for the disks once."""
-        connection = await self._mongo.connect()
+        connection = await self._manager.connect()
         reign, early = connection.reign(), acknowledged_early(chat_messages())
         if reign is not None and early is not None:
             await _insert(documents, early)
@@ -110,7 +110,7 @@ class MongoMessages(MongoLeftovers):
         found = await chat_sessions().find_one(where, {"user_id": 1})
         if found is None:
             return None
-        self._mongo.remember(session_id, found["_id"], found["user_id"])
+        self._manager.remember(session_id, found["_id"], found["user_id"])
         return found["_id"]
 
     async def _history(
@@ -156,14 +156,14 @@ class MongoMessages(MongoLeftovers):
         self, session_id: str, user_id: str, where: Filter, order: dict[str, int], limit: int | None
     ) -> list[ChatMessage]:
         """Return messages if one incarnation, of this owner, was there from before to after."""
-        for remembered in (self._mongo.recall(session_id, user_id), None):
+        for remembered in (self._manager.recall(session_id, user_id), None):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
             if incarnation is None:
                 return []
             messages = await _read(where, order, limit, _Owned(session_id, incarnation, user_id))
             if messages is not None:
                 return messages
-            self._mongo.forget(session_id)
+            self._manager.forget(session_id)
         return []
 
 

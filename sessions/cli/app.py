@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from sessions.commands import database
-from sessions.commands.demo import run_demo
-from sessions.commands.errors import INTERRUPTED, OneLineErrors
-from sessions.commands.importing import Totals, import_lines
-from sessions.commands.terminal import (
+from sessions.cli import database
+from sessions.cli.demo import run_demo
+from sessions.cli.errors import INTERRUPTED, OneLineErrors
+from sessions.cli.importing import Totals, import_lines
+from sessions.cli.terminal import (
     counted,
     make_console,
     print_error,

@@ -7,10 +7,17 @@ import ssl
 import asyncpg
 from sqlalchemy import exc
 
-from sessions.connections.sql import NoAnswerError, hide_values, unavailable
+from sessions.backends.sql.engine import NoAnswerError, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 
-__all__ = ["DRIVER_ERRORS", "driver_error", "is_transient", "outcome_is_unknown", "translate"]
+__all__ = [
+    "DRIVER_ERRORS",
+    "driver_error",
+    "is_schema_missing",
+    "is_transient",
+    "outcome_is_unknown",
+    "translate",
+]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT_SQLSTATES = frozenset(
@@ -35,6 +42,7 @@ REASONS = {
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 SETTINGS_SQLSTATES = ("28", "3D", "3F")  # authorization, unknown database, unknown schema
 INSUFFICIENT_PRIVILEGE = "42501"
+INVALID_SCHEMA_NAME = "3F000"
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
 
@@ -51,6 +59,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(of_driver, ssl.SSLCertVerificationError):
         return False
     return isinstance(of_driver, OSError | asyncpg.InterfaceError)
+
+
+def is_schema_missing(error: BaseException) -> bool:
+    """Return whether a statement failed because a table, a column or a schema is not there."""
+    return _sqlstate(error) in (*SCHEMA_SQLSTATES, INVALID_SCHEMA_NAME)
 
 
 def outcome_is_unknown(error: BaseException) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import pymongo
@@ -13,16 +13,18 @@ from bson import ObjectId
 from bson.codec_options import CodecOptions
 from pymongo import errors
 
+from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
+from sessions.backends.mongodb.schema import ensure_indexes, set_validator
 from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.config.passwords import password_for_driver
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.connections.event_loops import LoopBound, to_its_end
-from sessions.connections.mongo_connection import MongoConnection, durable_write_concern
-from sessions.connections.mongodb_schema import ensure_indexes, set_validator
+from sessions.core.loops import LoopBound
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
 __all__ = ["MongoConnectionManager"]
+
+R = TypeVar("R")
 
 DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 # Datetimes without a zone, which are in UTC: `aware` adds that. The driver takes four times as long for all
@@ -101,6 +103,14 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
                     self._prepared = True
         return connection
 
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()`` in a task that goes on in the background if the caller is cancelled.
+
+        PyMongo leaks a socket that is cancelled while it connects, and a write that is cut off half-way
+        leaves what the next caller has to clear away.
+        """
+        return await self._connections.run(step)
+
     async def _prepare(self, connection: MongoConnection) -> None:
         """Make collections, indexes and validators, unless one look tells that all of them are there."""
         names = [document.Settings.name for document in DOCUMENTS]
@@ -127,7 +137,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
-            await to_its_end(self._try_write)
+            await self.run_step(self._try_write)
         except Exception:
             return False
         return True

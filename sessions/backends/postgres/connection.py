@@ -7,9 +7,9 @@ import functools
 import ssl
 import uuid
 import weakref
-from collections.abc import Awaitable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import asyncpg
 from sqlalchemy import (
@@ -31,18 +31,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import Pool
 from sqlalchemy.util import greenlet_spawn
 
-from sessions.connections import postgres_dialect, postgres_errors
-from sessions.connections.postgres_pool import PostgresPool
-from sessions.connections.postgres_settings import connect_arguments, resolved_settings
-from sessions.connections.sql import SqlConnectionManager, Watch, cancellation_check, engine_key
+from sessions.backends.postgres import dialect as postgres_dialect
+from sessions.backends.postgres import errors as postgres_errors
+from sessions.backends.postgres.pool import PostgresPool
+from sessions.backends.postgres.settings import connect_arguments, resolved_settings
+from sessions.backends.sql.engine import SqlConnectionManager, Watch, cancellation_check, engine_key
 from sessions.errors import ConfigurationError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["PostgresConnectionManager"]
 
+R = TypeVar("R")
+
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
 SILENCE_SECONDS = 1.0
 CLOSE_TIMEOUT_SECONDS = 2.0
+# The driver gives up after two seconds by itself.
+DISCARD_SECONDS = 3.0
 
 _must_not_wait: ContextVar[bool] = ContextVar("sessions_must_not_wait", default=False)
 
@@ -64,7 +69,7 @@ class PostgresConnectionManager(SqlConnectionManager):
     """
 
     dialect: ClassVar[str] = "postgresql"
-    survives_cancellation: ClassVar[bool] = True
+    may_be_interrupted: ClassVar[bool] = True
 
     def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
         self._settings = resolved_settings(url, engine, settings)
@@ -140,6 +145,12 @@ class PostgresConnectionManager(SqlConnectionManager):
         event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
         return engine
 
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()``; where `_run` itself sees to a cancellation, without a task for each call."""
+        if self._schema_ready and self._own and not self.one_transaction_at_a_time:
+            return await step()
+        return await super().run_step(step)
+
     async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote.
 
@@ -156,15 +167,16 @@ class PostgresConnectionManager(SqlConnectionManager):
         try:
             with Watch(self, connection, self.answer_timeout):
                 result = await _ask(connection.driver_connection, query, arguments, rows)
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                # The driver asks the server to cancel it, too, and waits a moment for that.
-                await greenlet_spawn(connection.invalidate)
-            elif not isinstance(error, Exception):
-                connection.invalidate()
+        except asyncio.CancelledError:
+            # The driver asks the server to cancel it, too, which takes a moment: longer than the caller has.
+            self._pools.start(self._discard, connection, pool)
             raise
-        finally:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                connection.invalidate()
             await self._check_in(connection, pool)
+            raise
+        await self._check_in(connection, pool)
         await self._let_others_go_first(pool)
         return result
 
@@ -195,6 +207,16 @@ class PostgresConnectionManager(SqlConnectionManager):
                 await self._check_in(connection, pool)
                 raise
         return connection
+
+    async def _discard(self, connection: PoolProxiedConnection, pool: Any) -> None:
+        """Close a connection whose statement was cancelled, and make room for another one."""
+        try:
+            async with asyncio.timeout(DISCARD_SECONDS):
+                await greenlet_spawn(connection.invalidate)
+        except TimeoutError:
+            self._break(connection)
+        finally:
+            await self._check_in(connection, pool)
 
     async def _check_in(self, connection: PoolProxiedConnection, pool: Any) -> None:
         if pool.checkedin() < pool.size():
@@ -237,6 +259,10 @@ class PostgresConnectionManager(SqlConnectionManager):
     async def _try_write(self, connection: AsyncConnection) -> None:
         # Of a session that there is not: every right is checked, and nothing is written.
         await connection.execute(_no_op_write(), {"nobody": str(uuid.uuid4())})
+
+    def is_schema_missing(self, error: BaseException) -> bool:
+        """Return whether SQLSTATE says that a table, a column or a schema is not there."""
+        return postgres_errors.is_schema_missing(error)
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether SQLSTATE or the kind of connection error promises better luck."""

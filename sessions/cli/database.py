@@ -10,8 +10,8 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from sessions import migrations
+from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory
-from sessions.connections.sql import SqlConnectionManager
 from sessions.errors import BackendUnavailableError, SessionsError
 from sessions.repositories import SessionRepositoryType
 
@@ -85,7 +85,7 @@ async def _answers(manager: AsyncBaseConnectionManager, backend: SessionReposito
 
 async def _remove_leftovers(manager: AsyncBaseConnectionManager) -> str:
     # Imported here: who uses the other databases has no need of MongoDB's driver.
-    from sessions.connections.mongodb import MongoConnectionManager
+    from sessions.backends.mongodb.connection import MongoConnectionManager
     from sessions.repositories.mongo_session_repository import MongoSessionRepository
 
     assert isinstance(manager, MongoConnectionManager)

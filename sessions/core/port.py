@@ -6,15 +6,18 @@ try took effect.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from sessions.errors import SessionsError
 from sessions.models import ChatMessage, ChatSession
-from sessions.repositories.base_session_repository import BaseSessionRepository
 
-__all__ = ["BackendOperations", "EarlierTries", "MessageRow", "NewSession"]
+__all__ = ["BackendOperations", "ConnectionManager", "EarlierTries", "MessageRow", "NewSession"]
+
+R = TypeVar("R")
 
 # message_id, role, content
 MessageRow = tuple[str, str, str]
@@ -44,8 +47,57 @@ class EarlierTries:
     may_have_worked: bool = False
 
 
-class BackendOperations(BaseSessionRepository):
+class ConnectionManager(Protocol):
+    """What the operations need of a connection manager; see `AsyncBaseConnectionManager`."""
+
+    preparations: int
+
+    async def connect(self) -> Any:
+        """Connect, and make the schema ready."""
+        ...
+
+    async def disconnect(self) -> None:
+        """Release all connections."""
+        ...
+
+    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+        """Make the schema ready once more, if an error says that it is gone."""
+        ...
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await one attempt of an operation; a caller that is cancelled returns at once."""
+        ...
+
+    async def is_healthy(self) -> bool:
+        """Return whether a write would work now."""
+        ...
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether a call that failed with this error may be retried."""
+        ...
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether what failed with this error may have taken effect."""
+        ...
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return the error of the driver itself."""
+        ...
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return this package's error for a driver's error."""
+        ...
+
+
+class BackendOperations(ABC):
     """The backend's half of every built-in repository."""
+
+    # A `ConnectionManager`, of the backend's own class.
+    _manager: Any
+
+    def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+        """Return an operation's work with what every operation of this backend runs in."""
+        return work
 
     @abstractmethod
     def _check_session_id(self, argument: str, value: object) -> str:
@@ -53,9 +105,11 @@ class BackendOperations(BaseSessionRepository):
 
     def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
         """Refuse what is too large for this backend to store; most have no limit worth the name."""
+        return
 
     def _check_batch_size(self, rows: list[MessageRow]) -> None:
         """Refuse a batch of which this backend cannot store each message, or not all or none."""
+        return
 
     @abstractmethod
     async def _create(self, new: NewSession) -> None:

@@ -12,14 +12,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sessions import validation
-from sessions.config import load_settings
-from sessions.connections import AsyncBaseConnectionManager, ConnectionType
-from sessions.connections.event_loops import to_its_end
+from sessions.core.cursors import decode_cursor, encode_cursor
+from sessions.core.identifiers import new_message_id, new_session_id, utc_now
+from sessions.core.port import BackendOperations, ConnectionManager, EarlierTries, NewSession
 from sessions.errors import SessionConflictError, SessionNotFoundError, SessionsError
 from sessions.models import ChatMessage, ChatSession, SessionPage
-from sessions.repositories.backend_operations import BackendOperations, EarlierTries, NewSession
-from sessions.repositories.cursors import decode_cursor, encode_cursor
-from sessions.repositories.identifiers import new_message_id, new_session_id, utc_now
 from sessions.resilience import RetryConfig, call_with_retry
 
 __all__ = ["AsyncOperations"]
@@ -34,12 +31,6 @@ BATCH_SIZE = 1000
 class AsyncOperations(BackendOperations):
     """The async half of every built-in repository.
 
-    Args:
-        connection_type: The built-in type.
-        connection_manager: Its manager.
-        default_retry: Used where neither ``retry`` nor the settings say otherwise.
-        retry: Tries and delays for transient errors.
-
     Raises:
         InvalidInputError: From every operation: an argument is of no use; nothing was sent.
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
@@ -47,16 +38,7 @@ class AsyncOperations(BackendOperations):
         ConfigurationError: From every operation: the database refuses the user or the database name.
     """
 
-    def __init__(
-        self,
-        connection_type: ConnectionType,
-        *,
-        connection_manager: AsyncBaseConnectionManager,
-        default_retry: RetryConfig,
-        retry: RetryConfig | None = None,
-    ) -> None:
-        super().__init__(connection_type, connection_manager=connection_manager)
-        self._retry = retry or load_settings().sessions.retry or default_retry
+    _retry: RetryConfig
 
     # -- Sessions ----------------------------------------------------------------------------------
 
@@ -290,7 +272,8 @@ class AsyncOperations(BackendOperations):
 
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
-        return await self._manager.is_healthy()
+        manager: ConnectionManager = self._manager
+        return await manager.is_healthy()
 
     async def aclose(self) -> None:
         """Release the connections, which repositories of the same database share.
@@ -311,18 +294,6 @@ class AsyncOperations(BackendOperations):
     ) -> None:
         await self.aclose()
 
-    @property
-    def _manager(self) -> AsyncBaseConnectionManager:
-        assert isinstance(self._connection_manager, AsyncBaseConnectionManager)
-        return self._connection_manager
-
-    async def _ensure_connection(self) -> None:
-        await self._manager.connect()
-
-    async def _create_tables_if_not_exist(self) -> None:
-        # The manager makes the schema ready once for all repositories that share it.
-        await self._manager.connect()
-
     # -- What every operation goes through ---------------------------------------------------------
 
     def _check_key(self, session_id: object, user_id: object) -> tuple[str, str]:
@@ -334,11 +305,12 @@ class AsyncOperations(BackendOperations):
         return NewSession(session_id, user_id, title, metadata, utc_now())
 
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
-        manager = self._manager
+        manager: ConnectionManager = self._manager
         try:
-            attempt: Callable[[], Awaitable[R]] = functools.partial(work, *arguments)
-            if not manager.survives_cancellation:
-                attempt = functools.partial(to_its_end, attempt)
+            # A step in the background is one attempt: after a cancellation no other one begins.
+            attempt = functools.partial(
+                manager.run_step, functools.partial(self._attempt, self._bound(work), arguments)
+            )
             return await call_with_retry(
                 operation, attempt, self._retry, on=manager.is_transient, unwrap=manager.driver_error
             )
@@ -349,6 +321,15 @@ class AsyncOperations(BackendOperations):
             if translated is None:
                 raise
             raise translated from error
+
+    async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
+        seen = self._manager.preparations
+        try:
+            return await work(*arguments)
+        except Exception as error:
+            if not await self._manager.prepare_again(error, seen=seen):
+                raise
+        return await work(*arguments)
 
     async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Do as `_run` does, and let each try know of the ones before it."""

@@ -11,11 +11,11 @@ from typing import Any
 import bson
 from bson import DBRef, Int64, MinKey, ObjectId
 
+from sessions.core.identifiers import uuid7_time
+from sessions.core.port import MessageRow, NewSession
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import EPOCH, NAIVE_EPOCH, aware
-from sessions.repositories.backend_operations import MessageRow, NewSession
-from sessions.repositories.identifiers import uuid7_time
 
 __all__ = [
     "check_batch_size",

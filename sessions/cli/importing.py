@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
-from sessions.commands.conversation_lines import LINE, Conversation, parse_line
+from sessions.cli.conversation_lines import LINE, Conversation, parse_line
+from sessions.core.port import MessageRow
 from sessions.errors import (
     BackendUnavailableError,
     InvalidInputError,
@@ -25,7 +26,6 @@ from sessions.errors import (
 )
 from sessions.models import ChatMessage
 from sessions.repositories import AsyncSessionRepository
-from sessions.repositories.backend_operations import MessageRow
 
 __all__ = ["Stored", "Totals", "import_lines", "store"]
 
