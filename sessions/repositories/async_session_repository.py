@@ -145,6 +145,10 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         finally:
             run_blocking(export.aclose)
 
+    def ensure_ready_sync(self) -> None:
+        """Block for `ensure_ready`."""
+        run_blocking(self.ensure_ready)
+
     def is_healthy_sync(self) -> bool:
         """Block for `is_healthy`."""
         return run_blocking(self.is_healthy)
