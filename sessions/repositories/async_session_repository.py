@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sessions.config import load_settings
 from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory, ConnectionType
@@ -19,6 +19,9 @@ from sessions.core.operations import AsyncOperations, SessionData
 from sessions.models import ChatMessage, ChatSession, SessionPage
 from sessions.repositories.base_session_repository import BaseSessionRepository
 from sessions.resilience import RetryConfig
+
+if TYPE_CHECKING:
+    from sessions.chats import AsyncChats
 
 __all__ = ["AsyncSessionRepository"]
 
@@ -60,6 +63,13 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
     def _retry(self) -> RetryConfig:
         # Found by the first operation: most repositories live for one request, and some for none.
         return self._given_retry or load_settings().sessions.retry or self.DEFAULT_RETRY
+
+    @property
+    def chats(self) -> AsyncChats:
+        """The same operations in plain names; `Chats` with ``repository=`` is the blocking twin."""
+        from sessions.chats import AsyncChats
+
+        return AsyncChats(repository=self)
 
     async def _ensure_connection(self) -> None:
         await self._manager.run_step(self._manager.connect)

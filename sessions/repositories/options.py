@@ -16,22 +16,18 @@ if TYPE_CHECKING:
 
     from sessions.config import SslMode
 
-__all__ = ["ChatsOptions", "MongoOptions", "PostgresOptions", "SqliteOptions"]
+__all__ = ["BuiltInOptions", "ChatsOptions", "MongoOptions", "PostgresOptions", "SqliteOptions"]
 
 Password = str | Callable[[], str | Awaitable[str]]
 
 
-class _Options(TypedDict, total=False):
-    url: str | None
+class _Keys(TypedDict, total=False):
     retry: RetryConfig | None
-    connection_manager: Any
     pool_size: int | None
     pool_timeout: float | None
 
 
-class PostgresOptions(_Options, total=False):
-    """What ``create_repository("postgres", …)`` takes; see `PostgresSettings`."""
-
+class _PostgresKeys(_Keys, total=False):
     engine: AsyncEngine | None
     host: str | None
     port: int | None
@@ -47,9 +43,7 @@ class PostgresOptions(_Options, total=False):
     pgbouncer: bool | None
 
 
-class MongoOptions(_Options, total=False):
-    """What ``create_repository("mongodb", …)`` takes; see `MongoSettings`."""
-
+class _MongoKeys(_Keys, total=False):
     client: Any
     host: str | None
     port: int | None
@@ -61,9 +55,7 @@ class MongoOptions(_Options, total=False):
     timeout: float | None
 
 
-class SqliteOptions(_Options, total=False):
-    """What ``create_repository("sqlite", …)`` takes; see `SqliteSettings`."""
-
+class _SqliteKeys(_Keys, total=False):
     engine: AsyncEngine | None
     path: str | PathLike[str] | None
     max_overflow: int | None
@@ -71,5 +63,26 @@ class SqliteOptions(_Options, total=False):
     auto_migrate: bool | None
 
 
-class ChatsOptions(PostgresOptions, MongoOptions, SqliteOptions, total=False):
+class _Database(TypedDict, total=False):
+    url: str | None
+    connection_manager: Any
+
+
+class PostgresOptions(_PostgresKeys, _Database, total=False):
+    """What ``create_repository("postgres", …)`` takes; `PostgresSettings` says what the keys mean."""
+
+
+class MongoOptions(_MongoKeys, _Database, total=False):
+    """What ``create_repository("mongodb", …)`` takes; `MongoSettings` says what the keys mean."""
+
+
+class SqliteOptions(_SqliteKeys, _Database, total=False):
+    """What ``create_repository("sqlite", …)`` takes; `SqliteSettings` says what the keys mean."""
+
+
+class ChatsOptions(_PostgresKeys, _MongoKeys, _SqliteKeys, total=False):
     """What `AsyncChats` and `Chats` take: the options of whichever backend it is."""
+
+
+class BuiltInOptions(ChatsOptions, _Database, total=False):
+    """What ``create_repository`` takes where a type checker cannot tell which backend it is."""
