@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
+from sessions.config.files import SHIPPED
 from tests.support import servers
 from tests.support.databases import Backend, execute_postgres, in_database, run_in_thread
 
@@ -42,11 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of the person who runs the tests out of them."""
-    for name in ("SESSIONS_CONFIG", "SESSIONS_DEFAULT_REPOSITORY", "SQLITE_PATH"):
+    shipped = re.findall(r"\$\{(\w+)", SHIPPED.read_text("utf-8"))
+    for name in ("SESSIONS_CONFIG", *shipped):
         monkeypatch.delenv(name, raising=False)
-    for prefix in ("POSTGRES", "MONGODB"):
-        for key in ("URL", "HOST", "PORT", "DB", "USER", "PASSWORD", "SCHEMA"):
-            monkeypatch.delenv(f"{prefix}_{key}", raising=False)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from sessions.config.passwords import PasswordCallable, check_password
+from sessions.config.reasons import configuration_error
 from sessions.errors import ConfigurationError
 from sessions.resilience import RetryConfig, RetryStrategy
 
@@ -31,7 +32,6 @@ __all__ = [
     "SessionsSettings",
     "SqliteSettings",
     "SslMode",
-    "configuration_error",
 ]
 
 # PostgreSQL's limit for the name of anything.
@@ -81,25 +81,6 @@ _Password = Annotated[SecretStr | PasswordCallable | None, WrapValidator(check_p
 _SecretUrl = Annotated[SecretStr, Field(min_length=1)]
 _Schema = Annotated[str, AfterValidator(_check_schema)]
 _Ssl = Annotated[bool | SslMode | None, WrapValidator(_check_ssl)]
-
-
-def configuration_error(error: ValidationError, *, source: str = "", key: str = "") -> ConfigurationError:
-    """Turn pydantic's error into ours, with the dotted keys and without any value.
-
-    Args:
-        error: From a model with ``hide_input_in_errors``, since callers chain it as the cause.
-        source: File the values came from; empty if they came from a caller.
-        key: Dotted key of the model that was validated; empty for the whole settings.
-
-    Returns:
-        The error to raise; its text is ``file: key: reason``, all reasons joined by ``"; "``.
-    """
-    reasons = []
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
-        path = ".".join([key, *map(str, detail["loc"])] if key else map(str, detail["loc"]))
-        reason = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"]
-        reasons.append(f"{path}: {reason}")
-    return ConfigurationError(": ".join(filter(None, [source, "; ".join(reasons)])))
 
 
 class _Model(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self, TypeVar
 
 from sessions.errors import SessionsError
 
 __all__ = ["HEALTH_TIMEOUT_SECONDS", "AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
+
+R = TypeVar("R")
 
 HEALTH_TIMEOUT_SECONDS = 5.0
 
@@ -66,12 +68,9 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     """Manages the connection of an asynchronous client.
 
     Attributes:
-        survives_cancellation: Whether the driver may be cancelled anywhere and leaks nothing. If not,
-            a cancelled call ends once the driver is done with what it is at.
         preparations: How often this manager has made the schema ready.
     """
 
-    survives_cancellation: ClassVar[bool] = False
     preparations: int = 0
 
     @abstractmethod
@@ -85,6 +84,15 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     @abstractmethod
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
+
+        Here the step is awaited as it is, which is right where the driver may be cancelled anywhere and
+        ends at once. For any other a manager overrides this with `LoopBound.run`, which lets the step go
+        on in the background.
+        """
+        return await step()
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether a call that failed with this error may be tried again; here never."""

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sessions import SessionNotFoundError
-from sessions.commands.conversation_lines import parse_line
-from sessions.commands.importing import Stored, Totals, _message_id, import_lines, store
+from sessions.cli.conversation_lines import parse_line
+from sessions.cli.importing import Stored, Totals, _message_id, import_lines, store
 from tests.cli.command_line import CONVERSATIONS, Run, error_line, write_lines
 from tests.support.databases import Backend
 
@@ -212,7 +212,7 @@ def test_a_database_that_cannot_be_used_stops_the_import(run: Run, tmp_path: Pat
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
     assert len(lines) == 2
-    assert lines[1].startswith("error: stopped at line 2: PostgreSQL cannot be used")
+    assert lines[1].startswith("error: stopped at line 2: cannot reach PostgreSQL at 127.0.0.1:1")
     assert "hunter2" not in result.output
 
 

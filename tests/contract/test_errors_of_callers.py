@@ -17,7 +17,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessions import BackendUnavailableError, SessionRepositoryFactory, SessionsError
-from sessions.commands import database
+from sessions.cli import database
 from sessions.repositories import SessionRepositoryType
 from tests.support.databases import Backend, execute_postgres, mongodb_client
 from tests.support.servers import free_port

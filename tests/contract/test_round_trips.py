@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sessions import ChatSession, SessionConflictError, SessionNotFoundError
-from sessions.repositories.async_operations import AsyncOperations
-from sessions.repositories.cursors import encode_cursor
+from sessions.core.cursors import encode_cursor
+from sessions.core.operations import AsyncOperations
 from tests.support.databases import Backend
 from tests.support.wire import counted
 

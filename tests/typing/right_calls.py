@@ -46,7 +46,11 @@ def built_in(name: str) -> None:
     assert_type(create(SessionRepositoryType(name)), AsyncSessionRepository)
     assert_type(create("of another package"), Any)
     assert_type(create(name), Any)
-    assert_type(SessionRepositoryFactory.get_default_repository(), Any)
+    assert_type(SessionRepositoryFactory.get_default_repository(), AsyncSessionRepository)
+    assert_type(
+        SessionRepositoryFactory.get_default_repository(url="sqlite://", retry=RetryConfig()),
+        AsyncSessionRepository,
+    )
     assert_type(SessionRepositoryFactory.list_repositories(), list[SessionRepositoryType | str])
 
 

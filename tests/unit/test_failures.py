@@ -12,7 +12,7 @@ import pytest
 from pymongo.errors import BulkWriteError, WriteError
 
 from sessions import BackendUnavailableError, ConfigurationError
-from sessions.connections.failures import Place, masked_url, shown, upgrade_command, without_values
+from sessions.core.failures import Place, masked_url, shown, upgrade_command, without_values
 
 SECRET = "hunter2-Zq9"
 CONTENT = "a very private thing to say"
