@@ -12,6 +12,7 @@ from sessions.connections.base import (
     BaseConnectionManager,
     ConnectionType,
 )
+from sessions.connections.keys import built_in_key
 from sessions.core.loops import run_blocking
 from sessions.errors import MissingDependencyError, UnknownRepositoryError
 
@@ -31,6 +32,10 @@ _BUILT_IN = {
 def is_same_class(one: type, other: type) -> bool:
     """Return whether two classes are one, or come from the same place in the same module."""
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+def _own_key(_name: str, manager: type[ConnectionManager], options: dict[str, Any]) -> Hashable:
+    return manager.cache_key(**options)
 
 
 class ConnectionFactory:
@@ -77,7 +82,8 @@ class ConnectionFactory:
         """
         name = str(connection_type)
         manager_class = cls._manager_class(name)
-        key = (name, manager_class.cache_key(**options))
+        key_of = built_in_key if name in _BUILT_IN else _own_key
+        key = (name, key_of(name, manager_class, options))
         manager = cls._managers.get(key)
         if manager is None:
             with cls._lock:

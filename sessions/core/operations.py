@@ -6,6 +6,7 @@ Ids and times are made once, before the first try, so that a try can be repeated
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -38,7 +39,10 @@ class AsyncOperations(BackendOperations):
         ConfigurationError: From every operation: the database refuses the user or the database name.
     """
 
-    _retry: RetryConfig
+    @property
+    @abstractmethod
+    def _retry(self) -> RetryConfig:
+        """Tries and delays for transient errors."""
 
     # -- Sessions ----------------------------------------------------------------------------------
 
@@ -270,8 +274,24 @@ class AsyncOperations(BackendOperations):
 
     # -- Life cycle --------------------------------------------------------------------------------
 
+    async def ensure_ready(self) -> None:
+        """Connect and make the schema ready, or raise why not.
+
+        For the start of a service, where a wrong setting, an old schema or a database that is not there is
+        found before the first request. It asks the database each time, also if that was ready before.
+        """
+        await self._run("ensure_ready", self._make_ready)
+
+    async def _make_ready(self) -> None:
+        await self._manager.make_ready()
+        # A session that there is not: whether what holds the sessions may be read.
+        await self._get(new_session_id(), new_session_id())
+
     async def is_healthy(self) -> bool:
-        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
+        """Return whether a write would work now. Writes nothing, is bounded, and never raises.
+
+        Why it is False is logged as a warning.
+        """
         manager: ConnectionManager = self._manager
         return await manager.is_healthy()
 

@@ -56,6 +56,10 @@ class ConnectionManager(Protocol):
         """Connect, and make the schema ready."""
         ...
 
+    async def make_ready(self) -> None:
+        """Connect, and look at the schema again, whatever is known of it."""
+        ...
+
     async def disconnect(self) -> None:
         """Release all connections."""
         ...

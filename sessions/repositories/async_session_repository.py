@@ -6,6 +6,7 @@ own event loop is running. The docstrings of the operations are on the async sid
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -53,7 +54,12 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         assert isinstance(manager, AsyncBaseConnectionManager)
         super().__init__(self.CONNECTION_TYPE, connection_manager=manager)
         self._manager = manager
-        self._retry = retry or load_settings().sessions.retry or self.DEFAULT_RETRY
+        self._given_retry = retry
+
+    @functools.cached_property
+    def _retry(self) -> RetryConfig:
+        # Found by the first operation: most repositories live for one request, and some for none.
+        return self._given_retry or load_settings().sessions.retry or self.DEFAULT_RETRY
 
     async def _ensure_connection(self) -> None:
         await self._manager.run_step(self._manager.connect)
@@ -138,6 +144,10 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
                 yield item
         finally:
             run_blocking(export.aclose)
+
+    def ensure_ready_sync(self) -> None:
+        """Block for `ensure_ready`."""
+        run_blocking(self.ensure_ready)
 
     def is_healthy_sync(self) -> bool:
         """Block for `is_healthy`."""

@@ -86,6 +86,7 @@ async def awaits(repository: AsyncSessionRepository) -> None:
         assert_type(chat_session, ChatSession)
         assert_type(messages, list[ChatMessage])
     assert_type(await repository.is_healthy(), bool)
+    await repository.ensure_ready()
     async with repository as entered:
         assert_type(entered, AsyncSessionRepository)
     await repository.aclose()
@@ -115,6 +116,7 @@ def blocks(repository: AsyncSessionRepository) -> None:
         assert_type(chat_session, ChatSession)
         assert_type(messages, list[ChatMessage])
     assert_type(repository.is_healthy_sync(), bool)
+    repository.ensure_ready_sync()
     with repository as entered:
         assert_type(entered, AsyncSessionRepository)
     repository.close()

@@ -104,6 +104,13 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
                     self._prepared = True
         return connection
 
+    async def make_ready(self) -> None:
+        """Connect, and make what is missing of collections, indexes and validators, whatever is known."""
+        connection = await self._connections.get()
+        async with connection.lock:
+            await self._prepare(connection)
+            self._prepared = True
+
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
         """Await ``step()`` in a task that goes on in the background if the caller is cancelled.
 
@@ -139,7 +146,8 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
             await self.run_step(self._try_write)
-        except Exception:
+        except Exception as error:
+            self.log_unhealthy(error)
             return False
         return True
 

@@ -137,6 +137,17 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                     self._note_ready()
         return pool.engine
 
+    async def make_ready(self) -> None:
+        """Connect, and bring the schema to head if it is not there, or check it, whatever is known of it.
+
+        Raises:
+            SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
+        """
+        pool = await self._pools.get()
+        async with pool.lock:
+            await self._prepare_schema(pool.engine)
+            self._note_ready()
+
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
         """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
 
@@ -274,17 +285,24 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
-            return await self.run_step(self._is_writable)
-        except Exception:
+            await self.run_step(self._check_writable)
+        except Exception as error:
+            self.log_unhealthy(error)
             return False
-
-    async def _is_writable(self) -> bool:
-        async with self._lend(await self.engine(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
-            if not self._schema_ready and not await connection.run_sync(migrations.is_current):
-                known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
-                return self._auto_migrate and known and await self._may_migrate(connection)
-            await self._try_write(connection)
         return True
+
+    async def _check_writable(self) -> None:
+        async with self._lend(await self.engine(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
+            if self._schema_ready or await connection.run_sync(migrations.is_current):
+                await self._try_write(connection)
+                return
+            known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
+            if not (self._auto_migrate and known):
+                await connection.run_sync(migrations.check)
+            if not await self._may_migrate(connection):
+                raise ConfigurationError(
+                    "the schema is not up to date, and this user may not bring it up to date"
+                )
 
     @abstractmethod
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
