@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
 import logging
 import math
@@ -45,8 +44,6 @@ TCP_OPTIONS = {
     "keepalives_count": "TCP_KEEPCNT",
     "tcp_user_timeout": "TCP_USER_TIMEOUT",
 }
-# Settings and URLs of tenants, of which a service may have many.
-CACHED_URLS = 256
 
 _logged: set[str] = set()
 
@@ -67,7 +64,6 @@ def resolved_settings(
     return resolved if resolved.url is None else _with_url(resolved)
 
 
-@functools.lru_cache(maxsize=CACHED_URLS)
 def _with_url(settings: PostgresSettings) -> PostgresSettings:
     """Return settings with those that the URL says itself, and the URL in one spelling."""
     assert settings.url is not None

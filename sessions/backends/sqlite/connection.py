@@ -86,6 +86,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         engine = create_async_engine(
             "sqlite+aiosqlite:///file",
             async_creator=connect,
+            execution_options=self._execution_options,
             isolation_level="AUTOCOMMIT",
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.max_overflow,
