@@ -41,8 +41,10 @@ TRUE: Final = _values("1 true on yes")
 FALSE: Final = _values("0 false off no")
 
 SERVER_SETTINGS: Final = (
-    "lock_timeout idle_in_transaction_session_timeout idle_session_timeout transaction_timeout search_path "
-    "timezone work_mem jit synchronous_commit"
+    "search_path role default_transaction_read_only default_transaction_isolation default_tablespace "
+    "lock_timeout idle_in_transaction_session_timeout idle_session_timeout transaction_timeout "
+    "synchronous_commit timezone work_mem maintenance_work_mem temp_buffers jit plan_cache_mode "
+    "client_min_messages row_security"
 )
 
 TABLE: Final[tuple[Row, ...]] = (
