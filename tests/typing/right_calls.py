@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, assert_type
@@ -114,6 +115,12 @@ async def awaits(repository: AsyncSessionRepository) -> None:
         assert_type(messages, list[ChatMessage])
     assert_type(await repository.is_healthy(), bool)
     await repository.ensure_ready()
+    some_id = uuid.uuid4()
+    assert_type(await repository.ensure_session_exists(some_id, "alice"), bool)
+    assert_type(await repository.add_message(some_id, "user", "Hello"), str)
+    assert_type(
+        await repository.get_session_history("alice", some_id, before=uuid.uuid4()), list[ChatMessage]
+    )
     async with repository as entered:
         assert_type(entered, AsyncSessionRepository)
     await repository.aclose()
@@ -144,6 +151,8 @@ def blocks(repository: AsyncSessionRepository) -> None:
         assert_type(messages, list[ChatMessage])
     assert_type(repository.is_healthy_sync(), bool)
     repository.ensure_ready_sync()
+    assert_type(repository.get_session_sync("alice", uuid.uuid4()), ChatSession | None)
+    assert_type(repository.delete_session("alice", uuid.uuid4()), bool)
     with repository as entered:
         assert_type(entered, AsyncSessionRepository)
     repository.close()
