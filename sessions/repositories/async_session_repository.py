@@ -6,7 +6,6 @@ own event loop is running. The docstrings of the operations are on the async sid
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -58,12 +57,14 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         assert isinstance(manager, AsyncBaseConnectionManager)
         super().__init__(self.CONNECTION_TYPE, connection_manager=manager)
         self._manager = manager
-        self._given_retry = retry
+        self._chosen_retry = retry
 
-    @functools.cached_property
+    @property
     def _retry(self) -> RetryConfig:
         # Found by the first operation: most repositories live for one request, and some for none.
-        return self._given_retry or load_settings().sessions.retry or self.DEFAULT_RETRY
+        if self._chosen_retry is None:
+            self._chosen_retry = load_settings().sessions.retry or self.DEFAULT_RETRY
+        return self._chosen_retry
 
     @property
     def chats(self) -> AsyncChats:
