@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from readme_renderer import markdown
 
-from tests.support.postgres import NEWEST
+from tests.support.postgres import NEWEST, WHEELS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -197,6 +197,12 @@ def test_ci_runs_every_test_with_each_python_and_the_lowest_versions_when_asked(
     for major in older:
         assert sum(step.startswith(f"{ON_POSTGRES}={major} ") for step in added) == 1
     assert len(added) == 3 * len(minors) + len(older) + 4
+
+
+def test_the_backends_table_names_every_postgresql_that_ci_runs_on() -> None:
+    [row] = [line for line in README.splitlines() if line.startswith("| tested with |")]
+    named = set(map(int, re.findall(r"\d+", row.split("|")[3].partition("; once on")[0])))
+    assert named == {15, *WHEELS}
 
 
 def works(python: str) -> bool:
