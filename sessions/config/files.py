@@ -21,6 +21,7 @@ _VARIABLE = "SESSIONS_CONFIG"
 _LOCAL = os.path.join("resources", "application-db.yaml")
 SHIPPED = Path(__file__).with_name("application-db.yaml").absolute()
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_named = Variables([_VARIABLE])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,11 +81,15 @@ def current_document() -> Document:
         ConfigurationError: As `config_file`; or the file cannot be read, is not UTF-8 or YAML, or holds no
             mapping.
     """
-    named = os.environ.get(_VARIABLE)
+    [raw] = _named.raw()
+    named = raw and os.fsdecode(raw)
     try:
         return _read(named or _LOCAL)
     except FileNotFoundError:
-        place = str(config_file()) if named else str(SHIPPED)
+        if not named:
+            # A part of the package, which changes with its code or not at all.
+            return _parse(str(SHIPPED))
+        place = str(config_file())
     except (OSError, ValueError):
         # That function tells what they mean.
         place = str(config_file())

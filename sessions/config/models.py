@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -121,6 +122,16 @@ class BackendSettings(_Model, frozen=True):
         given = {key: value for key, value in overrides.items() if value is not None}
         if not given:
             return self
+        options = tuple(given.items())
+        try:
+            hash(options)
+        except TypeError:
+            return self._replaced(given)
+        # With their types: 1 and True are equal, and one of them is no number of connections.
+        replaced: Self = _replaced_once(self, options, tuple(map(type, given.values())))
+        return replaced
+
+    def _replaced(self, given: dict[str, Any]) -> Self:
         fields = type(self).model_fields.items()
         values = {field.alias or name: getattr(self, name) for name, field in fields} | given
         try:
@@ -136,6 +147,11 @@ class BackendSettings(_Model, frozen=True):
                 f"{self.KEY}.{losers[0]}: has no effect, as {self.KEY}.url is configured; pass url instead"
             )
         return replaced
+
+
+@functools.lru_cache(maxsize=128)
+def _replaced_once(settings: BackendSettings, options: tuple[tuple[str, Any], ...], _types: Any) -> Any:
+    return settings._replaced(dict(options))
 
 
 class PostgresSettings(BackendSettings, frozen=True):

@@ -13,6 +13,7 @@ from sessions.connections.base import (
     BaseConnectionManager,
     ConnectionType,
 )
+from sessions.connections.keys import built_in_key
 from sessions.core.loops import run_blocking
 from sessions.errors import MissingDependencyError, UnknownRepositoryError
 
@@ -32,6 +33,10 @@ _BUILT_IN = {
 def is_same_class(one: type, other: type) -> bool:
     """Return whether two classes are one, or come from the same place in the same module."""
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+def _own_key(_name: str, manager: type[ConnectionManager], options: dict[str, Any]) -> Hashable:
+    return manager.cache_key(**options)
 
 
 class ConnectionFactory:
@@ -79,7 +84,8 @@ class ConnectionFactory:
         """
         name = str(connection_type)
         manager_class = cls._manager_class(name)
-        of_options = manager_class.cache_key(**options)
+        key_of = built_in_key if name in _BUILT_IN else _own_key
+        of_options = key_of(name, manager_class, options)
         if of_options is None:
             unshared = manager_class(**options)
             cls._unshared.add(unshared)

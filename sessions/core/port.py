@@ -56,6 +56,10 @@ class ConnectionManager(Protocol):
         """Connect, and make the schema ready."""
         ...
 
+    async def make_ready(self) -> None:
+        """Connect, and look at the schema again, whatever is known of it."""
+        ...
+
     async def disconnect(self) -> None:
         """Release all connections."""
         ...
@@ -164,7 +168,12 @@ class BackendOperations(ABC):
     @abstractmethod
     async def _history(
         self, session_id: str, user_id: str, limit: int | None, before: str | None
-    ) -> list[ChatMessage]: ...
+    ) -> list[ChatMessage]:
+        """Return messages, oldest first; none if the user has no such session.
+
+        Raises:
+            InvalidInputError: The user's session has no message with the id ``before``.
+        """
 
     @abstractmethod
     async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:

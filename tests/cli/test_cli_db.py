@@ -11,6 +11,7 @@ import pytest
 from pymongo import MongoClient
 
 from sessions import SchemaOutdatedError, SessionRepositoryFactory
+from sessions.core.failures import upgrade_command
 from sessions.migrations import HEAD, alembic_config
 from tests.cli.command_line import Run, error_line
 from tests.support.databases import in_database
@@ -30,8 +31,10 @@ def test_upgrade_brings_an_empty_database_to_head(run: Run, empty_url: str) -> N
         Path(empty_url.removeprefix("sqlite:///")).touch()  # One that is not there has its own test.
     outdated = run("db", "check", "--url", empty_url)
     assert outdated.exit_code == 1
-    expected = f"the database has no schema yet; run: sessions db upgrade --backend {backend}"
+    # What is to be run repeats the option; without its password it cannot be the URL as it is.
+    expected = f"the database has no schema yet; run: {upgrade_command(backend, url=empty_url)}"
     assert error_line(outdated) == expected
+    assert "--url" in expected
     # The check has not migrated.
     assert "no revision" in run("db", "current", "--url", empty_url).stdout
 

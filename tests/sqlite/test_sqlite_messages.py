@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def test_a_link_to_nowhere(tmp_path: Path) -> None:
 
 def test_a_file_where_a_directory_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert f"{tmp_path}/file is not a directory" in failure(tmp_path / "file" / "x.db")
+    assert f"{tmp_path}/file: Not a directory" in failure(tmp_path / "file" / "x.db")
 
 
 def test_a_directory_where_a_file_should_be(tmp_path: Path) -> None:
@@ -64,11 +65,11 @@ def test_a_file_that_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def open_folder(tmp_path: Path) -> Iterator[Path]:
+def open_folder() -> Iterator[Path]:
     """A folder that other users may look into."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    yield tmp_path
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 def as_nobody(path: Path, *expected: str) -> None:
@@ -89,6 +90,11 @@ def test_a_directory_that_may_not_be_written_to(open_folder: Path) -> None:
     open_folder.chmod(0o555)
     as_nobody(open_folder / "x.db", f"permission denied to write to {open_folder}")
     open_folder.chmod(0o755)
+
+
+def test_a_directory_that_may_not_be_looked_into(open_folder: Path) -> None:
+    open_folder.chmod(0o700)
+    as_nobody(open_folder / "x.db", f"{open_folder}: Permission denied")
 
 
 def test_a_file_that_may_not_be_read(open_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Each part of a SQLite URL is honoured, known to have no effect, or refused by name; never part of a file's name."""
+"""Each part of a SQLite URL is honoured, known to have no effect, or refused by name."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from sqlalchemy import Executable, event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sessions import migrations
-from sessions.backends.sql.engine import SqlConnectionManager, engine_key, hide_values, unavailable
+from sessions.backends.sql.engine import SqlConnectionManager, engine_key
 from sessions.backends.sqlite import errors
 from sessions.backends.sqlite.driver import is_ended_by_fork, open_connection
 from sessions.backends.sqlite.files import (
@@ -28,9 +28,10 @@ from sessions.backends.sqlite.files import (
     path_of_engine,
     replace_stale_connections,
 )
-from sessions.backends.sqlite.settings import sqlite_target
+from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.config import SqliteSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
+from sessions.core.failures import Place, upgrade_command, without_values
 from sessions.core.turns import Turns, TurnTimeoutError, turns_for
 from sessions.errors import SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
@@ -73,13 +74,19 @@ class SqliteConnectionManager(SqlConnectionManager):
         # event loop closes them.
         self._opened: set[aiosqlite.Connection] = set()
         weakref.finalize(self, self._opened.clear).atexit = False
+        # None for a temporary file, whose path is not known yet, and for one that only the engine knows.
+        self._path = self._target.path if engine is None else path_of_engine(engine)
+        self._place = Place("SQLite", (self._path,) if self._path else ())
+        given = engine is not None or url is not None or "path" in settings
+        self._upgrade_command = upgrade_command(
+            "sqlite", url=url_of(self._path) if given and self._path is not None else None
+        )
         super().__init__(
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
             max_overflow=self._settings.max_overflow,
+            upgrade_command=self._upgrade_command,
         )
-        # None for a temporary file, whose path is not known yet, and for one that only the engine knows.
-        self._path = self._target.path if engine is None else path_of_engine(engine)
         if engine is not None and self._path is not None:
             replace_stale_connections(engine.sync_engine, functools.partial(str, self._path))
         self._turns = self._turns_of_writers(engine)
@@ -119,6 +126,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         engine = create_async_engine(
             "sqlite+aiosqlite:///file",
             async_creator=connect,
+            execution_options=self._execution_options,
             isolation_level="AUTOCOMMIT",
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.max_overflow,
@@ -162,11 +170,8 @@ class SqliteConnectionManager(SqlConnectionManager):
         Raises:
             SchemaOutdatedError: It is not; the text names it.
         """
-        if self._is_absent():
-            raise SchemaOutdatedError(self._no_file())
-
-    def _is_absent(self) -> bool:
-        return self._path is not None and is_missing(self._path)
+        if self._path is not None and is_missing(self._path):
+            raise self._no_file()
 
     async def connect(self) -> AsyncEngine:
         """Return the running event loop's engine, with the schema of the file that is there now ready."""
@@ -203,7 +208,7 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     async def _upgrade(self, engine: AsyncEngine) -> None:
         if self._target.read_only:
-            raise SchemaOutdatedError(self._named("the schema is not there or not up to date, and mode=ro"))
+            raise self._outdated("the schema is not up to date, and its URL says mode=ro")
         # A migration takes as long as it takes, also one of another event loop.
         async with self._turns.turn(migrations.LOCK_TIMEOUT_SECONDS):
             await super()._upgrade(engine)
@@ -253,13 +258,16 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     # -- Health ------------------------------------------------------------------------------------
 
-    async def _is_writable(self) -> bool:
-        if self._own and self._path is not None and self._is_absent():
+    async def _check_writable(self) -> None:
+        if self._own and self._path is not None and is_missing(self._path):
             # The first call creates it, and this one does not.
-            may_create = self._auto_migrate and self._target.mode == "rwc"
-            return may_create and os.access(os.path.dirname(self._path), os.W_OK | os.X_OK)
+            if not (self._auto_migrate and self._target.mode == "rwc"):
+                raise self._no_file()
+            if not os.access(os.path.dirname(self._path), os.W_OK | os.X_OK):
+                raise self._place.unusable("permission denied to create it")
+            return
         async with self._turns.turn(min(self._busy_timeout, HEALTH_TIMEOUT_SECONDS)):
-            return await super()._is_writable()
+            await super()._check_writable()
 
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
         async with self._probing(connection):
@@ -300,32 +308,34 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of SQLAlchemy, sqlite3 or the file system."""
-        hide_values(error)
+        if isinstance(error, exc.StatementError):
+            error.hide_parameters = True  # Where it is not translated, it is shown itself.
         of_driver = errors.driver_error(error)
+        failure = self._failure(error, of_driver)
+        if failure is not None:
+            # Without SQLAlchemy's error: that of a service's own engine quotes the parameters.
+            failure.__cause__ = without_values(of_driver)
+        return failure
+
+    def _failure(self, error: BaseException, of_driver: BaseException) -> SessionsError | None:
         if isinstance(error, exc.TimeoutError):
-            return unavailable(self._named("no free connection within pool_timeout"), error)
+            return self._place.unusable("no connection of the pool is free within pool_timeout")
         if isinstance(error, TurnTimeoutError):
-            why = "other writers of this process kept it for longer than busy_timeout"
-            return unavailable(self._named(why), error)
+            return self._place.unusable("other writers of this process kept it for longer than busy_timeout")
         if isinstance(of_driver, errors.MissingFileError) and self._target.mode == "rwc":
-            return SchemaOutdatedError(self._no_file())
+            return self._no_file()
         if errors.result_code(error) == sqlite3.SQLITE_ERROR:
             # SQLite's only code for a missing table or column; our statements are fixed.
-            command = migrations.UPGRADE_COMMANDS[self.dialect]
-            return SchemaOutdatedError(self._named(f"the schema is not there or not ours; run: {command}"))
+            return self._outdated("the schema is not there or not ours")
         if isinstance(of_driver, sqlite3.Error | OSError) or isinstance(error, exc.DBAPIError):
-            why = errors.reason(error, self._path, read_only=self._target.read_only)
-            return unavailable(self._named(why), of_driver)
+            return self._place.unusable(errors.reason(error, self._path, read_only=self._target.read_only))
         return None
 
-    def _no_file(self) -> str:
-        return (
-            f"there is no SQLite database at {self._path}; run: {migrations.UPGRADE_COMMANDS[self.dialect]}"
-        )
+    def _no_file(self) -> SchemaOutdatedError:
+        return SchemaOutdatedError(f"there is no {self._place}; run: {self._upgrade_command}")
 
-    def _named(self, why: str) -> str:
-        where = "of a service's own engine" if not self._own else "temporary"
-        return f"cannot use SQLite at {self._path or f'a {where} database'}: {why}"
+    def _outdated(self, why: str) -> SchemaOutdatedError:
+        return SchemaOutdatedError(f"{self._place}: {why}; run: {self._upgrade_command}")
 
 
 @contextlib.asynccontextmanager

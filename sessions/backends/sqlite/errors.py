@@ -77,10 +77,14 @@ def reason(error: BaseException, path: str | None, *, read_only: bool) -> str:
 def _of_file_system(path: str, *, to_write: bool) -> str:
     """Return why a file cannot be opened, or be written to."""
     folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        if os.path.lexists(folder) and not os.path.exists(folder):
+    try:
+        os.stat(os.path.join(folder, "."))
+    except FileNotFoundError:
+        if os.path.islink(folder):
             return f"the directory {folder} is a link to nowhere"
-        return f"{folder} is not a directory" if os.path.exists(folder) else f"there is no directory {folder}"
+        return f"there is no directory {folder}"
+    except OSError as error:  # Not a directory, or permission denied.
+        return f"{folder}: {error.strerror}"
     if os.path.isdir(path):
         return "it is a directory"
     exists = os.path.lexists(path)

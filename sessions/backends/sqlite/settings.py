@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote_to_bytes
 from sessions.config import SqliteSettings
 from sessions.errors import ConfigurationError
 
-__all__ = ["SqliteTarget", "sqlite_target"]
+__all__ = ["SqliteTarget", "sqlite_target", "url_of"]
 
 Mode = Literal["ro", "rw", "rwc"]
 
@@ -80,6 +80,11 @@ def sqlite_target(settings: SqliteSettings) -> SqliteTarget:
     # Fixed now, so that a later chdir does not start another database.
     path = os.path.abspath(os.path.expanduser(found.path))
     return SqliteTarget(path, found.mode, found.immutable, found.busy_timeout)
+
+
+def url_of(path: str) -> str:
+    """Return the URL of a file."""
+    return f"sqlite:///{quote(os.fsencode(path))}"
 
 
 @functools.lru_cache(maxsize=256)
