@@ -42,8 +42,8 @@ R = TypeVar("R")
 
 # Bytes; more than the largest page that SQLite can have.
 PROBE_SIZE = 100_000
-# Seconds; a writer that waited for less for its turn leaves the connection's busy timeout as it is.
-NO_WAIT = 0.1
+# Part of the busy timeout; a writer whose turn came sooner leaves the connection's own as it is.
+SOON = 0.25
 
 
 class SqliteConnectionManager(SqlConnectionManager):
@@ -254,7 +254,8 @@ class SqliteConnectionManager(SqlConnectionManager):
     async def _turn(self) -> AsyncIterator[float | None]:
         """Wait for the turn, and say how much of the busy timeout that has left; None for all of it."""
         async with self._turns.turn(self._busy_timeout) as waited:
-            yield None if waited < NO_WAIT else max(self._busy_timeout - waited, 0.0)
+            soon = waited < SOON * self._busy_timeout
+            yield None if soon else max(self._busy_timeout - waited, 0.0)
 
     # -- Health ------------------------------------------------------------------------------------
 
