@@ -85,6 +85,10 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
 
+    def checked_out(self) -> int:
+        """Return how many connections are in use, in all event loops; 0 where that is not known."""
+        return 0
+
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
         """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
 

@@ -12,7 +12,9 @@ from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsErr
 
 __all__ = [
     "DRIVER_ERRORS",
+    "ConnectionLostError",
     "driver_error",
+    "ends_the_connection",
     "is_schema_missing",
     "is_transient",
     "outcome_is_unknown",
@@ -46,10 +48,25 @@ INVALID_SCHEMA_NAME = "3F000"
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
 
+class ConnectionLostError(Exception):
+    """The connection was lost after a statement was sent on it, or while it was; its cause says how."""
+
+
+def ends_the_connection(error: BaseException) -> bool:
+    """Return whether a connection is of no use after an error of asyncpg."""
+    sqlstate = _sqlstate(error)
+    if sqlstate is not None:
+        # The server's process ends with it, or the two sides no longer understand each other.
+        return sqlstate.startswith(("57P", "08")) or sqlstate == "25P03"
+    return isinstance(error, asyncpg.InternalClientError | OSError)
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether SQLSTATE or the kind of connection error promises better luck."""
     if isinstance(error, exc.TimeoutError):
         return False  # The pool's own wait is over; another one would double the bound.
+    if isinstance(error, ConnectionLostError):
+        return True
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
         return True
     sqlstate = _sqlstate(error)
@@ -73,15 +90,17 @@ def outcome_is_unknown(error: BaseException) -> bool:
     # What fails while connecting is not wrapped, and an interface error is raised before sending.
     of_driver = driver_error(error)
     return (
-        isinstance(error, exc.DBAPIError)
+        isinstance(error, exc.DBAPIError | ConnectionLostError)
         and is_transient(error)
         and not isinstance(of_driver, asyncpg.InterfaceError)
-        and _sqlstate(error) not in UNDONE_SQLSTATES
+        and _sqlstate(of_driver) not in UNDONE_SQLSTATES
     )
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """Return asyncpg's error, which SQLAlchemy wraps twice."""
+    """Return asyncpg's error, which SQLAlchemy wraps twice, and the pool if its connection was lost."""
+    if isinstance(error, ConnectionLostError) and error.__cause__ is not None:
+        return error.__cause__
     while isinstance(error, exc.DBAPIError) and error.orig is not None:
         error = error.orig
     if error.__cause__ is not None and type(error).__module__.startswith("sqlalchemy"):
@@ -93,7 +112,7 @@ def translate(error: BaseException) -> SessionsError | None:
     """Return the package's error for an error of SQLAlchemy, asyncpg or the network."""
     hide_values(error)
     of_driver = driver_error(error)
-    sqlstate = _sqlstate(error)
+    sqlstate = _sqlstate(of_driver)
     if sqlstate is not None and sqlstate.startswith(SETTINGS_SQLSTATES):
         return ConfigurationError(f"db.postgres: refused by the server (SQLSTATE {sqlstate})")
     if sqlstate == INSUFFICIENT_PRIVILEGE:

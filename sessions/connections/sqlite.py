@@ -17,7 +17,7 @@ from sqlalchemy import event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sessions.config import SqliteSettings, load_settings
-from sessions.connections.sql import SqlConnectionManager, engine_key, hide_values, unavailable
+from sessions.connections.sql import SqlConnectionManager, SqlPool, engine_key, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
@@ -62,7 +62,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         resolved = _settings(url, settings)
         return engine_key(engine, (resolved, _path(resolved)))
 
-    def _create_engine(self) -> AsyncEngine:
+    def _open_own(self) -> SqlPool:
         path = self._file()
 
         async def connect() -> aiosqlite.Connection:
@@ -87,7 +87,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _set_pragmas)
-        return engine
+        return SqlPool(engine)
 
     def _file(self) -> str:
         if self._path is not None:
