@@ -6,9 +6,9 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.schema import CreateSchema
 
 from alembic import context
+from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.config import load_settings
 from sessions.connections import ConnectionFactory
-from sessions.connections.sql import SqlConnectionManager
 from sessions.migrations import VERSION_TABLE, forget_revision, migration_lock, schema_of
 from sessions.models.records import Base
 

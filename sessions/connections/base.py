@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable
 from enum import StrEnum
@@ -13,6 +14,8 @@ from sessions.errors import SessionsError
 __all__ = ["HEALTH_TIMEOUT_SECONDS", "AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
 
 R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 HEALTH_TIMEOUT_SECONDS = 5.0
 
@@ -81,6 +84,10 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     async def disconnect(self) -> None:
         """Release all connections. Does nothing if there are none; `connect` opens new ones."""
 
+    async def make_ready(self) -> None:
+        """Connect, and look at the schema again, whatever is known of it; here only connect."""
+        await self.connect()
+
     @abstractmethod
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
@@ -88,6 +95,12 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops; 0 where that is not known."""
         return 0
+
+    def log_unhealthy(self, error: Exception) -> None:
+        """Log why a write would not work, for `is_healthy`, which only says that it would not."""
+        reason = error if isinstance(error, SessionsError) else self.translate(error)
+        # Else its class alone: the text of an error that nobody knows may quote anything.
+        logger.warning("is_healthy: no, as a write would fail: %s", reason or type(error).__name__)
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
         """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
@@ -123,7 +136,11 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         return error
 
     def translate(self, error: BaseException) -> SessionsError | None:
-        """Return this package's error for a driver's error, or None to let it pass as it is."""
+        """Return this package's error for a driver's error, or None to let it pass as it is.
+
+        Its ``__cause__`` is what callers may see of the driver's error, where that shows too much; without
+        one it is the driver's error itself.
+        """
         return None
 
     async def __aenter__(self) -> Self:

@@ -15,10 +15,10 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from breakable import Mongod, Postgres, ReplicaSet, running
 
 from sessions import SessionRepositoryFactory
 from sessions.testing.open_connections import count_checked_out
+from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
 
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 # The issue says one second; machines are busy.

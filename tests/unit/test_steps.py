@@ -8,7 +8,7 @@ import textwrap
 import anyio
 import pytest
 
-from sessions.connections.steps import Steps, hidden_task
+from sessions.core.steps import Steps, hidden_task
 
 
 async def test_a_step_returns_or_raises_what_its_work_does() -> None:
@@ -121,7 +121,7 @@ async def test_a_hidden_task_is_none_of_the_tasks_that_a_run_cancels() -> None:
 
 END_OF_RUN = """
 import asyncio, sys, time
-from sessions.connections.event_loops import LoopBound
+from sessions.core.loops import LoopBound
 
 events = []
 

@@ -1,0 +1,279 @@
+"""PostgreSQL: our own pool of asyncpg, or a service's SQLAlchemy engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import asyncpg
+from sqlalchemy import (
+    Executable,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from sessions import migrations
+from sessions.backends.postgres import errors as postgres_errors
+from sessions.backends.postgres.connector import PostgresConnector
+from sessions.backends.postgres.pool import PostgresPool
+from sessions.backends.postgres.settings import (
+    place_of,
+    place_of_engine,
+    resolved_settings,
+    upgrade_command_of,
+)
+from sessions.backends.postgres.statements import CompiledStatements
+from sessions.backends.sql.engine import SqlConnectionManager, SqlPool, engine_key
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
+from sessions.errors import SessionsError
+from sessions.models.records import ChatMessageRecord, ChatSessionRecord
+
+__all__ = ["PostgresConnectionManager"]
+
+R = TypeVar("R")
+
+# The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
+SILENCE_SECONDS = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _OwnPool(SqlPool):
+    """The connections of one event loop, and an engine that borrows from them."""
+
+    driver: PostgresPool = field(kw_only=True)
+
+
+class PostgresConnectionManager(SqlConnectionManager):
+    """One PostgreSQL database.
+
+    Args:
+        url: ``postgresql://`` or ``postgresql+asyncpg://``, with libpq's query parameters.
+        engine: A service's own ``AsyncEngine``; used, never closed.
+        **settings: Any key of ``db.postgres``, over the configured value.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong.
+    """
+
+    answer_timeout: float
+    dialect: ClassVar[str] = "postgresql"
+    may_be_interrupted: ClassVar[bool] = True
+
+    def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
+        self._settings = resolved_settings(url, engine, settings)
+        self._connector = PostgresConnector(self._settings) if engine is None else None
+        self._place = place_of(self._settings) if engine is None else place_of_engine(engine)
+        given = url is not None or bool(self._settings.PARTS & settings.keys())
+        self._upgrade_command = upgrade_command_of(self._settings, engine, given=given)
+        self.answer_timeout = self._settings.statement_timeout + SILENCE_SECONDS
+        self.checkout_timeout = (
+            self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
+        )
+        self.one_transaction_at_a_time = self._settings.pgbouncer
+        self._compiled = CompiledStatements(self._settings.schema_name)
+        super().__init__(
+            engine=engine,
+            auto_migrate=self._settings.auto_migrate,
+            max_overflow=self._settings.max_overflow,
+            upgrade_command=self._upgrade_command,
+            schema=self._settings.schema_name,
+        )
+
+    @classmethod
+    def cache_key(
+        cls, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any
+    ) -> Hashable:
+        """Return the service's engine or the complete settings, with the URL in one spelling."""
+        return engine_key(engine, resolved_settings(url, engine, settings))
+
+    def _open_own(self) -> SqlPool:
+        assert self._connector is not None
+        driver = PostgresPool(
+            self._connector,
+            size=self._settings.pool_size,
+            overflow=self._settings.max_overflow,
+            checkout_timeout=self._settings.pool_timeout,
+            one_transaction=self.one_transaction_at_a_time,
+            start=self._pools.start,
+        )
+        return _OwnPool(self._engine_on(driver.lend_until_closed), driver=driver)
+
+    async def _close(self, pool: SqlPool) -> None:
+        if isinstance(pool, _OwnPool):
+            await pool.driver.close()
+            await pool.engine.dispose()
+
+    def _engine_on(self, connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
+        """Return an engine for what needs SQLAlchemy's connections, which is to say for migrations.
+
+        Args:
+            connect: Lends a connection, which the engine closes when it has been used.
+        """
+        proxied = self.one_transaction_at_a_time
+        return create_async_engine(
+            "postgresql+asyncpg://",
+            # Ours, because asyncpg reads the URL itself: all of libpq's forms work as they do in psql.
+            async_creator=connect,
+            execution_options=self._execution_options,
+            isolation_level="READ COMMITTED" if proxied else "AUTOCOMMIT",
+            # Behind a proxy no named statement may stay: the next transaction has another connection.
+            connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
+            if proxied
+            else {},
+            poolclass=NullPool,
+            # Parameters are the conversation; they belong in no error text and no log.
+            hide_parameters=True,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, pool: SqlPool) -> AsyncIterator[AsyncConnection]:
+        if not isinstance(pool, _OwnPool):
+            async with super()._connected(pool) as connection:
+                yield connection
+            return
+        # An engine for one connection: SQLAlchemy loses a connection whose first questions are cancelled.
+        async with pool.driver.lend() as driver_connection:
+
+            async def connect() -> Any:
+                return driver_connection
+
+            async with self._engine_on(connect).connect() as connection:
+                yield connection
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()``; where the pool itself sees to a cancellation, without a task for each call."""
+        if self._schema_ready and self._own:
+            return await step()
+        return await super().run_step(step)
+
+    async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
+        """Return the rows of a statement, or how many it wrote.
+
+        On the driver's own pool. A service's own engine is used as it is, and its listeners see what is
+        executed.
+        """
+        pool = await self._ready()
+        if not isinstance(pool, _OwnPool):
+            return await super()._run(statement, parameters, rows=rows)
+        return await self._run_on(pool, statement, parameters, rows, self.answer_timeout)
+
+    async def _run_on(
+        self,
+        pool: _OwnPool,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        rows: bool,
+        seconds: float,
+    ) -> Any:
+        compiled = self._compiled(statement)
+        result = await pool.driver.run(
+            compiled.query, compiled.arguments(parameters), rows=rows, seconds=seconds
+        )
+        return compiled.rows(result) if rows else result
+
+    async def _is_current(self, pool: SqlPool) -> bool:
+        if not isinstance(pool, _OwnPool):
+            return await super()._is_current(pool)
+        try:
+            statement = migrations.version_statement(self._settings.schema_name)
+            found = await self._run_on(pool, statement, {}, True, self.answer_timeout)
+        except asyncpg.PostgresError as error:
+            if postgres_errors.is_schema_missing(error):
+                return False
+            raise
+        return [revision for (revision,) in found] == [migrations.HEAD]
+
+    async def _check_writable(self) -> None:
+        pool = await self._pools.get()
+        if not isinstance(pool, _OwnPool):
+            await super()._check_writable()
+            return
+        async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+            if not self._schema_ready and not await self._is_current(pool):
+                await super()._check_writable()
+                return
+            nobody = {"nobody": str(uuid.uuid4())}
+            await self._run_on(pool, _no_op_write(), nobody, True, HEALTH_TIMEOUT_SECONDS)
+
+    def _in_use(self, pool: SqlPool) -> int:
+        return pool.driver.checked_out if isinstance(pool, _OwnPool) else super()._in_use(pool)
+
+    async def _may_migrate(self, connection: AsyncConnection) -> bool:
+        read_only = func.current_setting("transaction_read_only") == "on"
+        may_create = func.has_schema_privilege(func.current_schema(), "CREATE")
+        if (schema := self._settings.schema_name) is not None:
+            quoted = connection.dialect.identifier_preparer.quote(schema)
+            # Nothing is known of a schema that is not there: then it has to be made first.
+            may_create = func.coalesce(
+                func.has_schema_privilege(func.to_regnamespace(quoted), "CREATE"),
+                func.has_database_privilege(func.current_database(), "CREATE"),
+            )
+        return bool(await connection.scalar(select(~read_only & may_create)))
+
+    async def _try_write(self, connection: AsyncConnection) -> None:
+        # Of a session that there is not: every right is checked, and nothing is written.
+        await connection.execute(_no_op_write(), {"nobody": str(uuid.uuid4())})
+
+    def is_schema_missing(self, error: BaseException) -> bool:
+        """Return whether SQLSTATE says that a table, a column or a schema is not there."""
+        return postgres_errors.is_schema_missing(error)
+
+    def is_outdated_plan(self, error: BaseException) -> bool:
+        """Return whether a prepared statement was refused because a table has changed."""
+        return isinstance(postgres_errors.driver_error(error), asyncpg.InvalidCachedStatementError)
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether SQLSTATE or the kind of connection error promises better luck."""
+        return postgres_errors.is_transient(error)
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether the connection was lost after a statement was sent on it."""
+        return postgres_errors.outcome_is_unknown(error)
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return asyncpg's error, which SQLAlchemy wraps twice."""
+        return postgres_errors.driver_error(error)
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return the package's error for an error of SQLAlchemy, asyncpg or the network."""
+        return postgres_errors.translate(error, self._place, upgrade=self._upgrade_command)
+
+
+@functools.cache
+def _no_op_write() -> Executable:
+    """Return a write of every kind to the session ``:nobody``."""
+    sessions: Table = ChatSessionRecord.__table__  # type: ignore[assignment]
+    messages: Table = ChatMessageRecord.__table__  # type: ignore[assignment]
+    nobody = sessions.c.session_id == bindparam("nobody", type_=sessions.c.session_id.type)
+    found = update(sessions).where(nobody).values(title=sessions.c.title).returning(sessions).cte("found")
+    return select(literal_column("1")).add_cte(
+        found,
+        insert(sessions).from_select(list(found.c.keys()), select(found), include_defaults=False).cte("new"),
+        insert(messages)
+        .from_select(
+            ["message_id", "session_id", "role", "content", "timestamp"],
+            select(
+                found.c.session_id,
+                found.c.session_id,
+                literal_column("'user'"),
+                found.c.title,
+                found.c.updated_at,
+            ),
+            include_defaults=False,
+        )
+        .cte("message"),
+        delete(sessions).where(nobody).cte("gone"),
+    )

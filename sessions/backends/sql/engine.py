@@ -1,0 +1,394 @@
+"""What the SQL connection managers share: an engine for each event loop, and a schema that is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sys
+import threading
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from sqlalchemy import Engine, Executable, exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.util import greenlet_spawn
+
+from sessions import migrations
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
+from sessions.core.loops import LoopBound
+from sessions.errors import ConfigurationError
+from sessions.resilience import time_left
+
+__all__ = ["NoAnswerError", "SqlConnectionManager", "SqlPool"]
+
+R = TypeVar("R")
+
+DRAIN_TIMEOUT_SECONDS = 5.0
+
+_migrating = threading.Lock()
+
+
+class NoAnswerError(TimeoutError):
+    """The server kept silent for longer than a statement may take."""
+
+
+@dataclass(slots=True, eq=False)
+class SqlPool:
+    """An engine of one event loop."""
+
+    engine: AsyncEngine
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class SqlConnectionManager(AsyncBaseConnectionManager):
+    """Hands out an engine in autocommit: every statement is its own transaction.
+
+    Args:
+        engine: A service's own engine, used as it is and never closed here.
+        auto_migrate: Bring the schema to head on first use, or only check it.
+        max_overflow: Connections that an engine of our own opens beyond the size of its pool.
+        upgrade_command: What to run where the schema is not at head.
+        schema: Where our tables are; None for where the database looks by itself.
+    """
+
+    dialect: ClassVar[str]
+    # Whether the driver may be cancelled anywhere. If not, its step goes on when the caller is cancelled.
+    may_be_interrupted: ClassVar[bool] = False
+    # True behind a proxy that lends a server connection for one transaction only. Autocommit is then no
+    # use: the driver prepares and executes a statement in two steps, each a transaction of its own.
+    one_transaction_at_a_time = False
+
+    # Seconds that a checkout may take, a new connection and its first words included, and a statement.
+    # None where nothing can keep the driver waiting for an answer.
+    checkout_timeout: float | None = None
+    answer_timeout: float | None = None
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine | None,
+        auto_migrate: bool,
+        max_overflow: int,
+        upgrade_command: str,
+        schema: str | None = None,
+    ) -> None:
+        if engine is not None and check_engine(engine).dialect.name != self.dialect:
+            raise ConfigurationError(f"engine: is for {engine.dialect.name}, not {self.dialect}")
+        self._auto_migrate = auto_migrate
+        self._own = engine is None
+        # What a service's own engine may open is not known.
+        self._max_overflow = max_overflow if self._own else -sys.maxsize
+        # Written into each statement, and not a setting of the server's session, which a proxy that lends
+        # connections for one transaction would lose.
+        self._execution_options: dict[str, Any] = {migrations.UPGRADE_COMMAND: upgrade_command}
+        if schema is not None:
+            self._execution_options["schema_translate_map"] = {None: schema}
+        self._given = None
+        if engine is not None:
+            self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
+        self._schema_ready = False
+        self._pools = LoopBound(self._open, self._close)
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()`` in a task of its own, for which a cancelled caller does not wait."""
+        return await self._pools.run(step, interrupt=self.may_be_interrupted)
+
+    @abstractmethod
+    def _open_own(self) -> SqlPool:
+        """Return a new engine of our own in autocommit; must not connect yet."""
+
+    async def connect(self) -> AsyncEngine:
+        """Return the running event loop's engine, with the schema ready.
+
+        Raises:
+            SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
+        """
+        return (await self._ready()).engine
+
+    async def _ready(self) -> SqlPool:
+        pool = await self._pools.get()
+        if not self._schema_ready:
+            async with pool.lock:
+                if not self._schema_ready:
+                    await self._prepare_schema(pool)
+                    self._note_ready()
+        return pool
+
+    async def make_ready(self) -> None:
+        """Connect, and bring the schema to head if it is not there, or check it, whatever is known of it.
+
+        Raises:
+            SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
+        """
+        pool = await self._pools.get()
+        async with pool.lock:
+            await self._prepare_schema(pool)
+            self._note_ready()
+
+    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+        """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
+
+        Args:
+            error: From an operation.
+            seen: `preparations` when the operation began.
+
+        Returns:
+            Whether the operation may be repeated at once: never without ``auto_migrate``.
+        """
+        if not (self._auto_migrate and self.is_schema_missing(error)):
+            return False
+        pool = await self._pools.get()
+        async with pool.lock:
+            if self.preparations == seen:
+                await self._upgrade(pool)
+                self._note_ready()
+        return True
+
+    @abstractmethod
+    def is_schema_missing(self, error: BaseException) -> bool:
+        """Return whether a statement failed because a table, a column or a schema is not there."""
+
+    def _note_ready(self) -> None:
+        self._schema_ready = True
+        self.preparations += 1
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection with the schema ready; each statement executed on it is committed.
+
+        Raises:
+            NoAnswerError: The server kept silent for too long; the connection is gone.
+        """
+        async with self._lend(await self._ready()) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _lend(self, pool: SqlPool, *, at_most: float = math.inf) -> AsyncIterator[AsyncConnection]:
+        is_connected = False
+        try:
+            async with asyncio.timeout(_smaller(self.checkout_timeout, at_most)) as bound:
+                check_cancelled = cancellation_check()
+                async with self._connected(pool) as connection:
+                    check_cancelled()
+                    is_connected = True
+                    bound.reschedule(_from_now(_smaller(self.answer_timeout, at_most)))
+                    yield connection
+        except TimeoutError as error:
+            if is_connected and bound.expired():
+                raise NoAnswerError("no answer in time") from error
+            raise
+
+    def _connected(self, pool: SqlPool) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        """Return what opens a connection of an engine, and gives it back."""
+        return pool.engine.connect()
+
+    async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute one statement in its own transaction and return its rows, each with its columns in order.
+
+        Raises:
+            NoAnswerError: The server kept silent for too long; the connection is gone.
+        """
+        rows: Sequence[Any] = await self._run(statement, parameters, rows=True)
+        return rows
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
+        """Execute one statement in its own transaction and return how many rows it wrote.
+
+        Raises:
+            NoAnswerError: The server kept silent for too long; the connection is gone.
+        """
+        count: int = await self._run(statement, parameters, rows=False)
+        return count
+
+    async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
+        """Return the rows of a statement, or how many it wrote.
+
+        In one greenlet, and without the task that `connection` needs to give the connection back.
+        """
+        engine = (await self.connect()).sync_engine
+        check_cancelled = cancellation_check()
+        is_connected = False
+
+        def run(bound: asyncio.Timeout) -> Any:
+            nonlocal is_connected
+            with engine.connect() as connection:
+                check_cancelled()
+                is_connected = True
+                bound.reschedule(_from_now(self.answer_timeout))
+
+                def execute() -> Any:
+                    begin = connection.begin if self.one_transaction_at_a_time else contextlib.nullcontext
+                    with begin():
+                        result = connection.execute(statement, parameters)
+                        return result.all() if rows else result.rowcount
+
+                try:
+                    return execute()
+                except exc.DBAPIError as error:
+                    if not self.is_outdated_plan(error):
+                        raise
+                # On the same connection: any other one of the pool may have outdated plans as well.
+                return execute()
+
+        try:
+            # The driver cancels the statement on the server, too, when the task that awaits it is cancelled.
+            async with asyncio.timeout(_smaller(self.checkout_timeout, math.inf)) as bound:
+                result = await greenlet_spawn(run, bound)
+        except TimeoutError as error:
+            if is_connected and bound.expired():
+                raise NoAnswerError("no answer in time") from error
+            raise
+        await self._let_others_go_first(engine.pool)
+        return result
+
+    def is_outdated_plan(self, error: BaseException) -> bool:
+        """Return whether a prepared statement was refused because a table has changed; here never."""
+        return False
+
+    async def _let_others_go_first(self, pool: Pool) -> None:
+        """Let who may wait for a connection have the one that this task has just given back.
+
+        The task's next statement would find it before them, again and again.
+        """
+        if not isinstance(pool, QueuePool) or pool.overflow() >= self._max_overflow:
+            await asyncio.sleep(0)
+
+    async def engine(self) -> AsyncEngine:
+        """Return the running event loop's engine without looking at the schema."""
+        return (await self._pools.get()).engine
+
+    async def _prepare_schema(self, pool: SqlPool) -> None:
+        if await self._is_current(pool):
+            return
+        if not self._auto_migrate:
+            async with self._lend(pool) as connection:
+                await connection.run_sync(migrations.check)
+        await self._upgrade(pool)
+
+    async def _is_current(self, pool: SqlPool) -> bool:
+        async with self._lend(pool) as connection:
+            return await connection.run_sync(migrations.is_current)
+
+    async def _upgrade(self, pool: SqlPool) -> None:
+        # A migration takes as long as it takes.
+        async with self._connected(pool) as connection:
+            # Alembic works on globals, so one migration at a time in a process. Polled: a loop that
+            # blocks here might be the one that has to finish the migration it waits for.
+            while not _migrating.acquire(blocking=False):  # noqa: ASYNC110 - held by other loops too
+                await asyncio.sleep(0.05)
+            try:
+                await connection.run_sync(migrations.upgrade, one_transaction=self.one_transaction_at_a_time)
+            finally:
+                _migrating.release()
+
+    async def disconnect(self) -> None:
+        """Close the engines of all event loops; a service's own engine is left alone.
+
+        What was known of the database is forgotten: the next call looks at the schema again.
+        """
+        self._schema_ready = False
+        await self._pools.aclose()
+
+    def checked_out(self) -> int:
+        """Return how many connections are in use, in all event loops."""
+        return sum(self._in_use(pool) for pool in self._pools.resources())
+
+    def _in_use(self, pool: SqlPool) -> int:
+        count = getattr(pool.engine.pool, "checkedout", None)  # A service's engine may have no such pool.
+        return 0 if count is None else int(count())
+
+    async def is_healthy(self) -> bool:
+        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
+        try:
+            await self.run_step(self._check_writable)
+        except Exception as error:
+            self.log_unhealthy(error)
+            return False
+        return True
+
+    async def _check_writable(self) -> None:
+        async with self._lend(await self._pools.get(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
+            if self._schema_ready or await connection.run_sync(migrations.is_current):
+                await self._try_write(connection)
+                return
+            known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
+            if not (self._auto_migrate and known):
+                await connection.run_sync(migrations.check)
+            if not await self._may_migrate(connection):
+                raise ConfigurationError(
+                    "the schema is not up to date, and this user may not bring it up to date"
+                )
+
+    @abstractmethod
+    async def _may_migrate(self, connection: AsyncConnection) -> bool:
+        """Return whether bringing the schema to head, from a revision before it, would be allowed."""
+
+    @abstractmethod
+    async def _try_write(self, connection: AsyncConnection) -> None:
+        """Do what a write needs to be allowed, and leave nothing behind."""
+
+    def _open(self) -> SqlPool:
+        if self._given is not None:
+            return SqlPool(self._given)
+        return self._open_own()
+
+    async def _close(self, pool: SqlPool) -> None:
+        if not self._own:
+            return
+        # An engine forgets the connections that are in use; they would outlive it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
+                while pool.engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        await pool.engine.dispose()
+
+
+def _smaller(seconds: float | None, at_most: float) -> float | None:
+    return None if seconds is None else min(time_left(seconds), at_most)
+
+
+def _from_now(seconds: float | None) -> float | None:
+    """Return a time of the running event loop; None for never."""
+    return None if seconds is None else asyncio.get_running_loop().time() + time_left(seconds)
+
+
+def cancellation_check() -> Callable[[], None]:
+    """Return what raises ``CancelledError`` if the running task was cancelled since and is not to know.
+
+    SQLAlchemy up to 2.1.5 waits for a connection of a full pool with a function that loses a cancellation in
+    Python 3.11, if the connection comes at the same time.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+
+    def check() -> None:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+    return check
+
+
+def check_engine(engine: object) -> AsyncEngine:
+    """Return a service's own engine.
+
+    Raises:
+        ConfigurationError: It is of another kind, such as SQLAlchemy's blocking one.
+    """
+    if not isinstance(engine, AsyncEngine):
+        kind = "a blocking Engine" if isinstance(engine, Engine) else f"a {type(engine).__name__}"
+        raise ConfigurationError(
+            f"engine: must be an AsyncEngine, as create_async_engine makes it, not {kind}"
+        )
+    return engine
+
+
+def engine_key(engine: AsyncEngine | None, settings: Hashable) -> Hashable:
+    """Return the cache key of a manager: the service's own engine, or the settings, the URL among them."""
+    if engine is not None:
+        check_engine(engine)
+    # The engine itself, which the key keeps alive: its id alone could become another engine's.
+    return settings if engine is None else (engine, settings)
