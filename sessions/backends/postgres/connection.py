@@ -32,7 +32,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from sessions.backends.postgres import dialect as postgres_dialect
 from sessions.backends.postgres import errors as postgres_errors
-from sessions.backends.postgres.connector import PostgresConnector
+from sessions.backends.postgres.connector import PostgresConnector, check_encoding
 from sessions.backends.postgres.pool import PostgresPool
 from sessions.backends.postgres.settings import (
     place_of,
@@ -106,6 +106,14 @@ class PostgresConnectionManager(SqlConnectionManager):
     ) -> Hashable:
         """Return the service's engine or the complete settings, with the URL in one spelling."""
         return engine_key(engine, resolved_settings(url, engine, settings))
+
+    async def _prepare_schema(self, engine: AsyncEngine) -> None:
+        if not self._own:
+            async with self._lend(engine) as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                if isinstance(raw, asyncpg.Connection):  # psycopg is as good.
+                    check_encoding(raw, self._place)
+        await super()._prepare_schema(engine)
 
     def _create_engine(self) -> AsyncEngine:
         opened: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
