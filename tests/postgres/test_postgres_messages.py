@@ -1,4 +1,4 @@
-"""What the error says where PostgreSQL cannot be used: host, port, database, user, parameter, and no secret."""
+"""What an error says where PostgreSQL cannot be used: host, port, database, user, parameter, no secret."""
 
 from __future__ import annotations
 
