@@ -27,7 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from sessions import migrations
 from sessions.backends.postgres import errors as postgres_errors
-from sessions.backends.postgres.connector import PostgresConnector
+from sessions.backends.postgres.connector import PostgresConnector, check_encoding
 from sessions.backends.postgres.pool import PostgresPool
 from sessions.backends.postgres.settings import (
     place_of,
@@ -110,6 +110,14 @@ class PostgresConnectionManager(SqlConnectionManager):
             start=self._pools.start,
         )
         return _OwnPool(self._engine_on(driver.lend_until_closed), driver=driver)
+
+    async def _prepare_schema(self, pool: SqlPool) -> None:
+        if not self._own:
+            async with self._lend(pool) as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                if isinstance(raw, asyncpg.Connection):  # psycopg is as good.
+                    check_encoding(raw, self._place)
+        await super()._prepare_schema(pool)
 
     async def _close(self, pool: SqlPool) -> None:
         if isinstance(pool, _OwnPool):

@@ -96,7 +96,9 @@ def is_transient(error: BaseException) -> bool:
     of_driver = driver_error(error)
     if isinstance(of_driver, ssl.SSLError) and not isinstance(of_driver, CUT_OFF):
         return False
-    return isinstance(of_driver, OSError | asyncpg.InterfaceError)
+    # Of several hosts there may be none to write to while one takes over.
+    passing = OSError | asyncpg.InterfaceError | asyncpg.TargetServerAttributeNotMatched
+    return isinstance(of_driver, passing)
 
 
 def is_schema_missing(error: BaseException) -> bool:
@@ -179,6 +181,8 @@ def _failure(error: BaseException, place: Place, upgrade: str) -> SessionsError 
         return place.unusable(f"{reason} ({name}, SQLSTATE {sqlstate})")
     if isinstance(of_driver, OSError):
         return place.unreachable(f"{_network_reason(of_driver)} ({name})")
+    if isinstance(of_driver, asyncpg.TargetServerAttributeNotMatched):
+        return place.unusable(f"no host is what target_session_attrs asks for ({name})")
     if isinstance(error, exc.DBAPIError) or isinstance(of_driver, DRIVER_ERRORS):
         return place.unusable(f"the driver reports an error ({name})")
     return None
@@ -195,8 +199,9 @@ def _network_reason(error: OSError) -> str:
         return f"TLS, as sslmode asks for, fails: {error.reason}"
     if error.errno is not None:
         return os.strerror(error.errno)
-    # Of asyncio, where a name has several addresses, or of asyncpg, where the server has no TLS.
-    return shown(str(error))
+    # Of asyncpg, which has one class for all that hinders TLS; or of asyncio, for several addresses.
+    what = "TLS, as sslmode asks for, fails: " if type(error) is ConnectionError else ""
+    return what + shown(str(error))
 
 
 def _sqlstate(error: BaseException) -> str | None:
