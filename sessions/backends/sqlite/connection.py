@@ -18,7 +18,7 @@ from sqlalchemy import Executable, event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sessions import migrations
-from sessions.backends.sql.engine import SqlConnectionManager, engine_key
+from sessions.backends.sql.engine import SqlConnectionManager, SqlPool, engine_key
 from sessions.backends.sqlite import errors
 from sessions.backends.sqlite.driver import is_ended_by_fork, open_connection
 from sessions.backends.sqlite.files import (
@@ -111,7 +111,7 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     # -- Connections -------------------------------------------------------------------------------
 
-    def _create_engine(self) -> AsyncEngine:
+    def _open_own(self) -> SqlPool:
         async def connect() -> aiosqlite.Connection:
             path = self._file()
             try:
@@ -136,7 +136,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         event.listen(engine.sync_engine, "connect", _set_pragmas)
         event.listen(engine.sync_engine, "close", functools.partial(_forget, self._opened))
         replace_stale_connections(engine.sync_engine, self._file)
-        return engine
+        return SqlPool(engine)
 
     async def _open_connection(self, mode: Any) -> aiosqlite.Connection:
         uri = self._target.uri(self._file(), mode)
