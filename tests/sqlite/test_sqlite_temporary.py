@@ -7,6 +7,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -54,16 +55,20 @@ def test_its_files_are_gone_once_it_is_closed_and_the_next_use_begins_anew(tmp_p
 
 
 async def test_its_files_are_gone_once_it_is_collected(tmp_path: Path) -> None:
-    managers = []
+    managers, threads = [], threading.active_count()
     for _ in range(3):
         repository = make(url="sqlite://")
         await repository.create_session_async("alice")
         managers.append(weakref.ref(repository._manager))
     del repository
     async with asyncio.timeout(60):
-        while any(manager() for manager in managers) or os.listdir(tmp_path):
+        # The event loop closes their connections, each of which is a thread.
+        while (
+            any(manager() for manager in managers)
+            or os.listdir(tmp_path)
+            or threading.active_count() > threads
+        ):
             gc.collect()
-            # The event loop closes its connections.
             await asyncio.sleep(0.01)
 
 

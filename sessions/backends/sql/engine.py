@@ -210,16 +210,16 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 
     async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote."""
-        return await self._run_on(await self.connect(), statement, parameters, rows=rows)
+        return await self._run_in(await self._ready(), statement, parameters, rows=rows)
 
-    async def _run_on(
-        self, of_loop: AsyncEngine, statement: Executable, parameters: Mapping[str, Any], *, rows: bool
+    async def _run_in(
+        self, pool: SqlPool, statement: Executable, parameters: Mapping[str, Any], *, rows: bool
     ) -> Any:
-        """Do as `_run` does, on the running loop's engine.
+        """Do as `_run` does, in a pool whose schema is ready.
 
         In one greenlet, and without the task that `connection` needs to give the connection back.
         """
-        engine = of_loop.sync_engine
+        engine = pool.engine.sync_engine
         check_cancelled = cancellation_check()
         is_connected = False
 

@@ -173,12 +173,12 @@ class SqliteConnectionManager(SqlConnectionManager):
         if self._path is not None and is_missing(self._path):
             raise self._no_file()
 
-    async def connect(self) -> AsyncEngine:
-        """Return the running event loop's engine, with the schema of the file that is there now ready."""
+    async def _ready(self) -> SqlPool:
+        """Return the running event loop's pool, with the schema of the file that is there now ready."""
         if self._schema_ready and self._known_path is not None:
             # Deleted or replaced, else: the new file knows nothing of our schema.
             self._schema_ready = file_id(self._known_path) == self._prepared_file
-        return await super().connect()
+        return await super()._ready()
 
     @property
     def _known_path(self) -> str | None:
@@ -196,22 +196,22 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     # -- The schema --------------------------------------------------------------------------------
 
-    async def _prepare_schema(self, engine: AsyncEngine) -> None:
+    async def _prepare_schema(self, pool: SqlPool) -> None:
         if self._auto_migrate:
             await self.make_database()
         if self._own and not self._target.read_only:
-            async with self._lend(engine) as connection:
+            async with self._lend(pool) as connection:
                 # In the file, and so of every connection; one that another program made may have none.
                 if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() != "wal":
                     await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        await super()._prepare_schema(engine)
+        await super()._prepare_schema(pool)
 
-    async def _upgrade(self, engine: AsyncEngine) -> None:
+    async def _upgrade(self, pool: SqlPool) -> None:
         if self._target.read_only:
             raise self._outdated("the schema is not up to date, and its URL says mode=ro")
         # A migration takes as long as it takes, also one of another event loop.
         async with self._turns.turn(migrations.LOCK_TIMEOUT_SECONDS):
-            await super()._upgrade(engine)
+            await super()._upgrade(pool)
 
     # -- Writing -----------------------------------------------------------------------------------
 
@@ -231,8 +231,8 @@ class SqliteConnectionManager(SqlConnectionManager):
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Open a write transaction when it is this caller's turn, and commit it or take it back."""
-        engine = await self.connect()
-        async with self._turn() as at_most, self._lend(engine) as connection:
+        pool = await self._ready()
+        async with self._turn() as at_most, self._lend(pool) as connection:
             async with _busy_timeout(connection, at_most):
                 # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -242,12 +242,12 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
         """Execute one statement in its own transaction, in turn, and return how many rows it wrote."""
-        engine = await self.connect()
+        pool = await self._ready()
         async with self._turn() as at_most:
             if at_most is None:
-                count: int = await self._run_on(engine, statement, parameters, rows=False)
+                count: int = await self._run_in(pool, statement, parameters, rows=False)
                 return count
-            async with self._lend(engine) as connection, _busy_timeout(connection, at_most):
+            async with self._lend(pool) as connection, _busy_timeout(connection, at_most):
                 return (await connection.execute(statement, parameters)).rowcount
 
     @contextlib.asynccontextmanager
