@@ -92,6 +92,10 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Return whether what failed with this error may have taken effect: its answer was lost."""
         return False
 
+    def is_duplicate_key(self, error: BaseException) -> bool:
+        """Return whether a row with the same primary key is there already; here never."""
+        return False
+
     def driver_error(self, error: BaseException) -> BaseException:
         """Return the error of the driver itself, where a library has wrapped it."""
         return error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pymongo
-from pymongo import WriteConcern, errors
+from pymongo import ReadPreference, WriteConcern, errors
 
 __all__ = [
     "MongoConnection",
@@ -41,13 +41,15 @@ class MongoConnection:
     Attributes:
         client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
         database: Its database.
-        collections: The documents' collections by name, reading datetimes without a zone.
+        collections: The documents' collections by name, reading from the primary, datetimes without a zone.
+        readable: The same, reading from where the client's read preference says.
         timeout: Seconds that an operation may take.
     """
 
     client: Any
     database: Any
     collections: Mapping[str, Any]
+    readable: Mapping[str, Any]
     timeout: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _turns: asyncio.Semaphore | None = None
@@ -139,7 +141,11 @@ async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awai
 
 
 async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
-    begun = client_session.start_transaction(write_concern=durable_write_concern(client_session.client))
+    begun = client_session.start_transaction(
+        write_concern=durable_write_concern(client_session.client),
+        # A transaction cannot read anywhere else, whatever the client prefers.
+        read_preference=ReadPreference.PRIMARY,
+    )
     if inspect.isawaitable(begun):  # Motor's is no coroutine.
         await begun
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Hashable
 from importlib.metadata import version
 from typing import Any
@@ -11,20 +12,18 @@ from urllib.parse import parse_qsl
 import pymongo
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from pymongo import errors
+from pymongo import ReadPreference, errors
 
 from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.config.passwords import password_for_driver
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.event_loops import LoopBound, to_its_end
 from sessions.connections.mongo_connection import MongoConnection, durable_write_concern
-from sessions.connections.mongodb_schema import ensure_indexes, set_validator
+from sessions.connections.mongodb_schema import COLLECTION_UUID_MISMATCH, DOCUMENTS, Ready, prepare
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
-from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
 __all__ = ["MongoConnectionManager"]
 
-DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 # Datetimes without a zone, which are in UTC: `aware` adds that. The driver takes four times as long for all
 # of a message if it is to do so.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions()
@@ -42,6 +41,7 @@ TRANSIENT_CODES = frozenset(
         134,  # ReadConcernMajorityNotAvailableYet
         189,  # PrimarySteppedDown
         262,  # ExceededTimeLimit
+        COLLECTION_UUID_MISMATCH,  # Dropped once more while it was made ready.
         9001,  # SocketException
         10107,  # NotWritablePrimary
         11600,  # InterruptedAtShutdown
@@ -69,6 +69,8 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     has_transactions: bool
     """Whether the server is a replica set or sharded; known once `connect` has returned."""
+    ready: Ready | None
+    """What is known of the database; None before the first `connect`, and after a close."""
 
     def __init__(self, *, url: str | None = None, client: Any = None, **settings: Any) -> None:
         self._settings = _settings(url, client, settings)
@@ -79,8 +81,8 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._connections = LoopBound(
             self._open, self._close, parts=lambda connection: tuple(vars(connection.client).values())
         )
-        self._prepared = False
         self.has_transactions = False
+        self.ready = None
         # Facts that never change: which document a session id meant, and whose it was. An entry of a
         # session that is gone is found out by the write it is used for.
         self._incarnations: dict[str, tuple[Any, str]] = {}
@@ -93,35 +95,31 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     async def connect(self) -> MongoConnection:
         """Return the running event loop's client, with collections, validators and indexes ready."""
-        connection = await self._connections.get()
-        if not self._prepared:
-            async with connection.lock:
-                if not self._prepared:
-                    await self._prepare(connection)
-                    self._prepared = True
+        connection, _ = await self.connect_ready()
         return connection
 
-    async def _prepare(self, connection: MongoConnection) -> None:
-        """Make collections, indexes and validators, unless one look tells that all of them are there."""
-        names = [document.Settings.name for document in DOCUMENTS]
-        async with connection.deadline():
-            found = await connection.database.command("listCollections", filter={"name": {"$in": names}})
-        # Replica sets and sharded clusters say when they answered, a standalone server does not.
-        self.has_transactions = "operationTime" in found
-        present = {entry["name"]: entry.get("options", {}) for entry in found["cursor"]["firstBatch"]}
-        for document, name in zip(DOCUMENTS, names, strict=True):
-            validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
-            if validation.items() <= present.get(name, {}).items():
-                continue
-            # Without a deadline: an index takes as long as it takes.
-            await ensure_indexes(connection.collections[name], document.Settings.indexes)
-            # The validator last: who finds it knows that the indexes were made before. A collection from
-            # before gets it too; documents that break it can still be changed.
-            async with connection.deadline():
-                await set_validator(connection.database, name, validation)
+    async def connect_ready(self) -> tuple[MongoConnection, Ready]:
+        """Return the running event loop's client, and what is known of its database."""
+        connection = await self._connections.get()
+        while (ready := self.ready) is None or ready.until <= time.monotonic():
+            async with connection.lock:
+                if self.ready is ready:
+                    self.ready = await prepare(connection)
+                    self.has_transactions = self.ready.has_transactions
+        return connection, ready
+
+    def forget_schema(self, ready: Ready | None) -> None:
+        """Drop what was known of the database; but not what another task has found out since."""
+        if self.ready is ready:
+            self.ready = None
+            self._incarnations.clear()
 
     async def disconnect(self) -> None:
-        """Close the clients of all event loops; a service's own client is left alone."""
+        """Close the clients of all event loops, and forget what was known of the database.
+
+        A service's own client is left alone.
+        """
+        self.forget_schema(self.ready)
         await self._connections.aclose()
 
     async def is_healthy(self) -> bool:
@@ -206,17 +204,22 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         database = client.get_default_database(self._settings.database)
         if self._database is not None:
             database = client[self._database]
-        collections = {
-            document.Settings.name: database.get_collection(
-                document.Settings.name,
-                codec_options=CODEC_OPTIONS,
-                write_concern=durable_write_concern(client),
-            )
-            for document in DOCUMENTS
-        }
+        # On the primary, where the client's own preference is another: see `MongoConnection.readable`.
+        collections, readable = (
+            {
+                document.Settings.name: database.get_collection(
+                    document.Settings.name,
+                    codec_options=CODEC_OPTIONS,
+                    write_concern=durable_write_concern(client),
+                    read_preference=preference,
+                )
+                for document in DOCUMENTS
+            }
+            for preference in (ReadPreference.PRIMARY, client.read_preference)
+        )
         own_timeout = client.options.timeout
         timeout = self._settings.timeout if own_timeout is None else own_timeout
-        return MongoConnection(client, database, collections, timeout)
+        return MongoConnection(client, database, collections, readable, timeout)
 
     def _new_client(self) -> Any:
         url = self._settings.url.get_secret_value() if self._settings.url else None

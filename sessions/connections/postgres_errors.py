@@ -10,7 +10,14 @@ from sqlalchemy import exc
 from sessions.connections.sql import NoAnswerError, hide_values, unavailable
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 
-__all__ = ["DRIVER_ERRORS", "driver_error", "is_transient", "outcome_is_unknown", "translate"]
+__all__ = [
+    "DRIVER_ERRORS",
+    "driver_error",
+    "is_duplicate_key",
+    "is_transient",
+    "outcome_is_unknown",
+    "translate",
+]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT_SQLSTATES = frozenset(
@@ -34,6 +41,7 @@ REASONS = {
 }
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 SETTINGS_SQLSTATES = ("28", "3D", "3F")  # authorization, unknown database, unknown schema
+UNIQUE_VIOLATION = "23505"
 INSUFFICIENT_PRIVILEGE = "42501"
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
@@ -51,6 +59,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(of_driver, ssl.SSLCertVerificationError):
         return False
     return isinstance(of_driver, OSError | asyncpg.InterfaceError)
+
+
+def is_duplicate_key(error: BaseException) -> bool:
+    """Return whether a row with the same primary key is there already; no other column is unique."""
+    return _sqlstate(error) == UNIQUE_VIOLATION
 
 
 def outcome_is_unknown(error: BaseException) -> bool:

@@ -128,6 +128,11 @@ class SqliteConnectionManager(SqlConnectionManager):
         finally:
             await connection.exec_driver_sql("ROLLBACK")
 
+    def is_duplicate_key(self, error: BaseException) -> bool:
+        """Return whether a row with the same primary key is there already."""
+        driver_error = error.orig if isinstance(error, exc.DBAPIError) else error
+        return getattr(driver_error, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another connection held the lock for longer than the busy timeout."""
         return _code(error) in TRANSIENT_CODES

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import DuplicateKeyError
 
 from sessions.connections.mongo_connection import acknowledged_early, in_transaction
 from sessions.connections.mongodb import MongoConnectionManager
+from sessions.errors import MessageConflictError
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatSessionDocument
 from sessions.repositories.backend_operations import MessageRow
 from sessions.repositories.identifiers import utc_now, uuid7_time
 from sessions.repositories.mongo_collections import Filter, chat_messages, chat_sessions
 from sessions.repositories.mongo_documents import (
+    fits_transaction,
     is_one_write,
     is_uuid7,
     message_document,
     to_messages,
 )
-from sessions.repositories.mongo_leftovers import MongoLeftovers, mark_batch, stored_batches
+from sessions.repositories.mongo_inserts import in_commands, insert, not_stored
+from sessions.repositories.mongo_leftovers import (
+    MongoLeftovers,
+    mark_batch,
+    remove_messages,
+    stored_batches,
+)
 
 __all__ = ["MongoMessages"]
 
 IN_ORDER = {"timestamp": 1, "message_id": 1}
 IN_REVERSE = {"timestamp": -1, "message_id": -1}
 CHAT_SESSIONS = ChatSessionDocument.Settings.name
-DUPLICATE_KEY = 11000
+# How often what is stored is looked at again while others write the same messages.
+MAX_LOOKS = 10
 # Documents in one answer, of which the server sends no more than 16 MB.
 MAX_BATCH_SIZE = 10_000
 
@@ -43,14 +51,9 @@ class MongoMessages(MongoLeftovers):
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
     ) -> bool:
-        return await self._append(session_id, user_id, [(message_id, role, content)])
+        return await self._add_batch(session_id, user_id, [(message_id, role, content)])
 
-    async def _add_batch(
-        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
-    ) -> bool:
-        return await self._append(session_id, user_id, rows)
-
-    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         # Twice at the most: what was remembered may be an incarnation that is gone.
         for remembered in (self._mongo.recall(session_id, user_id), None):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
@@ -66,12 +69,12 @@ class MongoMessages(MongoLeftovers):
         documents = [message_document(session_id, incarnation, row) for row in rows]
         if is_one_write(rows):
             return await self._append_at_once(incarnation, session_id, documents)
-        if self._mongo.has_transactions:
+        if self._mongo.has_transactions and fits_transaction(rows):
             # Without the bump: those of others would be in its way, again and again in a busy session.
-            await in_transaction(await self._mongo.connect(), partial(_insert_all, documents))
+            await self._insert(documents, chat_messages(), at_once=True)
         else:
             async with self._noted([session_id], mark_batch(documents)):
-                await _insert(documents, chat_messages())
+                await self._insert(documents, chat_messages())
         return await self._bump(incarnation, session_id, documents)
 
     async def _append_at_once(
@@ -81,13 +84,13 @@ class MongoMessages(MongoLeftovers):
         connection = await self._mongo.connect()
         reign, early = connection.reign(), acknowledged_early(chat_messages())
         if reign is not None and early is not None:
-            await _insert(documents, early)
+            await self._insert(documents, early)
             bumped = await self._bump(incarnation, session_id, documents)
             # What is durable is all that the server has done until the bump. If another server took over
             # in between, or this one began a new life, the insert may not be among it.
             if not bumped or connection.reign() == reign:
                 return bumped
-        await _insert(documents, chat_messages())
+        await self._insert(documents, chat_messages())
         return await self._bump(incarnation, session_id, documents)
 
     @staticmethod
@@ -101,9 +104,39 @@ class MongoMessages(MongoLeftovers):
         if bumped.matched_count:
             return True
         if documents:
-            ids = [document["_id"] for document in documents]
-            await chat_messages().delete_many({"_id": {"$in": ids}})
+            await remove_messages(documents)
         return False
+
+    async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
+        """Insert messages in their order; an earlier attempt may have stored some, or still be at it.
+
+        Args:
+            documents: The messages.
+            messages: Their collection.
+            at_once: Whether to insert them in a transaction.
+
+        Raises:
+            MessageConflictError: One of the ids is taken by another message.
+        """
+        missing = documents
+        for _ in range(MAX_LOOKS):
+            insert_missing = partial(self._insert_parts, missing, messages)
+            try:
+                if at_once:
+                    await in_transaction(await self._mongo.connect(), insert_missing)
+                else:
+                    await insert_missing(None)
+            except DuplicateKeyError:
+                missing = await not_stored(messages, documents)
+                if missing:
+                    continue
+            return
+        raise MessageConflictError("a message is refused by a unique index that is not ours")
+
+    @staticmethod
+    async def _insert_parts(documents: list[dict[str, Any]], messages: Any, client_session: Any) -> None:
+        for part in in_commands(documents):
+            await insert(messages, part, client_session)
 
     async def _find_incarnation(self, session_id: str, user_id: str | None) -> Any:
         where = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
@@ -197,7 +230,7 @@ async def _read(
             complete |= await stored_batches(marks)
             where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
             continue
-        messages = to_messages(found, owned.incarnation, owned.session_id)
+        messages = to_messages(found, owned.incarnation)
         if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
         left_out = len(found) - len(messages)
@@ -226,33 +259,3 @@ async def _messages_then_session(
     if not found or "message_id" in found[-1] or found.pop()["user_id"] != owned.user_id:
         return None
     return found
-
-
-async def _insert_all(documents: list[dict[str, Any]], client_session: Any) -> None:
-    """Insert messages in a transaction; an earlier try whose answer was lost may have stored all."""
-    first = {"_id": documents[0]["_id"]}
-    if await chat_messages().find_one(first, {"_id": 1}, session=client_session) is None:
-        await chat_messages().insert_many(documents, session=client_session)
-
-
-async def _insert(documents: list[dict[str, Any]], messages: Any) -> None:
-    """Insert messages in their order; an earlier try may have stored some, or still be at it."""
-    if len(documents) == 1:
-        with contextlib.suppress(DuplicateKeyError):
-            await messages.insert_one(documents[0])
-        return
-    missing = documents
-    while missing:
-        try:
-            await messages.insert_many(missing)
-            return
-        except BulkWriteError as error:
-            if not _is_duplicate(error):
-                raise
-        ids = [document["_id"] for document in missing]
-        stored = {found["_id"] async for found in messages.find({"_id": {"$in": ids}}, {"_id": 1})}
-        missing = [document for document in missing if document["_id"] not in stored]
-
-
-def _is_duplicate(error: BulkWriteError) -> bool:
-    return all(failure["code"] == DUPLICATE_KEY for failure in error.details["writeErrors"])

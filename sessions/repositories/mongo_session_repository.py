@@ -5,8 +5,8 @@ tells the two apart is the *incarnation*, the ``_id`` of the session's document:
 
 - A message is inserted while a known incarnation exists, and counts only once that same incarnation has
   been bumped; if it is gone, the insert is undone.
-- A history is read between two looks at the same incarnation, without the messages of earlier ones. A
-  session that `create_session` made has none: its ``_id`` tells.
+- A history is read between two looks at the same incarnation, without the messages of earlier ones: each
+  message says for which it was written.
 - Leftovers (of a process that died between two steps) are removed by their own ``_id``, and only if
   there was no session before and after they were listed. So nothing that counts goes with them. How they
   are found, `MongoLeftovers`' module says.
@@ -19,13 +19,16 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pymongo.errors import DuplicateKeyError
+from bson import ObjectId
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from sessions import validation
 from sessions.connections import ConnectionFactory, ConnectionType
 from sessions.connections.event_loops import run_blocking
 from sessions.connections.mongo_connection import raw_cursor
 from sessions.connections.mongodb import MongoConnectionManager
+from sessions.connections.mongodb_schema import COLLECTION_UUID_MISMATCH
+from sessions.errors import SessionConflictError
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to
 from sessions.repositories.async_session_repository import AsyncSessionRepository
@@ -36,12 +39,11 @@ from sessions.repositories.mongo_deletion import MongoDeletion
 from sessions.repositories.mongo_documents import (
     check_batch_size,
     check_size,
-    first_object_id,
     session_document,
-    session_object_id,
     storable,
     to_session,
 )
+from sessions.repositories.mongo_inserts import insert
 from sessions.repositories.mongo_leftovers import Leftovers
 from sessions.repositories.mongo_messages import MongoMessages
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
@@ -50,6 +52,19 @@ from sessions.resilience import MONGODB_RETRY_CONFIG, RetryConfig
 __all__ = ["MongoSessionRepository"]
 
 R = TypeVar("R")
+
+# What may be read from where the client's read preference says; all else rests on what the primary has.
+READS = frozenset(
+    {
+        "count_sessions",
+        "export_user",
+        "get_session",
+        "get_session_history",
+        "list_paginated_sessions",
+        "list_sessions",
+    }
+)
+MAX_LOOKS = 10
 
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
@@ -96,6 +111,9 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
         # Existing data has ids that are not UUIDs.
         return validation.check_id(argument, value)
 
+    def _new_key(self) -> ObjectId:
+        return ObjectId()
+
     def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
         check_size(argument, value)
 
@@ -104,28 +122,48 @@ class MongoSessionRepository(MongoMessages, MongoDeletion, AsyncSessionRepositor
 
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         async def bound() -> R:
-            connection = await self._mongo.connect()
-            with bound_to(connection.collections):
-                return await connection.run(work, *arguments)
+            for is_last in (False, True):
+                connection, ready = await self._mongo.connect_ready()
+                collections = connection.readable if operation in READS else connection.collections
+                try:
+                    with bound_to(collections, ready.uuids):
+                        return await connection.run(work, *arguments)
+                except OperationFailure as error:
+                    if error.code != COLLECTION_UUID_MISMATCH:
+                        raise
+                    # Dropped under this process. Nothing was stored, and they are made ready once more.
+                    self._mongo.forget_schema(ready)
+                    if is_last:
+                        raise
+            raise AssertionError("unreachable")
 
         return await super()._run(operation, bound)
 
     async def _create(self, new: NewSession) -> None:
-        with contextlib.suppress(DuplicateKeyError):  # The id is new: an earlier try stored it.
-            await chat_sessions().insert_one(session_document(new, first_object_id(new)))
+        try:
+            await self._insert_session(new)
+        except DuplicateKeyError:
+            found = await chat_sessions().find_one({"session_id": new.session_id}, {"_id": 1})
+            # An earlier attempt may have stored it, and somebody may have deleted it since.
+            if found is not None and found["_id"] != new.key:
+                raise SessionConflictError("the session id is taken by another session") from None
+
+    async def _insert_session(self, new: NewSession) -> None:
+        await insert(chat_sessions(), [session_document(new)])
 
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
-        while True:
+        for _ in range(MAX_LOOKS):
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
             if found is not None:
                 if found["user_id"] != new.user_id:
                     return None
-                return earlier.failed > 0 and found["_id"] == session_object_id(new)
+                return earlier.failed > 0 and found["_id"] == new.key
             await self._remove_leftovers(new.session_id)
             # A duplicate is another caller's insert, which the next look finds.
             with contextlib.suppress(DuplicateKeyError):
-                await chat_sessions().insert_one(session_document(new, session_object_id(new)))
+                await self._insert_session(new)
                 return True
+        raise SessionConflictError("the session is refused by a unique index that is not ours")
 
     async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
         document = await chat_sessions().find_one({"session_id": session_id, "user_id": user_id})

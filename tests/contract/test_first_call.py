@@ -10,9 +10,9 @@ EXPECTED = {
     # The schema that is searched first, for SQLAlchemy, and the version of ours.
     "postgres": ["select current_schema()", VERSION],
     "sqlite": [VERSION],
-    # Where the server is, and what is there.
-    "mongodb-replica-set": ["ping", "listCollections"],
-    "mongodb-standalone": ["ping", "listCollections"],
+    # Where the server is, what is there, and whether it refuses to write to a collection that replaced ours.
+    "mongodb-replica-set": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
+    "mongodb-standalone": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
 }
 
 
