@@ -6,10 +6,10 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.schema import CreateSchema
 
 from alembic import context
+from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.config import load_settings
 from sessions.connections import ConnectionFactory
-from sessions.connections.sql import SqlConnectionManager
-from sessions.migrations import VERSION_TABLE, migration_lock, schema_of
+from sessions.migrations import VERSION_TABLE, forget_revision, migration_lock, schema_of
 from sessions.models.records import Base
 
 
@@ -53,6 +53,10 @@ def run_online(connection: Connection) -> None:
     # Alembic compares what is in the default schema under no name.
     compare_in = None if schema == connection.dialect.default_schema_name else schema
     with migration_lock(connection, one_transaction=one_transaction):
+        if context.config.attributes.get("forget_revision", False):
+            forget_revision(connection)
+            if not one_transaction and connection.dialect.name == "postgresql":
+                connection.commit()
         configure(schema, compare_in=compare_in, connection=connection)
         if schema is not None and not context.get_context().opts.get("dont_mutate"):
             create_schema(connection, schema)

@@ -21,9 +21,9 @@ from benchmarks import servers
 from benchmarks.tables import milliseconds, table
 from benchmarks.timing import Call, Effort, one_caller
 from sessions import SessionRepositoryFactory
+from sessions.core.cursors import encode_cursor
 from sessions.models.documents import ChatMessageDocument
 from sessions.repositories import AsyncSessionRepository
-from sessions.repositories.cursors import encode_cursor
 
 __all__ = ["CONTENT", "FILLERS", "TITLES", "measure", "new_database", "of_backend"]
 

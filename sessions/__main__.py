@@ -22,7 +22,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
     try:
-        from sessions.cli import app
+        from sessions.cli.app import app
 
         app(prog_name="sessions")
     except KeyboardInterrupt:

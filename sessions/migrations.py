@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, column, exc, inspect, select, table, text
+from sqlalchemy import Connection, column, delete, exc, inspect, select, table, text
 from sqlalchemy.util import await_only
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 VERSION_TABLE = "sessions_alembic_version"
+TABLES = ("chat_sessions", "chat_messages")
 # Oldest first. Known here so that a check needs no Alembic; a test compares it with the scripts.
 REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
@@ -93,6 +94,22 @@ def current(connection: Connection) -> str | None:
     return _version(connection)
 
 
+def lacks_tables(connection: Connection) -> bool:
+    """Return whether a table of ours is not there, whatever the version table says."""
+    inspector, schema = inspect(connection), schema_of(connection)
+    return not all(inspector.has_table(name, schema=schema) for name in TABLES)
+
+
+def forget_revision(connection: Connection) -> None:
+    """Forget the revision of a schema that lacks a table, so that `upgrade` begins at the first one.
+
+    ``env.py`` calls it while no other process migrates.
+    """
+    if current(connection) is not None and lacks_tables(connection):
+        versions = table(VERSION_TABLE, schema=schema_of(connection))
+        connection.execute(delete(versions))
+
+
 def _version(connection: Connection) -> str | None:
     versions = table(VERSION_TABLE, column("version_num"), schema=schema_of(connection))
     revision: str | None = connection.execute(select(versions.c.version_num)).scalar()
@@ -136,6 +153,9 @@ def check(connection: Connection) -> None:
 def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
     """Bring the schema to head. Processes that start together take turns, and one does the work.
 
+    Where a table is gone and the version table is not, every revision is run again: each creates and
+    changes only what is not as it should be.
+
     Args:
         connection: To the database.
         one_transaction: Do everything in one transaction, as a transaction-pooling proxy demands. It
@@ -148,11 +168,13 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
     revision = current(connection)
     if revision is not None and revision not in REVISIONS:
         check(connection)
-    if revision != HEAD:
+    if revision != HEAD or lacks_tables(connection):
         from alembic import command
 
         try:
-            command.upgrade(alembic_config(connection, one_transaction=one_transaction), "head")
+            config = alembic_config(connection, one_transaction=one_transaction)
+            config.attributes["forget_revision"] = True
+            command.upgrade(config, "head")
         except exc.PendingRollbackError as error:
             # Of Alembic, which commits at the end of a block even if the connection was lost in it.
             if not isinstance(error.__context__, exc.DBAPIError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
-from tests.support import servers
-from tests.support.databases import Backend, execute_postgres, in_database, run_in_thread
+from sessions.config.files import SHIPPED
+from tests.support import conversations as conversations_to_test_on
+from tests.support import leftovers, servers
+from tests.support.databases import Backend, execute_postgres, in_database, postgres_major, run_in_thread
 
-CONVERSATIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "conversations.jsonl"
 # Nothing here is a test of speed, however busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -26,10 +27,13 @@ BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers for the processes of pytest-xdist, which find them in the environment.
+    """End what tests leave behind, and start the servers for the processes of pytest-xdist.
+
+    These find them in the environment.
 
     One that is missing is left to the tests that need it: their fixtures fail and say what to set.
     """
+    config.pluginmanager.register(leftovers)
     if config.getoption("dist", "no") == "no" or config.option.collectonly:
         return
     shared = contextlib.ExitStack()
@@ -42,19 +46,24 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of the person who runs the tests out of them."""
-    for name in ("SESSIONS_CONFIG", "SESSIONS_DEFAULT_REPOSITORY", "SQLITE_PATH"):
+    shipped = re.findall(r"\$\{(\w+)", SHIPPED.read_text("utf-8"))
+    for name in ("SESSIONS_CONFIG", *shipped):
         monkeypatch.delenv(name, raising=False)
-    for prefix in ("POSTGRES", "MONGODB"):
-        for key in ("URL", "HOST", "PORT", "DB", "USER", "PASSWORD", "SCHEMA"):
-            monkeypatch.delenv(f"{prefix}_{key}", raising=False)
+
+
+@pytest.fixture(params=conversations_to_test_on.files().values(), ids=conversations_to_test_on.files())
+def conversations_file(request: pytest.FixtureRequest) -> Path:
+    """Each file of conversations in turn, one a line."""
+    file: Path = request.param
+    if not file.exists():
+        pytest.fail(f"under CI=true the real conversations have to be at {file}")
+    return file
 
 
 @pytest.fixture
-def conversations() -> list[dict[str, Any]]:
-    """The real conversations that lie beside the repository."""
-    if not CONVERSATIONS.exists():
-        pytest.fail(f"the conversations to test on are absent: {CONVERSATIONS}")
-    return [json.loads(line) for line in CONVERSATIONS.read_text().splitlines()]
+def conversations(conversations_file: Path) -> list[dict[str, Any]]:
+    """The conversations of each file in turn."""
+    return conversations_to_test_on.read(conversations_file)
 
 
 @pytest.fixture(scope="session")
@@ -102,12 +111,18 @@ def empty_postgres_url(postgres_server: str) -> Iterator[str]:
     execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def _template_strategy(postgres_server: str) -> str:
+    """The quickest way to copy a template, which PostgreSQL 14 takes without being told."""
+    return "STRATEGY FILE_COPY" if postgres_major(postgres_server) >= 15 else ""
+
+
 @pytest.fixture
-def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+def postgres_url(postgres_server: str, postgres_template: str, _template_strategy: str) -> Iterator[str]:
     """A PostgreSQL database with the schema at head."""
     name = f"sessions_{uuid.uuid4().hex}"
     execute_postgres(
-        postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template} STRATEGY FILE_COPY"
+        postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template} {_template_strategy}"
     )
     yield in_database(postgres_server, name)
     execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")

@@ -11,15 +11,17 @@ from typing import Any
 
 import yaml
 
+from sessions.config.environment import Variables
 from sessions.config.interpolation import variables
 from sessions.errors import ConfigurationError
 
-__all__ = ["Document", "config_file", "read_document"]
+__all__ = ["SHIPPED", "Document", "config_file", "current_document"]
 
 _VARIABLE = "SESSIONS_CONFIG"
-_LOCAL = Path("resources", "application-db.yaml")
-_SHIPPED = Path(__file__).with_name("application-db.yaml").absolute()
+_LOCAL = os.path.join("resources", "application-db.yaml")
+SHIPPED = Path(__file__).with_name("application-db.yaml").absolute()
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_named = Variables([_VARIABLE])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +31,12 @@ class Document:
     Attributes:
         path: Absolute path of the file.
         tree: What the file says, every scalar as text or None, not interpolated. Shared: do not change it.
-        variables: Names of the environment variables that it asks for.
+        variables: The environment variables that it asks for.
     """
 
     path: str
     tree: dict[Any, Any]
-    variables: tuple[str, ...]
+    variables: Variables
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -67,27 +69,45 @@ def config_file() -> Path:
         raise ConfigurationError(f"{named or _LOCAL}: cannot be read: {error.strerror}") from error
     if named and not found:
         raise ConfigurationError(f"{_VARIABLE}: there is no file {path}")
-    return path if found else _SHIPPED
+    return path if found else SHIPPED
 
 
-def read_document(path: Path) -> Document:
-    """Return a settings file, parsed once until its size or modification time changes.
+def current_document() -> Document:
+    """Return the settings file in use, parsed anew when another is, or its size or modification time changes.
 
-    Args:
-        path: Absolute path of the file.
+    Cheap enough for each request: it looks where `config_file` does, but makes no path unless it has to.
 
     Raises:
-        ConfigurationError: The file cannot be read, is not UTF-8 or YAML, or holds no mapping.
+        ConfigurationError: As `config_file`; or the file cannot be read, is not UTF-8 or YAML, or holds no
+            mapping.
     """
+    [raw] = _named.raw()
+    named = raw and os.fsdecode(raw)
     try:
-        status = path.stat()
-        return _parse(path, status.st_mtime_ns, status.st_size)
+        return _read(named or _LOCAL)
+    except FileNotFoundError:
+        if not named:
+            # A part of the package, which changes with its code or not at all.
+            return _parse(str(SHIPPED))
+        place = str(config_file())
+    except (OSError, ValueError):
+        # That function tells what they mean.
+        place = str(config_file())
+    try:
+        return _read(place)
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"{place}: cannot be read: {error.strerror}") from error
+
+
+def _read(place: str) -> Document:
+    status = os.stat(place)
+    # The inode, because a relative path is another file after a change of directory.
+    return _parse(place, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=8)
-def _parse(path: Path, _mtime_ns: int, _size: int) -> Document:
+def _parse(place: str, *_status: int) -> Document:
+    path = Path(place).absolute()
     tree: Any = None
     problem = ""
     try:
@@ -105,4 +125,4 @@ def _parse(path: Path, _mtime_ns: int, _size: int) -> Document:
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigurationError(f"{path}: must hold a mapping with the keys db and sessions")
-    return Document(str(path), tree, tuple(dict.fromkeys(variables(tree))))
+    return Document(str(path), tree, Variables(variables(tree)))

@@ -61,8 +61,9 @@ def interpolate(value: Any, *, source: str, environment: Mapping[str, str | None
         key: Dotted key of ``value``; empty at the top.
 
     Returns:
-        A new tree. Absent from its mappings is what is None or, after interpolation, empty text: the
-        default of the model applies. An `Unset` stands where a variable without a default is missing.
+        A new tree. Absent from its mappings is what is None or, after interpolation, empty text, or a
+        mapping of nothing else: the default of the model applies. An `Unset` stands where a variable without
+        a default is missing.
 
     Raises:
         ConfigurationError: A default contains ``${``, which would be half replaced.
@@ -74,7 +75,12 @@ def interpolate(value: Any, *, source: str, environment: Mapping[str, str | None
             )
             for name, item in value.items()
         }
-        return {name: item for name, item in tree.items() if item is not None and item != ""}
+        return {
+            name: item
+            for (name, item), written in zip(tree.items(), value.values(), strict=True)
+            # A mapping that was written as an empty one means something: retries with their defaults.
+            if item is not None and item != "" and (item != {} or written == {})
+        }
     if isinstance(value, list):
         return [
             interpolate(item, source=source, key=f"{key}.{index}", environment=environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -20,6 +21,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from sessions.config.passwords import PasswordCallable, check_password
+from sessions.config.reasons import configuration_error
 from sessions.errors import ConfigurationError
 from sessions.resilience import RetryConfig, RetryStrategy
 
@@ -31,7 +33,6 @@ __all__ = [
     "SessionsSettings",
     "SqliteSettings",
     "SslMode",
-    "configuration_error",
 ]
 
 # PostgreSQL's limit for the name of anything.
@@ -83,25 +84,6 @@ _Schema = Annotated[str, AfterValidator(_check_schema)]
 _Ssl = Annotated[bool | SslMode | None, WrapValidator(_check_ssl)]
 
 
-def configuration_error(error: ValidationError, *, source: str = "", key: str = "") -> ConfigurationError:
-    """Turn pydantic's error into ours, with the dotted keys and without any value.
-
-    Args:
-        error: From a model with ``hide_input_in_errors``, since callers chain it as the cause.
-        source: File the values came from; empty if they came from a caller.
-        key: Dotted key of the model that was validated; empty for the whole settings.
-
-    Returns:
-        The error to raise; its text is ``file: key: reason``, all reasons joined by ``"; "``.
-    """
-    reasons = []
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
-        path = ".".join([key, *map(str, detail["loc"])] if key else map(str, detail["loc"]))
-        reason = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"]
-        reasons.append(f"{path}: {reason}")
-    return ConfigurationError(": ".join(filter(None, [source, "; ".join(reasons)])))
-
-
 class _Model(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """Hashable; a checker sees that only in classes which say themselves that they are frozen."""
 
@@ -140,6 +122,16 @@ class BackendSettings(_Model, frozen=True):
         given = {key: value for key, value in overrides.items() if value is not None}
         if not given:
             return self
+        options = tuple(given.items())
+        try:
+            hash(options)
+        except TypeError:
+            return self._replaced(given)
+        # With their types: 1 and True are equal, and one of them is no number of connections.
+        replaced: Self = _replaced_once(self, options, tuple(map(type, given.values())))
+        return replaced
+
+    def _replaced(self, given: dict[str, Any]) -> Self:
         fields = type(self).model_fields.items()
         values = {field.alias or name: getattr(self, name) for name, field in fields} | given
         try:
@@ -155,6 +147,11 @@ class BackendSettings(_Model, frozen=True):
                 f"{self.KEY}.{losers[0]}: has no effect, as {self.KEY}.url is configured; pass url instead"
             )
         return replaced
+
+
+@functools.lru_cache(maxsize=128)
+def _replaced_once(settings: BackendSettings, options: tuple[tuple[str, Any], ...], _types: Any) -> Any:
+    return settings._replaced(dict(options))
 
 
 class PostgresSettings(BackendSettings, frozen=True):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self, overload
 
 from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
@@ -12,7 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from sessions.config.files import Document, config_file, read_document
+from sessions.config.environment import Raw
+from sessions.config.files import SHIPPED, Document, current_document
 from sessions.config.interpolation import Unset, interpolate
 from sessions.config.models import (
     BackendSettings,
@@ -21,11 +21,11 @@ from sessions.config.models import (
     PostgresSettings,
     SessionsSettings,
     SqliteSettings,
-    configuration_error,
 )
+from sessions.config.reasons import Origin, configuration_error, find_origin, secrets_of
 from sessions.errors import ConfigurationError
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Settings", "load_settings", "variables_of"]
 
 _BACKENDS: dict[str, type[BackendSettings]] = {
     "mongodb": MongoSettings,
@@ -161,20 +161,42 @@ def load_settings() -> Settings:
 
     Raises:
         ConfigurationError: The file is missing or unreadable, a key is unknown, a value has the wrong type,
-            or a variable without a default is unset outside the backends. The text names the file and the
-            dotted key, and shows no value. For the backends, an unset variable is `Settings.backend`'s error.
+            or a variable without a default is unset outside the backends. The text names the variable that
+            the value came from, with the value unless it may be a secret, else the file; and the dotted key.
+            For the backends, an unset variable is `Settings.backend`'s error.
     """
-    document = read_document(config_file())
-    return _settings(document, tuple(map(os.environ.get, document.variables)))
+    document = current_document()
+    return _settings(document, document.variables.raw())
+
+
+def variables_of(key: str) -> tuple[str, ...]:
+    """Return which environment variables that are set the value of a key is taken from, if any.
+
+    Args:
+        key: Dotted key (``"sessions.default_repository"``).
+
+    Raises:
+        ConfigurationError: As `load_settings`.
+    """
+    document = current_document()
+    environment = document.variables.decoded(document.variables.raw())
+    origin = find_origin(key.split("."), document.tree, environment)
+    return origin.variables if origin else ()
 
 
 @functools.lru_cache(maxsize=8)
-def _settings(document: Document, values: tuple[str | None, ...]) -> Settings:
-    environment = dict(zip(document.variables, values, strict=True))
-    keywords: dict[str, Any] = {
-        "tree": interpolate(document.tree, source=document.path, environment=environment)
-    }
+def _settings(document: Document, raw: Raw) -> Settings:
+    environment = document.variables.decoded(raw)
+    tree = interpolate(document.tree, source=document.path, environment=environment)
+    secrets = secrets_of(tree)
+
+    def origin_of(location: Sequence[Any]) -> Origin | None:
+        return find_origin(location, document.tree, environment, secrets)
+
+    keywords: dict[str, Any] = {"tree": tree}
     try:
         return Settings(**keywords)
     except ValidationError as error:
-        raise configuration_error(error, source=document.path) from error
+        # The shipped file is not the user's; nothing of it can be wrong but what the variables hold.
+        source = "" if document.path == str(SHIPPED) else document.path
+        raise configuration_error(error, source=source, origin_of=origin_of) from error

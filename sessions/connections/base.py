@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self, TypeVar
 
 from sessions.errors import SessionsError
 
 __all__ = ["HEALTH_TIMEOUT_SECONDS", "AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
+
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 HEALTH_TIMEOUT_SECONDS = 5.0
 
@@ -66,11 +71,10 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     """Manages the connection of an asynchronous client.
 
     Attributes:
-        survives_cancellation: Whether the driver may be cancelled anywhere and leaks nothing. If not,
-            a cancelled call ends once the driver is done with what it is at.
+        preparations: How often this manager has made the schema ready.
     """
 
-    survives_cancellation: ClassVar[bool] = False
+    preparations: int = 0
 
     @abstractmethod
     async def connect(self) -> Any:
@@ -80,9 +84,28 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     async def disconnect(self) -> None:
         """Release all connections. Does nothing if there are none; `connect` opens new ones."""
 
+    async def make_ready(self) -> None:
+        """Connect, and look at the schema again, whatever is known of it; here only connect."""
+        await self.connect()
+
     @abstractmethod
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
+
+    def log_unhealthy(self, error: Exception) -> None:
+        """Log why a write would not work, for `is_healthy`, which only says that it would not."""
+        reason = error if isinstance(error, SessionsError) else self.translate(error)
+        # Else its class alone: the text of an error that nobody knows may quote anything.
+        logger.warning("is_healthy: no, as a write would fail: %s", reason or type(error).__name__)
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
+
+        Here the step is awaited as it is, which is right where the driver may be cancelled anywhere and
+        ends at once. For any other a manager overrides this with `LoopBound.run`, which lets the step go
+        on in the background.
+        """
+        return await step()
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether a call that failed with this error may be tried again; here never."""
@@ -94,6 +117,18 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
 
     def is_duplicate_key(self, error: BaseException) -> bool:
         """Return whether a row with the same primary key is there already; here never."""
+        return False
+
+    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+        """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
+
+        Args:
+            error: From an operation.
+            seen: `preparations` when the operation began.
+
+        Returns:
+            Whether the operation may be repeated at once; here never.
+        """
         return False
 
     def driver_error(self, error: BaseException) -> BaseException:

@@ -12,7 +12,8 @@ from sessions.connections.base import (
     BaseConnectionManager,
     ConnectionType,
 )
-from sessions.connections.event_loops import run_blocking
+from sessions.connections.keys import built_in_key
+from sessions.core.loops import run_blocking
 from sessions.errors import MissingDependencyError, UnknownRepositoryError
 
 __all__ = ["ConnectionFactory", "ConnectionManager", "register_connection_manager"]
@@ -22,10 +23,19 @@ M = TypeVar("M", bound=type[ConnectionManager])
 
 # Named by text so that only the chosen database's driver is loaded.
 _BUILT_IN = {
-    ConnectionType.POSTGRES: ("sessions.connections.postgres", "PostgresConnectionManager"),
-    ConnectionType.SQLITE: ("sessions.connections.sqlite", "SqliteConnectionManager"),
-    ConnectionType.MONGODB: ("sessions.connections.mongodb", "MongoConnectionManager"),
+    ConnectionType.POSTGRES: ("sessions.backends.postgres.connection", "PostgresConnectionManager"),
+    ConnectionType.SQLITE: ("sessions.backends.sqlite.connection", "SqliteConnectionManager"),
+    ConnectionType.MONGODB: ("sessions.backends.mongodb.connection", "MongoConnectionManager"),
 }
+
+
+def is_same_class(one: type, other: type) -> bool:
+    """Return whether two classes are one, or come from the same place in the same module."""
+    return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+def _own_key(_name: str, manager: type[ConnectionManager], options: dict[str, Any]) -> Hashable:
+    return manager.cache_key(**options)
 
 
 class ConnectionFactory:
@@ -39,13 +49,19 @@ class ConnectionFactory:
     def register(cls, connection_type: ConnectionType | str, manager: type[ConnectionManager]) -> None:
         """Register a manager class under a name; `register_connection_manager` is its decorator.
 
+        The same class again, as a notebook's cell that is run twice defines it, replaces the one from before.
+
         Raises:
             ValueError: The name is taken by another class.
         """
         name = str(connection_type)
         with cls._lock:
-            if name in _BUILT_IN or cls._classes.get(name, manager) is not manager:
+            if name in _BUILT_IN or not is_same_class(cls._classes.get(name, manager), manager):
                 raise ValueError(f"a connection manager is already registered as {name!r}")
+            if cls._classes.get(name, manager) is not manager:
+                # Those of the class from before stay with the repositories that have them.
+                for key in [key for key in cls._managers if key[0] == name]:
+                    del cls._managers[key]
             cls._classes[name] = manager
 
     @classmethod
@@ -66,7 +82,8 @@ class ConnectionFactory:
         """
         name = str(connection_type)
         manager_class = cls._manager_class(name)
-        key = (name, manager_class.cache_key(**options))
+        key_of = built_in_key if name in _BUILT_IN else _own_key
+        key = (name, key_of(name, manager_class, options))
         manager = cls._managers.get(key)
         if manager is None:
             with cls._lock:

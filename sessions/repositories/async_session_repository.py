@@ -6,24 +6,67 @@ own event loop is running. The docstrings of the operations are on the async sid
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from sessions.connections.event_loops import run_blocking
+from sessions.config import load_settings
+from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory, ConnectionType
+from sessions.core.loops import run_blocking
+from sessions.core.operations import AsyncOperations, SessionData
 from sessions.models import ChatMessage, ChatSession, SessionPage
-from sessions.repositories.async_operations import AsyncOperations, SessionData
+from sessions.repositories.base_session_repository import BaseSessionRepository
+from sessions.resilience import RetryConfig
 
 __all__ = ["AsyncSessionRepository"]
 
 
-class AsyncSessionRepository(AsyncOperations):
+class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
     """A session repository with each operation in both colours.
 
     The six operations of `BaseSessionRepository` keep the colour they have there, and their twins carry
     ``_async`` or ``_sync``; every other operation is async, with a ``_sync`` twin.
+
+    Args:
+        connection_manager: A manager made elsewhere, instead of the one for the options.
+        retry: Tries and delays for transient errors; None for what the settings say, else the backend's own.
+        **options: What the manager of the backend takes.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong.
     """
+
+    CONNECTION_TYPE: ClassVar[ConnectionType]
+    DEFAULT_RETRY: ClassVar[RetryConfig]
+
+    def __init__(
+        self,
+        *,
+        connection_manager: AsyncBaseConnectionManager | None = None,
+        retry: RetryConfig | None = None,
+        **options: Any,
+    ) -> None:
+        manager = connection_manager or ConnectionFactory.get_connection_manager(
+            self.CONNECTION_TYPE, **options
+        )
+        assert isinstance(manager, AsyncBaseConnectionManager)
+        super().__init__(self.CONNECTION_TYPE, connection_manager=manager)
+        self._manager = manager
+        self._given_retry = retry
+
+    @functools.cached_property
+    def _retry(self) -> RetryConfig:
+        # Found by the first operation: most repositories live for one request, and some for none.
+        return self._given_retry or load_settings().sessions.retry or self.DEFAULT_RETRY
+
+    async def _ensure_connection(self) -> None:
+        await self._manager.run_step(self._manager.connect)
+
+    async def _create_tables_if_not_exist(self) -> None:
+        # The manager makes the schema ready once for all repositories that share it.
+        await self._manager.connect()
 
     def create_session(self, user_id: str, session_data: SessionData = None) -> str:
         """Block for `create_session_async`."""
@@ -101,6 +144,10 @@ class AsyncSessionRepository(AsyncOperations):
                 yield item
         finally:
             run_blocking(export.aclose)
+
+    def ensure_ready_sync(self) -> None:
+        """Block for `ensure_ready`."""
+        run_blocking(self.ensure_ready)
 
     def is_healthy_sync(self) -> bool:
         """Block for `is_healthy`."""

@@ -8,7 +8,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sessions.connections import (
     AsyncBaseConnectionManager,
@@ -16,6 +16,7 @@ from sessions.connections import (
     ConnectionFactory,
     ConnectionType,
 )
+from sessions.core.operations import AsyncOperations
 from sessions.errors import ConfigurationError
 from sessions.models import ChatMessage, ChatSession
 
@@ -25,11 +26,18 @@ __all__ = ["BaseSessionRepository"]
 _preparing: ContextVar[tuple[BaseSessionRepository, ...]] = ContextVar("sessions_preparing", default=())
 
 
+def _is_operation(name: str) -> bool:
+    """Return whether the built-in backends have an operation of this name."""
+    plain = name.removesuffix("_sync")
+    return name == "close" or (not plain.startswith("_") and hasattr(AsyncOperations, plain))
+
+
 class BaseSessionRepository(ABC):
     """Base of all session repositories.
 
     A backend needs the six operations and `_create_tables_if_not_exist`, sync or async as it likes, and
-    a connection manager, sync or async. It reaches its database through ``self._connection``.
+    a connection manager, sync or async. It reaches its database through ``self._connection``. The operations
+    that only the built-in backends have raise ``NotImplementedError``, unless it has them too.
 
     Args:
         connection_type: A built-in type, or a name registered with `register_connection_manager`.
@@ -63,6 +71,22 @@ class BaseSessionRepository(ABC):
         )
         if connection_manager is None:
             self.load_and_validate_connection()
+
+    if not TYPE_CHECKING:
+        # Checkers do not see it: to them an operation that a class does not have stays a mistake.
+        def __getattr__(self, name: str) -> Any:
+            """Return, for an operation that this backend does not have, what says so when it is called."""
+            if not _is_operation(name):
+                kind = type(self).__name__
+                raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=self)
+
+            def missing(*_arguments: object, **_options: object) -> NoReturn:
+                backend = getattr(self, "connection_type", "")
+                raise NotImplementedError(
+                    f"{name}: the backend {str(backend)!r} ({type(self).__name__}) has no such operation"
+                )
+
+            return missing
 
     def load_and_validate_connection(self) -> None:
         """Take the connection manager of ``connection_type`` from the `ConnectionFactory`."""

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from sessions.config import load_settings
+from sessions.config.settings import variables_of
+from sessions.connections.factory import is_same_class
 from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
 from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.base_session_repository import BaseSessionRepository
@@ -52,6 +54,8 @@ class SessionRepositoryRegistry:
     def register_repository(cls, repo_type: SessionRepositoryType | str) -> Callable[[C], C]:
         """Register the decorated class under a name.
 
+        The same class again, as a notebook's cell that is run twice defines it, replaces the one from before.
+
         Raises:
             ValueError: The name is taken by another class.
         """
@@ -59,11 +63,10 @@ class SessionRepositoryRegistry:
 
         def decorate(repository: C) -> C:
             with cls._lock:
-                taken = cls._classes.get(name)
-                if taken not in (None, repository) or (
+                if not is_same_class(cls._classes.get(name, repository), repository) or (
                     name in _BUILT_IN and repository.__module__ != _built_in_module(name)
                 ):
-                    raise ValueError(f"a repository is already registered as {name!r}")
+                    raise _taken(name)
                 cls._classes[name] = repository
             return repository
 
@@ -76,6 +79,7 @@ class SessionRepositoryRegistry:
         Raises:
             UnknownRepositoryError: There is none; the text lists the known names.
             MissingDependencyError: It needs a package that is not installed.
+            ValueError: Several packages register another class under that name.
         """
         name = str(repo_type)
         if found := cls._classes.get(name):
@@ -89,13 +93,14 @@ class SessionRepositoryRegistry:
                     f"{name} needs {package}; install it with: pip install agenthub-sessions"
                 ) from error
             return cls._classes[name]
-        for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-            try:
-                loaded = point.load()
-            except ModuleNotFoundError as error:
-                raise MissingDependencyError(f"{name} needs {error.name}, which is not installed") from error
+        loaded = [_load(point) for point in entry_points(group=ENTRY_POINT_GROUP, name=name)]
+        if loaded:
             with cls._lock:
-                return cls._classes.setdefault(name, loaded)
+                # Its module may have registered it by the decorator, too.
+                found = cls._classes.setdefault(name, loaded[0])
+            if not all(is_same_class(found, other) for other in loaded):
+                raise _taken(name)
+            return found
         known = ", ".join(sorted(map(str, cls.list_repositories())))
         raise UnknownRepositoryError(f"no repository {name[:80]!r}; known: {known}")
 
@@ -104,6 +109,18 @@ class SessionRepositoryRegistry:
         """Return all names: the built-in ones first, then those of other packages."""
         others = {*cls._classes, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}
         return [*_BUILT_IN, *sorted(others - set(_BUILT_IN))]
+
+
+def _load(point: EntryPoint) -> type[BaseSessionRepository]:
+    try:
+        loaded: type[BaseSessionRepository] = point.load()
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"{point.name} needs {error.name}, which is not installed") from error
+    return loaded
+
+
+def _taken(name: str) -> ValueError:
+    return ValueError(f"a repository is already registered as {name!r}")
 
 
 def _built_in_module(name: str) -> str:
@@ -153,17 +170,29 @@ class SessionRepositoryFactory:
         return SessionRepositoryRegistry.get_repository_class(repo_type)(**options)
 
     @staticmethod
-    def get_default_repository() -> Any:
+    def get_default_repository(**options: Any) -> AsyncSessionRepository:
         """Return the repository that ``sessions.default_repository`` names; MongoDB if it names none.
 
+        Args:
+            **options: As in `create_repository`, over the settings of whichever type it is.
+
+        Returns:
+            An `AsyncSessionRepository`, unless the setting names a type that another package registers.
+
         Raises:
-            ConfigurationError: The setting names an unknown type.
+            ConfigurationError: The setting names an unknown type; the text lists the known ones. Or another
+                setting is missing or wrong, or the type has no such option.
+            MissingDependencyError: It needs a package that is not installed.
         """
         name = load_settings().sessions.default_repository
         try:
-            return SessionRepositoryFactory.create_repository(name)
+            found: Any = SessionRepositoryRegistry.get_repository_class(name)
         except UnknownRepositoryError as error:
-            raise ConfigurationError(f"sessions.default_repository: {error}") from error
+            variables = ", ".join(variables_of("sessions.default_repository"))
+            origin = f"from {variables}: " if variables else ""
+            raise ConfigurationError(f"sessions.default_repository: {origin}{error}") from error
+        repository: AsyncSessionRepository = found(**options)
+        return repository
 
     @staticmethod
     def list_repositories() -> list[SessionRepositoryType | str]:

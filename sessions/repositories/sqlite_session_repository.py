@@ -1,27 +1,23 @@
-"""Sessions in SQLite: one statement each, or a short transaction where SQLite has no single statement."""
+"""The repository of SQLite: the operations that users know on its backend."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessions.connections import ConnectionFactory, ConnectionType
-from sessions.connections.sqlite import SqliteConnectionManager
-from sessions.repositories.backend_operations import EarlierTries, MessageRow, NewSession
-from sessions.repositories.identifiers import utc_now
+from sessions.backends.sqlite.connection import SqliteConnectionManager
+from sessions.backends.sqlite.repository import SqliteBackend
+from sessions.connections import ConnectionType
+from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
-from sessions.repositories.sql_session_repository import SqlSessionRepository, new_row
-from sessions.repositories.sql_statements import parameters
 from sessions.resilience import SQLITE_RETRY_CONFIG, RetryConfig
 
 __all__ = ["SqliteSessionRepository"]
 
 
 @register_repository(SessionRepositoryType.SQLITE)
-class SqliteSessionRepository(SqlSessionRepository):
+class SqliteSessionRepository(SqliteBackend, AsyncSessionRepository):
     """Sessions in one SQLite file.
 
     Args:
@@ -35,6 +31,9 @@ class SqliteSessionRepository(SqlSessionRepository):
         ConfigurationError: A setting is missing or wrong.
     """
 
+    CONNECTION_TYPE: ClassVar[ConnectionType] = ConnectionType.SQLITE
+    DEFAULT_RETRY: ClassVar[RetryConfig] = SQLITE_RETRY_CONFIG
+
     def __init__(
         self,
         *,
@@ -44,58 +43,6 @@ class SqliteSessionRepository(SqlSessionRepository):
         retry: RetryConfig | None = None,
         **settings: Any,
     ) -> None:
-        if connection_manager is None:
-            manager = ConnectionFactory.get_connection_manager(
-                ConnectionType.SQLITE, url=url, engine=engine, **settings
-            )
-            assert isinstance(manager, SqliteConnectionManager)
-            connection_manager = manager
         super().__init__(
-            ConnectionType.SQLITE,
-            connection_manager=connection_manager,
-            default_retry=SQLITE_RETRY_CONFIG,
-            retry=retry,
+            connection_manager=connection_manager, retry=retry, url=url, engine=engine, **settings
         )
-
-    @contextlib.asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        """Open a write transaction, and commit or take it back."""
-        async with self._sql_manager.connection() as connection:
-            # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            await connection.exec_driver_sql("COMMIT")
-            # On any error the pool rolls back when it takes the connection in.
-
-    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
-        row = new_row(new)
-        # Looked up first: readers do not wait for the one writer, and mostly the session is there.
-        found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)
-        if not found:
-            async with self._write() as connection:
-                if (await connection.execute(self._statements.ensure_session, row)).rowcount:
-                    return True
-                found = (await connection.execute(self._statements.find_owner, row)).all()
-        [(owner, _)] = found
-        return False if owner == new.user_id else None
-
-    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
-        touch = self._statements.touch_session[user_id is not None]
-        key = parameters(session_id=session_id, user_id=user_id, now=utc_now())
-        async with self._write() as connection:
-            touched = (await connection.execute(touch, key)).first()
-            if touched is None:
-                return False
-            messages = [
-                parameters(
-                    message_id=message_id,
-                    session_id=session_id,
-                    role=role,
-                    content=content,
-                    timestamp=touched.updated_at,
-                )
-                for message_id, role, content in rows
-            ]
-            if messages:
-                await connection.execute(self._statements.insert_message, messages)
-            return True

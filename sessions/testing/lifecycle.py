@@ -28,6 +28,15 @@ class LifecycleContract(RepositoryContract):
             # What a close could lose of a database that lives in memory is the backend's own matter.
             assert await chats.count_sessions(USER) in (number, 0)
 
+    async def test_it_is_made_ready_at_once_and_again_after_a_close(self, chats: Caller) -> None:
+        await chats.ensure_ready()
+        session_id = await chats.create_session(USER, None)
+        await chats.ensure_ready()
+        assert await chats.get_session(USER, session_id) is not None
+        await chats.aclose()
+        await chats.ensure_ready()
+        assert await chats.is_healthy() is True
+
     async def test_a_second_close_does_nothing(self, chats: Caller) -> None:
         await chats.aclose()
         await chats.create_session(USER, None)

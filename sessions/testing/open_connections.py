@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sessions.connections.event_loops import LoopBound
+from sessions.core.loops import LoopBound
 
 __all__ = ["count_checked_out"]
 

@@ -11,8 +11,6 @@ from typer.testing import Result
 
 Run = Callable[..., Result]
 
-CONVERSATIONS = Path(__file__).resolve().parents[3] / "shared" / "data" / "conversations.jsonl"
-
 
 def write_lines(path: Path, *lines: Any) -> Path:
     """Write a file of lines: bytes and text as they are, anything else as JSON."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from sessions.cli import app
+from sessions.cli.app import app
 from tests.cli.command_line import Run
 
 

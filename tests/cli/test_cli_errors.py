@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import sessions.cli
+import sessions.cli.app
 from tests.cli.command_line import Run, error_line, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +134,7 @@ def test_an_unexpected_error_is_one_line_without_its_text(run: Run, monkeypatch:
     def fail(*arguments: object) -> None:
         raise RuntimeError("postgresql://alice:hunter2@h")
 
-    monkeypatch.setattr(sessions.cli, "_backend", fail)
+    monkeypatch.setattr(sessions.cli.app, "_backend", fail)
     line = error_line(run("list", "alice"))
     assert line.startswith("unexpected RuntimeError")
     assert "hunter2" not in line

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from sessions import SessionNotFoundError
-from sessions.commands.conversation_lines import parse_line
-from sessions.commands.importing import Stored, Totals, _message_id, import_lines, store
-from tests.cli.command_line import CONVERSATIONS, Run, error_line, write_lines
+from sessions.cli.conversation_lines import parse_line
+from sessions.cli.importing import Stored, Totals, _message_id, import_lines, store
+from tests.cli.command_line import Run, error_line, write_lines
 from tests.support.databases import Backend
 
 ID = "00000000-0000-4000-8000-00000000000"
@@ -47,23 +47,24 @@ async def differences(backend: Backend, conversations: list[dict[str, Any]]) -> 
 
 
 def test_all_conversations_read_back_as_in_the_file_and_a_second_run_stores_none(
-    run: Run, backend: Backend, conversations: list[dict[str, Any]]
+    run: Run, backend: Backend, conversations_file: Path, conversations: list[dict[str, Any]]
 ) -> None:
-    first = run("import", CONVERSATIONS, "--backend", backend.repository_type, "--url", backend.url)
+    messages = sum(len(line["messages"]) for line in conversations)
+    first = run("import", conversations_file, "--backend", backend.repository_type, "--url", backend.url)
     assert first.exit_code == 0
     assert first.stdout.splitlines() == [
-        "stored   330 sessions, 1206 messages",
+        f"stored   {len(conversations)} sessions, {messages} messages",
         "skipped  0 sessions stored before",
         "failed   0 lines",
     ]
     assert first.stderr == ""
     assert asyncio.run(differences(backend, conversations)) == []
 
-    second = run("import", CONVERSATIONS, "--url", backend.url)
+    second = run("import", conversations_file, "--url", backend.url)
     assert second.exit_code == 0
     assert second.stdout.splitlines()[:2] == [
         "stored   0 sessions, 0 messages",
-        "skipped  330 sessions stored before",
+        f"skipped  {len(conversations)} sessions stored before",
     ]
     assert asyncio.run(differences(backend, conversations)) == []
 

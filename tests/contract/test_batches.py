@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 SMALL = {
-    "sessions.repositories.async_operations.BATCH_SIZE": 3,
-    "sessions.repositories.mongo_deletion.DELETE_BATCH_SIZE": 2,
-    "sessions.repositories.mongo_leftovers.LEFTOVER_BATCH_SIZE": 2,
+    "sessions.core.operations.BATCH_SIZE": 3,
+    "sessions.backends.mongodb.deletion.DELETE_BATCH_SIZE": 2,
+    "sessions.backends.mongodb.leftovers.LEFTOVER_BATCH_SIZE": 2,
 }
 
 

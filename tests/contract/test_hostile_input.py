@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sessions import InvalidInputError, SessionNotFoundError
-from sessions.repositories import mongo_documents
+from sessions.backends.mongodb import mapping
 from sessions.testing import AsyncCaller
 from sessions.testing.values import nested, same_json
 from tests.support import raw_rows
@@ -408,7 +408,7 @@ async def test_metadata_that_is_no_json_is_refused_by_name_and_stores_nothing(
 
 # -- What BSON's 16 MB do not hold -----------------------------------------------------------------
 
-LARGEST = mongo_documents.MAX_VALUE_BYTES
+LARGEST = mapping.MAX_VALUE_BYTES
 
 
 @pytest.fixture(params=["mongodb-replica-set", "mongodb-standalone"])
@@ -469,7 +469,7 @@ async def test_metadata_that_mongodb_cannot_hold_is_refused_and_the_largest_is_s
 async def test_what_only_the_driver_finds_too_large_is_the_same_clear_error(
     mongodb: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongo_documents, "MAX_VALUE_BYTES", 2**30)
+    monkeypatch.setattr(mapping, "MAX_VALUE_BYTES", 2**30)
     async with mongodb.repository() as repository:
         session_id = await repository.create_session_async(USER)
         with nothing_stored(mongodb):

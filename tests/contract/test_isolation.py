@@ -15,9 +15,9 @@ from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
 from sessions import SessionConflictError, SessionNotFoundError, SessionRepositoryFactory
-from sessions.connections.mongodb import _client_class
-from sessions.repositories import identifiers
-from sessions.repositories.mongo_documents import message_document
+from sessions.backends.mongodb.connection import _client_class
+from sessions.backends.mongodb.mapping import message_document
+from sessions.core import identifiers
 from sessions.testing import AsyncCaller
 from tests.support import raw_rows
 from tests.support.databases import Backend

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sessions.commands.conversation_lines import parse_line
-from sessions.commands.importing import import_lines
+from sessions.cli.conversation_lines import parse_line
+from sessions.cli.importing import import_lines
 from tests.support.databases import Backend
 
 MEGABYTE = 1024 * 1024

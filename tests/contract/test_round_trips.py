@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sessions import ChatSession, SessionConflictError, SessionNotFoundError
-from sessions.repositories.async_operations import AsyncOperations
-from sessions.repositories.cursors import encode_cursor
+from sessions.core.cursors import encode_cursor
+from sessions.core.operations import AsyncOperations
 from tests.support.databases import Backend
 from tests.support.wire import counted
 
@@ -109,7 +109,7 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     "delete_session, absent": (lambda r, s, m: r.delete_session_async("user", ABSENT), (1, 1, 4, 3)),
 }
 EXEMPT_ON_POSTGRES = ("export_user", "keep_latest_sessions", "delete_sessions_older_than", "delete_user")
-LIFE_CYCLE = {"aclose", "is_healthy", "load_and_validate_connection"}
+LIFE_CYCLE = {"aclose", "ensure_ready", "is_healthy", "load_and_validate_connection"}
 
 
 async def test_an_operation_asks_the_database_exactly_so_often(backend: Backend) -> None:

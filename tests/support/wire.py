@@ -14,8 +14,8 @@ from pymongo import monitoring
 from sqlalchemy import event
 
 from sessions import SessionRepositoryFactory
-from sessions.connections.mongodb import _client_class
-from sessions.connections.sqlite import SqliteConnectionManager
+from sessions.backends.mongodb.connection import _client_class
+from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
 from tests.support.databases import Backend
 from tests.support.serving import serving

@@ -46,7 +46,11 @@ def built_in(name: str) -> None:
     assert_type(create(SessionRepositoryType(name)), AsyncSessionRepository)
     assert_type(create("of another package"), Any)
     assert_type(create(name), Any)
-    assert_type(SessionRepositoryFactory.get_default_repository(), Any)
+    assert_type(SessionRepositoryFactory.get_default_repository(), AsyncSessionRepository)
+    assert_type(
+        SessionRepositoryFactory.get_default_repository(url="sqlite://", retry=RetryConfig()),
+        AsyncSessionRepository,
+    )
     assert_type(SessionRepositoryFactory.list_repositories(), list[SessionRepositoryType | str])
 
 
@@ -82,6 +86,7 @@ async def awaits(repository: AsyncSessionRepository) -> None:
         assert_type(chat_session, ChatSession)
         assert_type(messages, list[ChatMessage])
     assert_type(await repository.is_healthy(), bool)
+    await repository.ensure_ready()
     async with repository as entered:
         assert_type(entered, AsyncSessionRepository)
     await repository.aclose()
@@ -111,6 +116,7 @@ def blocks(repository: AsyncSessionRepository) -> None:
         assert_type(chat_session, ChatSession)
         assert_type(messages, list[ChatMessage])
     assert_type(repository.is_healthy_sync(), bool)
+    repository.ensure_ready_sync()
     with repository as entered:
         assert_type(entered, AsyncSessionRepository)
     repository.close()

@@ -237,6 +237,19 @@ def test_the_decorator_gives_the_class_back_and_may_be_repeated() -> None:
     assert register_connection_manager("own")(Manager) is Manager
 
 
+def test_the_same_class_again_replaces_the_one_from_before() -> None:
+    register_connection_manager("own")(Manager)
+    before = ConnectionFactory.get_connection_manager("own", url="u")
+
+    again = type("Manager", (Manager,), {"__module__": Manager.__module__})
+    assert again is not Manager
+    register_connection_manager("own")(again)
+
+    after = ConnectionFactory.get_connection_manager("own", url="u")
+    assert type(after) is again
+    assert after is not before
+
+
 def test_registering_a_taken_name_raises_and_keeps_the_first() -> None:
     register_connection_manager("own")(Manager)
 

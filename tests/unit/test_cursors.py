@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions import ChatSession, InvalidInputError
-from sessions.repositories.cursors import decode_cursor, encode_cursor
+from sessions.core.cursors import decode_cursor, encode_cursor
 from sessions.validation import check_id, check_uuid
 
 UUID = "123e4567-e89b-12d3-a456-426614174000"

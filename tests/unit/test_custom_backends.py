@@ -15,6 +15,7 @@ import pytest
 
 from sessions import (
     AsyncBaseConnectionManager,
+    AsyncSessionRepository,
     BaseConnectionManager,
     ConfigurationError,
     ConnectionFactory,
@@ -26,6 +27,7 @@ from sessions.models.message import ChatMessage
 from sessions.models.session import ChatSession
 from sessions.repositories.base_session_repository import BaseSessionRepository
 from sessions.repositories.session_repository_factory import SessionRepositoryFactory, register_repository
+from sessions.testing.twins import ASYNC_NAMES, pairs_of
 
 
 class FakeRedis:
@@ -448,3 +450,53 @@ def test_a_backend_without_one_of_the_operations_cannot_be_made() -> None:
 
     with pytest.raises(TypeError, match="add_message"):
         Incomplete("mine", connection_manager=RedisLikeManager())
+
+
+# --- operations that a backend does not have -------------------------------------------------------
+
+
+class SmallRepository(RedisLikeOperations):
+    """A backend with the six operations and one more."""
+
+    def _create_tables_if_not_exist(self) -> None: ...
+
+    async def count_sessions(self, user_id: str) -> int:
+        return 7
+
+
+@pytest.fixture
+def small() -> Any:
+    class Nothing(BaseConnectionManager):
+        def connect(self) -> None: ...
+        def disconnect(self) -> None: ...
+        def is_healthy(self) -> bool:
+            return True
+
+    return SmallRepository("small", connection_manager=Nothing())
+
+
+HERE = {"count_sessions", "get_session_history", "add_message"}
+ABSENT = sorted(
+    {name for pair in pairs_of(AsyncSessionRepository) for name in pair} - HERE - set(ASYNC_NAMES)
+)
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_an_operation_that_a_backend_does_not_have_says_so(small: Any, name: str) -> None:
+    with pytest.raises(NotImplementedError) as caught:
+        getattr(small, name)("alice", limit=3)
+
+    assert str(caught.value) == f"{name}: the backend 'small' (SmallRepository) has no such operation"
+
+
+async def test_what_a_backend_has_beyond_the_six_is_used(small: Any) -> None:
+    assert await small.count_sessions("alice") == 7
+
+
+@pytest.mark.parametrize(
+    "name", ["get_sesion", "_get_session", "create_session_sync", "__deepcopy__", "_sync"]
+)
+def test_what_is_no_operation_is_still_no_attribute(small: Any, name: str) -> None:
+    assert not hasattr(small, name)
+    with pytest.raises(AttributeError, match=rf"'SmallRepository' object has no attribute '{name}'"):
+        getattr(small, name)

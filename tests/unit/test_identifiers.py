@@ -6,7 +6,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from sessions.repositories.identifiers import new_message_id, new_session_id, utc_now, uuid7_time
+from sessions.core.identifiers import new_message_id, new_session_id, utc_now, uuid7_time
 
 MILLISECOND = timedelta(milliseconds=1)
 

@@ -127,6 +127,45 @@ def test_registering_the_same_class_again_changes_nothing() -> None:
     assert SessionRepositoryRegistry.get_repository_class("own") is NoRepository
 
 
+CELL = """
+@register_repository("own")
+class InACell(NoRepository):
+    depth = {depth}
+"""
+
+
+def test_a_notebook_cell_that_is_run_twice_replaces_its_class() -> None:
+    notebook = {"register_repository": register_repository, "NoRepository": NoRepository, "__name__": "cell"}
+    for depth in (1, 2):
+        exec(CELL.format(depth=depth), notebook)
+
+    assert SessionRepositoryRegistry.get_repository_class("own") is notebook["InACell"]
+    assert SessionRepositoryFactory.create_repository("own").depth == 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"__name__": "another cell"}, {"__name__": "cell", "__qualname__": "Outer.InACell"}]
+)
+def test_a_class_of_the_same_name_from_elsewhere_does_not_replace_it(other: dict[str, str]) -> None:
+    notebook = {"register_repository": register_repository, "NoRepository": NoRepository, "__name__": "cell"}
+    exec(CELL.format(depth=1), notebook)
+
+    elsewhere = type("InACell", (NoRepository,), {"__module__": other.pop("__name__"), **other})
+    with pytest.raises(ValueError, match="'own'"):
+        register_repository("own")(elsewhere)
+
+    assert SessionRepositoryFactory.create_repository("own").depth == 1
+
+
+@pytest.mark.parametrize("name", SessionRepositoryType)
+def test_a_built_in_module_that_is_loaded_again_replaces_its_class(name: SessionRepositoryType) -> None:
+    before = SessionRepositoryRegistry.get_repository_class(name)
+    again = type(before.__name__, (before,), {"__module__": before.__module__})
+
+    assert register_repository(name)(again) is again
+    assert SessionRepositoryRegistry.get_repository_class(name) is again
+
+
 @pytest.mark.parametrize("name", SessionRepositoryType)
 def test_the_built_in_names_are_taken_loaded_or_not(name: SessionRepositoryType) -> None:
     SessionRepositoryRegistry._classes.pop(name, None)
@@ -199,13 +238,28 @@ def test_the_default_is_mongodb_where_nothing_is_configured(
     assert type(SessionRepositoryFactory.get_default_repository()).__name__ == "MongoSessionRepository"
 
 
+def test_the_default_takes_the_options_of_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_repository("own")(NoRepository)
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "own")
+    assert SessionRepositoryFactory.get_default_repository(depth=3).options == {"depth": 3}  # type: ignore[attr-defined]
+
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "sqlite")
+    repository = SessionRepositoryFactory.get_default_repository(url="sqlite:///a.db", pool_size=3)
+    same = SessionRepositoryFactory.create_repository("sqlite", url="sqlite:///a.db", pool_size=3)
+    assert repository._connection_manager is same._connection_manager
+    with pytest.raises(ConfigurationError, match=r"db\.sqlite\.depth: unknown key"):
+        SessionRepositoryFactory.get_default_repository(depth=3)
+
+
 def test_an_unknown_default_is_a_configuration_error_that_lists_the_known_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "redis")
 
     with pytest.raises(
-        ConfigurationError, match=r"^sessions\.default_repository: .*'redis'.*mongodb"
+        ConfigurationError,
+        match=r"^sessions\.default_repository: from SESSIONS_DEFAULT_REPOSITORY: "
+        r"no repository 'redis'; known: mongodb, postgres, sqlite$",
     ) as caught:
         SessionRepositoryFactory.get_default_repository()
 
@@ -248,6 +302,14 @@ def test_an_entry_point_whose_module_also_uses_the_decorator_is_one_registration
 
     assert found.__module__ == "plugin_decorated"
     assert SessionRepositoryFactory.list_repositories() == [*BUILT_IN, "plugged"]
+
+
+def test_two_packages_that_register_one_name_by_entry_point_are_an_error(install: Install) -> None:
+    install("plugged", "plugin_one", PLAIN)
+    install("plugged", "plugin_two", PLAIN)
+
+    with pytest.raises(ValueError, match="'plugged'"):
+        SessionRepositoryFactory.create_repository("plugged")
 
 
 def test_an_entry_point_does_not_replace_a_built_in_repository(install: Install) -> None:

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+import yaml
+from pydantic import BaseModel, ValidationError
 
 import sessions.config.files
 from sessions.config import (
@@ -124,6 +127,197 @@ def test_shipped_file_reads_the_variable(
     assert (secret(found) if key in ("password", "url") else found) == value
     others = type(settings)().model_dump(exclude={key})
     assert settings.model_dump(exclude={key}) == others
+
+
+EXCEPTIONS = {
+    "db.mongodb.database": "MONGODB_DB",
+    "db.mongodb.username": "MONGODB_USER",
+    "db.postgres.database": "POSTGRES_DB",
+    "db.postgres.username": "POSTGRES_USER",
+}
+
+
+def every_key() -> Iterator[str]:
+    """Yield each key that the models know, so that none can be forgotten in the shipped file."""
+
+    def walk(prefix: str, model: type[BaseModel]) -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            key = f"{prefix}{field.alias or name}"
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from walk(f"{key}.", field.annotation)
+            elif key == "sessions.retry":
+                yield from (f"{key}.{part.name}" for part in dataclasses.fields(RetryConfig))
+            else:
+                yield key
+
+    yield from walk("", Settings)
+
+
+def variable_of(key: str) -> str:
+    return EXCEPTIONS.get(key, key.removeprefix("db.").replace(".", "_").upper())
+
+
+def value_of(key: str, settings: Settings) -> Any:
+    found: Any = settings
+    for name in key.split("."):
+        found = getattr(found, "schema_name" if name == "schema" else name, None)
+    return found
+
+
+def test_every_key_has_a_variable_of_its_name_in_the_shipped_file() -> None:
+    tree = yaml.safe_load(config_file().read_text("utf-8"))
+
+    def leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+        for name, item in value.items():
+            if isinstance(item, dict):
+                yield from leaves(f"{prefix}{name}.", item)
+            else:
+                yield f"{prefix}{name}", re.sub(r"^\$\{(\w+):[^}]*\}$", r"\1", item)
+
+    assert dict(leaves("", tree)) == {key: variable_of(key) for key in every_key()}
+
+
+@pytest.mark.parametrize("key", list(every_key()))
+def test_the_variable_of_every_key_is_read(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    def read(text: str) -> Settings | None:
+        monkeypatch.setenv(variable_of(key), text)
+        try:
+            return load_settings()
+        except ConfigurationError:
+            return None
+
+    default = value_of(key, Settings())
+    # The first of these that the key takes, and that is not its default.
+    texts = ("7", "require", "linear", "true", "false")
+    text, changed = next(
+        (text, found) for text in texts if (found := read(text)) and value_of(key, found) != default
+    )
+    assert value_of(key, changed) in (int(text) if text.isdigit() else text, text, text == "true") or (
+        secret(value_of(key, changed)) == text
+    )
+    unchanged = {other for other in every_key() if not (other.startswith("sessions.retry") or other == key)}
+    for other in unchanged:
+        assert value_of(other, changed) == value_of(other, Settings()), other
+
+    monkeypatch.setenv(variable_of(key), "")
+    assert load_settings() == Settings()
+
+
+def test_one_variable_of_the_retries_leaves_the_others_at_their_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SESSIONS_RETRY_MAX_ATTEMPTS", "7")
+
+    assert load_settings().sessions.retry == RetryConfig(max_attempts=7)
+
+
+WRONG = "one of seven"
+TEXTS = {"host", "database", "username", "password", "auth_source", "url", "schema", "path"}
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in every_key() if key.rpartition(".")[2] not in TEXTS | {"default_repository"}]
+)
+def test_a_wrong_value_names_its_variable_and_is_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv(variable_of(key), WRONG)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+
+    text = str(caught.value)
+    assert text.startswith(f"{variable_of(key)}: '{WRONG}' is not ")
+    assert text.endswith(f"({key})")
+    assert str(Path(sessions.__file__).parent) not in text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("POSTGRES_PORT", "abc", "'abc' is not an integer (db.postgres.port)"),
+        ("MONGODB_PORT", "0", "'0' is not greater than or equal to 1 (db.mongodb.port)"),
+        (
+            "POSTGRES_PORT",
+            "tcp://10.0.0.1:5432",
+            "'tcp://10.0.0.1:5432' is not an integer (db.postgres.port)",
+        ),
+        ("POSTGRES_POOL_TIMEOUT", "soon", "'soon' is not a valid number (db.postgres.pool_timeout)"),
+        ("SQLITE_AUTO_MIGRATE", "maybe", "'maybe' is not a valid boolean (db.sqlite.auto_migrate)"),
+        (
+            "SESSIONS_RETRY_STRATEGY",
+            "twice",
+            "'twice' is not 'exponential', 'linear' or 'constant' (sessions.retry.strategy)",
+        ),
+        (
+            "POSTGRES_SSL",
+            "x\ny",
+            "'x\\ny' is not a boolean or one of disable, allow, prefer, require, verify-ca, verify-full"
+            " (db.postgres.ssl)",
+        ),
+        ("MONGODB_PORT", "9" * 100, f"'{'9' * 60}…' is not less than or equal to 65535 (db.mongodb.port)"),
+        # It may be a URL that went into the wrong variable.
+        ("POSTGRES_PORT", "a:b@h:5432", "its value is not an integer (db.postgres.port)"),
+    ],
+)
+def test_what_is_wrong_with_a_variable_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, text: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+
+    assert str(caught.value) == f"{variable}: {text}"
+
+
+def test_a_variable_of_a_file_of_ones_own_is_named_with_the_file(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = configure(
+        "db: {postgres: {port: '${A_PORT}', pool_size: '1${A_SIZE:}', max_overflow: '${UNSET:x}'}}"
+    )
+    monkeypatch.setenv("A_PORT", "a")
+    monkeypatch.setenv("A_SIZE", "b")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+
+    size, port, overflow = str(caught.value).split("; ")
+    assert port == f"A_PORT: 'a' is not an integer (db.postgres.port in {path})"
+    assert size == f"A_SIZE: its value is not an integer (db.postgres.pool_size in {path})"
+    assert overflow.startswith(f"{path}: db.postgres.max_overflow: Input should be a valid integer")
+
+
+def test_the_value_of_a_variable_is_not_shown_where_it_is_also_a_password(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(f"db: {{postgres: {{port: '${{A_PORT}}'}}, mongodb: {{password: {SECRET}}}}}")
+    monkeypatch.setenv("A_PORT", f"={SECRET}")
+
+    with pytest.raises(ConfigurationError, match=r"^A_PORT: its value is not an integer") as caught:
+        load_settings()
+
+    assert SECRET not in everything_shown(caught.value)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_the_environment_is_read_whole_and_as_it_is_now(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    # Fails too if Python changes what is behind os.environ: settings would be read slowly again.
+    assert isinstance(os.environ._data, dict)  # type: ignore[attr-defined]
+    assert os.fsencode("PATH") in os.environ._data  # type: ignore[attr-defined]
+    if replaced:
+        monkeypatch.setattr(os, "environ", dict(os.environ))
+    configure("db: {sqlite: {path: '${A_PATH:none}'}}")
+    if replaced:
+        os.environ["SESSIONS_CONFIG"] = "settings.yaml"
+    paths = []
+    for value in ("ünïcode😀", "two"):
+        os.environ["A_PATH"] = value
+        paths.append(load_settings().backend("sqlite").path)
+    del os.environ["A_PATH"]
+
+    assert [*paths, load_settings().backend("sqlite").path] == ["ünïcode😀", "two", "none"]
 
 
 def test_shipped_file_reads_the_default_repository(monkeypatch: pytest.MonkeyPatch) -> None:

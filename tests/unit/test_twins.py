@@ -35,6 +35,7 @@ PAIRS = {
     ("delete_sessions_older_than", "delete_sessions_older_than_sync"),
     ("delete_user", "delete_user_sync"),
     ("export_user", "export_user_sync"),
+    ("ensure_ready", "ensure_ready_sync"),
     ("is_healthy", "is_healthy_sync"),
     ("aclose", "close"),
 }

@@ -1,0 +1,129 @@
+"""Deleting in MongoDB: a session with its messages, and what a delete that died half-way has left."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from sessions.backends.mongodb.client import in_transaction, is_conflict, raw_cursor
+from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
+from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.leftovers import MongoLeftovers
+from sessions.core.port import EarlierTries
+from sessions.models.documents import ChatSessionDocument
+
+__all__ = ["MongoDeletion"]
+
+# Sessions deleted in one transaction, which has to end within a minute.
+DELETE_BATCH_SIZE = 100
+
+
+class MongoDeletion(MongoLeftovers):
+    """Deletes in one transaction where there are any, else the session first."""
+
+    _manager: MongoConnectionManager
+
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
+        chosen = {"session_id": session_id, "user_id": user_id}
+
+        async def work(client_session: Any) -> int:
+            gone: int = (await chat_sessions().delete_one(chosen, session=client_session)).deleted_count
+            if gone:
+                await chat_messages().delete_many({"session_id": session_id}, session=client_session)
+            return gone
+
+        deleted = await self._try_transaction(work)
+        if deleted is None:
+            await self._delete_session_first(chosen, earlier)
+        else:
+            # Known for the next try, should what follows fail.
+            earlier.may_have_worked |= bool(deleted)
+            # Also where nothing was deleted: an earlier delete may have died half-way.
+            await self._remove_leftovers(session_id)
+        return earlier.may_have_worked
+
+    async def _delete_session_first(self, chosen: Filter, earlier: EarlierTries) -> None:
+        if not await chat_sessions().find_one(chosen, {"_id": 1}):
+            await self._remove_leftovers(chosen["session_id"])
+            return
+        async with self._noted([chosen["session_id"]]):
+            earlier.may_have_worked |= bool((await chat_sessions().delete_one(chosen)).deleted_count)
+            await self._remove_leftovers(chosen["session_id"])
+
+    async def _try_transaction(self, work: Callable[[Any], Awaitable[int]]) -> int | None:
+        """Return None where there are no transactions, or others kept writing to the same documents."""
+        if not self._manager.has_transactions:
+            return None
+        try:
+            return await in_transaction(await self._manager.connect(), work)
+        except OperationFailure as error:
+            if not is_conflict(error):
+                raise
+            return None
+
+    async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
+        return await self._delete_batch({"user_id": user_id}, skip=keep_last_n)
+
+    async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+        where: Filter = {"updated_at": {"$lt": cutoff}}
+        return await self._delete_batch(where if user_id is None else where | {"user_id": user_id})
+
+    async def _delete_user(self, user_id: str, limit: int) -> int:
+        return await self._delete_batch({"user_id": user_id})
+
+    async def _delete_batch(self, where: Filter, skip: int = 0) -> int:
+        """Delete some sessions with their messages; 0 only if none is left to delete."""
+        session_ids: list[str] = []
+
+        async def work(client_session: Any) -> int:
+            found = await self._choose(where, skip, client_session)
+            ids = [document["_id"] for document in found]
+            session_ids[:] = [document["session_id"] for document in found]
+            if found:
+                await chat_sessions().delete_many({"_id": {"$in": ids}}, session=client_session)
+                await chat_messages().delete_many(
+                    {"session_id": {"$in": session_ids}}, session=client_session
+                )
+            return len(found)
+
+        deleted = await self._try_transaction(work)
+        if deleted is None:
+            deleted = await self._delete_sessions_first(where, skip)
+        if not deleted:
+            await self._finish_work()
+        # A message that came after the transaction began, and bumped to a time that was there already,
+        # was not seen and did not stop it.
+        if session_ids:
+            late = await chat_messages().distinct("session_id", {"session_id": {"$in": session_ids}})
+            if late:
+                await self._remove_leftovers(*late)
+        return deleted
+
+    async def _delete_sessions_first(self, where: Filter, skip: int) -> int:
+        deleted = 0
+        while not deleted and (found := await self._choose(where, skip)):
+            async with self._noted([document["session_id"] for document in found]):
+                deleted = await self._delete_chosen(found, where, skip)
+        return deleted
+
+    async def _delete_chosen(self, found: list[dict[str, Any]], where: Filter, skip: int) -> int:
+        ids = [document["_id"] for document in found]
+        chosen = where | {"_id": {"$in": ids}}
+        if skip:
+            # A session that got a message since it was chosen may not be one to skip over any longer.
+            same = [{"_id": document["_id"], "updated_at": document["updated_at"]} for document in found]
+            chosen |= {"$or": same}
+        deleted: int = (await chat_sessions().delete_many(chosen)).deleted_count
+        # Of those that are still there it removes nothing.
+        await self._remove_leftovers(*(document["session_id"] for document in found))
+        return deleted
+
+    @staticmethod
+    async def _choose(where: Filter, skip: int, client_session: Any = None) -> list[dict[str, Any]]:
+        query = ChatSessionDocument.find(where, session=client_session)
+        # An order is only needed for what to skip.
+        query = query.sort(NEWEST_FIRST).skip(skip) if skip else query
+        return [item async for item in await raw_cursor(query.limit(DELETE_BATCH_SIZE))]

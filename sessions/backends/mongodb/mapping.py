@@ -1,0 +1,191 @@
+"""MongoDB's documents: made from checked arguments, and mapped to what callers see."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import bson
+from bson import DBRef, Int64, MinKey
+
+from sessions.backends.mongodb import former_ids
+from sessions.core.identifiers import uuid7_time
+from sessions.core.port import MessageRow, NewSession
+from sessions.errors import InvalidInputError
+from sessions.models import ChatMessage, ChatSession
+from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware
+
+__all__ = [
+    "check_batch_size",
+    "check_size",
+    "fits_transaction",
+    "is_one_write",
+    "is_uuid7",
+    "message_document",
+    "session_document",
+    "storable",
+    "to_messages",
+    "to_session",
+]
+
+# The server's limit of 16 MB for a document, less what our other fields can take.
+MAX_VALUE_BYTES = 16 * 1024 * 1024 - 8 * 1024
+# A transaction is held in the server's cache until it is committed, which may be small.
+TRANSACTION_BYTES = 16 * 1024 * 1024
+TRANSACTION_MESSAGES = 5000
+# The server takes an insert command in storage transactions of up to 256 KB and, by version, 64 or 500
+# documents; a smaller one is therefore stored whole or not at all.
+ATOMIC_BYTES = 200 * 1024
+ATOMIC_MESSAGES = 64
+# What the fields besides the content take in a message, at the most.
+FIELD_BYTES = 1024
+
+
+def check_size(argument: str, value: str | dict[str, Any] | None) -> None:
+    """Refuse a text or an object that does not fit one document.
+
+    Raises:
+        InvalidInputError: It is too large.
+    """
+    if isinstance(value, str):
+        # A character takes four bytes at the most, so most texts need not be encoded to be measured.
+        too_large = len(value) * 4 > MAX_VALUE_BYTES and len(value.encode()) > MAX_VALUE_BYTES
+    else:
+        too_large = bool(value) and len(bson.encode(value or {})) > MAX_VALUE_BYTES
+    if too_large:
+        raise InvalidInputError(argument, "is larger than MongoDB stores in one document (16 MB)")
+
+
+def check_batch_size(rows: list[MessageRow]) -> None:
+    """Refuse a batch with a message that does not fit one document.
+
+    Raises:
+        InvalidInputError: It is too large.
+    """
+    for index, (_, _, content) in enumerate(rows):
+        check_size(f"messages[{index}].content", content)
+
+
+def is_one_write(rows: list[MessageRow]) -> bool:
+    """Return whether the server stores the batch in one go, as it does with small inserts."""
+    return len(rows) <= ATOMIC_MESSAGES and _batch_bytes(rows) <= ATOMIC_BYTES
+
+
+def fits_transaction(rows: list[MessageRow]) -> bool:
+    """Return whether a transaction may hold the batch on a server of any size."""
+    return len(rows) <= TRANSACTION_MESSAGES and _batch_bytes(rows) <= TRANSACTION_BYTES
+
+
+def _batch_bytes(rows: list[MessageRow]) -> int:
+    return sum(len(content.encode()) + FIELD_BYTES for _, _, content in rows)
+
+
+def session_document(new: NewSession) -> dict[str, Any]:
+    """Return the document of a new session."""
+    return {
+        "_id": new.key,
+        "session_id": new.session_id,
+        "title": new.title,
+        "user_id": new.user_id,
+        "created_at": new.created_at,
+        "updated_at": new.created_at,
+        "metadata": storable(new.metadata),
+    }
+
+
+def storable(value: Any) -> Any:
+    """Return checked metadata in a form that comes back equal from `to_session`.
+
+    BSON's decoder makes a reference of an object with the keys "$ref" and "$id", and then an absent "$db"
+    and one that is None are the same. With another type there it leaves the object as it is.
+    """
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    stored = {key: storable(item) for key, item in value.items()}
+    if "$ref" in stored and stored.get("$db", "") is None:
+        stored["$db"] = MinKey()
+    return stored
+
+
+def message_document(session_id: str, incarnation: Any, row: MessageRow) -> dict[str, Any]:
+    """Return the document of a new message.
+
+    Its ``_id`` is the message's id: no two messages have the same, and an attempt finds what an earlier one
+    stored. For which document of its session it was written, a field says. Its ``timestamp`` is the time of
+    its id, so that the two never order a process's messages differently.
+    """
+    message_id, role, content = row
+    return {
+        "_id": message_id,
+        "message_id": message_id,
+        "session_id": session_id,
+        SESSION_FIELD: incarnation,
+        "role": role,
+        "content": content,
+        "timestamp": uuid7_time(message_id),
+    }
+
+
+def to_messages(documents: list[dict[str, Any]], incarnation: Any) -> list[ChatMessage]:
+    """Return the messages that count for this document of their session.
+
+    One that was written for an earlier session of the same id may still be there: its writer is about to take
+    it back, or died before it could. A message that another program stored counts for any.
+    """
+    epoch, naive_epoch = EPOCH, NAIVE_EPOCH
+    # Without a call of ours, and no zone by the driver: of a long history this is most of the time.
+    return [
+        ChatMessage(
+            document["message_id"],
+            document["session_id"],
+            document["role"],
+            document["content"],
+            epoch + (document["timestamp"] - naive_epoch),
+        )
+        for document in documents
+        if (
+            document[SESSION_FIELD] == incarnation
+            if SESSION_FIELD in document
+            else former_ids.is_for(document, incarnation)
+        )
+    ]
+
+
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+# The last millisecond of the year 9999, where Python's datetimes end and the time in an id does not.
+_LAST_TIME = "e677d21f-dbff"
+
+
+def is_uuid7(message_id: str) -> bool:
+    """Return whether a message id is like ours, which holds its timestamp."""
+    return _UUID7.fullmatch(message_id) is not None and message_id[:13] <= _LAST_TIME
+
+
+def to_session(document: dict[str, Any]) -> ChatSession:
+    """Return the session of a document, which may be older than this package."""
+    return ChatSession(
+        session_id=document["session_id"],
+        title=document["title"],
+        user_id=document["user_id"],
+        created_at=aware(document["created_at"]),
+        updated_at=aware(document["updated_at"]),
+        metadata=_plain(document.get("metadata") or {}),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without the types that BSON's decoder makes of plain JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Int64):
+        return int(value)
+    if isinstance(value, MinKey):
+        return None
+    if isinstance(value, DBRef):
+        # An object that has the keys "$ref" and "$id", as a JSON schema may.
+        return {key: _plain(item) for key, item in value.as_doc().items()}
+    return value

@@ -1,0 +1,261 @@
+"""The messages of MongoDB's sessions: appended without transactions, read without those that do not count."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from pymongo.errors import DuplicateKeyError
+
+from sessions.backends.mongodb.client import acknowledged_early, in_transaction
+from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
+from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.inserts import in_commands, insert, not_stored
+from sessions.backends.mongodb.leftovers import (
+    MongoLeftovers,
+    mark_batch,
+    remove_messages,
+    stored_batches,
+)
+from sessions.backends.mongodb.mapping import (
+    fits_transaction,
+    is_one_write,
+    is_uuid7,
+    message_document,
+    to_messages,
+)
+from sessions.core.identifiers import utc_now, uuid7_time
+from sessions.core.port import MessageRow
+from sessions.errors import MessageConflictError
+from sessions.models import ChatMessage
+from sessions.models.documents import ChatSessionDocument
+
+__all__ = ["MongoMessages"]
+
+IN_ORDER = {"timestamp": 1, "message_id": 1}
+IN_REVERSE = {"timestamp": -1, "message_id": -1}
+CHAT_SESSIONS = ChatSessionDocument.Settings.name
+# How often what is stored is looked at again while others write the same messages.
+MAX_LOOKS = 10
+# Documents in one answer, of which the server sends no more than 16 MB.
+MAX_BATCH_SIZE = 10_000
+
+
+class MongoMessages(MongoLeftovers):
+    """Appends and reads messages; what an incarnation is, `MongoBackend`'s module says."""
+
+    _manager: MongoConnectionManager
+
+    async def _add(
+        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
+    ) -> bool:
+        return await self._add_batch(session_id, user_id, [(message_id, role, content)])
+
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        # Twice at the most: what was remembered may be an incarnation that is gone.
+        for remembered in (self._manager.recall(session_id, user_id), None):
+            incarnation = remembered or await self._find_incarnation(session_id, user_id)
+            if incarnation is None:
+                return False
+            if await self._append_to(incarnation, session_id, rows):
+                return True
+            self._manager.forget(session_id)
+        return False
+
+    async def _append_to(self, incarnation: Any, session_id: str, rows: list[MessageRow]) -> bool:
+        """Insert messages, all or none, and bump the session."""
+        documents = [message_document(session_id, incarnation, row) for row in rows]
+        if is_one_write(rows):
+            return await self._append_at_once(incarnation, session_id, documents)
+        if self._manager.has_transactions and fits_transaction(rows):
+            # Without the bump: those of others would be in its way, again and again in a busy session.
+            await self._insert(documents, chat_messages(), at_once=True)
+        else:
+            async with self._noted([session_id], mark_batch(documents)):
+                await self._insert(documents, chat_messages())
+        return await self._bump(incarnation, session_id, documents)
+
+    async def _append_at_once(
+        self, incarnation: Any, session_id: str, documents: list[dict[str, Any]]
+    ) -> bool:
+        """Append what one insert stores whole, and wait for the disks once."""
+        connection = await self._manager.connect()
+        reign, early = connection.reign(), acknowledged_early(chat_messages())
+        if reign is not None and early is not None:
+            await self._insert(documents, early)
+            bumped = await self._bump(incarnation, session_id, documents)
+            # What is durable is all that the server has done until the bump. If another server took over
+            # in between, or this one began a new life, the insert may not be among it.
+            if not bumped or connection.reign() == reign:
+                return bumped
+        await self._insert(documents, chat_messages())
+        return await self._bump(incarnation, session_id, documents)
+
+    @staticmethod
+    async def _bump(incarnation: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
+        """Let inserted messages count for this incarnation of the session; take them back if it is gone."""
+        moment = max((document["timestamp"] for document in documents), default=utc_now())
+        bumped = await chat_sessions().update_one(
+            {"_id": incarnation, "session_id": session_id},
+            {"$max": {"updated_at": moment}},
+        )
+        if bumped.matched_count:
+            return True
+        if documents:
+            await remove_messages(documents)
+        return False
+
+    async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
+        """Insert messages in their order; an earlier attempt may have stored some, or still be at it.
+
+        Args:
+            documents: The messages.
+            messages: Their collection.
+            at_once: Whether to insert them in a transaction.
+
+        Raises:
+            MessageConflictError: One of the ids is taken by another message.
+        """
+        missing = documents
+        for _ in range(MAX_LOOKS):
+            insert_missing = partial(self._insert_parts, missing, messages)
+            try:
+                if at_once:
+                    await in_transaction(await self._manager.connect(), insert_missing)
+                else:
+                    await insert_missing(None)
+            except DuplicateKeyError:
+                missing = await not_stored(messages, documents)
+                if missing:
+                    continue
+            return
+        raise MessageConflictError("a message is refused by a unique index that is not ours")
+
+    @staticmethod
+    async def _insert_parts(documents: list[dict[str, Any]], messages: Any, client_session: Any) -> None:
+        for part in in_commands(documents):
+            await insert(messages, part, client_session)
+
+    async def _find_incarnation(self, session_id: str, user_id: str | None) -> Any:
+        where = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
+        found = await chat_sessions().find_one(where, {"user_id": 1})
+        if found is None:
+            return None
+        self._manager.remember(session_id, found["_id"], found["user_id"])
+        return found["_id"]
+
+    async def _history(
+        self, session_id: str, user_id: str, limit: int | None, before: str | None
+    ) -> list[ChatMessage]:
+        where: Filter = {"session_id": session_id}
+        if before is not None:
+            moment = await self._timestamp_of(session_id, before)
+            if moment is None:
+                return []
+            where["timestamp"] = {"$lte": moment}
+            where["$or"] = [{"timestamp": {"$lt": moment}}, {"message_id": {"$lt": before}}]
+        order = IN_ORDER if limit is None else IN_REVERSE
+        messages = await self._read_owned(session_id, user_id, where, order, limit)
+        if limit is not None:
+            messages.reverse()
+        return messages
+
+    @staticmethod
+    async def _timestamp_of(session_id: str, message_id: str) -> datetime | None:
+        where: Filter = {"session_id": session_id, "message_id": message_id}
+        # The time in the id leads straight to the index entry; without, all of the session's are read.
+        hints: list[Filter] = [{"timestamp": uuid7_time(message_id)}] if is_uuid7(message_id) else []
+        for hint in [*hints, {}]:
+            if found := await chat_messages().find_one(where | hint, {"timestamp": 1}):
+                moment: datetime = found["timestamp"]
+                return moment
+        return None
+
+    async def _export_messages(
+        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
+    ) -> list[ChatMessage]:
+        where: Filter = {"session_id": session_id}
+        if after is not None:
+            where["timestamp"] = {"$gte": after.timestamp}
+            where["$or"] = [
+                {"timestamp": {"$gt": after.timestamp}},
+                {"message_id": {"$gt": after.message_id}},
+            ]
+        return await self._read_owned(session_id, user_id, where, IN_ORDER, limit)
+
+    async def _read_owned(
+        self, session_id: str, user_id: str, where: Filter, order: dict[str, int], limit: int | None
+    ) -> list[ChatMessage]:
+        """Return messages if one incarnation, of this owner, was there from before to after."""
+        for remembered in (self._manager.recall(session_id, user_id), None):
+            incarnation = remembered or await self._find_incarnation(session_id, user_id)
+            if incarnation is None:
+                return []
+            messages = await _read(where, order, limit, _Owned(session_id, incarnation, user_id))
+            if messages is not None:
+                return messages
+            self._manager.forget(session_id)
+        return []
+
+
+class _Owned(NamedTuple):
+    """A session as it is remembered."""
+
+    session_id: str
+    incarnation: Any
+    user_id: str
+
+
+async def _read(
+    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
+) -> list[ChatMessage] | None:
+    """Return the messages that count, up to a limit; None if their session was gone after they were read.
+
+    Left out are those that were for an earlier incarnation, and those of a batch that is not complete.
+    """
+    left_out = 0
+    complete: set[Any] = set()
+    while True:
+        found = await _messages_then_session(where, order, limit and limit + left_out, owned)
+        if found is None:
+            return None
+        marks = {mark for document in found if "batch" in document and (mark := document["batch"])}
+        if marks := marks - complete:
+            complete |= marks & {document["_id"] for document in found}
+        if marks := marks - complete:
+            # Their last messages are not among those that were read. And read again: a batch may have
+            # become complete only after its part was read.
+            complete |= await stored_batches(marks)
+            where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
+            continue
+        messages = to_messages(found, owned.incarnation)
+        if limit is None or len(messages) >= limit or len(found) < limit + left_out:
+            return messages[:limit]
+        left_out = len(found) - len(messages)
+
+
+async def _messages_then_session(
+    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
+) -> list[dict[str, Any]] | None:
+    """Return messages, or None if their session was gone when the last of them had been read.
+
+    The server begins with the second part of a union when it is through with the first. A session that is
+    asked for by nothing but its ``_id`` takes it no planning.
+    """
+    session = {
+        "coll": CHAT_SESSIONS,
+        "pipeline": [{"$match": {"_id": owned.incarnation}}, {"$unset": "metadata"}],
+    }
+    pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
+    pipeline += [{"$limit": limit}] if limit is not None else []
+    # Without a size the first answer has 101 documents, and what is more takes a second question.
+    cursor = chat_messages().aggregate([*pipeline, {"$unionWith": session}], batchSize=MAX_BATCH_SIZE)
+    # Motor's is a cursor, and no coroutine.
+    found: list[dict[str, Any]] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(
+        None
+    )
+    if not found or "message_id" in found[-1] or found.pop()["user_id"] != owned.user_id:
+        return None
+    return found

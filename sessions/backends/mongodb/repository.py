@@ -1,0 +1,154 @@
+"""Sessions in MongoDB. Two collections and, on a standalone server, no transactions: the order matters.
+
+A session id may be deleted and created anew, by another user too, while others are at work on it. What
+tells the two apart is the *incarnation*, the ``_id`` of the session's document:
+
+- A message is inserted while a known incarnation exists, and counts only once that same incarnation has
+  been bumped; if it is gone, the insert is undone.
+- A history is read between two looks at the same incarnation, without the messages of earlier ones: each
+  message says for which it was written.
+- Leftovers (of a process that died between two steps) are removed by their own ``_id``, and only if
+  there was no session before and after they were listed. So nothing that counts goes with them. How they
+  are found, `MongoLeftovers`' module says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from bson import ObjectId
+from pymongo.errors import DuplicateKeyError
+
+from sessions import validation
+from sessions.backends.mongodb.client import raw_cursor
+from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, chat_sessions
+from sessions.backends.mongodb.deletion import MongoDeletion
+from sessions.backends.mongodb.inserts import insert
+from sessions.backends.mongodb.mapping import (
+    check_batch_size,
+    check_size,
+    session_document,
+    storable,
+    to_session,
+)
+from sessions.backends.mongodb.messages import MongoMessages
+from sessions.core.identifiers import utc_now
+from sessions.core.port import EarlierTries, MessageRow, NewSession
+from sessions.errors import SessionConflictError
+from sessions.models import ChatSession
+from sessions.models.documents import ChatSessionDocument, bound_to
+
+__all__ = ["MongoBackend"]
+
+R = TypeVar("R")
+
+# What may be read from where the client's read preference says; all else rests on what the primary has.
+READS = frozenset(
+    {"_count", "_export_messages", "_export_sessions", "_get", "_history", "_list_after", "_list_page"}
+)
+MAX_LOOKS = 10
+
+OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
+
+
+class MongoBackend(MongoMessages, MongoDeletion):
+    """Sessions in MongoDB."""
+
+    def _check_session_id(self, argument: str, value: object) -> str:
+        # Existing data has ids that are not UUIDs.
+        return validation.check_id(argument, value)
+
+    def _new_key(self) -> ObjectId:
+        return ObjectId()
+
+    def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
+        check_size(argument, value)
+
+    def _check_batch_size(self, rows: list[MessageRow]) -> None:
+        check_batch_size(rows)
+
+    def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+        reads = getattr(work, "__name__", None) in READS
+
+        async def bound(*arguments: Any) -> R:
+            connection, ready = await self._manager.connect_ready()
+            with bound_to(connection.readable if reads else connection.collections, ready.uuids):
+                return await connection.run(work, *arguments)
+
+        return bound
+
+    async def _create(self, new: NewSession) -> None:
+        try:
+            await self._insert_session(new)
+        except DuplicateKeyError:
+            found = await chat_sessions().find_one({"session_id": new.session_id}, {"_id": 1})
+            # An earlier attempt may have stored it, and somebody may have deleted it since.
+            if found is not None and found["_id"] != new.key:
+                raise SessionConflictError("the session id is taken by another session") from None
+
+    async def _insert_session(self, new: NewSession) -> None:
+        await insert(chat_sessions(), [session_document(new)])
+
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+        for _ in range(MAX_LOOKS):
+            found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
+            if found is not None:
+                if found["user_id"] != new.user_id:
+                    return None
+                return earlier.failed > 0 and found["_id"] == new.key
+            await self._remove_leftovers(new.session_id)
+            # A duplicate is another caller's insert, which the next look finds.
+            with contextlib.suppress(DuplicateKeyError):
+                await self._insert_session(new)
+                return True
+        raise SessionConflictError("the session is refused by a unique index that is not ours")
+
+    async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
+        document = await chat_sessions().find_one({"session_id": session_id, "user_id": user_id})
+        return None if document is None else to_session(document)
+
+    async def _update(
+        self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
+    ) -> bool:
+        values = {"title": title, "metadata": storable(metadata)}
+        changes = {name: value for name, value in values.items() if value is not None}
+        update: list[Filter] = [{"$max": {"updated_at": utc_now()}}]
+        if changes:
+            update.append({"$set": changes})
+        found: Any = ChatSessionDocument.find_one({"session_id": session_id, "user_id": user_id})
+        return bool((await found.update(*update)).matched_count)
+
+    async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
+        query = ChatSessionDocument.find({"user_id": user_id}).sort(NEWEST_FIRST)
+        return [to_session(item) async for item in await raw_cursor(query.skip(offset).limit(limit))]
+
+    async def _list_after(
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int
+    ) -> list[ChatSession]:
+        where: Filter = {"user_id": user_id}
+        if after is not None:
+            updated_at, session_id = after
+            where["updated_at"] = {"$lte": updated_at}
+            where["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
+        query = ChatSessionDocument.find(where).sort(NEWEST_FIRST).limit(limit)
+        return [to_session(item) async for item in await raw_cursor(query)]
+
+    async def _count(self, user_id: str) -> int:
+        count: int = await ChatSessionDocument.find({"user_id": user_id}).count()
+        return count
+
+    async def _export_sessions(
+        self, user_id: str, after: ChatSession | None, limit: int
+    ) -> list[ChatSession]:
+        where: Filter = {"user_id": user_id}
+        if after is not None:
+            where["updated_at"] = {"$gte": after.updated_at}
+            where["$or"] = [
+                {"updated_at": {"$gt": after.updated_at}},
+                {"session_id": {"$lt": after.session_id}},
+            ]
+        query = ChatSessionDocument.find(where).sort(OLDEST_FIRST).limit(limit)
+        return [to_session(item) async for item in await raw_cursor(query)]

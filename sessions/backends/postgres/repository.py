@@ -1,0 +1,38 @@
+"""Sessions in PostgreSQL: every operation is one statement in autocommit."""
+
+from __future__ import annotations
+
+from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.statements import parameters
+from sessions.core.identifiers import utc_now
+from sessions.core.port import EarlierTries, MessageRow, NewSession
+
+__all__ = ["PostgresBackend"]
+
+
+class PostgresBackend(SqlBackend):
+    """Sessions in PostgreSQL."""
+
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+        while True:
+            found = await self._fetch(self._statements.ensure_session, new_row(new))
+            # No row: another caller's insert won the race after this statement's snapshot was taken.
+            if found:
+                break
+        user_id, created_at, is_new = found[0]
+        if user_id != new.user_id:
+            return None
+        return is_new or (earlier.failed > 0 and created_at == new.created_at)
+
+    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        values = parameters(session_id=session_id, user_id=user_id, now=utc_now())
+        if len(rows) == 1:
+            [(message_id, role, content)] = rows
+            values |= parameters(message_id=message_id, role=role, content=content)
+            return bool(await self._fetch(self._statements.add_message[user_id is not None], values))
+        values |= parameters(
+            message_ids=[message_id for message_id, _, _ in rows],
+            roles=[role for _, role, _ in rows],
+            contents=[content for _, _, content in rows],
+        )
+        return bool(await self._fetch(self._statements.add_messages[user_id is not None], values))

@@ -1,0 +1,236 @@
+"""What PostgreSQL and SQLite share: execute a statement, map the rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Executable
+
+from sessions import validation
+from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.backends.sql.statements import Statements, parameters, statements_for
+from sessions.core.identifiers import utc_now
+from sessions.core.port import BackendOperations, EarlierTries, MessageRow, NewSession
+from sessions.errors import MessageConflictError, SessionConflictError
+from sessions.models import ChatMessage, ChatSession
+
+__all__ = ["SqlBackend"]
+
+# SQLite takes 32,766 parameters.
+IDS_AT_ONCE = 1000
+
+
+class SqlBackend(BackendOperations):
+    """The operations that are the same statement in both dialects."""
+
+    _manager: SqlConnectionManager
+
+    @property
+    def _statements(self) -> Statements:
+        return statements_for(self._manager.dialect)
+
+    async def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Sequence[Any]:
+        return await self._manager.fetch(statement, row)
+
+    async def _execute(self, statement: Executable, row: Mapping[str, Any]) -> int:
+        return await self._manager.execute(statement, row)
+
+    def _check_session_id(self, argument: str, value: object) -> str:
+        return validation.check_uuid(argument, value)
+
+    async def _create(self, new: NewSession) -> None:
+        if await self._execute(self._statements.create_session, new_row(new)):
+            return
+        found = await self._fetch(self._statements.find_owner, parameters(session_id=new.session_id))
+        # An earlier attempt may have stored it, and somebody may have deleted it since.
+        if found and tuple(found[0]) != (new.user_id, new.created_at):
+            raise SessionConflictError("the session id is taken by another session")
+
+    async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
+        key = parameters(session_id=session_id, user_id=user_id)
+        found = await self._fetch(self._statements.get_session, key)
+        return to_session(found[0]) if found else None
+
+    async def _update(
+        self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
+    ) -> bool:
+        change = parameters(
+            session_id=session_id,
+            user_id=user_id,
+            title=title,
+            metadata=None if metadata is None else encode_json(metadata),
+            now=utc_now(),
+        )
+        return await self._execute(self._statements.update_session, change) > 0
+
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
+        key = parameters(session_id=session_id, user_id=user_id)
+        return await self._execute(self._statements.delete_session, key) > 0 or earlier.may_have_worked
+
+    async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
+        page = parameters(user_id=user_id, offset=offset, limit=limit)
+        return [to_session(row) for row in await self._fetch(self._statements.list_page, page)]
+
+    async def _list_after(
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int
+    ) -> list[ChatSession]:
+        page = parameters(user_id=user_id, limit=limit)
+        statement = self._statements.list_first
+        if after is not None:
+            statement = self._statements.list_after
+            page |= parameters(updated_at=after[0], after_id=after[1])
+        found = [to_session(row) for row in await self._fetch(statement, page)]
+        return in_order(found, newest_first=True)[:limit]
+
+    async def _count(self, user_id: str) -> int:
+        [[count]] = await self._fetch(self._statements.count_sessions, parameters(user_id=user_id))
+        return int(count)
+
+    async def _add(
+        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
+    ) -> bool:
+        return await self._add_batch(session_id, user_id, [(message_id, role, content)])
+
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        missing = rows
+        while True:
+            try:
+                return await self._append(session_id, user_id, missing)
+            except Exception as error:
+                if not self._manager.is_duplicate_key(error):
+                    raise
+            missing = await self._not_stored(session_id, rows)
+
+    @abstractmethod
+    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        """Append messages that are not stored yet, all or none, and bump the session."""
+
+    async def _not_stored(self, session_id: str, rows: list[MessageRow]) -> list[MessageRow]:
+        """Return the messages that are not stored yet.
+
+        Raises:
+            MessageConflictError: The message that is stored under one of the ids is another one.
+        """
+        if len({message_id for message_id, _, _ in rows}) < len(rows):
+            raise MessageConflictError("a message id occurs twice in one batch")
+        stored: dict[str, tuple[str, str, str]] = {}
+        for start in range(0, len(rows), IDS_AT_ONCE):
+            ids = [message_id for message_id, _, _ in rows[start : start + IDS_AT_ONCE]]
+            found = await self._fetch(self._statements.find_messages, parameters(message_ids=ids))
+            stored |= {str(message_id): (str(owner), *message) for message_id, owner, *message in found}
+        for message_id, role, content in rows:
+            if stored.get(message_id, same := (session_id, role, content)) != same:
+                raise MessageConflictError(f"the message id {message_id} is taken by another message")
+        return [row for row in rows if row[0] not in stored]
+
+    async def _history(
+        self, session_id: str, user_id: str, limit: int | None, before: str | None
+    ) -> list[ChatMessage]:
+        statement = self._statements.history[limit is not None, before is not None]
+        part = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
+        messages = to_messages(session_id, await self._fetch(statement, part))
+        if limit is not None:
+            messages.reverse()
+        return messages
+
+    async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
+        if keep_last_n == 0:  # Then none can be saved by getting newer.
+            return await self._delete_user(user_id, limit)
+        chosen = parameters(user_id=user_id, keep_last_n=keep_last_n, limit=limit)
+        return await self._execute(self._statements.keep_latest, chosen)
+
+    async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+        statement = self._statements.delete_older[user_id is not None]
+        chosen = parameters(cutoff=cutoff, user_id=user_id, limit=limit)
+        return await self._execute(statement, chosen)
+
+    async def _delete_user(self, user_id: str, limit: int) -> int:
+        chosen = parameters(user_id=user_id, limit=limit)
+        return await self._execute(self._statements.delete_user, chosen)
+
+    async def _export_sessions(
+        self, user_id: str, after: ChatSession | None, limit: int
+    ) -> list[ChatSession]:
+        statement = self._statements.export_sessions[after is not None]
+        part = parameters(user_id=user_id, limit=limit)
+        if after is not None:
+            part |= parameters(updated_at=after.updated_at, after_id=after.session_id)
+        found = [to_session(row) for row in await self._fetch(statement, part)]
+        return in_order(found, newest_first=False)[:limit]
+
+    async def _export_messages(
+        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
+    ) -> list[ChatMessage]:
+        statement = self._statements.export_messages[after is not None]
+        part = parameters(session_id=session_id, user_id=user_id, limit=limit)
+        if after is not None:
+            part |= parameters(timestamp=after.timestamp, after_id=after.message_id)
+        return to_messages(session_id, await self._fetch(statement, part))
+
+
+def new_row(new: NewSession) -> dict[str, Any]:
+    """Return the parameters of a new session row."""
+    return parameters(
+        session_id=new.session_id,
+        user_id=new.user_id,
+        title=new.title,
+        metadata=encode_json(new.metadata),
+        now=new.created_at,
+    )
+
+
+def to_session(row: Any) -> ChatSession:
+    """Return the session of a row with `SESSION_COLUMNS`."""
+    session_id, title, user_id, created_at, updated_at, metadata = row
+    return ChatSession(str(session_id), title, user_id, created_at, updated_at, decode_json(metadata))
+
+
+def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSession]:
+    """Return sessions in the order of a listing, or in the opposite one; the statement may be a union."""
+    found.sort(key=lambda chat_session: chat_session.session_id, reverse=not newest_first)
+    found.sort(key=lambda chat_session: chat_session.updated_at, reverse=newest_first)
+    return found
+
+
+def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
+    """Return the messages of rows with `MESSAGE_COLUMNS`."""
+    return [
+        ChatMessage(message_id, session_id, role, content, timestamp)
+        for message_id, role, content, timestamp in rows
+    ]
+
+
+def encode_json(metadata: dict[str, Any]) -> str:
+    """Return JSON text; the metadata is already checked."""
+    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if "e+" in text:
+        # JSONB keeps decimal digits, and those that Python writes of 1.2345678901234568e+18 are rounded:
+        # read as an integer they are another number. With all digits and a point it stays the same float.
+        text = _STRING_OR_LARGE_FLOAT.sub(
+            lambda found: f"{float(found[1]):.1f}" if found[1] else found[0], text
+        )
+    return text
+
+
+def decode_json(text: str | None) -> dict[str, Any]:
+    """Return the object that was stored; a row from before may have none."""
+    if text is None or text == "{}":
+        return {}
+    decoded = _decoder.decode(text)
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def _parse_integer(digits: str) -> int | float:
+    # JSONB writes 1e300 with all its zeros. Integers beyond 64 bits are refused on the way in, so one
+    # that comes out was a float.
+    number = int(digits) if len(digits) < 25 else float(digits)
+    return number if -(2**63) <= number < 2**63 else float(number)
+
+
+_STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]+|\\.)*"|(-?[0-9.]+e\+[0-9]+)')
+_decoder = json.JSONDecoder(parse_int=_parse_integer)

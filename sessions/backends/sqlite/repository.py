@@ -1,0 +1,63 @@
+"""Sessions in SQLite: one statement each, or a short transaction where SQLite has no single statement."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.statements import parameters
+from sessions.core.identifiers import utc_now
+from sessions.core.port import EarlierTries, MessageRow, NewSession
+
+__all__ = ["SqliteBackend"]
+
+
+class SqliteBackend(SqlBackend):
+    """Sessions in one SQLite file."""
+
+    @contextlib.asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        """Open a write transaction, and commit or take it back."""
+        async with self._manager.connection() as connection:
+            # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            await connection.exec_driver_sql("COMMIT")
+            # On any error the pool rolls back when it takes the connection in.
+
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+        row = new_row(new)
+        # Looked up first: readers do not wait for the one writer, and mostly the session is there.
+        found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)
+        if not found:
+            async with self._write() as connection:
+                if (await connection.execute(self._statements.ensure_session, row)).rowcount:
+                    return True
+                found = (await connection.execute(self._statements.find_owner, row)).all()
+        [(owner, _)] = found
+        return False if owner == new.user_id else None
+
+    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        touch = self._statements.touch_session[user_id is not None]
+        key = parameters(session_id=session_id, user_id=user_id, now=utc_now())
+        async with self._write() as connection:
+            touched = (await connection.execute(touch, key)).first()
+            if touched is None:
+                return False
+            messages = [
+                parameters(
+                    message_id=message_id,
+                    session_id=session_id,
+                    role=role,
+                    content=content,
+                    timestamp=touched.updated_at,
+                )
+                for message_id, role, content in rows
+            ]
+            if messages:
+                await connection.execute(self._statements.insert_message, messages)
+            return True

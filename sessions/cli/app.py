@@ -1,0 +1,260 @@
+"""The command line: ``sessions demo``, ``import``, ``list``, ``show`` and ``db``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from sessions.cli import database
+from sessions.cli.demo import run_demo
+from sessions.cli.errors import INTERRUPTED, OneLineErrors
+from sessions.cli.importing import Totals, import_lines
+from sessions.cli.terminal import (
+    counted,
+    make_console,
+    print_error,
+    print_message,
+    print_session,
+    printable,
+    sessions_table,
+)
+from sessions.config import load_settings
+from sessions.errors import ConfigurationError, SessionNotFoundError
+from sessions.migrations import ini_path
+from sessions.models import ChatSession
+from sessions.repositories import AsyncSessionRepository, SessionRepositoryFactory, SessionRepositoryType
+
+__all__ = ["app"]
+
+R = TypeVar("R")
+
+SCHEMES = {
+    "mongodb": SessionRepositoryType.MONGODB,
+    "postgres": SessionRepositoryType.POSTGRES,
+    "sqlite": SessionRepositoryType.SQLITE,
+}
+PAGE_SIZE = 1000
+
+Backend = Annotated[
+    SessionRepositoryType | None,
+    typer.Option(help="Where the sessions are; if left out, what the URL or the settings say."),
+]
+Url = Annotated[
+    str | None, typer.Option(help="URL of the database, instead of the configured one.", show_default=False)
+]
+User = Annotated[str, typer.Argument(metavar="USER", help="Id of the user.", show_default=False)]
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="Chat conversations in PostgreSQL, MongoDB or SQLite.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+db = typer.Typer(help="Look after the database schema.", rich_markup_mode=None)
+app.add_typer(db, name="db")
+
+
+@app.callback(invoke_without_command=True)
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@db.callback(invoke_without_command=True)
+def _db_help(context: typer.Context) -> None:
+    _help(context)
+
+
+@app.command()
+def demo(backend: Backend = None, url: Url = None) -> None:
+    """Show one conversation from its creation to its end.
+
+    It is created, appended to, read back, listed, renamed and deleted. Without options it
+    runs on a temporary SQLite database; nothing needs to be installed or running.
+    """
+    if url is None and backend in (None, SessionRepositoryType.SQLITE):
+        backend, url, where = SessionRepositoryType.SQLITE, "sqlite://", "a temporary SQLite database"
+    else:
+        backend = _backend(backend, url)
+        where = database.NAMES[backend]
+    console = make_console(fixed_width=True)
+    _run(backend, url, lambda repository: run_demo(repository, console, where))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One session a line.")],
+    backend: Backend = None,
+    url: Url = None,
+) -> None:
+    """Store the conversations of a JSON Lines file.
+
+    A line is an object with session_id, user_id, title, metadata and messages, a list of objects with role
+    and content. What is stored already is not stored again. Lines that cannot be stored are reported, and
+    the exit status is then 1.
+    """
+
+    async def store(repository: AsyncSessionRepository) -> Totals:
+        console = make_console(stderr=True, fixed_width=True)
+        columns = (
+            TextColumn("Importing"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[sessions]} sessions"),
+            TimeRemainingColumn(),
+        )
+        with (
+            file.open("rb") as lines,
+            Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        ):
+            # A pipe has no size; its bar only moves.
+            task = bar.add_task("", total=os.fstat(lines.fileno()).st_size or None, sessions=0)
+            return await import_lines(
+                repository,
+                lines,
+                report=lambda fault: print_error(fault, console),
+                advance=lambda size, totals: bar.update(task, advance=size, sessions=totals.sessions),
+            )
+
+    totals = _run(_backend(backend, url), url, store)
+    typer.echo(f"stored   {counted(totals.created, 'session')}, {counted(totals.messages, 'message')}")
+    if totals.completed:
+        typer.echo(f"         {counted(totals.completed, 'older session')} got the messages not stored yet")
+    typer.echo(f"skipped  {counted(totals.skipped, 'session')} stored before")
+    typer.echo(f"failed   {counted(totals.failed, 'line')}")
+    if totals.failed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    user: User,
+    limit: Annotated[int, typer.Option(min=1, help="How many sessions to show.")] = 20,
+    backend: Backend = None,
+    url: Url = None,
+) -> None:
+    """Show a user's sessions, newest first."""
+    found, total = _run(
+        _backend(backend, url), url, lambda repository: _newest_sessions(repository, user, limit)
+    )
+    if not found:
+        typer.echo(f"{printable(user)} has no sessions.")
+        return
+    console = make_console()
+    console.print(sessions_table(found))
+    more = f"; --limit {total} shows all" if total > len(found) else ""
+    console.print(f"{len(found)} of {counted(total, 'session')}{more}", style="dim")
+
+
+async def _newest_sessions(
+    repository: AsyncSessionRepository, user: str, limit: int
+) -> tuple[list[ChatSession], int]:
+    found: list[ChatSession] = []
+    cursor = None
+    while len(found) < limit:
+        page = await repository.list_sessions(user, limit=min(limit - len(found), PAGE_SIZE), cursor=cursor)
+        found += page.sessions
+        cursor = page.next_cursor
+        if cursor is None:
+            return found, len(found)
+    return found, max(len(found), await repository.count_sessions(user))
+
+
+@app.command()
+def show(
+    user: User,
+    session_id: Annotated[str, typer.Argument(metavar="SESSION_ID", help="Id of the session.")],
+    backend: Backend = None,
+    url: Url = None,
+) -> None:
+    """Show a session and its messages, oldest first."""
+
+    async def read(repository: AsyncSessionRepository) -> None:
+        chat_session = await repository.get_session(user, session_id)
+        if chat_session is None:
+            raise SessionNotFoundError(f"{user} has no session {session_id}")
+        history = await repository.get_session_history(user, session_id)
+        console = make_console()
+        print_session(console, chat_session)
+        for message in history:
+            print_message(console, message)
+        if not history:
+            console.print("\nNo messages yet.", style="dim")
+
+    _run(_backend(backend, url), url, read)
+
+
+@db.command()
+def upgrade(backend: Backend = None, url: Url = None) -> None:
+    """Bring the schema up to date."""
+    typer.echo(_finish(database.upgrade(_backend(backend, url), url)))
+
+
+@db.command()
+def current(backend: Backend = None, url: Url = None) -> None:
+    """Show the revision that the schema is at."""
+    typer.echo(_finish(database.current(_backend(backend, url), url)))
+
+
+@db.command()
+def check(backend: Backend = None, url: Url = None) -> None:
+    """Fail if the schema is not up to date.
+
+    Nothing is changed; but on MongoDB, what work that died has left is removed.
+    """
+    typer.echo(_finish(database.check(_backend(backend, url), url)))
+
+
+@db.command()
+def ini() -> None:
+    """Show where alembic.ini is, for Alembic's own commands."""
+    typer.echo(ini_path())
+
+
+def _run(
+    backend: SessionRepositoryType,
+    url: str | None,
+    work: Callable[[AsyncSessionRepository], Coroutine[Any, Any, R]],
+) -> R:
+    """Return what some work on a repository returns, with everything closed after it."""
+
+    async def with_repository() -> R:
+        async with SessionRepositoryFactory.create_repository(backend, url=url) as repository:
+            return await work(repository)
+
+    return _finish(with_repository())
+
+
+def _finish(work: Coroutine[Any, Any, R]) -> R:
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _backend(backend: SessionRepositoryType | None, url: str | None) -> SessionRepositoryType:
+    """Return the backend that is meant: the one named, else the URL's, else the configured one."""
+    if backend is not None:
+        return backend
+    if url is not None:
+        scheme = url.partition("://")[0].lower()
+        for prefix, found in SCHEMES.items():
+            if scheme.startswith(prefix) and "://" in url:
+                return found
+        # The URL itself is not shown: it may hold a password.
+        raise ConfigurationError("--url: must start with postgresql://, mongodb:// or sqlite://")
+    name = load_settings().sessions.default_repository
+    try:
+        return SessionRepositoryType(name)
+    except ValueError:
+        raise ConfigurationError(
+            f"sessions.default_repository is {name!r}, which the command line cannot use; pass --backend"
+        ) from None

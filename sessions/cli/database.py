@@ -1,0 +1,120 @@
+"""``sessions db``: what each command does, and the line it has to say about it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from sessions import migrations
+from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory
+from sessions.errors import BackendUnavailableError, SessionsError
+from sessions.repositories import SessionRepositoryType
+
+__all__ = ["NAMES", "check", "current", "upgrade"]
+
+R = TypeVar("R")
+
+NAMES = {
+    SessionRepositoryType.MONGODB: "MongoDB",
+    SessionRepositoryType.POSTGRES: "PostgreSQL",
+    SessionRepositoryType.SQLITE: "SQLite",
+}
+
+
+async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
+    """Bring the schema to head, whatever ``auto_migrate`` says.
+
+    Args:
+        backend: Which database.
+        url: Its URL; None for the configured one.
+
+    Raises:
+        SchemaOutdatedError: The schema is newer than this package.
+    """
+    async with _manager(backend, url) as manager:
+        if isinstance(manager, SqlConnectionManager):
+            before = await _in_connection(manager, migrations.current)
+            one_transaction = manager.one_transaction_at_a_time
+            await _in_connection(
+                manager, functools.partial(migrations.upgrade, one_transaction=one_transaction)
+            )
+            after = await _in_connection(manager, migrations.current)
+            change = (
+                "was there already" if after == before else f"upgraded from {before or 'an empty database'}"
+            )
+            return f"{NAMES[backend]} schema: revision {after} ({change})"
+        await manager.connect()
+        return f"{NAMES[backend]}: collections and indexes are ready; it needs no migrations"
+
+
+async def current(backend: SessionRepositoryType, url: str | None) -> str:
+    """Say which revision the schema is at."""
+    async with _manager(backend, url) as manager:
+        if isinstance(manager, SqlConnectionManager):
+            revision = await _in_connection(manager, migrations.current)
+            if revision is None:
+                return f"{NAMES[backend]} schema: no revision (never migrated)"
+            head = " (head)" if revision == migrations.HEAD else f" (head is {migrations.HEAD})"
+            return f"{NAMES[backend]} schema: revision {revision}{head}"
+        return await _answers(manager, backend)
+
+
+async def check(backend: SessionRepositoryType, url: str | None) -> str:
+    """Say that the schema is at head. MongoDB has none: remove what work that died half-way has left.
+
+    Raises:
+        SchemaOutdatedError: It is not.
+    """
+    async with _manager(backend, url) as manager:
+        if isinstance(manager, SqlConnectionManager):
+            await _in_connection(manager, migrations.check)
+            return f"{NAMES[backend]} schema: revision {migrations.HEAD}, as this package needs it"
+        return f"{await _answers(manager, backend)}; {await _remove_leftovers(manager)}"
+
+
+async def _answers(manager: AsyncBaseConnectionManager, backend: SessionRepositoryType) -> str:
+    if not await manager.is_healthy():
+        raise BackendUnavailableError(f"{NAMES[backend]} does not answer")
+    return f"{NAMES[backend]}: reachable; it needs no migrations"
+
+
+async def _remove_leftovers(manager: AsyncBaseConnectionManager) -> str:
+    # Imported here: who uses the other databases has no need of MongoDB's driver.
+    from sessions.backends.mongodb.connection import MongoConnectionManager
+    from sessions.repositories.mongo_session_repository import MongoSessionRepository
+
+    assert isinstance(manager, MongoConnectionManager)
+    leftovers = await MongoSessionRepository(connection_manager=manager).remove_leftovers()
+    found = f"{leftovers.removed} leftover messages removed" if leftovers.removed else "no leftovers"
+    return f"{found}; {leftovers.under_way} notes of unfinished work" if leftovers.under_way else found
+
+
+async def _in_connection(manager: SqlConnectionManager, work: Callable[[Connection], R]) -> R:
+    engine = await manager.engine()
+    async with engine.connect() as connection:
+        return await connection.run_sync(work)
+
+
+@contextlib.asynccontextmanager
+async def _manager(
+    backend: SessionRepositoryType, url: str | None
+) -> AsyncIterator[AsyncBaseConnectionManager]:
+    """Open a manager without looking at the schema; drivers' errors become the package's."""
+    manager = ConnectionFactory.get_connection_manager(backend, url=url)
+    assert isinstance(manager, AsyncBaseConnectionManager)
+    try:
+        yield manager
+    except SessionsError:
+        raise
+    except Exception as error:
+        translated = manager.translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+    finally:
+        await manager.disconnect()

@@ -1,0 +1,256 @@
+"""Stores conversations from a JSON Lines file, so that any number of runs, also at once, store them once.
+
+What makes a run repeatable is the message ids: they are computed from the session and the place in it,
+so a message that another run has stored, or is storing now, is the same row, and the database drops it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+from sessions.cli.conversation_lines import LINE, Conversation, parse_line
+from sessions.core.port import MessageRow
+from sessions.errors import (
+    BackendUnavailableError,
+    InvalidInputError,
+    MessageConflictError,
+    SessionConflictError,
+    SessionNotFoundError,
+    SessionsError,
+)
+from sessions.models import ChatMessage
+from sessions.repositories import AsyncSessionRepository
+
+__all__ = ["Stored", "Totals", "import_lines", "store"]
+
+# A batch of this size is all or none on every backend, a standalone MongoDB server included.
+BATCH_MESSAGES = 64
+BATCH_CHARACTERS = 32 * 1024
+
+# What is wrong with one line, and no reason not to go on with the next.
+LINE_ERRORS = (InvalidInputError, SessionConflictError, SessionNotFoundError, MessageConflictError)
+
+# How often a session that others write to meanwhile is looked at again.
+MAX_LOOKS = 10
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A UUIDv7 has 74 bits besides its time: the place in the session first, so that ids sort by it.
+INDEX_BITS = 24
+HASH_BITS = 74 - INDEX_BITS
+
+
+@dataclass(slots=True, frozen=True)
+class Stored:
+    """What storing a conversation changed.
+
+    Attributes:
+        created: Whether the session is new.
+        messages: How many messages were appended.
+    """
+
+    created: bool
+    messages: int
+
+
+@dataclass(slots=True)
+class Totals:
+    """What an import did.
+
+    Attributes:
+        created: New sessions.
+        completed: Sessions that were there and got the messages they lacked.
+        skipped: Sessions that were there with all their messages.
+        messages: Messages stored.
+        failed: Lines that were not stored.
+    """
+
+    created: int = 0
+    completed: int = 0
+    skipped: int = 0
+    messages: int = 0
+    failed: int = 0
+
+    def add(self, stored: Stored) -> None:
+        """Count one conversation."""
+        self.messages += stored.messages
+        if stored.created:
+            self.created += 1
+        elif stored.messages:
+            self.completed += 1
+        else:
+            self.skipped += 1
+
+    @property
+    def sessions(self) -> int:
+        """Conversations of the file that are stored now."""
+        return self.created + self.completed + self.skipped
+
+
+async def import_lines(
+    repository: AsyncSessionRepository,
+    lines: Iterable[bytes],
+    *,
+    report: Callable[[str], None],
+    advance: Callable[[int, Totals], None],
+) -> Totals:
+    """Store one conversation a line, one line in memory at a time; blank lines are left out.
+
+    Args:
+        repository: Where to store them.
+        lines: The file.
+        report: Called with the number and the fault of a line that was not stored.
+        advance: Called after each line with its length in bytes and the totals so far.
+
+    Raises:
+        BackendUnavailableError: The database cannot be used; the text names the line it came to.
+    """
+    totals, unread = Totals(), iter(lines)
+    for number in itertools.count(1):
+        # In a list, out of which it is taken to be parsed: a line may be most of the memory.
+        line = list(itertools.islice(unread, 1))
+        if not line:
+            break
+        size = len(line[0])
+        if number == 1:
+            line[0] = line[0].removeprefix(BYTE_ORDER_MARK)
+        if line[0] and not line[0].isspace():
+            try:
+                totals.add(await store(repository, parse_line(line.pop())))
+            except LINE_ERRORS as error:
+                totals.failed += 1
+                report(f"line {number}: {_fault(error)}")
+            except BackendUnavailableError as error:
+                raise BackendUnavailableError(
+                    f"stopped at line {number}: {error}; run it again to go on from there"
+                ) from error
+        advance(size, totals)
+    return totals
+
+
+def _fault(error: SessionsError) -> str:
+    if isinstance(error, InvalidInputError) and error.argument == LINE:
+        return error.reason  # "line 3: is not JSON" needs no "line" a second time.
+    return str(error)
+
+
+async def store(repository: AsyncSessionRepository, conversation: Conversation) -> Stored:
+    """Store a conversation, or what is missing of it.
+
+    Nothing is stored of one that is there already, whole or with more messages after it.
+
+    Raises:
+        InvalidInputError: This backend cannot store it.
+        SessionConflictError: The id is taken by another user's session, or by one with other messages.
+        SessionNotFoundError: Somebody deleted the session meanwhile.
+        MessageConflictError: One of the ids made for the messages is taken by a message of another session.
+    """
+    session_id, user_id = conversation.session_id, conversation.user_id
+    for index, (_, content) in enumerate(conversation.messages):
+        repository._check_size(f"messages[{index}].content", content)
+    created = await repository.ensure_session_exists(session_id, user_id, conversation.session_data)
+    history = [] if created else await repository.get_session_history(user_id, session_id)
+    appended = 0
+    for _ in range(MAX_LOOKS):
+        missing = _missing(history, conversation.messages)
+        if not missing:
+            return Stored(created, appended)
+        await _append(repository, conversation, history, missing)
+        appended += len(missing)
+        if created:
+            return Stored(created, appended)
+        # It was there before us, so another run may be at it; what counts is what came of both.
+        history = await repository.get_session_history(user_id, session_id)
+    raise SessionConflictError("the session is being written to; import it again later")
+
+
+def _missing(history: list[ChatMessage], messages: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the messages that are not stored yet."""
+    for index, (stored, message) in enumerate(zip(history, messages, strict=False)):
+        if (stored.role, stored.content) != message:
+            raise SessionConflictError(
+                f"the session is there with other messages (the first that differs is messages[{index}])"
+            )
+    return messages[len(history) :]
+
+
+async def _append(
+    repository: AsyncSessionRepository,
+    conversation: Conversation,
+    history: list[ChatMessage],
+    missing: list[tuple[str, str]],
+) -> None:
+    session_id = repository._check_session_id("session_id", conversation.session_id)
+    moment = await _moment(repository, session_id, conversation.user_id, history)
+    rows = (
+        (_message_id(session_id, moment, index), role, content)
+        for index, (role, content) in enumerate(missing, start=len(history))
+    )
+    for batch in _batches(rows):
+        # Not `add_messages`, which gives every call new ids: an earlier import may have stored these.
+        found = await repository._run(
+            "import", repository._add_batch, session_id, conversation.user_id, batch
+        )
+        if not found:
+            _raise_deleted()
+
+
+async def _moment(
+    repository: AsyncSessionRepository, session_id: str, user_id: str, history: list[ChatMessage]
+) -> int:
+    """Return the milliseconds to put into the new ids: the same in every run that has the same to append."""
+    if not history:
+        chat_session = await repository.get_session(user_id, session_id)
+        if chat_session is None:
+            _raise_deleted()
+        return (chat_session.created_at - EPOCH) // MILLISECOND
+    last = history[-1]
+    digits = last.message_id.replace("-", "")[:12]
+    try:
+        of_import = int(digits, 16)
+    except ValueError:  # Existing MongoDB data may have ids of any form.
+        of_import = -1
+    place = len(history) - 1
+    of_import -= place >> INDEX_BITS
+    if last.message_id == _message_id(session_id, of_import, place):
+        return of_import
+    return (last.timestamp - EPOCH) // MILLISECOND + 1
+
+
+def _message_id(session_id: str, moment: int, index: int) -> str:
+    """Return a UUIDv7 with the place of the message, and a hash of its session, for the random bits.
+
+    No two places of a session have the same: where the bits for the place are used up, the time goes on. Two
+    sessions of the same millisecond could, once in 2**50; the database refuses the second message then.
+    """
+    further, index = divmod(index, 1 << INDEX_BITS)
+    moment += further
+    digest = hashlib.blake2b(f"{session_id} {moment}".encode(), digest_size=8).digest()
+    bits = index << HASH_BITS | int.from_bytes(digest, "big") >> (64 - HASH_BITS)
+    high, low = bits >> 62 & 0xFFF, bits & (1 << 62) - 1
+    value = (moment & (1 << 48) - 1) << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
+    return str(uuid.UUID(int=value))
+
+
+def _batches(rows: Iterable[MessageRow]) -> Iterator[list[MessageRow]]:
+    batch: list[MessageRow] = []
+    characters = 0
+    for row in rows:
+        characters += len(row[2])
+        if batch and (len(batch) == BATCH_MESSAGES or characters > BATCH_CHARACTERS):
+            yield batch
+            batch, characters = [], len(row[2])
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _raise_deleted() -> NoReturn:
+    raise SessionNotFoundError("the session was deleted meanwhile")

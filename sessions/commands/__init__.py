@@ -1,1 +1,0 @@
-"""What the commands of `sessions.cli` do, and how they print it."""

@@ -1,0 +1,43 @@
+"""The variables of the process's environment, as often as a service asks for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+__all__ = ["Variables"]
+
+Raw = tuple[bytes | str | None, ...]
+
+
+class Variables:
+    """The environment variables that a settings file asks for.
+
+    ``os.environ.get`` takes more than a microsecond for a variable that is not set, and most of some forty
+    are not: too long for settings that each request looks at. So the values are read from the dict behind
+    ``os.environ``, ``_data``, which nothing public gives access to. Where there is none (the environment was
+    replaced, or Python changed it) the public way is taken.
+
+    Args:
+        names: Their names.
+    """
+
+    __slots__ = ("_encoded", "names")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(dict.fromkeys(names))
+        self._encoded = tuple(map(os.fsencode, self.names))
+
+    def raw(self) -> Raw:
+        """Return the values as they are now, to be compared and hashed; None for what is not set."""
+        behind = getattr(os.environ, "_data", None) if os.name == "posix" else None
+        if type(behind) is dict:
+            return tuple(map(behind.get, self._encoded))
+        return tuple(map(os.environ.get, self.names))
+
+    def decoded(self, raw: Raw) -> dict[str, str | None]:
+        """Return what `raw` has returned, by name and as text."""
+        return {
+            name: value if value is None else os.fsdecode(value)
+            for name, value in zip(self.names, raw, strict=True)
+        }

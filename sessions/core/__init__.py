@@ -1,0 +1,1 @@
+"""What every backend shares: checks, ids, retries, and what belongs to one event loop."""

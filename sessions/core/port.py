@@ -1,0 +1,202 @@
+"""What a built-in backend implements: the bare operations, on arguments that are already checked.
+
+All of them may be repeated after a transient error with the same arguments, whether or not the first
+try took effect.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from sessions.errors import SessionsError
+from sessions.models import ChatMessage, ChatSession
+
+__all__ = ["BackendOperations", "ConnectionManager", "EarlierTries", "MessageRow", "NewSession"]
+
+R = TypeVar("R")
+
+# message_id, role, content
+MessageRow = tuple[str, str, str]
+
+
+@dataclass(slots=True, frozen=True)
+class NewSession:
+    """A session about to be stored; made once, before the first try."""
+
+    session_id: str
+    user_id: str
+    title: str
+    metadata: dict[str, Any]
+    created_at: datetime
+    key: Any = None
+    """What `BackendOperations._new_key` made for it: the same for each attempt of a call."""
+
+
+@dataclass(slots=True)
+class EarlierTries:
+    """What is known, in one try of a call, of the tries before it.
+
+    Attributes:
+        failed: How many there were.
+        may_have_worked: One of them may have taken effect, as only its answer was lost.
+    """
+
+    failed: int = 0
+    may_have_worked: bool = False
+
+
+class ConnectionManager(Protocol):
+    """What the operations need of a connection manager; see `AsyncBaseConnectionManager`."""
+
+    preparations: int
+
+    async def connect(self) -> Any:
+        """Connect, and make the schema ready."""
+        ...
+
+    async def make_ready(self) -> None:
+        """Connect, and look at the schema again, whatever is known of it."""
+        ...
+
+    async def disconnect(self) -> None:
+        """Release all connections."""
+        ...
+
+    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+        """Make the schema ready once more, if an error says that it is gone."""
+        ...
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await one attempt of an operation; a caller that is cancelled returns at once."""
+        ...
+
+    async def is_healthy(self) -> bool:
+        """Return whether a write would work now."""
+        ...
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether a call that failed with this error may be retried."""
+        ...
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether what failed with this error may have taken effect."""
+        ...
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return the error of the driver itself."""
+        ...
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return this package's error for a driver's error."""
+        ...
+
+
+class BackendOperations(ABC):
+    """The backend's half of every built-in repository."""
+
+    # A `ConnectionManager`, of the backend's own class.
+    _manager: Any
+
+    def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+        """Return an operation's work with what every operation of this backend runs in."""
+        return work
+
+    @abstractmethod
+    def _check_session_id(self, argument: str, value: object) -> str:
+        """Return a session or message id in the form this backend stores."""
+
+    def _new_key(self) -> Any:
+        """Return what tells the session of one call from that of any other; most need none."""
+        return None
+
+    def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
+        """Refuse what is too large for this backend to store; most have no limit worth the name."""
+        return
+
+    def _check_batch_size(self, rows: list[MessageRow]) -> None:
+        """Refuse a batch of which this backend cannot store each message, or not all or none."""
+        return
+
+    @abstractmethod
+    async def _create(self, new: NewSession) -> None:
+        """Store a session under a new id."""
+
+    @abstractmethod
+    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+        """Store a session unless the id is taken; return whether it did, or None if by another user.
+
+        A try that finds the row of an earlier one did store it.
+        """
+
+    @abstractmethod
+    async def _get(self, session_id: str, user_id: str) -> ChatSession | None: ...
+
+    @abstractmethod
+    async def _update(
+        self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
+    ) -> bool: ...
+
+    @abstractmethod
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
+        """Delete a session with its messages; return whether this try or an earlier one did."""
+
+    @abstractmethod
+    async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]: ...
+
+    @abstractmethod
+    async def _list_after(
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int
+    ) -> list[ChatSession]:
+        """Return sessions, newest first, that come after an ``(updated_at, session_id)``."""
+
+    @abstractmethod
+    async def _count(self, user_id: str) -> int: ...
+
+    @abstractmethod
+    async def _add(
+        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
+    ) -> bool:
+        """Append a message as `_add_batch` does."""
+
+    @abstractmethod
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        """Append messages, all or none, and bump the session; return whether the session is there.
+
+        Those that an earlier attempt stored are left as they are: the message under that id is this very one.
+
+        Raises:
+            MessageConflictError: An id is taken by another message; nothing is stored.
+        """
+
+    @abstractmethod
+    async def _history(
+        self, session_id: str, user_id: str, limit: int | None, before: str | None
+    ) -> list[ChatMessage]: ...
+
+    @abstractmethod
+    async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
+        """Delete up to ``limit`` sessions that are not among the newest ``keep_last_n``."""
+
+    @abstractmethod
+    async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+        """Delete up to ``limit`` sessions last changed before a point in time."""
+
+    @abstractmethod
+    async def _delete_user(self, user_id: str, limit: int) -> int:
+        """Delete up to ``limit`` sessions of a user."""
+
+    @abstractmethod
+    async def _export_sessions(
+        self, user_id: str, after: ChatSession | None, limit: int
+    ) -> list[ChatSession]:
+        """Return sessions in the order of their last change, after one of them."""
+
+    @abstractmethod
+    async def _export_messages(
+        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
+    ) -> list[ChatMessage]:
+        """Return messages of a session, oldest first, after one of them."""

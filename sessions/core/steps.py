@@ -1,0 +1,124 @@
+"""Steps of a driver that outlive a cancelled caller.
+
+PyMongo and aiosqlite leak a socket, or leave a transaction open, when they are cancelled half-way. So their
+work runs in a task of the package's own: a caller that is cancelled returns at once, and the task goes on
+until the driver is done. `Steps` holds such tasks for one resource of one event loop; what closes the
+resource waits for them first, for a bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+__all__ = ["FINISH_SECONDS", "Steps", "hidden_task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+# How long a close waits for steps whose callers were cancelled, before it cancels them, too.
+FINISH_SECONDS = 3.0
+# How long it then waits for what they do in return.
+CANCEL_SECONDS = 2.5
+
+
+def hidden_task(work: Awaitable[R]) -> asyncio.Task[R]:
+    """Start a task that ``asyncio.run`` does not cancel with all others when its main function is over.
+
+    Whoever starts one has to await it before its event loop is closed. The function that hides it is for
+    makers of task classes (Python's manual, "Extending asyncio"): no other keeps a task out of ``all_tasks``.
+    """
+
+    async def run() -> R:
+        return await work
+
+    task = asyncio.get_running_loop().create_task(run())
+    asyncio._unregister_task(task)
+    return task
+
+
+class Steps:
+    """The steps that go on for one resource of one event loop although their callers were cancelled."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def run(self, work: Callable[[], Awaitable[R]], *, interrupt: bool = False) -> R:
+        """Await ``work()``; a caller that is cancelled meanwhile gets its ``CancelledError`` at once.
+
+        The cancellation is never held back and never swallowed, so an anyio scope that repeats it has
+        nothing to repeat. The step itself goes on in the background, where only `finish` ends it, and
+        what it returns or raises is of no interest to anybody.
+
+        Args:
+            work: Makes the awaitable; called in a task of its own, with the caller's context.
+            interrupt: Cancel the step with its caller, and let only its clean-up go on in the background:
+                for drivers that may be cancelled anywhere, but take their time for it.
+        """
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        async def step() -> R:
+            try:
+                return await work()
+            finally:
+                # Here and not when the task is done, which takes another turn of the loop.
+                if not done.done():
+                    done.set_result(None)
+
+        task = loop.create_task(step())
+        asyncio._unregister_task(task)  # See `hidden_task`.
+        try:
+            await done
+        except asyncio.CancelledError:
+            if interrupt:
+                task.cancel()
+            self._keep(task)
+            raise
+        return task.result()
+
+    def start(self, work: Callable[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Await ``work(*args)`` in the background, where no caller and no cancellation is in its way.
+
+        For cleaning up after a cancelled statement. It must be bounded by itself; its errors are not told
+        to anybody.
+        """
+        self._keep(hidden_task(work(*args, **kwargs)))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        # Asking for the exception counts as having seen it. The class alone: a text may quote the row.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("after its caller was cancelled, a step failed with %s", type(error).__name__)
+
+    async def finish(self, seconds: float = FINISH_SECONDS) -> None:
+        """Wait until no step is left; those that take longer are cancelled for real.
+
+        Returns after ``seconds`` and a moment more at the latest.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self._tasks and (left := deadline - loop.time()) > 0:
+            await asyncio.wait(tuple(self._tasks), timeout=left)
+        if late := tuple(self._tasks):
+            for task in late:
+                task.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait(late, timeout=CANCEL_SECONDS)
+            logger.warning(
+                "%d cancelled calls did not end within %g s, and were given up", len(late), seconds
+            )
