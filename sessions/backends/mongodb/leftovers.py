@@ -23,7 +23,14 @@ from sessions.core.identifiers import utc_now
 from sessions.core.port import BackendOperations
 from sessions.models.documents import SESSION_FIELD
 
-__all__ = ["Leftovers", "MongoLeftovers", "mark_batch", "remove_messages", "stored_batches"]
+__all__ = [
+    "Leftovers",
+    "MongoLeftovers",
+    "mark_batch",
+    "remove_incomplete_batch",
+    "remove_messages",
+    "stored_batches",
+]
 
 LEFTOVER_BATCH_SIZE = 1000
 NOTES_AT_ONCE = 100
@@ -84,7 +91,7 @@ class MongoLeftovers(BackendOperations):
             is_old = note["_id"].generation_time < utc_now() - WORK_ENDS_AFTER
             removed += await self._remove_leftovers(*note["session_ids"])
             if is_old and "batch" in note:
-                removed += await _remove_incomplete_batch(note["session_ids"], note["batch"])
+                removed += await remove_incomplete_batch(note["session_ids"], note["batch"])
             if is_old or await _is_over(note):
                 await chat_unfinished().delete_one({"_id": note["_id"]})
             else:
@@ -152,7 +159,8 @@ async def _is_over(note: dict[str, Any]) -> bool:
     return await chat_sessions().find_one({"session_id": {"$in": note["session_ids"]}}, {"_id": 1}) is None
 
 
-async def _remove_incomplete_batch(session_ids: list[str], mark: Any) -> int:
+async def remove_incomplete_batch(session_ids: list[str], mark: Any) -> int:
+    """Remove the messages of a batch unless it is complete; return how many."""
     if await stored_batches([mark]):
         return 0
     of_batch = {"session_id": {"$in": session_ids}, "batch": mark}

@@ -16,6 +16,7 @@ from sessions.backends.mongodb.inserts import in_commands, insert, not_stored
 from sessions.backends.mongodb.leftovers import (
     MongoLeftovers,
     mark_batch,
+    remove_incomplete_batch,
     remove_messages,
     stored_batches,
 )
@@ -73,8 +74,7 @@ class MongoMessages(MongoLeftovers):
             # Without the bump: those of others would be in its way, again and again in a busy session.
             await self._insert(documents, chat_messages(), at_once=True)
         else:
-            async with self._noted([session_id], mark_batch(documents)):
-                await self._insert(documents, chat_messages())
+            await self._insert_marked(session_id, documents)
         return await self._bump(incarnation, session_id, documents)
 
     async def _append_at_once(
@@ -106,6 +106,28 @@ class MongoMessages(MongoLeftovers):
         if documents:
             await remove_messages(documents)
         return False
+
+    async def _insert_marked(self, session_id: str, documents: list[dict[str, Any]]) -> None:
+        """Insert messages that count only once all of them are there.
+
+        Raises:
+            MessageConflictError: One of the ids is taken by another message; none of them is there.
+        """
+        missing, messages = documents, chat_messages()
+        # The mark is the last one's id: were that there, those that are inserted before it would count.
+        if await messages.find_one({"_id": documents[-1]["_id"]}, {"_id": 1}):
+            missing = await not_stored(messages, documents)
+        if not missing:
+            return
+        conflict: MessageConflictError | None = None
+        async with self._noted([session_id], mark := mark_batch(missing)):
+            try:
+                await self._insert(missing, messages)
+            except MessageConflictError as error:
+                conflict = error
+                await remove_incomplete_batch([session_id], mark)
+        if conflict is not None:
+            raise conflict
 
     async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
         """Insert messages in their order; an earlier attempt may have stored some, or still be at it.
