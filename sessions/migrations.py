@@ -44,7 +44,10 @@ TABLES = ("chat_sessions", "chat_messages")
 # Oldest first. Known here so that a check needs no Alembic; a test compares it with the scripts.
 REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
-# By dialect. With the backend named: what the settings call the default may be another one.
+# Execution option of a connection: the command that upgrades the schema of its database.
+UPGRADE_COMMAND = "sessions_upgrade_command"
+# By dialect, where the connection does not say it. With the backend named: the configured default may be
+# another one.
 UPGRADE_COMMANDS = {
     "postgresql": "sessions db upgrade --backend postgres",
     "sqlite": "sessions db upgrade --backend sqlite",
@@ -135,7 +138,8 @@ def check(connection: Connection) -> None:
     revision = current(connection)
     if revision == HEAD:
         return
-    command = UPGRADE_COMMANDS[connection.dialect.name]
+    default = UPGRADE_COMMANDS[connection.dialect.name]
+    command = connection.get_execution_options().get(UPGRADE_COMMAND, default)
     if (schema := schema_of(connection)) is not None:
         command = f"POSTGRES_SCHEMA={shlex.quote(schema)} {command}"
     if revision is None:

@@ -112,9 +112,9 @@ async def _manager(
     except SessionsError:
         raise
     except Exception as error:
-        translated = manager.translate(error)
-        if translated is None:
+        failure = manager.translate(error)
+        if failure is None:
             raise
-        raise translated from error
+        raise failure from failure.__cause__ or error
     finally:
         await manager.disconnect()

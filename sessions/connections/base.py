@@ -136,7 +136,11 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         return error
 
     def translate(self, error: BaseException) -> SessionsError | None:
-        """Return this package's error for a driver's error, or None to let it pass as it is."""
+        """Return this package's error for a driver's error, or None to let it pass as it is.
+
+        Its ``__cause__`` is what callers may see of the driver's error, where that shows too much; without
+        one it is the driver's error itself.
+        """
         return None
 
     async def __aenter__(self) -> Self:

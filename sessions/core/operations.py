@@ -333,10 +333,12 @@ class AsyncOperations(BackendOperations):
         except SessionsError:
             raise
         except Exception as error:
-            translated = manager.translate(error)
-            if translated is None:
+            failure = manager.translate(error)
+            if failure is None:
                 raise
-            raise translated from error
+            cause = failure.__cause__ or error
+        # Out here, so that the driver's error, which may quote the row, is not its context either.
+        raise failure from cause
 
     async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
         seen = self._manager.preparations

@@ -85,5 +85,5 @@ def test_a_terminal_gets_colours(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_without_a_database_nothing_but_the_error_is_printed(run: Run) -> None:
     result = run("demo", "--url", "postgresql://127.0.0.1:1/chat")
-    assert error_line(result).startswith("PostgreSQL cannot be used")
+    assert error_line(result).startswith("cannot reach PostgreSQL at 127.0.0.1:1, database chat, ")
     assert result.stdout == ""

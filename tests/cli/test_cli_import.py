@@ -213,7 +213,7 @@ def test_a_database_that_cannot_be_used_stops_the_import(run: Run, tmp_path: Pat
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
     assert len(lines) == 2
-    assert lines[1].startswith("error: stopped at line 2: PostgreSQL cannot be used")
+    assert lines[1].startswith("error: stopped at line 2: cannot reach PostgreSQL at 127.0.0.1:1")
     assert "hunter2" not in result.output
 
 

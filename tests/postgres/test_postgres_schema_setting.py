@@ -16,6 +16,7 @@ from sessions import (
     SchemaOutdatedError,
     SessionRepositoryFactory,
 )
+from sessions.core.failures import upgrade_command
 from tests.support.databases import as_role, execute_postgres
 from tests.support.every_operation import use_everything
 
@@ -201,7 +202,7 @@ async def test_without_auto_migrate_the_error_names_the_schema_in_its_command(
     for schema, shown in ((SCHEMA, SCHEMA), (NEEDS_QUOTES, f"'{NEEDS_QUOTES}'")):
         with pytest.raises(SchemaOutdatedError) as caught:
             await repository(empty_postgres_url, schema=schema, auto_migrate=False).count_sessions("ann")
-        command = f"run: POSTGRES_SCHEMA={shown} sessions db upgrade --backend postgres"
-        assert str(caught.value).endswith(command)
+        command = upgrade_command("postgres", url=empty_postgres_url)
+        assert str(caught.value).endswith(f"run: POSTGRES_SCHEMA={shown} {command}")
 
     assert await rows(empty_postgres_url, "SELECT nspname FROM pg_namespace WHERE nspname = 'chat'") == []

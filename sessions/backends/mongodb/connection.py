@@ -19,6 +19,7 @@ from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH, DOCUMENTS
 from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.config.passwords import password_for_driver
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
+from sessions.core.failures import without_values
 from sessions.core.loops import LoopBound
 from sessions.errors import BackendUnavailableError, ConfigurationError, InvalidInputError, SessionsError
 
@@ -213,7 +214,13 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of PyMongo."""
-        _hide_values(error)
+        failure = self._failure(error)
+        if failure is not None:
+            # The server's report quotes the document.
+            failure.__cause__ = without_values(error, text=lambda text: text.partition(", full error: ")[0])
+        return failure
+
+    def _failure(self, error: BaseException) -> SessionsError | None:
         too_large = isinstance(error, errors.OperationFailure) and error.code in TOO_LARGE_CODES
         if too_large or isinstance(error, errors.DocumentTooLarge):
             return InvalidInputError("content", "is larger than MongoDB stores in one document (16 MB)")
@@ -269,15 +276,6 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
                 closed = connection.client.close()
                 if inspect.isawaitable(closed):  # Motor's close is a plain call.
                     await closed
-
-
-def _hide_values(error: BaseException) -> None:
-    """Take the server's report out of the texts of an error and its causes: it quotes the document."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, errors.PyMongoError) and link.args and isinstance(link.args[0], str):
-            link.args = (link.args[0].partition(", full error: ")[0], *link.args[1:])
-        link = link.__cause__ or link.__context__
 
 
 def _client_class() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ssl
 import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -33,10 +32,16 @@ from sqlalchemy.util import greenlet_spawn
 
 from sessions.backends.postgres import dialect as postgres_dialect
 from sessions.backends.postgres import errors as postgres_errors
+from sessions.backends.postgres.connector import PostgresConnector
 from sessions.backends.postgres.pool import PostgresPool
-from sessions.backends.postgres.settings import connect_arguments, resolved_settings
+from sessions.backends.postgres.settings import (
+    place_of,
+    place_of_engine,
+    resolved_settings,
+    upgrade_command_of,
+)
 from sessions.backends.sql.engine import SqlConnectionManager, Watch, cancellation_check, engine_key
-from sessions.errors import ConfigurationError, SessionsError
+from sessions.errors import SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["PostgresConnectionManager"]
@@ -73,7 +78,10 @@ class PostgresConnectionManager(SqlConnectionManager):
 
     def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
         self._settings = resolved_settings(url, engine, settings)
-        self._target = connect_arguments(self._settings) if engine is None else {}
+        self._connector = PostgresConnector(self._settings) if engine is None else None
+        self._place = place_of(self._settings) if engine is None else place_of_engine(engine)
+        given = url is not None or bool(self._settings.PARTS & settings.keys())
+        self._upgrade_command = upgrade_command_of(self._settings, engine, given=given)
         # What each of our engines has opened.
         self._opened: weakref.WeakKeyDictionary[AsyncEngine, weakref.WeakSet[asyncpg.Connection]] = (
             weakref.WeakKeyDictionary()
@@ -88,6 +96,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
             max_overflow=self._settings.max_overflow,
+            upgrade_command=self._upgrade_command,
             schema=self._settings.schema_name,
         )
 
@@ -100,6 +109,8 @@ class PostgresConnectionManager(SqlConnectionManager):
 
     def _create_engine(self) -> AsyncEngine:
         opened: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
+        connector = self._connector
+        assert connector is not None
 
         def connect() -> Awaitable[asyncpg.Connection]:
             if _must_not_wait.get():
@@ -107,17 +118,9 @@ class PostgresConnectionManager(SqlConnectionManager):
             return open_()
 
         async def open_() -> asyncpg.Connection:
-            try:
-                connection: asyncpg.Connection = await asyncpg.connect(**self._target)
-                opened.add(connection)
-                return connection
-            except ssl.SSLError:
-                raise  # One of them is a ValueError, too.
-            except (ValueError, OverflowError) as error:
-                problem = type(error).__name__
-            # Unchained: asyncpg quotes the part of the URL it stumbles on, which may be of the password.
-            key = "db.postgres.url" if "dsn" in self._target else "db.postgres"
-            raise ConfigurationError(f"{key}: is not valid ({problem})")
+            connection = await connector()
+            opened.add(connection)
+            return connection
 
         proxied = self.one_transaction_at_a_time
         engine = create_async_engine(
@@ -282,7 +285,7 @@ class PostgresConnectionManager(SqlConnectionManager):
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of SQLAlchemy, asyncpg or the network."""
-        return postgres_errors.translate(error)
+        return postgres_errors.translate(error, self._place, upgrade=self._upgrade_command)
 
 
 @functools.cache

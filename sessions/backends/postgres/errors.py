@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 
 import asyncpg
 from sqlalchemy import exc
 
-from sessions.backends.sql.engine import NoAnswerError, hide_values, unavailable
-from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
+from sessions.backends.postgres.connector import pooler_error
+from sessions.backends.postgres.url import ESCAPE_HINT
+from sessions.backends.sql.engine import NoAnswerError
+from sessions.core.failures import Place, shown, without_values
+from sessions.errors import SchemaOutdatedError, SessionsError
 
 __all__ = [
     "DRIVER_ERRORS",
@@ -35,15 +40,31 @@ TRANSIENT_SQLSTATES = frozenset(
 # A connection with one of these was refused before it was of any use, or a statement was taken back.
 UNDONE_SQLSTATES = frozenset({"40001", "40P01", "53300", "55P03", "57P03"})
 REASONS = {
-    "25006": "is read-only",
-    "53100": "has no disk space left",
-    "53300": "has no connection left (max_connections)",
-    "57014": "did not finish within statement_timeout",
+    "25006": "the server is read-only; with several hosts, target_session_attrs=read-write finds the other",
+    "53100": "the server has no disk space left",
+    "53300": "the server has no connection left (max_connections)",
+    "57014": "the statement did not finish within statement_timeout",
+    "57P01": "the server shuts down",
+    "57P02": "the server has crashed",
+    "57P03": "the server starts up, or shuts down",
 }
+# What is left of TLS where the connection is lost.
+CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-SETTINGS_SQLSTATES = ("28", "3D", "3F")  # authorization, unknown database, unknown schema
+# By SQLSTATE or its class: the setting at fault, and what is wrong with it.
+SETTINGS = {
+    "28P01": ("db.postgres.password", "the server refuses the user's password"),
+    "28": (
+        "db.postgres.username",
+        "the server does not let the user in: no such role, or not from here, or not without TLS (sslmode)",
+    ),
+    "3D": ("db.postgres.database", "there is no such database"),
+    "3F": ("db.postgres.schema", "there is no such schema"),
+    "42501": ("db.postgres.username", "the role may not do this"),
+}
+# A prepared statement that is not there, or is there already: it was prepared on another connection.
+POOLER_SQLSTATES = ("26000", "42P05")
 UNIQUE_VIOLATION = "23505"
-INSUFFICIENT_PRIVILEGE = "42501"
 INVALID_SCHEMA_NAME = "3F000"
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
@@ -58,7 +79,7 @@ def is_transient(error: BaseException) -> bool:
     if sqlstate is not None:
         return sqlstate in TRANSIENT_SQLSTATES or sqlstate.startswith("08")
     of_driver = driver_error(error)
-    if isinstance(of_driver, ssl.SSLCertVerificationError):
+    if isinstance(of_driver, ssl.SSLError) and not isinstance(of_driver, CUT_OFF):
         return False
     return isinstance(of_driver, OSError | asyncpg.InterfaceError)
 
@@ -96,31 +117,74 @@ def driver_error(error: BaseException) -> BaseException:
     return error
 
 
-def translate(error: BaseException) -> SessionsError | None:
-    """Return the package's error for an error of SQLAlchemy, asyncpg or the network."""
-    hide_values(error)
+def translate(error: BaseException, place: Place, *, upgrade: str) -> SessionsError | None:
+    """Return the package's error for an error of SQLAlchemy, asyncpg or the network.
+
+    Args:
+        error: Stays as it is, and so does all that it is chained to.
+        place: What the text calls the database.
+        upgrade: The command that upgrades its schema.
+
+    Returns:
+        The error, whose cause is the driver's error without the values that it quotes.
+    """
+    if isinstance(error, exc.StatementError):
+        error.hide_parameters = True  # Where it is not translated, it is shown itself.
+    failure = _failure(error, place, upgrade)
+    if failure is not None:
+        failure.__cause__ = _cause(error)
+    return failure
+
+
+def _cause(error: BaseException) -> BaseException:
     of_driver = driver_error(error)
+    if isinstance(error, NoAnswerError) and error.__cause__ is not None:
+        silent = without_values(error)
+        silent.__cause__ = _cause(error.__cause__)
+        return silent
+    # The row that broke a constraint, and the like; SQLAlchemy copies it into texts of its own.
+    hidden = {"detail": None, "context": None, "internal_query": None}
+    return without_values(of_driver, hidden=hidden if isinstance(of_driver, asyncpg.PostgresError) else None)
+
+
+def _failure(error: BaseException, place: Place, upgrade: str) -> SessionsError | None:
+    of_driver = driver_error(error)
+    name = type(of_driver).__name__
     sqlstate = _sqlstate(error)
-    if sqlstate is not None and sqlstate.startswith(SETTINGS_SQLSTATES):
-        return ConfigurationError(f"db.postgres: refused by the server (SQLSTATE {sqlstate})")
-    if sqlstate == INSUFFICIENT_PRIVILEGE:
-        return ConfigurationError(f"db.postgres: the role may not do this (SQLSTATE {sqlstate})")
+    if sqlstate in POOLER_SQLSTATES:
+        return pooler_error(place, sqlstate)
+    if sqlstate is not None and (setting := SETTINGS.get(sqlstate) or SETTINGS.get(sqlstate[:2])):
+        key, reason = setting
+        return place.refused(key, f"{reason} (SQLSTATE {sqlstate})")
     if sqlstate in SCHEMA_SQLSTATES:
-        return SchemaOutdatedError(
-            "the schema is not there or not ours; run: sessions db upgrade --backend postgres"
-        )
+        return SchemaOutdatedError(f"{place}: the schema is not there or not ours; run: {upgrade}")
     if isinstance(error, exc.TimeoutError):
-        return unavailable("no free PostgreSQL connection within pool_timeout", error)
+        return place.unusable(f"no connection of the pool is free within pool_timeout ({name})")
     if isinstance(error, NoAnswerError):
-        return unavailable("PostgreSQL gave no answer within statement_timeout", error)
-    if isinstance(of_driver, ssl.SSLCertVerificationError):
-        reason = f"PostgreSQL's certificate is refused: {of_driver.verify_message}"
-        return unavailable(reason, of_driver)
-    if sqlstate in REASONS:
-        return unavailable(f"PostgreSQL {REASONS[sqlstate]}", of_driver)
+        return place.unusable(f"no answer within statement_timeout ({name})")
+    if sqlstate is not None:
+        reason = REASONS.get(sqlstate, "the server reports an error")
+        return place.unusable(f"{reason} ({name}, SQLSTATE {sqlstate})")
+    if isinstance(of_driver, OSError):
+        return place.unreachable(f"{_network_reason(of_driver)} ({name})")
     if isinstance(error, exc.DBAPIError) or isinstance(of_driver, DRIVER_ERRORS):
-        return unavailable("PostgreSQL cannot be used", of_driver)
+        return place.unusable(f"the driver reports an error ({name})")
     return None
+
+
+def _network_reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"the host's name is not known: {error.strerror}; in a URL, {ESCAPE_HINT}"
+    if isinstance(error, TimeoutError):
+        return "no answer within connect_timeout"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused, by sslmode or sslrootcert: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS, as sslmode asks for, fails: {error.reason}"
+    if error.errno is not None:
+        return os.strerror(error.errno)
+    # Of asyncio, where a name has several addresses, or of asyncpg, where the server has no TLS.
+    return shown(str(error))
 
 
 def _sqlstate(error: BaseException) -> str | None:

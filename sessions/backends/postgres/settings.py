@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+import getpass
+import logging
 import math
+import os
+import random
+import socket
 from typing import Any
-from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from sessions.backends.postgres.parameters import PARAMETERS, SERVER_SETTINGS
+from sessions.backends.postgres.tls import tls_arguments
+from sessions.backends.postgres.url import PostgresUrl, parse_url
 from sessions.config import PasswordCallable, PostgresSettings, load_settings
 from sessions.config.passwords import password_for_driver
+from sessions.core.failures import Place, upgrade_command
 from sessions.errors import ConfigurationError
 
-__all__ = ["connect_arguments", "resolved_settings"]
+__all__ = [
+    "connect_arguments",
+    "log_ignored",
+    "place_of",
+    "place_of_engine",
+    "resolved_settings",
+    "tcp_options",
+    "upgrade_command_of",
+]
 
-# Of a URL; the first is the one that asyncpg takes.
-SCHEMES = ("postgresql", "postgresql+asyncpg", "postgres")
+logger = logging.getLogger(__name__)
+
+SCHEME = "postgresql"
+NAME = "PostgreSQL"
+# Parameters that `asyncpg.connect` has an argument for.
+ARGUMENTS = ("passfile", "krbsrvname", "gsslib")
+# By libpq's parameter; not every system has all of them.
+TCP_OPTIONS = {
+    "keepalives_idle": "TCP_KEEPIDLE",
+    "keepalives_interval": "TCP_KEEPINTVL",
+    "keepalives_count": "TCP_KEEPCNT",
+    "tcp_user_timeout": "TCP_USER_TIMEOUT",
+}
+
+_logged: set[str] = set()
 
 
 def resolved_settings(
     url: str | None, engine: AsyncEngine | None, overrides: dict[str, Any]
 ) -> PostgresSettings:
-    """Return the configured settings with a caller's over them.
+    """Return the configured settings with a caller's over them, and over both what the URL says.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
@@ -32,42 +61,183 @@ def resolved_settings(
         # The configured database is not meant, so a variable that is unset there is no error.
         return settings.db.postgres.with_overrides(**overrides)
     resolved = settings.backend("postgres", url=url, **overrides)
-    scheme, separator, rest = (
-        resolved.url.get_secret_value().partition("://") if resolved.url else ("", "", "")
+    return resolved if resolved.url is None else _with_url(resolved)
+
+
+def _with_url(settings: PostgresSettings) -> PostgresSettings:
+    """Return settings with those that the URL says itself, and the URL in one spelling."""
+    assert settings.url is not None
+    url = settings.url.get_secret_value()
+    said = parse_url(url)
+    own = {
+        "connect_timeout": said.connect_timeout,
+        "statement_timeout": said.statement_timeout,
+        "schema": said.parameters.get("schema"),
+        "pgbouncer": said.through_pooler,
+    }
+    # So that all spellings share one manager.
+    one_spelling = SecretStr(f"{SCHEME}://{url.strip().partition('://')[2]}")
+    return settings.with_overrides(**own).model_copy(update={"url": one_spelling})
+
+
+def _said(settings: PostgresSettings) -> PostgresUrl:
+    """Return what says where to connect: the URL, else its parts in the settings."""
+    if settings.url is not None:
+        return parse_url(settings.url.get_secret_value())
+    return PostgresUrl(
+        hosts=(settings.host,),
+        ports=(settings.port,),
+        user=settings.username,
+        database=settings.database,
     )
-    if separator and scheme in SCHEMES[1:]:
-        # One spelling, so that all of them share one manager.
-        resolved = resolved.model_copy(update={"url": SecretStr(f"{SCHEMES[0]}://{rest}")})
-    return resolved
 
 
 def connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
     """Return what ``asyncpg.connect`` is given.
 
+    Made for each connection: files of certificates are read anew, and may have been replaced.
+
+    Returns:
+        All that is said of the connection; ``host`` and ``port``, if they are there, are lists of the same
+        length.
+
     Raises:
-        ConfigurationError: The URL is not one of PostgreSQL.
+        ConfigurationError: A file of the URL's cannot be read; the text names the parameter and the file.
     """
-    arguments: dict[str, Any] = {"timeout": settings.connect_timeout}
-    url = settings.url.get_secret_value() if settings.url else ""
+    said = _said(settings)
+    parameters = said.parameters
+    asked_for = settings.url is None or isinstance(settings.password, PasswordCallable)
+    arguments: dict[str, Any] = {
+        "timeout": settings.connect_timeout,
+        "user": said.user,
+        "password": password_for_driver(settings.password) if asked_for else said.password,
+        "database": said.database,
+        "server_settings": _server_settings(settings, said),
+    }
+    hosts, ports, names = _reached_by(said)
+    if hosts:
+        arguments |= {"host": hosts, "port": ports}
+    elif ports[0] is not None:
+        arguments["port"] = ports[0]
+    mode = settings.ssl if settings.ssl is not None else parameters.get("sslmode")
+    arguments |= tls_arguments(mode, parameters, names)
+    arguments |= {name: parameters[name] for name in ARGUMENTS if name in parameters}
+    if (wanted := parameters.get("target_session_attrs")) is not None:
+        arguments["target_session_attrs"] = wanted
     if settings.pgbouncer:
         arguments["statement_cache_size"] = 0
-    elif "statement_timeout" not in dict(parse_qsl(url.partition("?")[2])):
-        # Not through pgbouncer, which refuses what it cannot keep apart; there only silence is bounded.
-        milliseconds = max(1, math.ceil(settings.statement_timeout * 1000))
-        arguments["server_settings"] = {"statement_timeout": str(milliseconds)}
-    if settings.ssl is not None:
-        arguments["ssl"] = settings.ssl
-    if settings.url is None:
-        return arguments | {
-            "host": settings.host,
-            "port": settings.port,
-            "database": settings.database,
-            "user": settings.username,
-            "password": password_for_driver(settings.password),
-        }
-    if not url.startswith(f"{SCHEMES[0]}://"):
-        # The URL itself is not shown: it holds the password.
-        raise ConfigurationError("db.postgres.url: must start with postgresql:// or postgresql+asyncpg://")
-    if isinstance(settings.password, PasswordCallable):
-        arguments["password"] = settings.password
-    return arguments | {"dsn": url}
+    elif (size := parameters.get("prepared_statement_cache_size")) is not None:
+        arguments["statement_cache_size"] = int(size)
+    return arguments
+
+
+def tcp_options(settings: PostgresSettings) -> list[tuple[int, int, int]]:
+    """Return what a connection's socket is told: level, option and value, for ``setsockopt``."""
+    parameters = _said(settings).parameters
+    found: list[tuple[int, int, int]] = []
+    if "keepalives" in parameters:
+        found.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(parameters["keepalives"])))
+    for name, option in TCP_OPTIONS.items():
+        value = int(parameters.get(name, 0))
+        if value > 0 and (number := getattr(socket, option, None)) is not None:
+            found.append((socket.IPPROTO_TCP, number, value))
+    return found
+
+
+def _server_settings(settings: PostgresSettings, said: PostgresUrl) -> dict[str, str]:
+    parameters = said.parameters
+    names = ("options", *SERVER_SETTINGS.split())
+    found = {name: parameters[name] for name in names if name in parameters}
+    name = parameters.get("application_name") or os.environ.get("PGAPPNAME")
+    if name := name or parameters.get("fallback_application_name"):
+        found["application_name"] = name
+    if not settings.pgbouncer:
+        # Not through a pooler, which refuses what it cannot keep apart; there only silence is bounded.
+        found["statement_timeout"] = str(max(1, math.ceil(settings.statement_timeout * 1000)))
+    return found
+
+
+def _reached_by(said: PostgresUrl) -> tuple[list[str], list[int | None], dict[str, str]]:
+    """Return the hosts to connect to in turn, their ports, and the names of those that are addresses."""
+    hosts = list(said.hosts)
+    names: dict[str, str] = {}
+    if (listed := said.parameters.get("hostaddr")) is not None:
+        addresses = listed.split(",")
+        names = dict(zip(addresses, hosts, strict=False))
+        hosts = addresses
+    default = _default_port() if hosts else None
+    ports = [port or default for port in said.ports]
+    ports = ports * len(hosts) if len(ports) == 1 and hosts else ports
+    if said.parameters.get("load_balance_hosts") == "random" and len(hosts) > 1:
+        order = random.sample(range(len(hosts)), len(hosts))
+        hosts, ports = [hosts[index] for index in order], [ports[index] for index in order]
+    return hosts, ports, names
+
+
+def _default_port() -> int:
+    text = os.environ.get("PGPORT") or "5432"
+    if not text.isdecimal():
+        raise ConfigurationError("PGPORT: must be a number")
+    return int(text)
+
+
+def place_of(settings: PostgresSettings) -> Place:
+    """Return where the settings lead to, for the text of an error."""
+    said = _said(settings)
+    hosts = said.hosts
+    ports = said.ports if len(said.ports) == len(hosts) else said.ports * len(hosts)
+    addresses = tuple(
+        host if host.startswith("/") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        for host, port in zip(hosts, (port or _default_port() for port in ports), strict=True)
+    )
+    user = said.user or os.environ.get("PGUSER") or _login()
+    database = said.database or os.environ.get("PGDATABASE") or user
+    return Place(NAME, addresses or (os.environ.get("PGHOST") or "localhost",), database, user)
+
+
+def place_of_engine(engine: AsyncEngine) -> Place:
+    """Return where a service's own engine leads to, as far as its URL says so."""
+    url = engine.url
+    addresses = (f"{url.host}:{url.port or 5432}",) if url.host else ()
+    return Place(NAME, addresses, url.database, url.username)
+
+
+def _login() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # Whose number has no name; which one depends on the version.
+        return None
+
+
+def upgrade_command_of(settings: PostgresSettings, engine: AsyncEngine | None, *, given: bool) -> str:
+    """Return the command that upgrades the schema of a database.
+
+    Args:
+        settings: Resolved.
+        engine: A service's own, whose database is meant.
+        given: Whether a caller said which database it is, instead of the configuration.
+    """
+    if engine is not None:
+        url = engine.url.render_as_string(hide_password=True) if engine.url.host else "postgresql://…"
+        return upgrade_command("postgres", url=url)
+    if not given:
+        return upgrade_command("postgres")
+    if settings.url is not None:
+        return upgrade_command("postgres", url=settings.url.get_secret_value())
+    # The password is masked in any case.
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host.replace("/", "%2F")
+    secret = ":-" if settings.password else ""
+    return upgrade_command(
+        "postgres",
+        url=f"{SCHEME}://{settings.username}{secret}@{host}:{settings.port}/{settings.database}",
+    )
+
+
+def log_ignored(settings: PostgresSettings) -> None:
+    """Log, once in a process for each of them, that a parameter of the URL has no effect."""
+    for name in _said(settings).ignored:
+        if name not in _logged:
+            _logged.add(name)
+            logger.warning(
+                "db.postgres.url: %s has no effect: %s", name, PARAMETERS[name].note.replace("`", "")
+            )

@@ -20,7 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 from sessions import migrations
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.loops import LoopBound
-from sessions.errors import BackendUnavailableError, ConfigurationError
+from sessions.errors import ConfigurationError
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "Watch"]
 
@@ -73,6 +73,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         engine: A service's own engine, used as it is and never closed here.
         auto_migrate: Bring the schema to head on first use, or only check it.
         max_overflow: Connections that an engine of our own opens beyond the size of its pool.
+        upgrade_command: What to run where the schema is not at head.
         schema: Where our tables are; None for where the database looks by itself.
     """
 
@@ -94,6 +95,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         engine: AsyncEngine | None,
         auto_migrate: bool,
         max_overflow: int,
+        upgrade_command: str,
         schema: str | None = None,
     ) -> None:
         if engine is not None and engine.dialect.name != self.dialect:
@@ -104,7 +106,9 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         self._max_overflow = max_overflow if self._own else -sys.maxsize
         # Written into each statement, and not a setting of the server's session, which a proxy that lends
         # connections for one transaction would lose.
-        self._execution_options = {"schema_translate_map": {None: schema}} if schema is not None else {}
+        self._execution_options: dict[str, Any] = {migrations.UPGRADE_COMMAND: upgrade_command}
+        if schema is not None:
+            self._execution_options["schema_translate_map"] = {None: schema}
         self._given = None
         if engine is not None:
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
@@ -343,29 +347,6 @@ def cancellation_check() -> Callable[[], None]:
             raise asyncio.CancelledError
 
     return check
-
-
-def unavailable(what: str, error: BaseException) -> BackendUnavailableError:
-    """Return the error for a database that cannot be used, naming the driver's error class only."""
-    return BackendUnavailableError(f"{what} ({type(error).__name__})")
-
-
-def hide_values(error: BaseException) -> None:
-    """Take out of an error, and of what it came from, the values that their texts quote.
-
-    PostgreSQL reports the row that broke a constraint as the detail, and a service's own engine may show
-    parameters; both are the conversation, and a chained error is logged with its causes.
-    """
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, exc.StatementError):
-            link.hide_parameters = True
-        elif isinstance(getattr(link, "detail", None), str):
-            link.detail = None  # type: ignore[attr-defined]
-        if link.args and isinstance(link.args[0], str):
-            # SQLAlchemy copies the driver's text, with the detail in it.
-            link.args = (link.args[0].partition("\nDETAIL:")[0], *link.args[1:])
-        link = link.__cause__ or link.__context__
 
 
 def engine_key(engine: AsyncEngine | None, settings: Hashable) -> Hashable:

@@ -16,8 +16,9 @@ import aiosqlite
 from sqlalchemy import event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from sessions.backends.sql.engine import SqlConnectionManager, engine_key, hide_values, unavailable
+from sessions.backends.sql.engine import SqlConnectionManager, engine_key
 from sessions.config import SqliteSettings, load_settings
+from sessions.core.failures import Place, upgrade_command, without_values
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
@@ -48,10 +49,15 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._settings = _settings(url, settings)
         self._path = _path(self._settings)
         self._remove_temporary: weakref.finalize[..., Any] | None = None
+        file = self._path if engine is None else engine.url.database
+        self._place = Place("SQLite", (file,) if file else ())
+        given = file is not None and (engine is not None or url is not None or "path" in settings)
+        self._upgrade_command = upgrade_command("sqlite", url=f"sqlite:///{file}" if given else None)
         super().__init__(
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
             max_overflow=self._settings.max_overflow,
+            upgrade_command=self._upgrade_command,
         )
 
     @classmethod
@@ -80,6 +86,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         engine = create_async_engine(
             "sqlite+aiosqlite:///file",
             async_creator=connect,
+            execution_options=self._execution_options,
             isolation_level="AUTOCOMMIT",
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.max_overflow,
@@ -142,20 +149,28 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of SQLAlchemy, sqlite3 or the file system."""
-        hide_values(error)
-        if isinstance(error, exc.TimeoutError):
-            return unavailable("no free SQLite connection within pool_timeout", error)
+        if isinstance(error, exc.StatementError):
+            error.hide_parameters = True  # Where it is not translated, it is shown itself.
         driver_error = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
+        failure = self._failure(error, driver_error)
+        if failure is not None:
+            # Without SQLAlchemy's error: that of a service's own engine quotes the parameters.
+            failure.__cause__ = without_values(driver_error)
+        return failure
+
+    def _failure(self, error: BaseException, driver_error: BaseException) -> SessionsError | None:
+        if isinstance(error, exc.TimeoutError):
+            return self._place.unusable("no connection of the pool is free within pool_timeout")
         if isinstance(driver_error, sqlite3.Error):
             if _code(error) == sqlite3.SQLITE_ERROR:
                 # SQLite's only code for a missing table or column; our statements are fixed.
                 return SchemaOutdatedError(
-                    "the schema is not there or not ours; run: sessions db upgrade --backend sqlite"
+                    f"{self._place}: the schema is not there or not ours; run: {self._upgrade_command}"
                 )
             name = getattr(driver_error, "sqlite_errorname", type(driver_error).__name__)
-            return unavailable(f"SQLite cannot be used: {name}", driver_error)
+            return self._place.unusable(name)
         if isinstance(error, exc.DBAPIError | OSError):
-            return unavailable("SQLite cannot be used", error)
+            return self._place.unusable(type(error).__name__)
         return None
 
 

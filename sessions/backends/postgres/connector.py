@@ -1,0 +1,139 @@
+"""Opens a connection to PostgreSQL, and refuses one that is of no use."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Any
+
+import asyncpg
+
+from sessions.backends.postgres.settings import connect_arguments, log_ignored, place_of, tcp_options
+from sessions.config import PasswordCallable, PostgresSettings
+from sessions.core.failures import Place, shown, without_values
+from sessions.errors import ConfigurationError
+
+__all__ = ["PostgresConnector", "check_encoding", "pooler_error"]
+
+
+class PostgresConnector:
+    """Opens the connections of one database.
+
+    Args:
+        settings: Resolved.
+
+    Attributes:
+        place: What the texts of errors call the database.
+    """
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._settings = settings
+        self.place = place_of(settings)
+        # Whether a server, or a pooler before it, has ever taken what is sent first.
+        self._was_let_in = False
+        log_ignored(settings)
+
+    async def __call__(self, **options: Any) -> asyncpg.Connection:
+        """Return a new connection.
+
+        Args:
+            **options: Of ``asyncpg.connect``, over those that the settings come to.
+
+        Raises:
+            ConfigurationError: The settings are wrong in a way that the driver or the server finds out.
+            OSError: The server cannot be reached.
+            asyncpg.PostgresError: The server refuses the connection.
+        """
+        arguments = connect_arguments(self._settings) | options
+        if isinstance(password := arguments["password"], PasswordCallable):
+            # Not by the driver: what goes wrong in there is not an error of the driver.
+            async with asyncio.timeout(arguments["timeout"]):
+                arguments["password"] = await password()
+        try:
+            connection = await _connect_in_turn(arguments)
+        except ssl.SSLError:
+            raise  # One of them is a ValueError, too.
+        except asyncpg.ProtocolViolationError as error:
+            if self._settings.pgbouncer or self._was_let_in:
+                raise
+            # What a pooler says to a setting that it cannot keep apart. No conversation was under way.
+            raise pooler_error(self.place, "08P01", shown(str(error.args[0]))) from without_values(error)
+        except (ValueError, OverflowError) as error:
+            problem = type(error).__name__
+        else:
+            self._was_let_in = True
+            check_encoding(connection, self.place)
+            set_tcp_options(connection, self._settings)
+            return connection
+        # Unchained: asyncpg quotes the part of the settings it stumbles on, which may be of the password.
+        key = "db.postgres.url" if self._settings.url is not None else "db.postgres"
+        raise ConfigurationError(f"{key}: is not valid ({problem})")
+
+
+async def _connect_in_turn(arguments: dict[str, Any]) -> asyncpg.Connection:
+    """Connect to the first host that will do; each has an equal share of the time that is left."""
+    hosts, ports = arguments.get("host", []), arguments.get("port", [])
+    if len(hosts) < 2:
+        return await asyncpg.connect(**arguments)
+    wanted = arguments.pop("target_session_attrs", "any")
+    # The driver would choose among all that it has connected to; here there is one at a time.
+    rounds = ("standby", "any") if wanted == "prefer-standby" else (wanted,)
+    attempts = [
+        (host, port, attribute) for attribute in rounds for host, port in zip(hosts, ports, strict=True)
+    ]
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + arguments.pop("timeout")
+    last: BaseException | None = None
+    for number, (host, port, attribute) in enumerate(attempts):
+        share = max(0.0, deadline - loop.time()) / (len(attempts) - number)
+        place = {"host": host, "port": port, "target_session_attrs": attribute}
+        try:
+            return await asyncpg.connect(**arguments | place, timeout=share)
+        # As the driver goes on to the next one.
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
+            last = error
+    assert last is not None
+    raise last
+
+
+def pooler_error(place: Place, sqlstate: str, reason: str = "") -> ConfigurationError:
+    """Return the error for what only a pooler in transaction mode, or one before it, says."""
+    said = f": {reason}" if reason else ""
+    return place.refused(
+        "db.postgres.pgbouncer",
+        f"it is reached through a connection pooler in transaction mode (SQLSTATE {sqlstate}{said}); set "
+        "POSTGRES_PGBOUNCER=true, pgbouncer=True, or ?pgbouncer=true in the URL",
+    )
+
+
+def check_encoding(connection: Any, place: Place) -> None:
+    """Refuse a database that cannot store all of Unicode, and close the connection to it.
+
+    Args:
+        connection: Of asyncpg; what the server announces is known already.
+        place: The database.
+
+    Raises:
+        ConfigurationError: The encoding is another one than UTF-8; the text names it.
+    """
+    encoding = getattr(connection.get_settings(), "server_encoding", "UTF8")
+    if encoding != "UTF8":
+        connection.terminate()
+        raise place.refused(
+            "db.postgres.database",
+            f"its encoding is {shown(encoding)}, and must be UTF8; make it with "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
+def set_tcp_options(connection: Any, settings: PostgresSettings) -> None:
+    """Set the keepalive of a connection as the URL says it."""
+    wanted = tcp_options(settings)
+    if not wanted:
+        return
+    # asyncpg hands out no socket.
+    raw = connection._transport.get_extra_info("socket")
+    if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+        for level, option, value in wanted:
+            raw.setsockopt(level, option, value)
