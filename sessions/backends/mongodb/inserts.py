@@ -12,7 +12,7 @@ from sessions.backends.mongodb.leftovers import stored_batches
 from sessions.errors import MessageConflictError
 from sessions.models.documents import SESSION_FIELD, bound_uuid
 
-__all__ = ["in_commands", "insert", "not_stored"]
+__all__ = ["insert", "insert_all", "not_stored"]
 
 DUPLICATE_KEY = 11000
 IDS_AT_ONCE = 1000
@@ -49,7 +49,30 @@ async def insert(collection: Any, documents: list[dict[str, Any]], client_sessio
         raise WriteConcernError(failure["errmsg"], failure.get("code"), failure)
 
 
-def in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+async def insert_all(
+    collection: Any, messages: list[dict[str, Any]], inserted: list[dict[str, Any]], client_session: Any
+) -> None:
+    """Insert messages in their order, by as many commands as they need.
+
+    Args:
+        collection: Where to.
+        messages: Their documents.
+        inserted: Takes those that were inserted, also where another one is refused.
+        client_session: Of a transaction.
+
+    Raises:
+        DuplicateKeyError: See `insert`.
+    """
+    for part in _in_commands(messages):
+        try:
+            await insert(collection, part, client_session)
+        except DuplicateKeyError as error:
+            inserted += part[: (error.details or {}).get("index", 0)]
+            raise
+        inserted += part
+
+
+def _in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Yield messages in parts, each of which fits one command."""
     part: list[dict[str, Any]] = []
     size = 0

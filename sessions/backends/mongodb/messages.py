@@ -12,7 +12,7 @@ from pymongo.errors import DuplicateKeyError
 from sessions.backends.mongodb.client import acknowledged_early, in_transaction
 from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.inserts import in_commands, insert, not_stored
+from sessions.backends.mongodb.inserts import insert_all, not_stored
 from sessions.backends.mongodb.leftovers import (
     MongoLeftovers,
     mark_batch,
@@ -138,27 +138,28 @@ class MongoMessages(MongoLeftovers):
             at_once: Whether to insert them in a transaction.
 
         Raises:
-            MessageConflictError: One of the ids is taken by another message.
+            MessageConflictError: One of the ids is taken by another message; none of them was inserted.
         """
-        missing = documents
-        for _ in range(MAX_LOOKS):
-            insert_missing = partial(self._insert_parts, missing, messages)
-            try:
-                if at_once:
-                    await in_transaction(await self._manager.connect(), insert_missing)
-                else:
-                    await insert_missing(None)
-            except DuplicateKeyError:
-                missing = await not_stored(messages, documents)
-                if missing:
-                    continue
-            return
-        raise MessageConflictError("a message is refused by a unique index that is not ours")
-
-    @staticmethod
-    async def _insert_parts(documents: list[dict[str, Any]], messages: Any, client_session: Any) -> None:
-        for part in in_commands(documents):
-            await insert(messages, part, client_session)
+        inserted: list[dict[str, Any]] = []
+        try:
+            missing = documents
+            for _ in range(MAX_LOOKS):
+                try:
+                    if at_once:
+                        work = partial(insert_all, messages, missing, [])
+                        await in_transaction(await self._manager.connect(), work)
+                    else:
+                        await insert_all(messages, missing, inserted, None)
+                    return
+                except DuplicateKeyError:
+                    missing = await not_stored(messages, documents)
+                    if not missing:
+                        return
+            raise MessageConflictError("a message is refused by a unique index that is not ours")
+        except MessageConflictError:
+            if inserted:
+                await remove_messages(inserted)
+            raise
 
     async def _find_incarnation(self, session_id: str, user_id: str | None) -> Any:
         where = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
