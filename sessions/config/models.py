@@ -224,7 +224,7 @@ class MongoSettings(BackendSettings, frozen=True):
     auth_source: str | None = None
     url: _SecretUrl | None = None
     connect_timeout: _PositiveSeconds = 10.0
-    refused_timeout: _PositiveSeconds = 3.5
+    refused_timeout: _PositiveSeconds = 4.0
     timeout: _PositiveSeconds = 30.0
 
 

@@ -85,7 +85,7 @@ def _options(query: str) -> dict[str, str]:
         problem = None if equals else "has no value"
         if problem is None:
             problem = _problem(parameter)
-        if problem is not None and "@" in value:
+        if problem is not None and "@" in query:
             raise ConfigurationError(f"{KEY}: {ESCAPE_HINT}")
         if problem is not None:
             raise ConfigurationError(f"{KEY}: the parameter {shown(name)} {problem}")
