@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "check_update",
     "check_user_id",
     "check_uuid",
+    "no_such_message",
 ]
 
 DEFAULT_TITLE = "New Chat"
@@ -71,6 +73,11 @@ def _check_name(argument: str, value: object) -> str:
     return text
 
 
+def _id_text(value: object) -> object:
+    # Of a subclass too, such as asyncpg's, whatever its __str__ says.
+    return uuid.UUID.__str__(value) if isinstance(value, uuid.UUID) else value
+
+
 def check_user_id(value: object) -> str:
     """Return a user id of 1 to 255 characters."""
     return _check_name("user_id", value)
@@ -82,16 +89,24 @@ def check_title(value: object, argument: str = "title") -> str:
 
 
 def check_id(argument: str, value: object) -> str:
-    """Return an id of 1 to 255 characters, as MongoDB takes it."""
-    return _check_name(argument, value)
+    """Return an id of 1 to 255 characters, as MongoDB takes it; a ``uuid.UUID`` as its text."""
+    return _check_name(argument, _id_text(value))
 
 
 def check_uuid(argument: str, value: object) -> str:
-    """Return a UUID in lower case, as the SQL backends store it."""
-    text = _check_text(argument, value)
+    """Return a UUID in lower case, as the SQL backends store it; it may be text or a ``uuid.UUID``."""
+    text = _check_text(argument, _id_text(value))
     if not _UUID.fullmatch(text):
         raise InvalidInputError(argument, "must be a UUID like 123e4567-e89b-12d3-a456-426614174000")
     return text.lower()
+
+
+def no_such_message(argument: str) -> InvalidInputError:
+    """Return the error for the id of a message that the session does not have.
+
+    The same whether another session has it or none: it may be a guess worth confirming.
+    """
+    return InvalidInputError(argument, "the session has no message with this id")
 
 
 def check_role(value: object) -> str:

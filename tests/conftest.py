@@ -23,6 +23,8 @@ from tests.support.databases import Backend, execute_postgres, in_database, post
 # Nothing here is a test of speed, however busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+# Folders whose tests wait for processes of their own, for servers, or for what is built and installed.
+SLOW_FOLDERS = {"benchmarks", "faults", "loops", "migrations", "packaging", "services", "typing"}
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 
 
@@ -41,6 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
     for variable, server in servers.SERVERS.items():
         with contextlib.suppress(servers.NoServerError):
             os.environ[variable] = shared.enter_context(server())
+
+
+@pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in SLOW_FOLDERS or item.get_closest_marker("full_size"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

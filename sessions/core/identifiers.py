@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 
 import uuid_utils
 
-__all__ = ["new_message_id", "new_session_id", "utc_now", "uuid7_time"]
+__all__ = ["Identifier", "new_message_id", "new_session_id", "utc_now", "uuid7_time"]
+
+Identifier = str | uuid.UUID
+"""The id of a session or a message as callers may write it; what is returned is text."""
 
 
 def new_session_id() -> str:

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from sessions import validation
 from sessions.core.cursors import decode_cursor, encode_cursor
-from sessions.core.identifiers import new_message_id, new_session_id, utc_now
+from sessions.core.identifiers import Identifier, new_message_id, new_session_id, utc_now
 from sessions.core.port import BackendOperations, ConnectionManager, EarlierTries, NewSession
 from sessions.errors import SessionConflictError, SessionNotFoundError, SessionsError
 from sessions.models import ChatMessage, ChatSession, SessionPage
@@ -59,12 +59,12 @@ class AsyncOperations(BackendOperations):
         return new.session_id
 
     async def ensure_session_exists(
-        self, session_id: str, user_id: str, session_data: SessionData = None
+        self, session_id: Identifier, user_id: str, session_data: SessionData = None
     ) -> bool:
         """Create the session if it is not there; safe to call from many places at once.
 
         Args:
-            session_id: A UUID; with MongoDB any text of 1 to 255 characters.
+            session_id: A UUID, as text or ``uuid.UUID``; with MongoDB any text of 1 to 255 characters.
             user_id: Owner.
             session_data: As in `create_session`; used only if the session is created.
 
@@ -80,12 +80,14 @@ class AsyncOperations(BackendOperations):
             raise SessionConflictError("the session id is taken by another user's session")
         return created
 
-    async def get_session(self, user_id: str, session_id: str) -> ChatSession | None:
+    async def get_session(self, user_id: str, session_id: Identifier) -> ChatSession | None:
         """Return one session, or None if the user has no such session."""
         session_id, user_id = self._check_key(session_id, user_id)
         return await self._run("get_session", self._get, session_id, user_id)
 
-    async def update_session_async(self, user_id: str, session_id: str, data: Mapping[str, Any]) -> bool:
+    async def update_session_async(
+        self, user_id: str, session_id: Identifier, data: Mapping[str, Any]
+    ) -> bool:
         """Change the title, or replace the metadata, of a session, and bump its ``updated_at``.
 
         Args:
@@ -101,7 +103,7 @@ class AsyncOperations(BackendOperations):
         self._check_size("metadata", metadata)
         return await self._run("update_session", self._update, session_id, user_id, title, metadata)
 
-    async def delete_session_async(self, user_id: str, session_id: str) -> bool:
+    async def delete_session_async(self, user_id: str, session_id: Identifier) -> bool:
         """Delete a session and its messages; return whether the user had such a session.
 
         Also True if the session is gone and the answer to an earlier try, which may have deleted it, was
@@ -148,7 +150,7 @@ class AsyncOperations(BackendOperations):
     # -- Messages ----------------------------------------------------------------------------------
 
     async def add_message(
-        self, session_id: str, role: str, content: str, *, user_id: str | None = None
+        self, session_id: Identifier, role: str, content: str, *, user_id: str | None = None
     ) -> str:
         """Append a message to a session, bump the session's ``updated_at``, and return the message's id.
 
@@ -171,7 +173,7 @@ class AsyncOperations(BackendOperations):
         return message_id
 
     async def add_messages(
-        self, session_id: str, messages: Iterable[tuple[str, str]], *, user_id: str | None = None
+        self, session_id: Identifier, messages: Iterable[tuple[str, str]], *, user_id: str | None = None
     ) -> list[str]:
         """Append messages to a session in their order, all of them or none, and return their ids.
 
@@ -193,7 +195,12 @@ class AsyncOperations(BackendOperations):
         return [message_id for message_id, _, _ in rows]
 
     async def get_session_history(
-        self, user_id: str, session_id: str, *, limit: int | None = None, before: str | None = None
+        self,
+        user_id: str,
+        session_id: Identifier,
+        *,
+        limit: int | None = None,
+        before: Identifier | None = None,
     ) -> list[ChatMessage]:
         """Return the messages of a session, oldest first; empty if the user has no such session.
 
@@ -201,7 +208,10 @@ class AsyncOperations(BackendOperations):
             user_id: Owner.
             session_id: The session.
             limit: Only the newest so many, 1 to 1000; None for all.
-            before: Only messages before the one with this id; none if the session has no such message.
+            before: Only messages before the one with this id.
+
+        Raises:
+            InvalidInputError: Also if the user has the session, and it has no message with the id ``before``.
         """
         session_id, user_id = self._check_key(session_id, user_id)
         limit = None if limit is None else validation.check_limit(limit)

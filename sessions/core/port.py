@@ -175,7 +175,12 @@ class BackendOperations(ABC):
     @abstractmethod
     async def _history(
         self, session_id: str, user_id: str, limit: int | None, before: str | None
-    ) -> list[ChatMessage]: ...
+    ) -> list[ChatMessage]:
+        """Return messages, oldest first; none if the user has no such session.
+
+        Raises:
+            InvalidInputError: The user's session has no message with the id ``before``.
+        """
 
     @abstractmethod
     async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:

@@ -6,19 +6,22 @@ own event loop is running. The docstrings of the operations are on the async sid
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sessions.config import load_settings
 from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory, ConnectionType
+from sessions.core.identifiers import Identifier
 from sessions.core.loops import run_blocking
 from sessions.core.operations import AsyncOperations, SessionData
 from sessions.models import ChatMessage, ChatSession, SessionPage
 from sessions.repositories.base_session_repository import BaseSessionRepository
 from sessions.resilience import RetryConfig
+
+if TYPE_CHECKING:
+    from sessions.chats import AsyncChats
 
 __all__ = ["AsyncSessionRepository"]
 
@@ -54,12 +57,21 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         assert isinstance(manager, AsyncBaseConnectionManager)
         super().__init__(self.CONNECTION_TYPE, connection_manager=manager)
         self._manager = manager
-        self._given_retry = retry
+        self._chosen_retry = retry
 
-    @functools.cached_property
+    @property
     def _retry(self) -> RetryConfig:
         # Found by the first operation: most repositories live for one request, and some for none.
-        return self._given_retry or load_settings().sessions.retry or self.DEFAULT_RETRY
+        if self._chosen_retry is None:
+            self._chosen_retry = load_settings().sessions.retry or self.DEFAULT_RETRY
+        return self._chosen_retry
+
+    @property
+    def chats(self) -> AsyncChats:
+        """The same operations in plain names; `Chats` with ``repository=`` is the blocking twin."""
+        from sessions.chats import AsyncChats
+
+        return AsyncChats(repository=self)
 
     async def _ensure_connection(self) -> None:
         await self._manager.run_step(self._manager.connect)
@@ -72,11 +84,11 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         """Block for `create_session_async`."""
         return run_blocking(self.create_session_async, user_id, session_data)
 
-    def update_session(self, user_id: str, session_id: str, data: Mapping[str, Any]) -> bool:
+    def update_session(self, user_id: str, session_id: Identifier, data: Mapping[str, Any]) -> bool:
         """Block for `update_session_async`."""
         return run_blocking(self.update_session_async, user_id, session_id, data)
 
-    def delete_session(self, user_id: str, session_id: str) -> bool:
+    def delete_session(self, user_id: str, session_id: Identifier) -> bool:
         """Block for `delete_session_async`."""
         return run_blocking(self.delete_session_async, user_id, session_id)
 
@@ -85,12 +97,12 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         return run_blocking(self.list_paginated_sessions_async, user_id, page, limit)
 
     def ensure_session_exists_sync(
-        self, session_id: str, user_id: str, session_data: SessionData = None
+        self, session_id: Identifier, user_id: str, session_data: SessionData = None
     ) -> bool:
         """Block for `ensure_session_exists`."""
         return run_blocking(self.ensure_session_exists, session_id, user_id, session_data)
 
-    def get_session_sync(self, user_id: str, session_id: str) -> ChatSession | None:
+    def get_session_sync(self, user_id: str, session_id: Identifier) -> ChatSession | None:
         """Block for `get_session`."""
         return run_blocking(self.get_session, user_id, session_id)
 
@@ -103,19 +115,24 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         return run_blocking(self.count_sessions, user_id)
 
     def add_message_sync(
-        self, session_id: str, role: str, content: str, *, user_id: str | None = None
+        self, session_id: Identifier, role: str, content: str, *, user_id: str | None = None
     ) -> str:
         """Block for `add_message`."""
         return run_blocking(self.add_message, session_id, role, content, user_id=user_id)
 
     def add_messages_sync(
-        self, session_id: str, messages: Iterable[tuple[str, str]], *, user_id: str | None = None
+        self, session_id: Identifier, messages: Iterable[tuple[str, str]], *, user_id: str | None = None
     ) -> list[str]:
         """Block for `add_messages`."""
         return run_blocking(self.add_messages, session_id, messages, user_id=user_id)
 
     def get_session_history_sync(
-        self, user_id: str, session_id: str, *, limit: int | None = None, before: str | None = None
+        self,
+        user_id: str,
+        session_id: Identifier,
+        *,
+        limit: int | None = None,
+        before: Identifier | None = None,
     ) -> list[ChatMessage]:
         """Block for `get_session_history`."""
         return run_blocking(self.get_session_history, user_id, session_id, limit=limit, before=before)

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from sessions.errors import SessionNotFoundError
+from sessions.errors import InvalidInputError, SessionNotFoundError
 from sessions.testing.callers import Caller
 from sessions.testing.shared import RepositoryContract
 from sessions.testing.values import OTHER, TEXTS, USER
@@ -126,12 +126,42 @@ class MessagesContract(RepositoryContract):
         assert [item.message_id for item in history] == ids[4:7]
         assert await chats.get_session_history(OTHER, session_id, before=ids[5]) == []
 
-    async def test_before_a_message_that_the_session_does_not_have_is_nothing(self, chats: Caller) -> None:
-        session_id, _ = await _conversation(chats, 3)
-        _, other_ids = await _conversation(chats, 3)
-        for before in (other_ids[2], str(uuid.uuid4()), session_id):
+    async def test_before_a_message_that_the_session_does_not_have_is_bad_input(self, chats: Caller) -> None:
+        session_id, ids = await _conversation(chats, 3)
+        empty = await chats.create_session(USER, None)
+        other_id, other_ids = await _conversation(chats, 3)
+        for before in (other_ids[0], other_ids[2], str(uuid.uuid4()), session_id):
             for limit in (None, 2):
-                assert await chats.get_session_history(USER, session_id, limit=limit, before=before) == []
+                for of_user in (session_id, empty):
+                    with pytest.raises(InvalidInputError) as caught:
+                        await chats.get_session_history(USER, of_user, limit=limit, before=before)
+                    assert caught.value.argument == "before"
+                # A foreign session looks like an absent one, whatever is asked of it.
+                for nobodys, before_own in ((str(uuid.uuid4()), before), (other_id, other_ids[1])):
+                    found = chats.get_session_history(OTHER, nobodys, limit=limit, before=before_own)
+                    assert await found == []
+        assert await chats.get_session_history(USER, session_id, before=ids[0]) == []
+
+    async def test_ids_may_be_uuid_objects_and_come_back_as_text(self, chats: Caller) -> None:
+        session_id = uuid.uuid4()
+        assert await chats.ensure_session_exists(session_id, USER, None) is True
+        assert await chats.ensure_session_exists(str(session_id), USER, None) is False
+        ids = [await chats.add_message(session_id, "user", "Hi", user_id=USER)]
+        ids += await chats.add_messages(session_id, [("assistant", "Hello")], user_id=USER)
+        history = await chats.get_session_history(USER, session_id)
+        assert [item.message_id for item in history] == ids
+        assert {item.session_id for item in history} == {str(session_id)}
+        before = await chats.get_session_history(USER, session_id, before=uuid.UUID(ids[1]))
+        assert before == history[:1]
+        with pytest.raises(InvalidInputError):
+            await chats.get_session_history(USER, session_id, before=session_id)
+        assert await chats.update_session(USER, session_id, {"title": "T"}) is True
+        found = await chats.get_session(USER, session_id)
+        assert (found.session_id, found.title) == (str(session_id), "T")
+        assert await chats.delete_session(OTHER, session_id) is False
+        assert await chats.delete_session(USER, session_id) is True
+        with pytest.raises(SessionNotFoundError):
+            await chats.add_message(session_id, "user", "Hi")
 
     async def test_a_history_can_be_read_back_to_its_start_in_parts(self, chats: Caller) -> None:
         session_id, ids = await _conversation(chats, 23)

@@ -201,7 +201,7 @@ def _bad_values(argument: str, optional: bool, takes_only_uuids: bool) -> Iterat
         return
     values = {
         "user_id": _BAD_NAMES,
-        "session_id": [*_BAD_NAMES, uuid.uuid4()] + (_NOT_UUIDS if takes_only_uuids else []),
+        "session_id": [*_BAD_NAMES, uuid.uuid4().bytes] + (_NOT_UUIDS if takes_only_uuids else []),
         "role": ["system", "", "User", "user ", *_NOT_TEXT, *_UNSTORABLE, None],
         "content": [*_NOT_TEXT, *_UNSTORABLE, None],
         "messages": _BAD_MESSAGES,

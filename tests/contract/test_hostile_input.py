@@ -133,6 +133,8 @@ def is_good(argument: str, value: Any, backend: Backend) -> bool:
     if argument in ("session_id", "before"):
         if value is None:
             return argument == "before"
+        if isinstance(value, uuid.UUID):
+            return True
         return is_name(value) and (
             backend.repository_type == "mongodb" or UUID.fullmatch(str.__str__(value)) is not None
         )

@@ -14,7 +14,12 @@ import pytest
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
-from sessions import SessionConflictError, SessionNotFoundError, SessionRepositoryFactory
+from sessions import (
+    InvalidInputError,
+    SessionConflictError,
+    SessionNotFoundError,
+    SessionRepositoryFactory,
+)
 from sessions.backends.mongodb.mapping import message_document
 from sessions.backends.mongodb.options import client_class
 from sessions.core import identifiers
@@ -218,7 +223,8 @@ async def test_one_users_message_id_is_no_place_in_another_ones_history(reposito
     await repository.add_message(mine, "user", "first")
     anchor = await repository.add_message(yours, "user", "secret")
     await repository.add_message(mine, "user", "second")
-    assert await repository.get_session_history("mine", mine, before=anchor) == []
+    with pytest.raises(InvalidInputError, match=r"^before: the session has no message with this id$"):
+        await repository.get_session_history("mine", mine, before=anchor)
 
 
 class Commands(CommandListener):

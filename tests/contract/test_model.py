@@ -178,6 +178,12 @@ class SessionMachine(RuleBasedStateMachine):
             every = [message[0] for item in self.model.values() for message in item.messages]
             anchor = [*every, str(uuid.uuid4())][before % (len(every) + 1)]
             place = [message[0] for message in expected]
+            if there is not None and anchor not in place:
+                with pytest.raises(InvalidInputError, match=r"^before: "):
+                    self.repository.get_session_history_sync(
+                        self.users[user], session_id, limit=limit, before=anchor
+                    )
+                return
             expected = expected[: place.index(anchor)] if anchor in place else []
         found = self.repository.get_session_history_sync(
             self.users[user], session_id, limit=limit, before=anchor

@@ -27,7 +27,7 @@ from tests.migrations.migration_helpers import (
     postgres_rows,
 )
 
-SESSIONS, MESSAGES = 500, 100_000
+SESSIONS = 500
 WAITING = "wait_event_type = 'Lock'"
 # A statement that a migration holds up for longer than this is an error.
 PATIENCE = {"lock_timeout": "2s"}
@@ -37,7 +37,7 @@ def session_id(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012d}"
 
 
-async def populate(url: str, messages: int = MESSAGES, schema: tuple[str, ...] = OLD_SCHEMA) -> None:
+async def populate(url: str, messages: int, schema: tuple[str, ...] = OLD_SCHEMA) -> None:
     """Make the tables of a deployment from before, where a few rows lack what may be NULL there."""
     await execute(
         url,
@@ -134,15 +134,16 @@ def url(empty_postgres_url: str) -> str:
     return empty_postgres_url
 
 
-async def test_every_revision_goes_up_and_down_with_100_000_messages_while_others_write(
-    url: str, postgres_url: str
+@pytest.mark.parametrize("messages", [20_000, pytest.param(100_000, marks=pytest.mark.full_size)])
+async def test_every_revision_goes_up_and_down_with_many_messages_while_others_write(
+    url: str, postgres_url: str, messages: int
 ) -> None:
     head = await describe_postgres(postgres_url)
-    await populate(url)
+    await populate(url, messages)
     contents = "SELECT message_id, session_id, role, content FROM chat_messages WHERE content <> 'meanwhile'"
     before = sorted(await postgres_rows(url, contents))
-    assert len(before) == MESSAGES
-    total = MESSAGES
+    assert len(before) == messages
+    total = messages
 
     for revision in ("0001", "0002", "0001", "0002"):
         async with writers(url) as count:

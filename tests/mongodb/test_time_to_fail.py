@@ -90,7 +90,7 @@ async def test_a_server_that_keeps_silent_takes_no_longer_than_the_call_may() ->
     assert "within connect_timeout" in text
 
 
-@pytest.mark.slow
+@pytest.mark.full_size
 async def test_a_server_that_keeps_silent_is_given_up_on_defaults() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         _, took = await failure(repository(f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"))
@@ -98,7 +98,7 @@ async def test_a_server_that_keeps_silent_is_given_up_on_defaults() -> None:
     assert took < SILENT_SECONDS * SLACK
 
 
-@pytest.mark.parametrize("max_elapsed", [1.5, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("max_elapsed", [1.5, pytest.param(None, marks=pytest.mark.full_size)])
 async def test_a_server_that_falls_silent_takes_no_longer_than_the_call_may(
     standalone: Mongod, max_elapsed: float | None
 ) -> None:

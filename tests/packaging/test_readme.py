@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import shlex
@@ -14,19 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
-from pydantic import BaseModel, SecretStr
 from readme_renderer import markdown
 
-import sessions
-from sessions import AsyncSessionRepository, RetryConfig, RetryStrategy
-from sessions.cli.app import app
-from sessions.config import DatabaseSettings, SessionsSettings
-from sessions.errors import SessionsError
-from sessions.models.records import Base
+from tests.support.postgres import NEWEST, WHEELS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -40,6 +31,12 @@ PYTEST_STEP = TEST.split(" && ")[-1].removeprefix(".venv/bin/")
 # A step of CI where there is a pgbouncer.
 HAS_PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
 THROUGH_PGBOUNCER = ["python -m pytest -m pgbouncer"] if HAS_PGBOUNCER else []
+ON_POSTGRES = "SESSIONS_TEST_POSTGRES_VERSION"
+OLDEST_POSTGRES = 15 if Path("/usr/lib/postgresql/15/bin/postgres").exists() else 16
+LOWEST = (
+    "python3 -m venv .venv-lowest && .venv-lowest/bin/python .ci/lowest.py > .venv-lowest/lowest.txt"
+    " && .venv-lowest/bin/pip install -q -e '.[dev]' -c .venv-lowest/lowest.txt"
+)
 
 NEEDS_MONGODB = "needs: MONGODB_URL"
 PYTEST = "pytest"
@@ -168,22 +165,22 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
     assert ci_steps() == [
         *RUN.split(" && "),
         *TEST.split(" && ")[:-1],
-        ".venv/bin/ruff check .",
-        ".venv/bin/ruff format --check .",
-        ".venv/bin/mypy",
-        ".venv/bin/pyright --pythonpath .venv/bin/python",
-        ".venv/bin/lint-imports",
+        "python3 -m venv .venv-motor && .venv-motor/bin/pip install -q -e '.[dev,motor]' &",
+        f"{LOWEST} &",
+        ".venv/bin/ruff check . &",
+        ".venv/bin/ruff format --check . &",
+        ".venv/bin/mypy &",
+        ".venv/bin/pyright --pythonpath .venv/bin/python &",
+        ".venv/bin/lint-imports &",
         ".venv/bin/hatchling build -d .venv/dist",
         ".venv/bin/twine check --strict .venv/dist/*",
         ".venv/bin/pip install -q --dry-run --ignore-installed --only-binary :all: .venv/dist/*.whl",
+        "wait",
         TEST.split(" && ")[-1],
         *(f".venv/bin/{step}" for step in THROUGH_PGBOUNCER),
-        "python3 -m venv .venv-motor",
-        ".venv-motor/bin/pip install -q -e '.[dev,motor]'",
-        f".venv-motor/bin/{PYTEST_STEP} -k 'mongo or client'",
-        "python3 -m venv .venv-lowest",
-        ".venv-lowest/bin/python .ci/lowest.py > .venv-lowest/lowest.txt",
-        ".venv-lowest/bin/pip install -q -e '.[dev]' -c .venv-lowest/lowest.txt",
+        f".venv/bin/{PYTEST_STEP} -m full_size",
+        f"{ON_POSTGRES}={OLDEST_POSTGRES} .venv/bin/{PYTEST_STEP} tests/contract -k postgres",
+        f".venv-motor/bin/{PYTEST_STEP} tests/contract tests/mongodb tests/unit -k 'mongo or client'",
         f".venv-lowest/bin/{PYTEST_STEP} tests/unit",
     ]
 
@@ -195,7 +192,17 @@ def test_ci_runs_every_test_with_each_python_and_the_lowest_versions_when_asked(
         assert f".venv-3.{minor}/bin/{PYTEST_STEP}" in added
     assert f".venv-lowest-3.11/bin/{PYTEST_STEP} tests" in added
     assert f".venv-lowest-beanie-2/bin/{PYTEST_STEP} -k 'mongo or client'" in added
-    assert len(added) == 3 * len(minors) + 8
+    # All the other steps run on the newest one.
+    older = range(OLDEST_POSTGRES, NEWEST)
+    for major in older:
+        assert sum(step.startswith(f"{ON_POSTGRES}={major} ") for step in added) == 1
+    assert len(added) == 3 * len(minors) + len(older) + 4
+
+
+def test_the_backends_table_names_every_postgresql_that_ci_runs_on() -> None:
+    [row] = [line for line in README.splitlines() if line.startswith("| tested with |")]
+    named = set(map(int, re.findall(r"\d+", row.split("|")[3].partition("; once on")[0])))
+    assert named == {15, *WHEELS}
 
 
 def works(python: str) -> bool:
@@ -253,143 +260,21 @@ def test_ci_runs_its_steps_in_a_venv_of_its_own_until_one_fails(failing: str, tm
         check=False,
     )
     ran = [line.split()[1:3] for line in result.stdout.splitlines() if line.startswith("ran: ")]
-    programs = [step.partition("/bin/")[2] for step in ci_steps() if "/bin/" in step and ">" not in step]
-    every = [shlex.split(program)[:2] for program in programs]
-    assert len(every) >= 15
-    stops_after = next((index for index, step in enumerate(every) if step[0] == failing), len(every))
-    assert ran == every[: stops_after + 1], result.stderr
-    assert (result.returncode == 0) == (failing == "")
-    assert ("FAILED" in result.stderr) == (failing != "")
-    assert list(temporary.iterdir()) == []
-
-
-# -- Tables --------------------------------------------------------------------------------------------
-
-
-def _section(heading: str) -> str:
-    found = re.search(rf"^(#+) {re.escape(heading)}$", README, re.MULTILINE)
-    assert found, f"no section {heading!r}"
-    rest = README[found.end() :]
-    end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
-    return rest[: end.start()] if end else rest
-
-
-def _rows(heading: str) -> list[list[str]]:
-    """Return the cells of a section's table rows, without the backticks around a whole cell."""
-    return [
-        [re.sub(r"^`([^`]*)`$", r"\1", cell.strip()) for cell in line.strip("|").split(" |")]
-        for line in _section(heading).splitlines()
-        if line.startswith("| `")
+    steps = [step for step in ci_steps() if step != "wait"]
+    programs = [
+        re.sub(r"^.*?/bin/| &$", "", step) for step in steps if "venv " not in step and ">" not in step
     ]
-
-
-def _settings() -> Iterator[tuple[str, Any]]:
-    """Yield each key and its default, as README writes it."""
-
-    def walk(key: str, model: BaseModel) -> Iterator[tuple[str, Any]]:
-        for attribute, field in type(model).model_fields.items():
-            name, value = field.alias or attribute, getattr(model, attribute)
-            if isinstance(value, BaseModel):
-                yield from walk(f"{key}.{name}", value)
-            elif f"{key}.{name}" == "sessions.retry":
-                for part in RetryConfig.__dataclass_fields__:
-                    yield f"sessions.retry.{part}", getattr(RetryConfig(), part)
-            else:
-                yield f"{key}.{name}", value
-
-    yield from walk("db", DatabaseSettings())
-    yield from walk("sessions", SessionsSettings())
-
-
-def _written(default: Any) -> str:
-    if default is None:
-        return ""
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, RetryStrategy):
-        return default.value
-    assert not isinstance(default, SecretStr)
-    return f"{default:g}" if isinstance(default, float) else str(default)
-
-
-def test_the_settings_table_has_every_key_with_its_default() -> None:
-    table = {key: default for key, _, default, *_ in _rows("Settings")}
-    assert table == {key: _written(default) for key, default in _settings()}
-
-
-def test_the_settings_table_has_the_variables_of_the_shipped_file() -> None:
-    shipped: dict[str, tuple[str, str]] = {}
-    path: list[str] = []
-    for line in SHIPPED_SETTINGS.splitlines():
-        found = re.match(r"( *)(\w+):(?: \$\{(\w+):(.*?)\})?(?:\s|$)", line)
-        if found:
-            path[len(found[1]) // 2 :] = [found[2]]
-            if found[3]:
-                shipped[".".join(path)] = (found[3], found[4])
-    table = {key: (variable, default) for key, variable, default, *_ in _rows("Settings")}
-    for key in table:
-        if key.startswith("sessions.retry."):
-            # Without a default in the file: nothing of it set is each backend's own.
-            table[key] = (table[key][0], "")
-    assert table == shipped
-
-
-def test_the_operations_table_has_every_operation_in_both_colours() -> None:
-    signature = re.compile(r"(\w+)\((.*)\)")
-    documented: dict[str, list[str]] = {}
-    for call, twin, _ in _rows("Operations"):
-        found = signature.fullmatch(call)
-        assert found, call
-        documented[found[1]] = re.findall(r"(\w+)(?:=[^,]+)?(?:, |$)", found[2])
-        documented[twin] = documented[found[1]]
-    public = {
-        name: [parameter for parameter in inspect.signature(member).parameters if parameter != "self"]
-        for name, member in inspect.getmembers(AsyncSessionRepository, inspect.isfunction)
-        if not name.startswith("_") and name != "load_and_validate_connection"
-    }
-    assert documented == public
-
-
-def test_the_command_table_has_every_command_with_its_arguments() -> None:
-    def walk(name: str, command: Any) -> Iterator[str]:
-        for child in getattr(command, "commands", {}).values():
-            yield from walk(f"{name} {child.name}", child)
-        if not hasattr(command, "commands"):
-            arguments = [item for item in command.params if item.param_type_name == "argument"]
-            yield " ".join([name, *(item.metavar for item in arguments)])
-
-    table = [command for command, _ in _rows("Command line")]
-    assert table == list(walk("sessions", typer.main.get_command(app)))
-
-
-def test_the_errors_table_has_every_error_and_its_builtin_base() -> None:
-    table = {name: base for name, base, _ in _rows("Errors")}
-    public = {
-        name: ", ".join(base.__name__ for base in member.__bases__ if base.__module__ == "builtins")
-        for name in sessions.__all__
-        if isinstance(member := getattr(sessions, name), type)
-        and issubclass(member, SessionsError)
-        and member is not SessionsError
-    }
-    assert table == public
-
-
-def test_the_schema_section_has_every_table_column_and_index() -> None:
-    rows = {table: (columns, indexes) for table, columns, indexes in _rows("Schema")[:2]}
-    assert rows.keys() == Base.metadata.tables.keys()
-    for name, table in Base.metadata.tables.items():
-        columns, indexes = rows[name]
-        assert {column.name for column in table.columns} <= set(re.findall(r"`(\w+)`", columns))
-        assert {index.name for index in table.indexes} <= set(re.findall(r"`(\w+)`", indexes))
-
-
-def test_every_file_that_is_linked_is_there() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
-            assert (ROOT / target).exists(), f"{document}: {target}"
-
-
-def test_every_section_that_is_linked_is_there() -> None:
-    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+    # Those of the environments that are made beside the other steps.
+    programs += ["pip install"] * sum(step.endswith(" &") and "venv " in step for step in steps)
+    every = sorted(shlex.split(program)[:2] for program in programs)
+    assert len(every) >= 15
+    assert (result.returncode == 0) == (failing == ""), result.stderr
+    if failing == "":
+        assert sorted(ran) == every
+        assert "all passed" in result.stdout
+    else:
+        # One that failed beside others is told of once these are done, and nothing runs after it.
+        assert f"/bin/{failing}" in result.stderr.partition("FAILED: ")[2]
+        assert ["python", "-m"] not in ran
+    # Nothing of it is left, neither a file nor a process.
+    assert list(temporary.iterdir()) == []

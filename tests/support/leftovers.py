@@ -19,6 +19,7 @@ PR_SET_CHILD_SUBREAPER = 36
 # For those that were told to end.
 GRACE_SECONDS = 5.0
 
+_before_all: set[psutil.Process] = set()
 _kept: set[psutil.Process] = set()
 
 
@@ -26,8 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Adopt orphans, and end what is left in the end: all that a crashed process of pytest-xdist had."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    _kept.update(_children())
-    config.add_cleanup(lambda: _end(_left()))
+    _before_all.update(_children())
+    config.add_cleanup(_end_all)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -73,6 +74,16 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     return result
 
 
+def keep(pid: int) -> None:
+    """Keep a process that a test starts for others too: a server that several tests share, started again."""
+    _kept.add(psutil.Process(pid))
+
+
+def _end_all() -> None:
+    _kept.clear()
+    _end(_left())
+
+
 def _children() -> set[psutil.Process]:
     return set(psutil.Process().children())
 
@@ -80,7 +91,7 @@ def _children() -> set[psutil.Process]:
 def _left() -> set[psutil.Process]:
     """Return the children that no fixture keeps, once those that ended were waited for."""
     left = set()
-    for process in _children() - _kept:
+    for process in _children() - _kept - _before_all:
         with suppress(psutil.NoSuchProcess):
             if process.status() == psutil.STATUS_ZOMBIE:
                 with suppress(ChildProcessError):

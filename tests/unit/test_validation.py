@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import enum
 import math
+import uuid
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -94,6 +95,22 @@ class TestNames:
 @pytest.mark.parametrize("text", [UUID, UUID.upper(), "01890A5D-ac96-774B-bcce-b302099a8057"])
 def test_a_uuid_is_returned_in_lower_case(text: str) -> None:
     assert validation.check_uuid("session_id", text) == text.lower()
+
+
+class LoudUuid(uuid.UUID):
+    """As a driver has its own."""
+
+    def __str__(self) -> str:
+        return super().__str__().upper()
+
+
+@pytest.mark.parametrize("value", [uuid.UUID(UUID), LoudUuid(UUID)])
+def test_an_id_may_be_a_uuid_object_and_is_returned_as_text(value: uuid.UUID) -> None:
+    for checked in (validation.check_uuid("session_id", value), validation.check_id("before", value)):
+        assert checked == UUID.lower()
+        assert type(checked) is str
+    with refused("user_id"):
+        validation.check_user_id(value)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from sessions.core.port import MessageRow
 from sessions.errors import MessageConflictError
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatSessionDocument
+from sessions.validation import no_such_message
 
 __all__ = ["MongoMessages"]
 
@@ -174,7 +175,7 @@ class MongoMessages(MongoLeftovers):
     ) -> list[ChatMessage]:
         where: Filter = {"session_id": session_id}
         if before is not None:
-            moment = await self._timestamp_of(session_id, before)
+            moment = await self._timestamp_of(session_id, user_id, before)
             if moment is None:
                 return []
             where["timestamp"] = {"$lte": moment}
@@ -185,16 +186,21 @@ class MongoMessages(MongoLeftovers):
             messages.reverse()
         return messages
 
-    @staticmethod
-    async def _timestamp_of(session_id: str, message_id: str) -> datetime | None:
+    async def _timestamp_of(self, session_id: str, user_id: str, message_id: str) -> datetime | None:
+        """Return the time of a message that counts; None if the user has no such session.
+
+        Raises:
+            InvalidInputError: The session has no such message.
+        """
         where: Filter = {"session_id": session_id, "message_id": message_id}
         # The time in the id leads straight to the index entry; without, all of the session's are read.
         hints: list[Filter] = [{"timestamp": uuid7_time(message_id)}] if is_uuid7(message_id) else []
         for hint in [*hints, {}]:
-            if found := await chat_messages().find_one(where | hint, {"timestamp": 1}):
-                moment: datetime = found["timestamp"]
-                return moment
-        return None
+            if found := await self._read_owned(session_id, user_id, where | hint, IN_ORDER, 1):
+                return found[0].timestamp
+        if await self._find_incarnation(session_id, user_id) is None:
+            return None
+        raise no_such_message("before")
 
     async def _export_messages(
         self, session_id: str, user_id: str, after: ChatMessage | None, limit: int

@@ -134,6 +134,9 @@ class SqlBackend(BackendOperations):
         statement = self._statements.history[limit is not None, before is not None]
         part = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
         messages = to_messages(session_id, await self._fetch(statement, part))
+        # Looked for only where nothing was found: the message may also be the first one of its session.
+        if before is not None and not messages and await self._fetch(self._statements.lacks_message, part):
+            raise validation.no_such_message("before")
         if limit is not None:
             messages.reverse()
         return messages

@@ -80,6 +80,7 @@ _of_user = SESSIONS.c.user_id == _user_id
 # statistics of for a small one, and would look for the session among all of theirs.
 _is_users = SESSIONS.c.user_id.concat(literal_column("''")) == _user_id
 _owned = and_(SESSIONS.c.session_id == _session_id, _is_users)
+_before_id = _bind("before", type_=MESSAGES.c.message_id.type)
 _limit: Any = _bind("limit")
 _newest_first = (SESSIONS.c.updated_at.desc(), SESSIONS.c.session_id)
 _oldest_first = (SESSIONS.c.updated_at, SESSIONS.c.session_id.desc())
@@ -137,6 +138,7 @@ class Statements:
         old = SESSIONS.c.updated_at < _time("cutoff")
         # Keyed by whether the owner is given.
         self.delete_older = {owned: self._delete_batch(old, of_user=owned) for owned in (True, False)}
+        self.lacks_message = self._lacks_message()
         # Keyed by whether they go on after one that was read before. In the order of change: a session
         # that changes meanwhile comes later, not never.
         self.export_sessions = {
@@ -344,18 +346,24 @@ class Statements:
         columns = (MESSAGES.c.message_id, MESSAGES.c.session_id, MESSAGES.c.role, MESSAGES.c.content)
         return select(*columns).where(MESSAGES.c.message_id.in_(ids))
 
+    def _lacks_message(self) -> Select[Any]:
+        """Return a row if the owner has the session, and it has no message with the id ``before``."""
+        # Without the session as a condition, for the reason that `_is_users` has.
+        its_session = select(MESSAGES.c.session_id).where(MESSAGES.c.message_id == _before_id)
+        of_another = its_session.scalar_subquery().is_distinct_from(SESSIONS.c.session_id)
+        return select(literal_column("1")).select_from(SESSIONS).where(_owned, of_another)
+
     def _history(self, limited: bool, before: bool) -> Any:
         """Return a session's messages: all of them oldest first, or the newest first up to a limit."""
         statement = self._messages_of_owner()
         order = (MESSAGES.c.timestamp, MESSAGES.c.message_id)
         if before:
-            before_id = _bind("before", type_=MESSAGES.c.message_id.type)
             anchor = MESSAGES.alias("anchor")
             # A scalar for each column: PostgreSQL searches the index only for a row of plain values. The
             # session is no condition, for the reason that `_is_users` has: nothing is before a NULL.
             in_session = case((anchor.c.session_id == _session_id, anchor.c.timestamp))
-            at = select(in_session).where(anchor.c.message_id == before_id).scalar_subquery()
-            statement = statement.where(tuple_(*order) < tuple_(at, before_id))
+            at = select(in_session).where(anchor.c.message_id == _before_id).scalar_subquery()
+            statement = statement.where(tuple_(*order) < tuple_(at, _before_id))
         if limited:
             return self._ranges.ordered(statement, *(column.desc() for column in order), limit=_limit)
         return self._ranges.ordered(statement, *order)
