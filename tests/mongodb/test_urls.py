@@ -207,3 +207,33 @@ async def test_whatever_is_preferred_writes_rest_on_what_the_primary_has() -> No
             closed = client.close()
             if closed is not None:  # Motor's is a plain call.
                 await closed
+
+
+async def test_a_callable_password_is_asked_whenever_a_client_is_made() -> None:
+    asked: list[str] = []
+
+    async def password() -> str:
+        asked.append("")
+        return PASSWORD
+
+    with mongodb_with_users() as port:
+        parts = {"host": "127.0.0.1", "port": port, "database": DATABASE, "auth_source": DATABASE}
+        repo = repository(username="readWrite", password=password, **parts)
+        for times in (1, 2):
+            await repo.count_sessions("alice")
+            await repo.count_sessions("alice")
+            await repo.aclose()
+            assert len(asked) == times
+        url = f"mongodb://readWrite@127.0.0.1:{port}/{DATABASE}"
+        async with repository(url, password=password) as repo:
+            assert await repo.count_sessions("alice") == 0
+
+
+async def test_a_connection_that_idled_for_long_is_not_used_again(mongodb_url: str) -> None:
+    """A load balancer may have dropped it without telling."""
+    async with repository(mongodb_url) as repo:
+        client = (await repo._manager.connect()).client
+        assert 0 < client.options.pool_options.max_idle_time_seconds <= 240
+    async with repository(f"{mongodb_url}&maxIdleTimeMS=1000") as repo:
+        client = (await repo._manager.connect()).client
+        assert client.options.pool_options.max_idle_time_seconds == 1

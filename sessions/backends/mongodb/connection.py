@@ -16,7 +16,7 @@ from sessions.backends.mongodb import errors as mongo_errors
 from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
 from sessions.backends.mongodb.options import new_client, place_of
 from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH, DOCUMENTS, Ready, prepare
-from sessions.config import MongoSettings, load_settings
+from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.failures import Place
 from sessions.core.loops import LoopBound
@@ -59,6 +59,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         )
         self.has_transactions = False
         self._ready: Ready | None = None
+        self._password: str | None = None
         # Facts that never change: which document a session id meant, and whose it was. An entry of a
         # session that is gone is found out by the write it is used for.
         self._incarnations: dict[str, tuple[Any, str]] = {}
@@ -74,9 +75,20 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         connection, _ = await self.connect_ready()
         return connection
 
+    async def _connection(self) -> MongoConnection:
+        """Return the running event loop's client."""
+        await self._ask_password()
+        return await self._connections.get()
+
+    async def _ask_password(self) -> None:
+        """Ask a callable password before a client is made."""
+        password = self._settings.password
+        if isinstance(password, PasswordCallable) and self._connections.peek() is None:
+            self._password = await password()
+
     async def connect_ready(self) -> tuple[MongoConnection, Ready]:
         """Return the running event loop's client, and what is known of its database."""
-        connection = await self._connections.get()
+        connection = await self._connection()
         while (ready := self._ready) is None or ready.until <= time.monotonic():
             async with connection.lock:
                 if self._ready is ready:
@@ -85,7 +97,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     async def make_ready(self) -> None:
         """Connect, and make what is missing of collections, indexes and validators, whatever is known."""
-        connection = await self._connections.get()
+        connection = await self._connection()
         async with connection.lock:
             await self._prepare(connection)
 
@@ -101,7 +113,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """
         if not (isinstance(error, errors.OperationFailure) and error.code == COLLECTION_UUID_MISMATCH):
             return False
-        connection = await self._connections.get()
+        connection = await self._connection()
         async with connection.lock:
             if self.preparations == seen:
                 await self._prepare(connection)
@@ -119,6 +131,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         PyMongo leaks a socket that is cancelled while it connects, and a write that is cut off half-way
         leaves what the next caller has to clear away.
         """
+        await self._ask_password()
         return await self._connections.run(step)
 
     async def disconnect(self) -> None:
@@ -140,7 +153,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         return True
 
     async def _try_write(self) -> None:
-        connection = await self._connections.get()
+        connection = await self._connection()
         with pymongo.timeout(HEALTH_TIMEOUT_SECONDS):
             async with connection.deadline():
                 for collection in connection.collections.values():
@@ -188,7 +201,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         return Place("MongoDB", addresses, database, user)
 
     def _open(self) -> MongoConnection:
-        client = self._client or new_client(self._settings)
+        client = self._client or new_client(self._settings, self._password)
         if not client.write_concern.acknowledged:
             raise ConfigurationError("client: its write concern is w=0; a write that is lost would go unseen")
         database = client.get_default_database(self._settings.database)

@@ -14,6 +14,8 @@ from sessions.errors import ConfigurationError
 
 __all__ = ["client_class", "new_client", "place_of"]
 
+MAX_IDLE_SECONDS = 60
+
 
 def client_class() -> Any:
     """Return PyMongo's asyncio client, or Motor's where Beanie 1 is installed."""
@@ -26,14 +28,18 @@ def client_class() -> Any:
     return AsyncMongoClient
 
 
-def new_client(settings: MongoSettings) -> Any:
+def new_client(settings: MongoSettings, password: str | None = None) -> Any:
     """Return a client, which does not connect yet.
+
+    Args:
+        settings: What it is made of.
+        password: What a callable password returned; the driver takes one for as long as the client lives.
 
     Raises:
         ConfigurationError: A setting or a parameter of the URL is of no use. The text names it, without its
             value.
     """
-    options = _options(settings)
+    options = _options(settings, password)
     try:
         return client_class()(**options)
     except (errors.PyMongoError, ValueError, OSError) as error:
@@ -54,7 +60,7 @@ def place_of(settings: MongoSettings) -> tuple[tuple[str, ...], str | None]:
     return url.addresses, url.user
 
 
-def _options(settings: MongoSettings) -> dict[str, Any]:
+def _options(settings: MongoSettings, password: str | None) -> dict[str, Any]:
     seconds = {
         "serverSelectionTimeoutMS": settings.connect_timeout,
         "connectTimeoutMS": settings.connect_timeout,
@@ -62,20 +68,25 @@ def _options(settings: MongoSettings) -> dict[str, Any]:
     }
     options: dict[str, Any] = {name: max(1, int(value * 1000)) for name, value in seconds.items()}
     options |= {"maxPoolSize": settings.pool_size, "appname": "agenthub-sessions"}
+    # Sooner than a load balancer, or the like, drops an idle connection without telling: a call on one would
+    # wait for an answer until it times out.
+    options |= {"maxIdleTimeMS": MAX_IDLE_SECONDS * 1000}
     # As many as there may be: where callers have to wait for their turn to connect, and have a deadline, the
     # driver (4.20) may let nobody connect any more once a connection was lost.
     options |= {"maxConnecting": settings.pool_size}
     if settings.url is not None:
         url = settings.url.get_secret_value()
         # What the URL itself says wins; the driver would let the arguments win.
-        said = parse_url(url).options
-        return {"host": url} | {name: value for name, value in options.items() if name.lower() not in said}
+        parsed = parse_url(url)
+        options = {name: value for name, value in options.items() if name.lower() not in parsed.options}
+        if password is not None:
+            options |= {"username": parsed.user, "password": password}
+        return {"host": url} | options
     options |= {"host": settings.host, "port": settings.port}
     if settings.username:
         options["username"] = settings.username
-        if isinstance(settings.password, PasswordCallable):
-            raise ConfigurationError("db.mongodb.password: a callable cannot be used with this driver")
-        options["password"] = password_for_driver(settings.password)
+        is_callable = isinstance(settings.password, PasswordCallable)
+        options["password"] = password if is_callable else password_for_driver(settings.password)
         if settings.auth_source:
             options["authSource"] = settings.auth_source
     return options
