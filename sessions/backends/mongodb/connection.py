@@ -143,6 +143,10 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._incarnations.clear()
         await self._connections.aclose()
 
+    def checked_out(self) -> int:
+        """Return how many connections are in use, in all event loops."""
+        return sum(_in_use(connection.client) for connection in self._connections.resources())
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
@@ -240,3 +244,11 @@ def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> MongoS
         # The configured database is not meant, so a variable that is unset there is no error.
         return settings.db.mongodb.with_overrides(**overrides)
     return settings.backend("mongodb", url=url, **overrides)
+
+
+def _in_use(client: Any) -> int:
+    # Motor wraps PyMongo's client, of which any other attribute is a database. PyMongo counts the connections
+    # of its pools and tells nobody.
+    client = vars(client).get("delegate", client)
+    servers = client._topology._servers.values() if client._topology is not None else ()
+    return sum(server.pool.active_sockets for server in servers)

@@ -108,8 +108,8 @@ def _load_authorities(context: ssl.SSLContext, mode: str, root: str | None) -> N
     else:
         raise _error(
             "sslrootcert",
-            f"sslmode={mode} needs it, as there is no ~/.postgresql/root.crt; "
-            "sslrootcert=system takes the authorities that the system trusts",
+            f"sslmode={mode} needs it, in the URL or as PGSSLROOTCERT, where there is no "
+            "~/.postgresql/root.crt; system takes the authorities that the system trusts",
         )
 
 

@@ -170,6 +170,8 @@ def _parameters(query: str) -> tuple[dict[str, str], tuple[str, ...]]:
             raise _error(f"{name}: is given twice, differently")
     if found.get("connect_timeout") == "0":
         del found["connect_timeout"]
+    if found.get("ssl") == "require" and found.get("sslmode") in ("verify-ca", "verify-full"):
+        del found["ssl"]  # As Yugabyte writes it: sslmode says how.
     _join(found, "ssl", "sslmode")
     _join(found, "statement_cache_size", "prepared_statement_cache_size")
     return found, tuple(dict.fromkeys(ignored))
