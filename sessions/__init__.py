@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sessions.chats import AsyncChats, Chats
     from sessions.connections import (
         AsyncBaseConnectionManager,
         BaseConnectionManager,
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncBaseConnectionManager",
+    "AsyncChats",
     "AsyncSessionRepository",
     "BackendUnavailableError",
     "BaseConnectionManager",
     "BaseSessionRepository",
     "ChatMessage",
     "ChatSession",
+    "Chats",
     "ConfigurationError",
     "ConnectionFactory",
     "ConnectionType",
@@ -70,6 +73,7 @@ __all__ = [
 if not TYPE_CHECKING:  # A type checker would take any other name for one of ours, too.
     # The imports above once more, for the interpreter: a test compares the two.
     _NAMES_OF = {
+        "chats": ("AsyncChats", "Chats"),
         "connections": (
             "AsyncBaseConnectionManager",
             "BaseConnectionManager",

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import shlex
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, column, delete, exc, inspect, select, table, text
+from sqlalchemy import Connection, Select, String, column, delete, exc, inspect, select, table, text
 from sqlalchemy.util import await_only
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
@@ -37,6 +38,7 @@ __all__ = [
     "migration_lock",
     "schema_of",
     "upgrade",
+    "version_statement",
 ]
 
 VERSION_TABLE = "sessions_alembic_version"
@@ -97,6 +99,12 @@ def current(connection: Connection) -> str | None:
     return _version(connection)
 
 
+@functools.cache
+def version_statement(schema: str | None) -> Select[Any]:
+    """Return the statement for the revision of the tables in a schema; None as in `schema_of`."""
+    return select(table(VERSION_TABLE, column("version_num", String()), schema=schema).c.version_num)
+
+
 def lacks_tables(connection: Connection) -> bool:
     """Return whether a table of ours is not there, whatever the version table says."""
     inspector, schema = inspect(connection), schema_of(connection)
@@ -114,8 +122,7 @@ def forget_revision(connection: Connection) -> None:
 
 
 def _version(connection: Connection) -> str | None:
-    versions = table(VERSION_TABLE, column("version_num"), schema=schema_of(connection))
-    revision: str | None = connection.execute(select(versions.c.version_num)).scalar()
+    revision: str | None = connection.scalar(version_statement(schema_of(connection)))
     return revision
 
 

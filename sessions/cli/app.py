@@ -29,16 +29,12 @@ from sessions.migrations import ini_path
 from sessions.models import ChatSession
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryFactory, SessionRepositoryType
 from sessions.repositories.session_repository_factory import default_repository_class
+from sessions.repositories.urls import repository_type_of
 
 __all__ = ["app"]
 
 R = TypeVar("R")
 
-SCHEMES = {
-    "mongodb": SessionRepositoryType.MONGODB,
-    "postgres": SessionRepositoryType.POSTGRES,
-    "sqlite": SessionRepositoryType.SQLITE,
-}
 PAGE_SIZE = 1000
 
 Backend = Annotated[
@@ -245,12 +241,7 @@ def _backend(backend: SessionRepositoryType | None, url: str | None) -> SessionR
     if backend is not None:
         return backend
     if url is not None:
-        scheme = url.partition("://")[0].lower()
-        for prefix, found in SCHEMES.items():
-            if scheme.startswith(prefix) and "://" in url:
-                return found
-        # The URL itself is not shown: it may hold a password.
-        raise ConfigurationError("--url: must start with postgresql://, mongodb:// or sqlite://")
+        return repository_type_of(url, argument="--url")
     name, _ = default_repository_class()
     try:
         return SessionRepositoryType(name)

@@ -71,7 +71,8 @@ class PasswordCallable:
             return value
         if not callable(value):
             raise PydanticCustomError("password", "Input should be a callable")
-        return cls(value)
+        ask: Any = value
+        return cls(ask)
 
 
 def check_password(value: object, handler: ValidatorFunctionWrapHandler) -> object:

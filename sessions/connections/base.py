@@ -92,6 +92,10 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
 
+    def checked_out(self) -> int:
+        """Return how many connections are in use, in all event loops; 0 where that is not known."""
+        return 0
+
     def log_unhealthy(self, error: Exception) -> None:
         """Log why a write would not work, for `is_healthy`, which only says that it would not."""
         reason = error if isinstance(error, SessionsError) else self.translate(error)

@@ -129,6 +129,10 @@ class LoopBound(Generic[T]):
         entry = self._entries.get(loop) if loop else None
         return entry.resource if entry else None
 
+    def resources(self) -> list[T]:
+        """Return the resources of all event loops."""
+        return [entry.resource for entry in tuple(self._entries.values())]
+
     async def run(self, step: Callable[[], Awaitable[R]], *, interrupt: bool = False) -> R:
         """Await ``step()``, which uses the running loop's resource, as `Steps.run` does.
 

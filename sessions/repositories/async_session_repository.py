@@ -6,11 +6,10 @@ own event loop is running. The docstrings of the operations are on the async sid
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sessions.config import load_settings
 from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory, ConnectionType
@@ -20,6 +19,9 @@ from sessions.core.operations import AsyncOperations, SessionData
 from sessions.models import ChatMessage, ChatSession, SessionPage
 from sessions.repositories.base_session_repository import BaseSessionRepository
 from sessions.resilience import RetryConfig
+
+if TYPE_CHECKING:
+    from sessions.chats import AsyncChats
 
 __all__ = ["AsyncSessionRepository"]
 
@@ -55,12 +57,21 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         assert isinstance(manager, AsyncBaseConnectionManager)
         super().__init__(self.CONNECTION_TYPE, connection_manager=manager)
         self._manager = manager
-        self._given_retry = retry
+        self._chosen_retry = retry
 
-    @functools.cached_property
+    @property
     def _retry(self) -> RetryConfig:
         # Found by the first operation: most repositories live for one request, and some for none.
-        return self._given_retry or load_settings().sessions.retry or self.DEFAULT_RETRY
+        if self._chosen_retry is None:
+            self._chosen_retry = load_settings().sessions.retry or self.DEFAULT_RETRY
+        return self._chosen_retry
+
+    @property
+    def chats(self) -> AsyncChats:
+        """The same operations in plain names; `Chats` with ``repository=`` is the blocking twin."""
+        from sessions.chats import AsyncChats
+
+        return AsyncChats(repository=self)
 
     async def _ensure_connection(self) -> None:
         await self._manager.run_step(self._manager.connect)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Literal, TypeVar, overload
+from typing import Any, ClassVar, Literal, TypeVar, Unpack, overload
 
 from sessions.config import load_settings
 from sessions.config.settings import variables_of
@@ -15,6 +15,7 @@ from sessions.connections.factory import is_same_class
 from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
 from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.base_session_repository import BaseSessionRepository
+from sessions.repositories.options import BuiltInOptions, MongoOptions, PostgresOptions, SqliteOptions
 
 __all__ = [
     "SessionRepositoryFactory",
@@ -158,8 +159,34 @@ class SessionRepositoryFactory:
     @overload
     @staticmethod
     def create_repository(
-        repo_type: SessionRepositoryType | Literal["mongodb", "postgres", "sqlite"], **options: Any
+        repo_type: Literal["postgres", SessionRepositoryType.POSTGRES], **options: Unpack[PostgresOptions]
     ) -> AsyncSessionRepository: ...
+
+    @overload
+    @staticmethod
+    def create_repository(
+        repo_type: Literal["mongodb", SessionRepositoryType.MONGODB], **options: Unpack[MongoOptions]
+    ) -> AsyncSessionRepository: ...
+
+    @overload
+    @staticmethod
+    def create_repository(
+        repo_type: Literal["sqlite", SessionRepositoryType.SQLITE], **options: Unpack[SqliteOptions]
+    ) -> AsyncSessionRepository: ...
+
+    @overload
+    @staticmethod
+    def create_repository(
+        repo_type: SessionRepositoryType, **options: Unpack[BuiltInOptions]
+    ) -> AsyncSessionRepository: ...
+
+    # A built-in backend with an option that it does not have. Without this overload the last one would take
+    # it; with it, what is made is of no use to a type checker.
+    @overload
+    @staticmethod
+    def create_repository(
+        repo_type: SessionRepositoryType | Literal["mongodb", "postgres", "sqlite"], **options: Any
+    ) -> object: ...
 
     @overload
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sessions.core.loops import LoopBound
+from sessions.connections.base import AsyncBaseConnectionManager
 
 __all__ = ["count_checked_out"]
 
@@ -12,21 +12,7 @@ __all__ = ["count_checked_out"]
 def count_checked_out(repository: Any) -> int:
     """Return how many connections are checked out of the pools of a repository, in all event loops.
 
-    It knows the pools of the built-in connection managers, SQLAlchemy's and PyMongo's; 0 for any other.
+    Its connection manager says it; 0 where there is none, or none that knows.
     """
     manager = getattr(repository, "_connection_manager", None)
-    total = 0
-    for value in vars(manager).values() if manager is not None else ():
-        if isinstance(value, LoopBound):
-            total += sum(_in_use(entry.resource) for entry in tuple(value._entries.values()))
-    return total
-
-
-def _in_use(resource: Any) -> int:
-    if hasattr(resource, "engine"):
-        in_pool: int = resource.engine.sync_engine.pool.checkedout()
-        return in_pool
-    # Motor wraps PyMongo's client, of which any other attribute is a database.
-    client = vars(resource.client).get("delegate", resource.client)
-    servers = client._topology._servers.values() if client._topology is not None else ()
-    return sum(server.pool.active_sockets for server in servers)
+    return manager.checked_out() if isinstance(manager, AsyncBaseConnectionManager) else 0

@@ -7,8 +7,7 @@ from tests.support.wire import counted
 
 VERSION = "SELECT sessions_alembic_version.version_num FROM sessions_alembic_version"
 EXPECTED = {
-    # The schema that is searched first, for SQLAlchemy, and the version of ours.
-    "postgres": ["select current_schema()", VERSION],
+    "postgres": [VERSION],
     "sqlite": [VERSION],
     # Where the server is, and what is there.
     "mongodb-replica-set": ["ping", "listCollections"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from sessions import ConfigurationError, SessionRepositoryFactory
 from sessions.cli import database
 from sessions.repositories import SessionRepositoryType
 from sessions.testing import SessionRepositoryContract
@@ -35,9 +39,24 @@ def pgbouncer_path() -> str:
     return path
 
 
+def pgbouncer_version() -> tuple[int, ...]:
+    printed = subprocess.run(
+        [pgbouncer_path(), "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"(\d+)\.(\d+)", printed)
+    assert found, printed
+    return tuple(map(int, found.groups()))
+
+
 @contextmanager
-def pgbouncer(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the URL of a database through a pgbouncer with a pool of four server connections."""
+def pgbouncer(database_url: str, tmp_path_factory: pytest.TempPathFactory, *settings: str) -> Iterator[str]:
+    """Yield the URL of a database through a pgbouncer with a pool of four server connections.
+
+    Args:
+        database_url: The server's.
+        tmp_path_factory: For its files.
+        *settings: Further lines of its configuration.
+    """
     target = urlsplit(database_url)
     host = target.hostname or parse_qs(target.query)["host"][0]
     folder = Path(tmp_path_factory.mktemp("pgbouncer"))
@@ -58,6 +77,7 @@ def pgbouncer(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> It
         max_client_conn = 200
         logfile = {folder}/log
         """.replace("        ", "")
+        + "\n".join(settings)
     )
     for path in (folder, *folder.iterdir()):
         path.chmod(0o777)
@@ -167,3 +187,67 @@ async def test_32_callers_share_four_server_connections(backend: Backend, postgr
         assert sum(created) == 1
         assert count_postgres(postgres_url) <= 4
     assert settled(lambda: count_postgres(postgres_url), 4) <= 4
+
+
+async def test_what_a_pooler_says_to_who_does_not_know_of_it_names_the_option(
+    postgres_url: str, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pgbouncer(postgres_url, tmp_path_factory) as url:
+        with pytest.raises(ConfigurationError) as caught:
+            await Backend("pgbouncer", "postgres", url).repository().count_sessions("alice")
+        text = str(caught.value)
+        assert text.startswith(
+            f"db.postgres.pgbouncer: cannot use PostgreSQL at {urlsplit(url).netloc.split('@')[1]}, "
+        )
+        assert "SQLSTATE 08P01: unsupported startup parameter: statement_timeout" in text
+        assert isinstance(caught.value.__cause__, asyncpg.ProtocolViolationError)
+        assert "attempt" not in caplog.text
+
+        # As it says.
+        async with Backend("pgbouncer", "postgres", f"{url}?pgbouncer=true").repository() as repository:
+            session_id = await repository.create_session_async("alice")
+            assert await repository.add_messages(session_id, [("user", str(number)) for number in range(5)])
+
+
+async def test_prepared_statements_that_a_pooler_loses_name_the_option(
+    postgres_url: str, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    lenient = ["ignore_startup_parameters = statement_timeout"]
+    if pgbouncer_version() >= (1, 21):
+        # Since then it can keep them apart itself.
+        lenient.append("max_prepared_statements = 0")
+    with pgbouncer(postgres_url, tmp_path_factory, *lenient) as url:
+        engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), pool_size=16)
+        own = Backend("pgbouncer", "postgres", url, {"pool_size": 16, "max_overflow": 0}).repository()
+        service = SessionRepositoryFactory.create_repository("postgres", engine=engine)
+
+        async def call(repository: Any) -> None:
+            for number in range(20):
+                session_id = await repository.create_session_async("alice", {"title": str(number)})
+                await repository.add_message(session_id, "user", "Hello")
+                await repository.list_sessions("alice", limit=2)
+
+        for repository in (own, service):
+            results = await asyncio.gather(*(call(repository) for _ in range(16)), return_exceptions=True)
+            errors = [result for result in results if isinstance(result, Exception)]
+            assert errors
+            for error in errors:
+                assert isinstance(error, ConfigurationError), repr(error)
+                assert str(error).startswith("db.postgres.pgbouncer: ")
+                assert re.search("SQLSTATE (26000|42P05)", str(error)), str(error)
+                assert isinstance(
+                    error.__cause__,
+                    asyncpg.InvalidSQLStatementNameError | asyncpg.DuplicatePreparedStatementError,
+                )
+            await repository.aclose()
+        await engine.dispose()
+    assert "attempt" not in caplog.text
+
+
+async def test_a_parameter_that_the_pooler_does_not_know_is_not_lost(
+    postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pgbouncer(postgres_url, tmp_path_factory) as url:
+        query = "?pgbouncer=true&connect_timeout=5&application_name=chat&channel_binding=prefer"
+        async with Backend("pgbouncer", "postgres", url + query).repository() as repository:
+            assert await repository.count_sessions("alice") == 0

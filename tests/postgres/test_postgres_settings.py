@@ -491,10 +491,10 @@ async def test_who_calls_without_a_pause_does_not_keep_others_waiting(postgres_u
 async def test_the_pool_opens_no_more_connections_than_the_settings_allow(postgres_url: str) -> None:
     async with repository(postgres_url, pool_size=2, max_overflow=1) as repo:
         await asyncio.gather(*(repo.create_session_async("u") for _ in range(40)))
+        assert repo._connection_manager.checked_out() == 0
         engine = await repo._connection_manager.connect()
-        assert engine.pool.size() == 2
-        assert engine.pool.checkedout() == 0
         async with engine.connect() as connection:
+            assert repo._connection_manager.checked_out() == 1
             count = await connection.execute(
                 text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
             )

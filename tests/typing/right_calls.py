@@ -6,14 +6,17 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, assert_type
+from uuid import UUID
 
 from sessions import (
     AsyncBaseConnectionManager,
+    AsyncChats,
     AsyncSessionRepository,
     BackendUnavailableError,
     BaseConnectionManager,
     BaseSessionRepository,
     ChatMessage,
+    Chats,
     ChatSession,
     ConfigurationError,
     ConnectionFactory,
@@ -53,6 +56,30 @@ def built_in(name: str) -> None:
         AsyncSessionRepository,
     )
     assert_type(SessionRepositoryFactory.list_repositories(), list[SessionRepositoryType | str])
+
+
+async def plain_names(session_id: UUID) -> None:
+    async with AsyncChats("postgresql://host/database", pool_size=20, retry=RetryConfig()) as chats:
+        assert_type(chats, AsyncChats)
+        assert_type(chats.repository, AsyncSessionRepository)
+        assert_type(chats.repository.chats, AsyncChats)
+        assert_type(await chats.create_session("alice", title="T", metadata={"a": 1}), str)
+        assert_type(await chats.ensure_session_exists("alice", session_id, {"title": "T"}), bool)
+        assert_type(await chats.get_session("alice", session_id), ChatSession | None)
+        assert_type(await chats.list_sessions("alice", limit=5), SessionPage)
+        assert_type(await chats.add_message("alice", session_id, "user", "Hi"), str)
+        assert_type(await chats.add_messages("alice", "id", [("user", "Hi"), ("assistant", "Hi")]), list[str])
+        assert_type(await chats.get_session_history("alice", "id", before=session_id), list[ChatMessage])
+        async for chat_session, messages in chats.export_user("alice"):
+            assert_type(chat_session, ChatSession)
+            assert_type(messages, list[ChatMessage])
+
+
+def blocking_plain_names() -> None:
+    with Chats(backend="mongodb", client=object()) as chats:
+        assert_type(chats.update_session("alice", "id", {"metadata": {}}), bool)
+        assert_type(chats.add_message("alice", "id", "assistant", "Hi"), str)
+        assert_type(chats.delete_user("alice"), int)
 
 
 async def awaits(repository: AsyncSessionRepository) -> None:

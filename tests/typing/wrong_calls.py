@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import date
 
 from sessions import (
+    AsyncChats,
     AsyncSessionRepository,
     BaseSessionRepository,
+    Chats,
     ChatSession,
     RetryConfig,
     SessionPage,
@@ -38,6 +40,39 @@ async def arguments(repository: AsyncSessionRepository) -> None:
     repository.no_such_operation()  # wrong
 
 
+async def plain_names(chats: AsyncChats) -> None:
+    await chats.create_session()  # wrong
+    await chats.create_session("alice", titel="T")  # wrong
+    await chats.create_session("alice", {"titel": "T"})  # wrong
+    await chats.create_session("alice", metadata=["a"])  # wrong
+    await chats.ensure_session_exists("alice")  # wrong
+    await chats.update_session("alice", "id", {"metadta": {}})  # wrong
+    await chats.list_sessions("alice", page=1)  # wrong
+    await chats.add_message("id", "user", "Hi")  # wrong
+    await chats.add_message("alice", "id", "usr", "Hi")  # wrong
+    await chats.add_message("alice", "id", "user", None)  # wrong
+    await chats.add_messages("alice", "id", [("bot", "Hi")])  # wrong
+    await chats.get_session_history("alice", "id", newest=5)  # wrong
+    await chats.get_sesion("alice", "id")  # wrong
+    await chats.create_session_async("alice")  # wrong
+    history: list[str] = await chats.get_session_history("alice", "id")  # wrong
+    print(history)
+
+
+def blocking_plain_names(chats: Chats) -> None:
+    chats.add_message("alice", "id", "asistant", "Hi")  # wrong
+    chats.delete_sessions_older_than("alice", "2026-01-01")  # wrong
+    session_id: int = chats.create_session("alice")  # wrong
+    chats.repository.add_mesage_sync("id", "user", "Hi")  # wrong
+    print(session_id)
+
+
+def opened() -> None:
+    AsyncChats("postgresql://host/database", pool_sise=3)  # wrong
+    AsyncChats(backend="mongo")  # wrong
+    Chats("sqlite://", repository="sqlite")  # wrong
+
+
 async def results(repository: AsyncSessionRepository) -> None:
     created: str = repository.create_session_async("alice")  # wrong
     found: ChatSession = await repository.get_session("alice", "id")  # wrong
@@ -59,6 +94,11 @@ def options() -> None:
     SessionRepositoryFactory.create_repository()  # wrong
     SessionRepositoryFactory.create_repository(3)  # wrong
     SessionRepositoryFactory.create_repository("postgres", "postgresql://host/database")  # wrong
+    misspelt: AsyncSessionRepository
+    misspelt = SessionRepositoryFactory.create_repository("postgres", pool_sise=3)  # wrong
+    misspelt = SessionRepositoryFactory.create_repository("mongodb", engine=object())  # wrong
+    misspelt = SessionRepositoryFactory.create_repository("sqlite", busy_timeout="long")  # wrong
+    print(misspelt)
     RetryConfig(attempts=3)  # wrong
     RetryConfig(max_attempts="3")  # wrong
     retry(RetryConfig())  # wrong

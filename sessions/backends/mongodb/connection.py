@@ -142,6 +142,10 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """Close the clients of all event loops; a service's own client is left alone."""
         await self._connections.aclose()
 
+    def checked_out(self) -> int:
+        """Return how many connections are in use, in all event loops."""
+        return sum(_in_use(connection.client) for connection in self._connections.resources())
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
@@ -302,3 +306,11 @@ def _client_options(settings: MongoSettings, url: str | None) -> dict[str, Any]:
         if settings.auth_source:
             options["authSource"] = settings.auth_source
     return options
+
+
+def _in_use(client: Any) -> int:
+    # Motor wraps PyMongo's client, of which any other attribute is a database. PyMongo counts the connections
+    # of its pools and tells nobody.
+    client = vars(client).get("delegate", client)
+    servers = client._topology._servers.values() if client._topology is not None else ()
+    return sum(server.pool.active_sockets for server in servers)

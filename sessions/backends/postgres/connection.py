@@ -1,25 +1,21 @@
-"""PostgreSQL through SQLAlchemy on asyncpg."""
+"""PostgreSQL: our own pool of asyncpg, or a service's SQLAlchemy engine."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import uuid
-import weakref
-from collections.abc import Awaitable, Callable, Hashable, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import asyncpg
 from sqlalchemy import (
-    Engine,
     Executable,
-    PoolProxiedConnection,
     Table,
     bindparam,
     delete,
-    event,
-    exc,
     func,
     insert,
     literal_column,
@@ -27,12 +23,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import Pool
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.pool import NullPool
 
-from sessions.backends.postgres import dialect as postgres_dialect
+from sessions import migrations
 from sessions.backends.postgres import errors as postgres_errors
-from sessions.backends.postgres.connector import PostgresConnector
+from sessions.backends.postgres.connector import PostgresConnector, check_encoding
 from sessions.backends.postgres.pool import PostgresPool
 from sessions.backends.postgres.settings import (
     place_of,
@@ -40,7 +35,9 @@ from sessions.backends.postgres.settings import (
     resolved_settings,
     upgrade_command_of,
 )
-from sessions.backends.sql.engine import SqlConnectionManager, Watch, cancellation_check, engine_key
+from sessions.backends.postgres.statements import CompiledStatements
+from sessions.backends.sql.engine import SqlConnectionManager, SqlPool, engine_key
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
 from sessions.errors import SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
@@ -50,15 +47,13 @@ R = TypeVar("R")
 
 # The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
 SILENCE_SECONDS = 1.0
-CLOSE_TIMEOUT_SECONDS = 2.0
-# The driver gives up after two seconds by itself.
-DISCARD_SECONDS = 3.0
-
-_must_not_wait: ContextVar[bool] = ContextVar("sessions_must_not_wait", default=False)
 
 
-class _WouldWaitError(Exception):
-    """A connection of the pool has to be opened first."""
+@dataclass(slots=True, eq=False)
+class _OwnPool(SqlPool):
+    """The connections of one event loop, and an engine that borrows from them."""
+
+    driver: PostgresPool = field(kw_only=True)
 
 
 class PostgresConnectionManager(SqlConnectionManager):
@@ -73,6 +68,7 @@ class PostgresConnectionManager(SqlConnectionManager):
         ConfigurationError: A setting is missing or wrong.
     """
 
+    answer_timeout: float
     dialect: ClassVar[str] = "postgresql"
     may_be_interrupted: ClassVar[bool] = True
 
@@ -82,16 +78,12 @@ class PostgresConnectionManager(SqlConnectionManager):
         self._place = place_of(self._settings) if engine is None else place_of_engine(engine)
         given = url is not None or bool(self._settings.PARTS & settings.keys())
         self._upgrade_command = upgrade_command_of(self._settings, engine, given=given)
-        # What each of our engines has opened.
-        self._opened: weakref.WeakKeyDictionary[AsyncEngine, weakref.WeakSet[asyncpg.Connection]] = (
-            weakref.WeakKeyDictionary()
-        )
         self.answer_timeout = self._settings.statement_timeout + SILENCE_SECONDS
         self.checkout_timeout = (
             self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
-        self._compiled: dict[Executable, tuple[str, list[str]]] = {}
+        self._compiled = CompiledStatements(self._settings.schema_name)
         super().__init__(
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
@@ -107,25 +99,41 @@ class PostgresConnectionManager(SqlConnectionManager):
         """Return the service's engine or the complete settings, with the URL in one spelling."""
         return engine_key(engine, resolved_settings(url, engine, settings))
 
-    def _create_engine(self) -> AsyncEngine:
-        opened: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
-        connector = self._connector
-        assert connector is not None
+    def _open_own(self) -> SqlPool:
+        assert self._connector is not None
+        driver = PostgresPool(
+            self._connector,
+            size=self._settings.pool_size,
+            overflow=self._settings.max_overflow,
+            checkout_timeout=self._settings.pool_timeout,
+            one_transaction=self.one_transaction_at_a_time,
+            start=self._pools.start,
+        )
+        return _OwnPool(self._engine_on(driver.lend_until_closed), driver=driver)
 
-        def connect() -> Awaitable[asyncpg.Connection]:
-            if _must_not_wait.get():
-                raise _WouldWaitError
-            return open_()
+    async def _prepare_schema(self, pool: SqlPool) -> None:
+        if not self._own:
+            async with self._lend(pool) as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                if isinstance(raw, asyncpg.Connection):  # psycopg is as good.
+                    check_encoding(raw, self._place)
+        await super()._prepare_schema(pool)
 
-        async def open_() -> asyncpg.Connection:
-            connection = await connector()
-            opened.add(connection)
-            return connection
+    async def _close(self, pool: SqlPool) -> None:
+        if isinstance(pool, _OwnPool):
+            await pool.driver.close()
+            await pool.engine.dispose()
 
+    def _engine_on(self, connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
+        """Return an engine for what needs SQLAlchemy's connections, which is to say for migrations.
+
+        Args:
+            connect: Lends a connection, which the engine closes when it has been used.
+        """
         proxied = self.one_transaction_at_a_time
-        engine = create_async_engine(
-            postgres_dialect.URL,
-            # asyncpg reads the URL itself, so that all of libpq's forms work as they do in psql.
+        return create_async_engine(
+            "postgresql+asyncpg://",
+            # Ours, because asyncpg reads the URL itself: all of libpq's forms work as they do in psql.
             async_creator=connect,
             execution_options=self._execution_options,
             isolation_level="READ COMMITTED" if proxied else "AUTOCOMMIT",
@@ -133,119 +141,83 @@ class PostgresConnectionManager(SqlConnectionManager):
             connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
             if proxied
             else {},
-            poolclass=PostgresPool,
-            pool_size=self._settings.pool_size,
-            max_overflow=self._settings.max_overflow,
-            pool_timeout=self._settings.pool_timeout,
-            # Nothing is left to take back: what begins a transaction ends it, too.
-            pool_reset_on_return=None,
-            # The connection that was used last: what it needs is in the caches, of its server process too.
-            pool_use_lifo=True,
+            poolclass=NullPool,
             # Parameters are the conversation; they belong in no error text and no log.
             hide_parameters=True,
         )
-        self._opened[engine] = opened
-        event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
-        return engine
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, pool: SqlPool) -> AsyncIterator[AsyncConnection]:
+        if not isinstance(pool, _OwnPool):
+            async with super()._connected(pool) as connection:
+                yield connection
+            return
+        # An engine for one connection: SQLAlchemy loses a connection whose first questions are cancelled.
+        async with pool.driver.lend() as driver_connection:
+
+            async def connect() -> Any:
+                return driver_connection
+
+            async with self._engine_on(connect).connect() as connection:
+                yield connection
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
-        """Await ``step()``; where `_run` itself sees to a cancellation, without a task for each call."""
-        if self._schema_ready and self._own and not self.one_transaction_at_a_time:
+        """Await ``step()``; where the pool itself sees to a cancellation, without a task for each call."""
+        if self._schema_ready and self._own:
             return await step()
         return await super().run_step(step)
 
     async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote.
 
-        On the driver's own connection: SQLAlchemy's takes about as long for a statement as PostgreSQL does. A
-        service's own engine is used as it is, and its listeners see what is executed.
+        On the driver's own pool. A service's own engine is used as it is, and its listeners see what is
+        executed.
         """
-        if not self._own or self.one_transaction_at_a_time:
+        pool = await self._ready()
+        if not isinstance(pool, _OwnPool):
             return await super()._run(statement, parameters, rows=rows)
-        engine = (await self.connect()).sync_engine
-        query, names = self._compiled.get(statement) or self._compile(statement, engine)
-        arguments = [parameters[name] for name in names]
-        pool: Any = engine.pool
-        connection = await self._check_out(engine)
-        try:
-            with Watch(self, connection, self.answer_timeout):
-                result = await _ask(connection.driver_connection, query, arguments, rows)
-        except asyncio.CancelledError:
-            # The driver asks the server to cancel it, too, which takes a moment: longer than the caller has.
-            self._pools.start(self._discard, connection, pool)
-            raise
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                connection.invalidate()
-            await self._check_in(connection, pool)
-            raise
-        await self._check_in(connection, pool)
-        await self._let_others_go_first(pool)
-        return result
+        return await self._run_on(pool, statement, parameters, rows, self.answer_timeout)
 
-    async def _let_others_go_first(self, pool: Pool) -> None:
-        """Do as the others' do, and where the pool knows whether somebody waits, only then."""
-        if not isinstance(pool, PostgresPool):
-            await super()._let_others_go_first(pool)
-        elif pool.waiting:
-            await asyncio.sleep(0)
-
-    async def _check_out(self, engine: Engine) -> PoolProxiedConnection:
-        pool: Any = engine.pool
-        if pool.checkedin():
-            # Nearly always one that is open: then there is nothing to wait for, and no need of a greenlet.
-            without_waiting = _must_not_wait.set(True)
-            try:
-                return engine.raw_connection()
-            except _WouldWaitError:
-                pass
-            finally:
-                _must_not_wait.reset(without_waiting)
-        check_cancelled = cancellation_check()
-        async with asyncio.timeout(self.checkout_timeout):
-            connection = await greenlet_spawn(engine.raw_connection)
-            try:
-                check_cancelled()
-            except asyncio.CancelledError:
-                await self._check_in(connection, pool)
-                raise
-        return connection
-
-    async def _discard(self, connection: PoolProxiedConnection, pool: Any) -> None:
-        """Close a connection whose statement was cancelled, and make room for another one."""
-        try:
-            async with asyncio.timeout(DISCARD_SECONDS):
-                await greenlet_spawn(connection.invalidate)
-        except TimeoutError:
-            self._break(connection)
-        finally:
-            await self._check_in(connection, pool)
-
-    async def _check_in(self, connection: PoolProxiedConnection, pool: Any) -> None:
-        if pool.checkedin() < pool.size():
-            connection.close()
-        else:  # One too many, which is really closed.
-            await greenlet_spawn(connection.close)
-
-    def _compile(self, statement: Executable, engine: Engine) -> tuple[str, list[str]]:
-        """Return a statement as the driver takes it, and its parameters' names in their order."""
-        schema: Any = self._execution_options.get("schema_translate_map")
-        construct: Any = statement
-        compiled = construct.compile(
-            dialect=engine.dialect, schema_translate_map=schema, render_schema_translate=schema is not None
+    async def _run_on(
+        self,
+        pool: _OwnPool,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        rows: bool,
+        seconds: float,
+    ) -> Any:
+        compiled = self._compiled(statement)
+        result = await pool.driver.run(
+            compiled.query, compiled.arguments(parameters), rows=rows, seconds=seconds
         )
-        return self._compiled.setdefault(statement, (compiled.string, compiled.positiontup))
+        return compiled.rows(result) if rows else result
 
-    async def _close_idle(self, engine: AsyncEngine) -> None:
-        # The pool would wait for the server's good-bye on each in turn, for ever where it keeps silent.
-        opened = tuple(self._opened.get(engine, ()))
-        closing = (connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for connection in opened)
-        await asyncio.gather(*closing, return_exceptions=True)
+    async def _is_current(self, pool: SqlPool) -> bool:
+        if not isinstance(pool, _OwnPool):
+            return await super()._is_current(pool)
+        try:
+            statement = migrations.version_statement(self._settings.schema_name)
+            found = await self._run_on(pool, statement, {}, True, self.answer_timeout)
+        except asyncpg.PostgresError as error:
+            if postgres_errors.is_schema_missing(error):
+                return False
+            raise
+        return [revision for (revision,) in found] == [migrations.HEAD]
 
-    def _break(self, connection: PoolProxiedConnection) -> None:
-        raw = connection.driver_connection
-        if raw is not None:
-            raw.terminate()
+    async def _check_writable(self) -> None:
+        pool = await self._pools.get()
+        if not isinstance(pool, _OwnPool):
+            await super()._check_writable()
+            return
+        async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+            if not self._schema_ready and not await self._is_current(pool):
+                await super()._check_writable()
+                return
+            nobody = {"nobody": str(uuid.uuid4())}
+            await self._run_on(pool, _no_op_write(), nobody, True, HEALTH_TIMEOUT_SECONDS)
+
+    def _in_use(self, pool: SqlPool) -> int:
+        return pool.driver.checked_out if isinstance(pool, _OwnPool) else super()._in_use(pool)
 
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
         read_only = func.current_setting("transaction_read_only") == "on"
@@ -266,6 +238,10 @@ class PostgresConnectionManager(SqlConnectionManager):
     def is_schema_missing(self, error: BaseException) -> bool:
         """Return whether SQLSTATE says that a table, a column or a schema is not there."""
         return postgres_errors.is_schema_missing(error)
+
+    def is_outdated_plan(self, error: BaseException) -> bool:
+        """Return whether a prepared statement was refused because a table has changed."""
+        return isinstance(postgres_errors.driver_error(error), asyncpg.InvalidCachedStatementError)
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether SQLSTATE or the kind of connection error promises better luck."""
@@ -309,26 +285,3 @@ def _no_op_write() -> Executable:
         .cte("message"),
         delete(sessions).where(nobody).cte("gone"),
     )
-
-
-async def _ask(driver_connection: Any, query: str, arguments: list[Any], rows: bool) -> Any:
-    try:
-        if rows:
-            return await driver_connection.fetch(query, *arguments)
-        status = await driver_connection.execute(query, *arguments)
-    except postgres_errors.DRIVER_ERRORS as error:
-        # The server's process ends with such an error, and the driver's state with one of its own.
-        if getattr(error, "severity_en", None) in ("FATAL", "PANIC") or isinstance(
-            error, asyncpg.InternalClientError
-        ):
-            driver_connection.terminate()
-        # As SQLAlchemy does, too: it was raised after the statement was sent, and not while connecting.
-        lost = driver_connection.is_closed()
-        raise exc.DBAPIError(None, None, error, hide_parameters=True, connection_invalidated=lost) from error
-    return int(status.rpartition(" ")[2])  # Such as "DELETE 3".
-
-
-def _refuse_if_closed(dbapi_connection: object, record: Any, proxy: object) -> None:
-    if record.driver_connection.is_closed():
-        # All that were opened before are suspect, too.
-        raise exc.InvalidatePoolError("the server has closed the connection")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from typing import Any
@@ -63,8 +64,12 @@ class PostgresConnector:
             problem = type(error).__name__
         else:
             self._was_let_in = True
-            check_encoding(connection, self.place)
-            set_tcp_options(connection, self._settings)
+            try:
+                check_encoding(connection, self.place)
+                set_tcp_options(connection, self._settings)
+            except BaseException:
+                connection.terminate()
+                raise
             return connection
         # Unchained: asyncpg quotes the part of the settings it stumbles on, which may be of the password.
         key = "db.postgres.url" if self._settings.url is not None else "db.postgres"
@@ -76,7 +81,7 @@ async def _connect_in_turn(arguments: dict[str, Any]) -> asyncpg.Connection:
     hosts, ports = arguments.get("host", []), arguments.get("port", [])
     if len(hosts) < 2:
         return await asyncpg.connect(**arguments)
-    wanted = arguments.pop("target_session_attrs", "any")
+    wanted = arguments.pop("target_session_attrs", os.environ.get("PGTARGETSESSIONATTRS", "any"))
     # The driver would choose among all that it has connected to; here there is one at a time.
     rounds = ("standby", "any") if wanted == "prefer-standby" else (wanted,)
     attempts = [
@@ -108,7 +113,7 @@ def pooler_error(place: Place, sqlstate: str, reason: str = "") -> Configuration
 
 
 def check_encoding(connection: Any, place: Place) -> None:
-    """Refuse a database that cannot store all of Unicode, and close the connection to it.
+    """Refuse a database that cannot store all of Unicode.
 
     Args:
         connection: Of asyncpg; what the server announces is known already.
@@ -119,7 +124,6 @@ def check_encoding(connection: Any, place: Place) -> None:
     """
     encoding = getattr(connection.get_settings(), "server_encoding", "UTF8")
     if encoding != "UTF8":
-        connection.terminate()
         raise place.refused(
             "db.postgres.database",
             f"its encoding is {shown(encoding)}, and must be UTF8; make it with "

@@ -17,7 +17,9 @@ from sessions.errors import SchemaOutdatedError, SessionsError
 
 __all__ = [
     "DRIVER_ERRORS",
+    "ConnectionLostError",
     "driver_error",
+    "ends_the_connection",
     "is_schema_missing",
     "is_transient",
     "outcome_is_unknown",
@@ -47,6 +49,7 @@ REASONS = {
     "57P02": "the server has crashed",
     "57P03": "the server starts up, or shuts down",
 }
+DATA_EXCEPTION = "22"  # Its messages quote the value.
 # What is left of TLS where the connection is lost.
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -67,10 +70,25 @@ INVALID_SCHEMA_NAME = "3F000"
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
 
+class ConnectionLostError(Exception):
+    """The connection was lost after a statement was sent on it, or while it was; its cause says how."""
+
+
+def ends_the_connection(error: BaseException) -> bool:
+    """Return whether a connection is of no use after an error of asyncpg."""
+    sqlstate = _sqlstate(error)
+    if sqlstate is not None:
+        # The server's process ends with it, or the two sides no longer understand each other.
+        return sqlstate.startswith(("57P", "08")) or sqlstate == "25P03"
+    return isinstance(error, asyncpg.InternalClientError | OSError)
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether SQLSTATE or the kind of connection error promises better luck."""
     if isinstance(error, exc.TimeoutError):
         return False  # The pool's own wait is over; another one would double the bound.
+    if isinstance(error, ConnectionLostError):
+        return True
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
         return True
     sqlstate = _sqlstate(error)
@@ -79,7 +97,9 @@ def is_transient(error: BaseException) -> bool:
     of_driver = driver_error(error)
     if isinstance(of_driver, ssl.SSLError) and not isinstance(of_driver, CUT_OFF):
         return False
-    return isinstance(of_driver, OSError | asyncpg.InterfaceError)
+    # Of several hosts there may be none to write to while one takes over.
+    passing = OSError | asyncpg.InterfaceError | asyncpg.TargetServerAttributeNotMatched
+    return isinstance(of_driver, passing)
 
 
 def is_schema_missing(error: BaseException) -> bool:
@@ -94,15 +114,17 @@ def outcome_is_unknown(error: BaseException) -> bool:
     # What fails while connecting is not wrapped, and an interface error is raised before sending.
     of_driver = driver_error(error)
     return (
-        isinstance(error, exc.DBAPIError)
+        isinstance(error, exc.DBAPIError | ConnectionLostError)
         and is_transient(error)
         and not isinstance(of_driver, asyncpg.InterfaceError)
-        and _sqlstate(error) not in UNDONE_SQLSTATES
+        and _sqlstate(of_driver) not in UNDONE_SQLSTATES
     )
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """Return asyncpg's error, which SQLAlchemy wraps twice."""
+    """Return asyncpg's error, which SQLAlchemy wraps twice, and the pool if its connection was lost."""
+    if isinstance(error, ConnectionLostError) and error.__cause__ is not None:
+        return error.__cause__
     while isinstance(error, exc.DBAPIError) and error.orig is not None:
         error = error.orig
     if error.__cause__ is not None and type(error).__module__.startswith("sqlalchemy"):
@@ -135,15 +157,23 @@ def _cause(error: BaseException) -> BaseException:
         silent = without_values(error)
         silent.__cause__ = _cause(error.__cause__)
         return silent
+    if isinstance(of_driver, asyncpg.DataError):
+        return without_values(of_driver, text=lambda _: "a value was refused")
+    if not isinstance(of_driver, asyncpg.PostgresError):
+        return without_values(of_driver)
     # The row that broke a constraint, and the like; SQLAlchemy copies it into texts of its own.
     hidden = {"detail": None, "context": None, "internal_query": None}
-    return without_values(of_driver, hidden=hidden if isinstance(of_driver, asyncpg.PostgresError) else None)
+    if (of_driver.sqlstate or "").startswith(DATA_EXCEPTION):
+        return without_values(
+            of_driver, text=lambda _: "a value was refused", hidden=hidden | {"message": None}
+        )
+    return without_values(of_driver, hidden=hidden)
 
 
 def _failure(error: BaseException, place: Place, upgrade: str) -> SessionsError | None:
     of_driver = driver_error(error)
     name = type(of_driver).__name__
-    sqlstate = _sqlstate(error)
+    sqlstate = _sqlstate(of_driver)
     if sqlstate in POOLER_SQLSTATES:
         return pooler_error(place, sqlstate)
     if sqlstate is not None and (setting := SETTINGS.get(sqlstate) or SETTINGS.get(sqlstate[:2])):
@@ -160,6 +190,8 @@ def _failure(error: BaseException, place: Place, upgrade: str) -> SessionsError 
         return place.unusable(f"{reason} ({name}, SQLSTATE {sqlstate})")
     if isinstance(of_driver, OSError):
         return place.unreachable(f"{_network_reason(of_driver)} ({name})")
+    if isinstance(of_driver, asyncpg.TargetServerAttributeNotMatched):
+        return place.unusable(f"no host is what target_session_attrs asks for ({name})")
     if isinstance(error, exc.DBAPIError) or isinstance(of_driver, DRIVER_ERRORS):
         return place.unusable(f"the driver reports an error ({name})")
     return None
@@ -176,8 +208,9 @@ def _network_reason(error: OSError) -> str:
         return f"TLS, as sslmode asks for, fails: {error.reason}"
     if error.errno is not None:
         return os.strerror(error.errno)
-    # Of asyncio, where a name has several addresses, or of asyncpg, where the server has no TLS.
-    return shown(str(error))
+    # Of asyncpg, which has one class for all that hinders TLS; or of asyncio, for several addresses.
+    what = "TLS, as sslmode asks for, fails: " if type(error) is ConnectionError else ""
+    return what + shown(str(error))
 
 
 def _sqlstate(error: BaseException) -> str | None:

@@ -1,38 +1,279 @@
-"""SQLAlchemy's connection pool, for who must not wait where there is nothing to wait for."""
+"""The connections of one event loop: asyncpg's own pool behind a fair, bounded queue.
+
+asyncpg's pool gives a busy task the connection that it has just returned before the tasks that wait for one,
+and bounds no wait; so whoever needs a connection takes a turn first. A statement goes to asyncpg as it is:
+SQLAlchemy's layers over it take about as long as PostgreSQL does.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from sqlalchemy.pool import AsyncAdaptedQueuePool
-from sqlalchemy.util.queue import AsyncAdaptedQueue
+import asyncpg
+from sqlalchemy import exc
+
+from sessions.backends.postgres.errors import ConnectionLostError, ends_the_connection
+from sessions.backends.sql.engine import NoAnswerError
+from sessions.resilience import time_left
 
 __all__ = ["PostgresPool"]
 
+# How long the server may take to confirm that a statement was cancelled; then its connection is closed.
+CANCEL_SECONDS = 1.0
+# How long a close waits for calls under way, and then for the server to say good-bye.
+DRAIN_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
+# As many connections as were in use at once in a period of this length stay open, and at least pool_size.
+TRIM_SECONDS = 3.0
 
-class _Queue(AsyncAdaptedQueue[Any]):
-    """Hands out what is there without waiting, as SQLAlchemy's own does since 2.1.5, and counts who waits."""
-
-    waiting = 0
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        if not block or not self.empty():
-            return self.get_nowait()
-        self.waiting += 1
-        try:
-            return super().get(block, timeout)
-        finally:
-            self.waiting -= 1
+# Awaits ``work(*arguments)`` in the background: `LoopBound.start`.
+Start = Callable[..., None]
 
 
-class PostgresPool(AsyncAdaptedQueuePool):
-    """A pool that tells whether somebody waits for a connection."""
+class _Connection(asyncpg.Connection):
+    """A connection that the pool's proxy does not hide, and that knows whether it is in use."""
 
-    _queue_class = _Queue
+    proxy: Any = None
+
+    def itself(self) -> _Connection:
+        """Return the connection; the proxy passes on what it does not know."""
+        return self
+
+
+class PostgresPool:
+    """Executes statements on the connections of one event loop.
+
+    Args:
+        connect: Opens a connection; is given what asyncpg's pool adds to ``asyncpg.connect``.
+        size: Connections that stay open.
+        overflow: How many more may be opened while all of them are in use.
+        checkout_timeout: Seconds to wait for a turn.
+        one_transaction: Execute each statement in a transaction of its own, for a proxy that lends a server
+            connection for one transaction.
+        start: Runs in the background what a cancelled call leaves to be done.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[..., Awaitable[Any]],
+        *,
+        size: int,
+        overflow: int,
+        checkout_timeout: float,
+        one_transaction: bool,
+        start: Start,
+    ) -> None:
+        self._connect = connect
+        self._size = size
+        self._checkout_timeout = checkout_timeout
+        self._one_transaction = one_transaction
+        self._start = start
+        self._turns = asyncio.Semaphore(size + overflow)
+        self._opened: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._in_use = self._most_in_use = 0
+        self._trimming: asyncio.TimerHandle | None = None
+        self._is_open = False
+        opening: Any = self._open
+        self._pool: Any = asyncpg.create_pool(
+            min_size=0,
+            max_size=size + overflow,
+            # Never for its age or its idleness; see `_trim`.
+            max_queries=2**62,
+            max_inactive_connection_lifetime=0,
+            connect=opening,
+            connection_class=_Connection,
+            # Nothing is left to reset: what begins a transaction ends it, too.
+            reset=_do_nothing,
+        )
 
     @property
-    def waiting(self) -> int:
-        """How many wait for a connection to be given back."""
-        queue: Any = self._pool
-        waiting: int = queue.waiting
-        return waiting
+    def checked_out(self) -> int:
+        """How many connections are in use."""
+        return self._in_use
+
+    async def _open(self, _dsn: None, **options: Any) -> Any:
+        connection = await self._connect(**options)
+        self._opened.add(connection)
+        if self._trimming is None and self._pool.get_size() >= self._size:
+            self._trim_later()
+        return connection
+
+    # -- Statements --------------------------------------------------------------------------------
+
+    async def run(self, query: str, arguments: Sequence[Any], *, rows: bool, seconds: float) -> Any:
+        """Execute one statement in its own transaction.
+
+        Args:
+            query: With ``$1`` and so on.
+            arguments: In their order.
+            rows: Whether to return the rows, or else how many were written.
+            seconds: How long the server may take to answer.
+
+        Raises:
+            NoAnswerError: It takes longer. The statement is cancelled; whether it took effect is not known.
+            ConnectionLostError: The connection was lost after the statement was sent, or while it was.
+            asyncpg.PostgresError: The server refuses the statement; nothing was done.
+            sqlalchemy.exc.TimeoutError: No connection became free in time.
+        """
+        connection = await self._check_out()
+        try:
+            execute = _execute_in_transaction if self._one_transaction else _execute
+            async with asyncio.timeout(time_left(seconds)):
+                result = await execute(connection, query, arguments, rows)
+        except asyncio.CancelledError:
+            # asyncpg asks the server to cancel the statement, which takes longer than the caller has.
+            self._start(self._recover, connection)
+            raise
+        except TimeoutError as error:  # Never the socket's, which comes as an error of the connection.
+            self._close_idle()
+            self._start(self._recover, connection)
+            raise NoAnswerError("no answer in time") from error
+        except Exception as error:
+            if ends_the_connection(error):
+                connection.terminate()
+            lost = connection.is_closed()
+            if lost:
+                self._close_idle()  # All that were opened before are suspect, too.
+            await self._check_in(connection)
+            if lost:
+                raise ConnectionLostError from error
+            raise
+        except BaseException:
+            connection.terminate()
+            await self._check_in(connection)
+            raise
+        await self._check_in(connection)
+        return result
+
+    # -- Checking out and in -----------------------------------------------------------------------
+
+    async def _check_out(self) -> _Connection:
+        if self._turns.locked():
+            try:
+                async with asyncio.timeout(time_left(self._checkout_timeout)):
+                    await self._turns.acquire()
+            except TimeoutError as error:
+                raise exc.TimeoutError("no connection became free in time") from error
+        else:
+            await self._turns.acquire()
+        try:
+            if not self._is_open:
+                await self._pool  # Opens no connection yet, and so never waits.
+                self._is_open = True
+            proxy = await self._pool.acquire()
+        except BaseException:
+            self._turns.release()
+            raise
+        connection: _Connection = proxy.itself()
+        connection.proxy = proxy
+        self._in_use += 1
+        self._most_in_use = max(self._most_in_use, self._in_use)
+        return connection
+
+    async def _check_in(self, connection: _Connection, *, seconds: float | None = None) -> None:
+        proxy = connection.proxy
+        try:
+            await self._pool.release(proxy, timeout=seconds)
+        finally:
+            self._give_turn_back(connection, proxy)
+
+    def _give_turn_back(self, connection: _Connection, proxy: object) -> None:
+        if connection.proxy is proxy:  # Nobody else has it by now.
+            connection.proxy = None
+        self._in_use -= 1
+        self._turns.release()
+
+    async def _recover(self, connection: _Connection) -> None:
+        """Take in a connection whose statement is being cancelled, or close it if that takes too long."""
+        try:
+            if self._one_transaction:  # A transaction may be open, which only the end of the connection ends.
+                async with asyncio.timeout(CANCEL_SECONDS):
+                    await connection.close()
+        except BaseException:
+            connection.terminate()
+        finally:
+            with contextlib.suppress(Exception):  # Then asyncpg has closed it.
+                await self._check_in(connection, seconds=CANCEL_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def lend(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection for whatever may change it: it is closed afterwards."""
+        connection = await self._check_out()
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+            await self._check_in(connection)
+
+    async def lend_until_closed(self) -> asyncpg.Connection:
+        """Lend a connection to whoever closes it."""
+        connection = await self._check_out()
+        proxy = connection.proxy
+        connection.add_termination_listener(lambda _: self._give_turn_back(connection, proxy))
+        return connection
+
+    # -- Closing -----------------------------------------------------------------------------------
+
+    def _close_idle(self) -> None:
+        for connection in tuple(self._opened):
+            if connection.proxy is None and not connection.is_closed():
+                connection.terminate()
+
+    def _trim_later(self) -> None:
+        self._most_in_use = self._in_use
+        self._trimming = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
+
+    def _trim(self) -> None:
+        """Close the connections beyond the pool's size that were not needed since the last time."""
+        self._trimming = None
+        needed = max(self._size, self._most_in_use)
+        idle = [one for one in tuple(self._opened) if one.proxy is None and not one.is_closed()]
+        for connection in idle[: max(0, self._pool.get_size() - needed)]:
+            connection.terminate()
+        if self._pool.get_size() > self._size:
+            self._trim_later()
+
+    async def close(self) -> None:
+        """Close all connections, after the calls under way; those that take too long fail."""
+        if self._trimming is not None:
+            self._trimming.cancel()
+        if not self._is_open:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while self._in_use:  # noqa: ASYNC110 - at most for some seconds
+                    await asyncio.sleep(0.01)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+async def _execute(connection: _Connection, query: str, arguments: Sequence[Any], rows: bool) -> Any:
+    if rows:
+        return await connection.fetch(query, *arguments)
+    status = await connection.execute(query, *arguments)
+    return int(status.rpartition(" ")[2])  # Such as "DELETE 3".
+
+
+async def _execute_in_transaction(
+    connection: _Connection, query: str, arguments: Sequence[Any], rows: bool
+) -> Any:
+    await connection.execute("BEGIN")
+    try:
+        result = await _execute(connection, query, arguments, rows)
+    except Exception:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
+    return result
+
+
+async def _do_nothing(_connection: object) -> None:
+    pass

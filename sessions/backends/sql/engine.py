@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from sqlalchemy import Executable, PoolProxiedConnection, exc
+from sqlalchemy import Engine, Executable, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util import greenlet_spawn
@@ -21,8 +21,9 @@ from sessions import migrations
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.loops import LoopBound
 from sessions.errors import ConfigurationError
+from sessions.resilience import time_left
 
-__all__ = ["NoAnswerError", "SqlConnectionManager", "Watch"]
+__all__ = ["NoAnswerError", "SqlConnectionManager", "SqlPool"]
 
 R = TypeVar("R")
 
@@ -36,34 +37,11 @@ class NoAnswerError(TimeoutError):
 
 
 @dataclass(slots=True, eq=False)
-class _Pool:
+class SqlPool:
     """An engine of one event loop."""
 
     engine: AsyncEngine
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-class Watch:
-    """Breaks a connection that is still in use after some seconds: its server may never answer."""
-
-    __slots__ = ("_break", "_connection", "_seconds", "_timer")
-
-    def __init__(
-        self, manager: SqlConnectionManager, connection: PoolProxiedConnection, seconds: float | None
-    ) -> None:
-        self._break, self._connection, self._seconds = manager._break, connection, seconds
-
-    def __enter__(self) -> None:
-        if self._seconds is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._seconds, self._break, self._connection)
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._seconds is None:
-            return
-        self._timer.cancel()
-        if isinstance(error, exc.DBAPIError) and asyncio.get_running_loop().time() >= self._timer.when():
-            raise NoAnswerError("no answer in time") from error
 
 
 class SqlConnectionManager(AsyncBaseConnectionManager):
@@ -98,7 +76,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         upgrade_command: str,
         schema: str | None = None,
     ) -> None:
-        if engine is not None and engine.dialect.name != self.dialect:
+        if engine is not None and check_engine(engine).dialect.name != self.dialect:
             raise ConfigurationError(f"engine: is for {engine.dialect.name}, not {self.dialect}")
         self._auto_migrate = auto_migrate
         self._own = engine is None
@@ -120,8 +98,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         return await self._pools.run(step, interrupt=self.may_be_interrupted)
 
     @abstractmethod
-    def _create_engine(self) -> AsyncEngine:
-        """Return a new engine in autocommit; must not connect yet."""
+    def _open_own(self) -> SqlPool:
+        """Return a new engine of our own in autocommit; must not connect yet."""
 
     async def connect(self) -> AsyncEngine:
         """Return the running event loop's engine, with the schema ready.
@@ -129,13 +107,16 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         Raises:
             SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
         """
+        return (await self._ready()).engine
+
+    async def _ready(self) -> SqlPool:
         pool = await self._pools.get()
         if not self._schema_ready:
             async with pool.lock:
                 if not self._schema_ready:
-                    await self._prepare_schema(pool.engine)
+                    await self._prepare_schema(pool)
                     self._note_ready()
-        return pool.engine
+        return pool
 
     async def make_ready(self) -> None:
         """Connect, and bring the schema to head if it is not there, or check it, whatever is known of it.
@@ -145,7 +126,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """
         pool = await self._pools.get()
         async with pool.lock:
-            await self._prepare_schema(pool.engine)
+            await self._prepare_schema(pool)
             self._note_ready()
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
@@ -163,7 +144,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         pool = await self._pools.get()
         async with pool.lock:
             if self.preparations == seen:
-                await self._upgrade(pool.engine)
+                await self._upgrade(pool)
                 self._note_ready()
         return True
 
@@ -182,22 +163,28 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         Raises:
             NoAnswerError: The server kept silent for too long; the connection is gone.
         """
-        async with self._lend(await self.connect()) as connection:
+        async with self._lend(await self._ready()) as connection:
             yield connection
 
     @contextlib.asynccontextmanager
-    async def _lend(
-        self, engine: AsyncEngine, *, at_most: float = math.inf
-    ) -> AsyncIterator[AsyncConnection]:
-        async with contextlib.AsyncExitStack() as stack:
-            check_cancelled = cancellation_check()
-            async with asyncio.timeout(self.checkout_timeout and min(self.checkout_timeout, at_most)):
-                connection = await stack.enter_async_context(engine.connect())
-                check_cancelled()
-            seconds = self.answer_timeout and min(self.answer_timeout, at_most)
-            assert connection.sync_connection is not None
-            stack.enter_context(Watch(self, connection.sync_connection.connection, seconds))
-            yield connection
+    async def _lend(self, pool: SqlPool, *, at_most: float = math.inf) -> AsyncIterator[AsyncConnection]:
+        is_connected = False
+        try:
+            async with asyncio.timeout(_smaller(self.checkout_timeout, at_most)) as bound:
+                check_cancelled = cancellation_check()
+                async with self._connected(pool) as connection:
+                    check_cancelled()
+                    is_connected = True
+                    bound.reschedule(_from_now(_smaller(self.answer_timeout, at_most)))
+                    yield connection
+        except TimeoutError as error:
+            if is_connected and bound.expired():
+                raise NoAnswerError("no answer in time") from error
+            raise
+
+    def _connected(self, pool: SqlPool) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        """Return what opens a connection of an engine, and gives it back."""
+        return pool.engine.connect()
 
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute one statement in its own transaction and return its rows, each with its columns in order.
@@ -224,20 +211,43 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """
         engine = (await self.connect()).sync_engine
         check_cancelled = cancellation_check()
+        is_connected = False
 
-        def run(checkout: asyncio.Timeout) -> Any:
+        def run(bound: asyncio.Timeout) -> Any:
+            nonlocal is_connected
             with engine.connect() as connection:
                 check_cancelled()
-                checkout.reschedule(None)
-                begin = connection.begin if self.one_transaction_at_a_time else contextlib.nullcontext
-                with Watch(self, connection.connection, self.answer_timeout), begin():
-                    result = connection.execute(statement, parameters)
-                    return result.all() if rows else result.rowcount
+                is_connected = True
+                bound.reschedule(_from_now(self.answer_timeout))
 
-        async with asyncio.timeout(self.checkout_timeout) as checkout:
-            result = await greenlet_spawn(run, checkout)
+                def execute() -> Any:
+                    begin = connection.begin if self.one_transaction_at_a_time else contextlib.nullcontext
+                    with begin():
+                        result = connection.execute(statement, parameters)
+                        return result.all() if rows else result.rowcount
+
+                try:
+                    return execute()
+                except exc.DBAPIError as error:
+                    if not self.is_outdated_plan(error):
+                        raise
+                # On the same connection: any other one of the pool may have outdated plans as well.
+                return execute()
+
+        try:
+            # The driver cancels the statement on the server, too, when the task that awaits it is cancelled.
+            async with asyncio.timeout(_smaller(self.checkout_timeout, math.inf)) as bound:
+                result = await greenlet_spawn(run, bound)
+        except TimeoutError as error:
+            if is_connected and bound.expired():
+                raise NoAnswerError("no answer in time") from error
+            raise
         await self._let_others_go_first(engine.pool)
         return result
+
+    def is_outdated_plan(self, error: BaseException) -> bool:
+        """Return whether a prepared statement was refused because a table has changed; here never."""
+        return False
 
     async def _let_others_go_first(self, pool: Pool) -> None:
         """Let who may wait for a connection have the one that this task has just given back.
@@ -247,24 +257,25 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         if not isinstance(pool, QueuePool) or pool.overflow() >= self._max_overflow:
             await asyncio.sleep(0)
 
-    def _break(self, connection: PoolProxiedConnection) -> None:
-        """Close the socket of a connection at once, so that who waits for its answer gets an error."""
-
     async def engine(self) -> AsyncEngine:
         """Return the running event loop's engine without looking at the schema."""
         return (await self._pools.get()).engine
 
-    async def _prepare_schema(self, engine: AsyncEngine) -> None:
-        async with self._lend(engine) as connection:
-            if await connection.run_sync(migrations.is_current):
-                return
-            if not self._auto_migrate:
+    async def _prepare_schema(self, pool: SqlPool) -> None:
+        if await self._is_current(pool):
+            return
+        if not self._auto_migrate:
+            async with self._lend(pool) as connection:
                 await connection.run_sync(migrations.check)
-        await self._upgrade(engine)
+        await self._upgrade(pool)
 
-    async def _upgrade(self, engine: AsyncEngine) -> None:
+    async def _is_current(self, pool: SqlPool) -> bool:
+        async with self._lend(pool) as connection:
+            return await connection.run_sync(migrations.is_current)
+
+    async def _upgrade(self, pool: SqlPool) -> None:
         # A migration takes as long as it takes.
-        async with engine.connect() as connection:
+        async with self._connected(pool) as connection:
             # Alembic works on globals, so one migration at a time in a process. Polled: a loop that
             # blocks here might be the one that has to finish the migration it waits for.
             while not _migrating.acquire(blocking=False):  # noqa: ASYNC110 - held by other loops too
@@ -282,6 +293,14 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         self._schema_ready = False
         await self._pools.aclose()
 
+    def checked_out(self) -> int:
+        """Return how many connections are in use, in all event loops."""
+        return sum(self._in_use(pool) for pool in self._pools.resources())
+
+    def _in_use(self, pool: SqlPool) -> int:
+        count = getattr(pool.engine.pool, "checkedout", None)  # A service's engine may have no such pool.
+        return 0 if count is None else int(count())
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
@@ -292,7 +311,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         return True
 
     async def _check_writable(self) -> None:
-        async with self._lend(await self.engine(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
+        async with self._lend(await self._pools.get(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
             if self._schema_ready or await connection.run_sync(migrations.is_current):
                 await self._try_write(connection)
                 return
@@ -312,12 +331,12 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def _try_write(self, connection: AsyncConnection) -> None:
         """Do what a write needs to be allowed, and leave nothing behind."""
 
-    def _open(self) -> _Pool:
+    def _open(self) -> SqlPool:
         if self._given is not None:
-            return _Pool(self._given)
-        return _Pool(self._create_engine())
+            return SqlPool(self._given)
+        return self._open_own()
 
-    async def _close(self, pool: _Pool) -> None:
+    async def _close(self, pool: SqlPool) -> None:
         if not self._own:
             return
         # An engine forgets the connections that are in use; they would outlive it.
@@ -325,12 +344,16 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 while pool.engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-        if not pool.engine.pool.checkedout():  # type: ignore[attr-defined]
-            await self._close_idle(pool.engine)
         await pool.engine.dispose()
 
-    async def _close_idle(self, engine: AsyncEngine) -> None:
-        """Close an engine's connections all at once, where one after the other may take long."""
+
+def _smaller(seconds: float | None, at_most: float) -> float | None:
+    return None if seconds is None else min(time_left(seconds), at_most)
+
+
+def _from_now(seconds: float | None) -> float | None:
+    """Return a time of the running event loop; None for never."""
+    return None if seconds is None else asyncio.get_running_loop().time() + time_left(seconds)
 
 
 def cancellation_check() -> Callable[[], None]:
@@ -349,7 +372,23 @@ def cancellation_check() -> Callable[[], None]:
     return check
 
 
+def check_engine(engine: object) -> AsyncEngine:
+    """Return a service's own engine.
+
+    Raises:
+        ConfigurationError: It is of another kind, such as SQLAlchemy's blocking one.
+    """
+    if not isinstance(engine, AsyncEngine):
+        kind = "a blocking Engine" if isinstance(engine, Engine) else f"a {type(engine).__name__}"
+        raise ConfigurationError(
+            f"engine: must be an AsyncEngine, as create_async_engine makes it, not {kind}"
+        )
+    return engine
+
+
 def engine_key(engine: AsyncEngine | None, settings: Hashable) -> Hashable:
     """Return the cache key of a manager: the service's own engine, or the settings, the URL among them."""
+    if engine is not None:
+        check_engine(engine)
     # The engine itself, which the key keeps alive: its id alone could become another engine's.
     return settings if engine is None else (engine, settings)

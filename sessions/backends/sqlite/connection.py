@@ -16,7 +16,7 @@ import aiosqlite
 from sqlalchemy import event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from sessions.backends.sql.engine import SqlConnectionManager, engine_key
+from sessions.backends.sql.engine import SqlConnectionManager, SqlPool, engine_key
 from sessions.config import SqliteSettings, load_settings
 from sessions.core.failures import Place, upgrade_command, without_values
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
@@ -68,7 +68,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         resolved = _settings(url, settings)
         return engine_key(engine, (resolved, _path(resolved)))
 
-    def _create_engine(self) -> AsyncEngine:
+    def _open_own(self) -> SqlPool:
         path = self._file()
 
         async def connect() -> aiosqlite.Connection:
@@ -94,7 +94,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _set_pragmas)
-        return engine
+        return SqlPool(engine)
 
     def _file(self) -> str:
         if self._path is not None:

@@ -1,0 +1,77 @@
+"""From what a caller says of a database to its repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+from sessions.errors import ConfigurationError, InvalidInputError
+from sessions.repositories import AsyncSessionRepository, SessionRepositoryFactory, SessionRepositoryType
+from sessions.repositories.urls import repository_type_of
+
+__all__ = ["BackendName", "Role", "SessionData", "merged", "open_repository"]
+
+BackendName = Literal["mongodb", "postgres", "sqlite"]
+Role = Literal["user", "assistant"]
+
+
+class SessionData(TypedDict, total=False):
+    """What a session is created with, or changed to.
+
+    Attributes:
+        title: 1 to 255 characters.
+        metadata: A JSON object.
+    """
+
+    title: str | None
+    metadata: dict[str, Any] | None
+
+
+def open_repository(
+    url: str | None,
+    backend: SessionRepositoryType | str | None,
+    repository: AsyncSessionRepository | None,
+    options: dict[str, Any],
+) -> AsyncSessionRepository:
+    """Return the repository that is meant: the one given, the URL's, the named backend's, or the default.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong, or the backend has no blocking and async
+            operations of its own.
+    """
+    if repository is not None:
+        if url is not None or backend is not None or options:
+            raise ConfigurationError("repository: goes with no other option")
+        found: Any = repository
+    elif backend is not None:
+        found = SessionRepositoryFactory.create_repository(backend, url=url, **options)
+    elif url is not None:
+        found = SessionRepositoryFactory.create_repository(repository_type_of(url), url=url, **options)
+    else:
+        found = SessionRepositoryFactory.get_default_repository(**options)
+    if not isinstance(found, AsyncSessionRepository):
+        # A backend of another package may have only the six operations of the base class.
+        raise ConfigurationError(f"backend: {type(found).__name__} is not an AsyncSessionRepository")
+    return found
+
+
+def merged(
+    session_data: Mapping[str, Any] | None, title: str | None, metadata: dict[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Return one mapping of what was given by keyword or as a mapping.
+
+    Raises:
+        InvalidInputError: A value was given both ways.
+    """
+    given = {"title": title, "metadata": metadata}
+    keywords = {key: value for key, value in given.items() if value is not None}
+    if not keywords:
+        return session_data
+    if session_data is None:
+        return keywords
+    if not isinstance(session_data, Mapping):
+        return session_data  # Refused by the operation, which says what it has to be.
+    for key in keywords:
+        if session_data.get(key) is not None:
+            raise InvalidInputError(key, "is given twice")
+    return {**session_data, **keywords}

@@ -1,0 +1,88 @@
+"""The options of each built-in backend, for type checkers: a misspelt one is an error there, too.
+
+A test compares them with the settings models, which check them at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from sessions.resilience import RetryConfig
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from sessions.config import SslMode
+
+__all__ = ["BuiltInOptions", "ChatsOptions", "MongoOptions", "PostgresOptions", "SqliteOptions"]
+
+Password = str | Callable[[], str | Awaitable[str]]
+
+
+class _Keys(TypedDict, total=False):
+    retry: RetryConfig | None
+    pool_size: int | None
+    pool_timeout: float | None
+
+
+class _PostgresKeys(_Keys, total=False):
+    engine: AsyncEngine | None
+    host: str | None
+    port: int | None
+    database: str | None
+    username: str | None
+    password: Password | None
+    max_overflow: int | None
+    connect_timeout: float | None
+    statement_timeout: float | None
+    ssl: bool | SslMode | None
+    auto_migrate: bool | None
+    schema: str | None
+    pgbouncer: bool | None
+
+
+class _MongoKeys(_Keys, total=False):
+    client: Any
+    host: str | None
+    port: int | None
+    database: str | None
+    username: str | None
+    password: Password | None
+    auth_source: str | None
+    connect_timeout: float | None
+    timeout: float | None
+
+
+class _SqliteKeys(_Keys, total=False):
+    engine: AsyncEngine | None
+    path: str | PathLike[str] | None
+    max_overflow: int | None
+    busy_timeout: float | None
+    auto_migrate: bool | None
+
+
+class _Database(TypedDict, total=False):
+    url: str | None
+    connection_manager: Any
+
+
+class PostgresOptions(_PostgresKeys, _Database, total=False):
+    """What ``create_repository("postgres", …)`` takes; `PostgresSettings` says what the keys mean."""
+
+
+class MongoOptions(_MongoKeys, _Database, total=False):
+    """What ``create_repository("mongodb", …)`` takes; `MongoSettings` says what the keys mean."""
+
+
+class SqliteOptions(_SqliteKeys, _Database, total=False):
+    """What ``create_repository("sqlite", …)`` takes; `SqliteSettings` says what the keys mean."""
+
+
+class ChatsOptions(_PostgresKeys, _MongoKeys, _SqliteKeys, total=False):
+    """What `AsyncChats` and `Chats` take: the options of whichever backend it is."""
+
+
+class BuiltInOptions(ChatsOptions, _Database, total=False):
+    """What ``create_repository`` takes where a type checker cannot tell which backend it is."""
