@@ -23,8 +23,13 @@ from tests.support.databases import Backend, execute_postgres, in_database, post
 # Nothing here is a test of speed, however busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-# Folders whose tests wait for processes of their own, for servers, or for what is built and installed.
-SLOW_FOLDERS = {"benchmarks", "faults", "loops", "migrations", "packaging", "services", "typing"}
+# What is left out of a quick answer: folders whose tests wait for processes of their own, for servers, or for
+# what is built and installed, and files with tests that race, try many examples, or move megabytes.
+SLOW = {
+    *("benchmarks", "faults", "loops", "migrations", "packaging", "services", "typing"),
+    *("contract/test_adopted_backends.py", "contract/test_hostile_input.py", "contract/test_memory.py"),
+    *("contract/test_model.py", "contract/test_order.py", "contract/test_races.py", "unit/test_imports.py"),
+}
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 
 
@@ -49,8 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes long."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in SLOW_FOLDERS or item.get_closest_marker("full_size"):
+        file = item.path.relative_to(Path(__file__).parent)
+        if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size"):
             item.add_marker(pytest.mark.slow)
 
 

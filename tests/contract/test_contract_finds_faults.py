@@ -260,6 +260,7 @@ async def test_a_mongodb_connection_that_is_left_open_is_found(mongodb_url: str)
 # -- As another package uses it --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 def test_a_subclass_in_another_project_is_collected_and_runs(tmp_path: Path, mode: str) -> None:
     (tmp_path / "test_theirs.py").write_text(

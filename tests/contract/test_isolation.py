@@ -143,6 +143,7 @@ class User:
         return deleted + await self._keep()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_random_operations_of_two_users_never_meet(
     backend: Backend, repository: Any, seed: int

@@ -180,7 +180,8 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         *(f".venv/bin/{step}" for step in THROUGH_PGBOUNCER),
         f".venv/bin/{PYTEST_STEP} -m full_size",
         f"{ON_POSTGRES}={OLDEST_POSTGRES} .venv/bin/{PYTEST_STEP} tests/contract -k postgres",
-        f".venv-motor/bin/{PYTEST_STEP} tests/contract tests/mongodb tests/unit -k 'mongo or client'",
+        f".venv-motor/bin/{PYTEST_STEP} tests/contract tests/mongodb tests/unit tests/loops/test_services.py"
+        " tests/packaging/test_readme.py -k 'mongo or client'",
         f".venv-lowest/bin/{PYTEST_STEP} tests/unit",
     ]
 

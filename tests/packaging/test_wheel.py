@@ -5,12 +5,15 @@ import email.message
 import fcntl
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +45,16 @@ def python(*arguments: str | Path, cwd: Path, path: Path, **environment: str) ->
     return run(sys.executable, *arguments, cwd=cwd, path=path, **environment)
 
 
-@pytest.fixture(scope="module")
-def backend_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder from which the build backend of pyproject.toml can be imported."""
-    folder = tmp_path_factory.mktemp("backend")
-    if importlib.util.find_spec("hatchling") is None:
-        # As pip does for a build of its own.
-        requires = PROJECT["build-system"]["requires"]
-        run(sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, *requires, cwd=folder)
-    return folder
+@contextmanager
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """Yield a folder that all processes of pytest-xdist use, and whether it was made before, under a lock."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    ready = folder / "ready"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder, ready.exists()
+        ready.touch()
 
 
 def build(what: str, source: Path, out: Path, backend_folder: Path) -> Path:
@@ -60,34 +64,48 @@ def build(what: str, source: Path, out: Path, backend_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory, backend_folder: Path) -> Path:
-    return build("sdist", ROOT, tmp_path_factory.mktemp("dist"), backend_folder)
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that is built from it, as they are published."""
+    with made_once(tmp_path_factory, "distributions") as (folder, made):
+        if not made:
+            shutil.rmtree(folder, ignore_errors=True)  # Of a process that failed.
+            backend = folder / "backend"
+            backend.mkdir(parents=True)
+            if importlib.util.find_spec("hatchling") is None:
+                # As pip does for a build of its own.
+                requires = PROJECT["build-system"]["requires"]
+                pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", backend]
+                run(*pip, *requires, cwd=folder)
+            with tarfile.open(build("sdist", ROOT, folder, backend)) as archive:
+                archive.extractall(folder / "source", filter="data")
+            (source,) = (folder / "source").iterdir()
+            build("wheel", source, folder, backend)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, backend_folder: Path, sdist: Path) -> Path:
+def sdist(distributions: Path) -> Path:
+    (found,) = distributions.glob("*.tar.gz")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
     """The wheel that is published: built from the source distribution."""
-    folder = tmp_path_factory.mktemp("source")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
-    (source,) = folder.iterdir()
-    return build("wheel", source, sdist.parent, backend_folder)
+    (found,) = distributions.glob("*.whl")
+    return found
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     """The folder of programs of an environment with nothing but our wheel and what it asks for."""
-    base = tmp_path_factory.getbasetemp()
-    # The processes of pytest-xdist share one.
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "clean"
-    programs, ready = folder / "bin", folder / "ready"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
+    with made_once(tmp_path_factory, "clean") as (folder, made):
+        programs = folder / "bin"
+        if not made:
+            base = folder.parent
             run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder, cwd=base)
             pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet"]
             run(*pip, "--no-compile", f"{wheel}[cli]", cwd=base)
-            ready.touch()
     return programs
 
 
@@ -134,9 +152,9 @@ def test_the_wheel_has_every_module_the_settings_and_the_migrations_and_nothing_
 
 
 def test_the_wheel_is_the_same_built_from_the_checkout(
-    wheel: Path, backend_folder: Path, tmp_path: Path
+    wheel: Path, distributions: Path, tmp_path: Path
 ) -> None:
-    direct = build("wheel", ROOT, tmp_path, backend_folder)
+    direct = build("wheel", ROOT, tmp_path, distributions / "backend")
 
     assert direct.name == wheel.name == f"agenthub_sessions-{VERSION}-py3-none-any.whl"
     assert names_in(direct) == names_in(wheel)
@@ -154,6 +172,7 @@ def test_the_source_distribution_has_what_is_needed_to_build_and_test(sdist: Pat
         "alembic/env.py",
         "sessions/py.typed",
         "tests/conftest.py",
+        "tests/data/conversations.jsonl",
         "tests/packaging/test_wheel.py",
     } <= names
     assert not [name for name in names if name.endswith((".pyc", ".db"))]

@@ -332,6 +332,7 @@ def test_an_entry_point_whose_package_lacks_something_says_what(install: Install
 # --- drivers ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "module"),
     [

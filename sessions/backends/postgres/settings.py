@@ -37,6 +37,14 @@ SCHEME = "postgresql"
 NAME = "PostgreSQL"
 # Parameters that `asyncpg.connect` has an argument for.
 ARGUMENTS = ("passfile", "krbsrvname", "gsslib")
+# A connection that the network has dropped is found out while it is idle, and by a call within a second.
+TCP_DEFAULTS = {
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "1000",
+}
 # By libpq's parameter; not every system has all of them.
 TCP_OPTIONS = {
     "keepalives_idle": "TCP_KEEPIDLE",
@@ -133,12 +141,12 @@ def connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
 
 def tcp_options(settings: PostgresSettings) -> list[tuple[int, int, int]]:
     """Return what a connection's socket is told: level, option and value, for ``setsockopt``."""
-    parameters = _said(settings).parameters
-    found: list[tuple[int, int, int]] = []
-    if "keepalives" in parameters:
-        found.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(parameters["keepalives"])))
+    parameters = {**TCP_DEFAULTS, **_said(settings).parameters}
+    keepalives = int(parameters["keepalives"])
+    found = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalives)]
     for name, option in TCP_OPTIONS.items():
-        value = int(parameters.get(name, 0))
+        # 0 leaves it to the system, as in libpq.
+        value = int(parameters[name]) if keepalives or not name.startswith("keepalives") else 0
         if value > 0 and (number := getattr(socket, option, None)) is not None:
             found.append((socket.IPPROTO_TCP, number, value))
     return found
