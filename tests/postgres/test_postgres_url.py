@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -378,7 +379,7 @@ def test_settings_of_the_server_are_sent_to_it() -> None:
         "options": "-c work_mem=8MB",
         "lock_timeout": "200",
         "application_name": "chat",
-        "statement_timeout": "30000",
+        "statement_timeout": "20000",
     }
     named = arguments(f"{url}&application_name=service")
     assert named["server_settings"]["application_name"] == "service"
@@ -390,15 +391,26 @@ def test_the_cache_of_statements_has_the_size_that_sqlalchemy_calls_it() -> None
 
 
 def test_keepalives_become_options_of_the_socket() -> None:
-    import socket
-
     url = "postgresql://h/d?keepalives=1&keepalives_idle=30&keepalives_count=0&tcp_user_timeout=5000"
     assert tcp_options(settings(url)) == [
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000),
     ]
-    assert tcp_options(settings("postgresql://h/d")) == []
+    assert tcp_options(settings("postgresql://h/d", tcp_keepalive=0, tcp_user_timeout=0)) == []
+    assert tcp_options(settings("postgresql://h/d?keepalives=0&tcp_user_timeout=0")) == [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+    ]
+
+
+def test_keepalive_is_on_by_default() -> None:
+    assert {option: value for _, option, value in tcp_options(settings("postgresql://h/d"))} == {
+        socket.SO_KEEPALIVE: 1,
+        socket.TCP_KEEPIDLE: 15,
+        socket.TCP_KEEPINTVL: 1,
+        socket.TCP_USER_TIMEOUT: 1000,
+    }
 
 
 def test_hosts_that_share_the_load_are_tried_in_any_order() -> None:

@@ -132,13 +132,27 @@ def connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
 
 
 def tcp_options(settings: PostgresSettings) -> list[tuple[int, int, int]]:
-    """Return what a connection's socket is told: level, option and value, for ``setsockopt``."""
-    parameters = _said(settings).parameters
+    """Return what a connection's socket is told: level, option and value, for ``setsockopt``.
+
+    What the URL says wins over the settings; 0 leaves an option to the system, as in libpq.
+    """
+    said = _said(settings).parameters
+    seconds = settings.tcp_user_timeout
+    wanted = {
+        "keepalives_idle": math.ceil(settings.tcp_keepalive),
+        # With a user timeout, the first probe that comes after it closes the connection.
+        "keepalives_interval": max(1, math.ceil(seconds)) if settings.tcp_keepalive else 0,
+        "tcp_user_timeout": math.ceil(seconds * 1000),
+    }
+    wanted |= {name: int(said[name]) for name in TCP_OPTIONS if name in said}
+    alive = said.get("keepalives", "1" if settings.tcp_keepalive else None)
     found: list[tuple[int, int, int]] = []
-    if "keepalives" in parameters:
-        found.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(parameters["keepalives"])))
+    if alive is not None:
+        found.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(alive)))
     for name, option in TCP_OPTIONS.items():
-        value = int(parameters.get(name, 0))
+        value = wanted.get(name, 0)
+        if alive == "0" and name.startswith("keepalives"):
+            continue
         if value > 0 and (number := getattr(socket, option, None)) is not None:
             found.append((socket.IPPROTO_TCP, number, value))
     return found
