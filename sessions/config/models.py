@@ -192,7 +192,7 @@ class PostgresSettings(BackendSettings, frozen=True):
     connect_timeout: _PositiveSeconds = 10.0
     # Less than a call may take with all its attempts, so that the server itself ends what takes too long.
     statement_timeout: _PositiveSeconds = 20.0
-    tcp_keepalive: _Seconds = 15.0
+    tcp_keepalive: _Seconds = 10.0
     tcp_user_timeout: _Seconds = 1.0
     ssl: _Ssl = None
     auto_migrate: bool = True

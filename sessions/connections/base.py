@@ -106,7 +106,7 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
 
         Here the step is awaited as it is, which is right where the driver may be cancelled anywhere and
-        ends at once. For any other a manager overrides this with `LoopBound.run`, which lets the step go
+        ends at once. For any other a manager overrides this with ``LoopBound.run``, which lets the step go
         on in the background.
         """
         return await step()
@@ -124,7 +124,7 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
 
         Args:
             error: From an operation.
-            seen: `preparations` when the operation began.
+            seen: ``preparations`` when the operation began.
 
         Returns:
             Whether the operation may be repeated at once; here never.

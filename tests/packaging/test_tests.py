@@ -62,10 +62,11 @@ def test_the_next(server):
     [
         ("assert False", [], "1 failed, 1 passed"),
         ("raise KeyboardInterrupt", [], "no tests ran"),
+        ("os.kill(os.getpid(), 15)", [], "no tests ran"),
         ("", [], "2 passed, 1 error"),
         ("os._exit(1)", ["-n", "1", "--max-worker-restart", "0"], "1 failed"),
     ],
-    ids=["failed", "interrupted", "passed", "crashed"],
+    ids=["failed", "interrupted", "terminated", "passed", "crashed"],
 )
 def test_what_a_test_leaves_behind_is_ended(
     tmp_path: Path, end: str, options: list[str], outcome: str

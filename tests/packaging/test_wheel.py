@@ -172,6 +172,7 @@ def test_the_source_distribution_has_what_is_needed_to_build_and_test(sdist: Pat
         "alembic/env.py",
         "sessions/py.typed",
         "tests/conftest.py",
+        "tests/data/conversations.jsonl",
         "tests/packaging/test_wheel.py",
     } <= names
     assert not [name for name in names if name.endswith((".pyc", ".db"))]

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import logging
 import re
 import socket
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import uvloop
 
 from sessions import ConfigurationError
 from sessions.backends.postgres import connector
@@ -19,6 +22,7 @@ from sessions.backends.postgres.parameters import PARAMETERS, SERVER_SETTINGS, T
 from sessions.backends.postgres.settings import connect_arguments, resolved_settings, tcp_options
 from sessions.backends.postgres.url import parse_url
 from sessions.config import PostgresSettings
+from tests.support.tls_postgres import TlsFront, tls_front
 
 SECRET = "hunter2-Zq9"
 ROOT = Path(__file__).resolve().parents[2]
@@ -391,26 +395,50 @@ def test_the_cache_of_statements_has_the_size_that_sqlalchemy_calls_it() -> None
 
 
 def test_keepalives_become_options_of_the_socket() -> None:
-    url = "postgresql://h/d?keepalives=1&keepalives_idle=30&keepalives_count=0&tcp_user_timeout=5000"
+    url = "postgresql://h/d?keepalives_idle=30&keepalives_count=0&tcp_user_timeout=5000"
     assert tcp_options(settings(url)) == [
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000),
     ]
-    assert tcp_options(settings("postgresql://h/d", tcp_keepalive=0, tcp_user_timeout=0)) == []
-    assert tcp_options(settings("postgresql://h/d?keepalives=0&tcp_user_timeout=0")) == [
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
-    ]
+    without = tcp_options(settings("postgresql://h/d?keepalives=0&tcp_user_timeout=0"))
+    assert without == [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)]
+    assert tcp_options(settings("postgresql://h/d", tcp_keepalive=0, tcp_user_timeout=0)) == without
+    by_settings = tcp_options(settings("postgresql://h/d", tcp_keepalive=40, tcp_user_timeout=2.5))
+    assert (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 40) in by_settings
+    assert (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2500) in by_settings
 
 
-def test_keepalive_is_on_by_default() -> None:
-    assert {option: value for _, option, value in tcp_options(settings("postgresql://h/d"))} == {
-        socket.SO_KEEPALIVE: 1,
-        socket.TCP_KEEPIDLE: 15,
-        socket.TCP_KEEPINTVL: 1,
-        socket.TCP_USER_TIMEOUT: 1000,
-    }
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_dropped_connection_is_found_out_by_default(
+    loop: str, tls: bool, postgres_url: str, tmp_path: Path
+) -> None:
+    factory = asyncio.new_event_loop if loop == "asyncio" else uvloop.new_event_loop
+
+    async def found(query: str, front: TlsFront) -> list[int]:
+        split = urlsplit(postgres_url)
+        mode = "require" if tls else "disable"
+        url = f"postgresql://{split.username}@127.0.0.1:{front.port}{split.path}?sslmode={mode}{query}"
+        connection = await PostgresConnector(settings(url))()
+        try:
+            # As `set_tcp_options` gets at it: asyncpg hands out no socket.
+            raw = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            told = [raw.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+            return [raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *told]
+        finally:
+            await connection.close()
+
+    async def check() -> None:
+        async with tls_front(postgres_url, tmp_path, plain=not tls) as front:
+            assert await found("", front) == [1, 10, 2, 3, 1000]
+            assert await found("&keepalives_idle=33&tcp_user_timeout=5000", front) == [1, 33, 2, 3, 5000]
+            assert (await found("&keepalives=0", front))[0] == 0
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(check())
 
 
 def test_hosts_that_share_the_load_are_tried_in_any_order() -> None:
@@ -429,11 +457,13 @@ def test_an_ignored_parameter_is_logged_once_with_the_reason(
 ) -> None:
     monkeypatch.setattr(postgres_settings, "_logged", set())
     for _ in range(2):
-        PostgresConnector(settings(f"postgresql://u:{SECRET}@h/d?channel_binding=require&gssencmode=prefer"))
+        query = "channel_binding=require&gssencmode=prefer&sslsni=1&connection_limit=5"
+        PostgresConnector(settings(f"postgresql://u:{SECRET}@h/d?{query}"))
+        PostgresConnector(settings(f"postgresql://u:{SECRET}@h/d?channel_binding=prefer"))
     texts = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.partition(" has no effect: ")[0] for text in texts] == [
         "db.postgres.url: channel_binding",
-        "db.postgres.url: gssencmode",
+        "db.postgres.url: connection_limit",
     ]
     assert all(len(text.partition(" has no effect: ")[2]) > 10 for text in texts)
     assert SECRET not in caplog.text

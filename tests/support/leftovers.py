@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Generator
 from contextlib import suppress
+from types import FrameType
 
 import psutil
 import pytest
@@ -27,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Adopt orphans, and end what is left in the end: all that a crashed process of pytest-xdist had."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)  # A run that is terminated stops its servers, too.
     _before_all.update(_children())
     config.add_cleanup(_end_all)
 
@@ -72,6 +76,13 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     if names and not failed:
         pytest.fail(f"the test left processes behind: {'; '.join(names)}", pytrace=False)
     return result
+
+
+def _interrupt(number: int, _frame: FrameType | None, tests: int = os.getpid()) -> None:
+    if os.getpid() == tests:
+        raise KeyboardInterrupt
+    signal.signal(number, signal.SIG_DFL)  # In a fork.
+    signal.raise_signal(number)
 
 
 def keep(pid: int) -> None:

@@ -36,7 +36,12 @@ class TlsFront:
 
 @contextlib.asynccontextmanager
 async def tls_front(
-    postgres_url: str, folder: Path, *, direct: bool = False, wants_certificate: bool = False
+    postgres_url: str,
+    folder: Path,
+    *,
+    direct: bool = False,
+    wants_certificate: bool = False,
+    plain: bool = False,
 ) -> AsyncIterator[TlsFront]:
     """Yield a front of a server.
 
@@ -45,6 +50,7 @@ async def tls_front(
         folder: For the files.
         direct: Whether a connection begins with TLS, without asking for it.
         wants_certificate: Whether a client needs one.
+        plain: Whether there is no TLS at all.
     """
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -66,7 +72,7 @@ async def tls_front(
         assert task is not None
         tasks.add(task)
         with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
-            if not direct:
+            if not direct and not plain:
                 await reader.readexactly(SSL_REQUEST_BYTES)
                 writer.write(b"S")
                 await writer.drain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from typing import Any
@@ -82,7 +83,7 @@ async def _connect_in_turn(arguments: dict[str, Any]) -> asyncpg.Connection:
     hosts, ports = arguments.get("host", []), arguments.get("port", [])
     if len(hosts) < 2:
         return await asyncpg.connect(**arguments)
-    wanted = arguments.pop("target_session_attrs", "any")
+    wanted = arguments.pop("target_session_attrs", os.environ.get("PGTARGETSESSIONATTRS", "any"))
     # The driver would choose among all that it has connected to; here there is one at a time.
     rounds = ("standby", "any") if wanted == "prefer-standby" else (wanted,)
     attempts = [

@@ -49,6 +49,7 @@ REASONS = {
     "57P02": "the server has crashed",
     "57P03": "the server starts up, or shuts down",
 }
+DATA_EXCEPTION = "22"  # Its messages quote the value.
 # What is left of TLS where the connection is lost.
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -156,9 +157,17 @@ def _cause(error: BaseException) -> BaseException:
         silent = without_values(error)
         silent.__cause__ = _cause(error.__cause__)
         return silent
+    if isinstance(of_driver, asyncpg.DataError):
+        return without_values(of_driver, text=lambda _: "a value was refused")
+    if not isinstance(of_driver, asyncpg.PostgresError):
+        return without_values(of_driver)
     # The row that broke a constraint, and the like; SQLAlchemy copies it into texts of its own.
     hidden = {"detail": None, "context": None, "internal_query": None}
-    return without_values(of_driver, hidden=hidden if isinstance(of_driver, asyncpg.PostgresError) else None)
+    if (of_driver.sqlstate or "").startswith(DATA_EXCEPTION):
+        return without_values(
+            of_driver, text=lambda _: "a value was refused", hidden=hidden | {"message": None}
+        )
+    return without_values(of_driver, hidden=hidden)
 
 
 def _failure(error: BaseException, place: Place, upgrade: str) -> SessionsError | None:

@@ -81,9 +81,17 @@ TABLE: Final[tuple[Row, ...]] = (
     Row("statement_timeout", Use.HONOURED, "the setting `statement_timeout`, in milliseconds or with a unit"),
     Row(SERVER_SETTINGS, Use.HONOURED, "settings of the server, as asyncpg takes them"),
     # The connection.
-    Row("keepalives", Use.HONOURED, "TCP keepalive", _values("0 1")),
-    Row("keepalives_idle keepalives_interval keepalives_count", Use.HONOURED, "where the system has them"),
-    Row("tcp_user_timeout", Use.HONOURED, "milliseconds, where the system has it"),
+    Row("keepalives", Use.HONOURED, "TCP keepalive; left out: 1", _values("0 1")),
+    Row(
+        "keepalives_idle keepalives_interval keepalives_count",
+        Use.HONOURED,
+        "where the system has them; left out: the setting `tcp_keepalive`, 2 seconds, 3 times",
+    ),
+    Row(
+        "tcp_user_timeout",
+        Use.HONOURED,
+        "milliseconds, where the system has it; left out: the setting `tcp_user_timeout`",
+    ),
     Row("krbsrvname", Use.HONOURED, "the service's name for GSSAPI"),
     Row("gsslib", Use.HONOURED, "the library for GSSAPI", _values("gssapi sspi")),
     Row(

@@ -37,6 +37,8 @@ SCHEME = "postgresql"
 NAME = "PostgreSQL"
 # Parameters that `asyncpg.connect` has an argument for.
 ARGUMENTS = ("passfile", "krbsrvname", "gsslib")
+# A connection that the network has dropped is found out while it is idle, and by a call within a second.
+TCP_DEFAULTS = {"keepalives_interval": "2", "keepalives_count": "3"}
 # By libpq's parameter; not every system has all of them.
 TCP_OPTIONS = {
     "keepalives_idle": "TCP_KEEPIDLE",
@@ -136,23 +138,16 @@ def tcp_options(settings: PostgresSettings) -> list[tuple[int, int, int]]:
 
     What the URL says wins over the settings; 0 leaves an option to the system, as in libpq.
     """
-    said = _said(settings).parameters
-    seconds = settings.tcp_user_timeout
-    wanted = {
-        "keepalives_idle": math.ceil(settings.tcp_keepalive),
-        # With a user timeout, the first probe that comes after it closes the connection.
-        "keepalives_interval": max(1, math.ceil(seconds)) if settings.tcp_keepalive else 0,
-        "tcp_user_timeout": math.ceil(seconds * 1000),
+    own = {
+        "keepalives": str(int(settings.tcp_keepalive > 0)),
+        "keepalives_idle": str(math.ceil(settings.tcp_keepalive)),
+        "tcp_user_timeout": str(math.ceil(settings.tcp_user_timeout * 1000)),
     }
-    wanted |= {name: int(said[name]) for name in TCP_OPTIONS if name in said}
-    alive = said.get("keepalives", "1" if settings.tcp_keepalive else None)
-    found: list[tuple[int, int, int]] = []
-    if alive is not None:
-        found.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(alive)))
+    parameters = {**TCP_DEFAULTS, **own, **_said(settings).parameters}
+    keepalives = int(parameters["keepalives"])
+    found = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalives)]
     for name, option in TCP_OPTIONS.items():
-        value = wanted.get(name, 0)
-        if alive == "0" and name.startswith("keepalives"):
-            continue
+        value = int(parameters[name]) if keepalives or not name.startswith("keepalives") else 0
         if value > 0 and (number := getattr(socket, option, None)) is not None:
             found.append((socket.IPPROTO_TCP, number, value))
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from sessions.backends.postgres.parameters import SSL_MODES
 from sessions.core.failures import shown
 from sessions.errors import ConfigurationError
 
@@ -56,6 +57,8 @@ def tls_arguments(
     if isinstance(mode, bool):
         mode, root = ("verify-full", root or SYSTEM) if mode else ("disable", root)
     mode = mode or os.environ.get("PGSSLMODE") or ("verify-full" if root == SYSTEM else None)
+    if mode is not None and mode not in SSL_MODES:
+        raise ConfigurationError(f"PGSSLMODE: must be one of {', '.join(sorted(SSL_MODES))}")
     direct = parameters.get("sslnegotiation") == "direct"
     if direct and mode not in ("require", "verify-ca", "verify-full"):
         raise _error("sslnegotiation", "direct needs sslmode=require, verify-ca or verify-full")

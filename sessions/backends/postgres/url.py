@@ -50,7 +50,7 @@ class PostgresUrl:
         database: Decoded.
         parameters: Those that are honoured, by name in lower case, without the ones above. Booleans are "1"
             or "0".
-        ignored: The parameters that are not used.
+        ignored: The parameters that ask for what does not happen.
     """
 
     hosts: tuple[str, ...] = ()
@@ -163,7 +163,9 @@ def _parameters(query: str) -> tuple[dict[str, str], tuple[str, ...]]:
             continue  # As if it were not there, as in libpq.
         value = _checked(name, value, row)
         if row.use is Use.IGNORED:
-            ignored.append(name)
+            # Of those that have few values, the others are what happens anyway.
+            if not row.only or (name, value) == ("channel_binding", "require"):
+                ignored.append(name)
         elif name in LISTS and name in found:
             found[name] += f",{value}"
         elif found.setdefault(name, value) != value:
