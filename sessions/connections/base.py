@@ -119,6 +119,10 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Return whether what failed with this error may have taken effect: its answer was lost."""
         return False
 
+    def is_duplicate_key(self, error: BaseException) -> bool:
+        """Return whether a row with the same primary key is there already; here never."""
+        return False
+
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
         """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
 
