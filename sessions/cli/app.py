@@ -24,11 +24,11 @@ from sessions.cli.terminal import (
     printable,
     sessions_table,
 )
-from sessions.config import load_settings
 from sessions.errors import ConfigurationError, SessionNotFoundError
 from sessions.migrations import ini_path
 from sessions.models import ChatSession
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryFactory, SessionRepositoryType
+from sessions.repositories.session_repository_factory import default_repository_class
 from sessions.repositories.urls import repository_type_of
 
 __all__ = ["app"]
@@ -256,10 +256,11 @@ def _backend(backend: SessionRepositoryType | None, url: str | None) -> SessionR
         return backend
     if url is not None:
         return repository_type_of(url, argument="--url")
-    name = load_settings().sessions.default_repository
+    name, _ = default_repository_class()
     try:
         return SessionRepositoryType(name)
     except ValueError:
         raise ConfigurationError(
-            f"sessions.default_repository is {name!r}, which the command line cannot use; pass --backend"
+            f"sessions.default_repository is {name!r}, which the command line cannot use; "
+            f"pass --backend {', '.join(SessionRepositoryType)}"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -36,6 +37,13 @@ _UNPRINTABLE_IN_LINES = re.compile(_UNPRINTABLE.pattern.replace(r"\x1f", r"\x08\
 PIPE_WIDTH = 10_000
 
 
+class _ErrorConsole(Console):
+    """Prints on stderr as long as somebody reads there; the work goes on without."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 def make_console(*, stderr: bool = False, fixed_width: bool = False) -> Console:
     """Return a console for the streams as they are now.
 
@@ -45,7 +53,8 @@ def make_console(*, stderr: bool = False, fixed_width: bool = False) -> Console:
     """
     stream = sys.stderr if stderr else sys.stdout
     width = None if fixed_width or stream.isatty() else PIPE_WIDTH
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    console = _ErrorConsole if stderr else Console
+    return console(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
 def printable(text: str) -> str:
@@ -78,9 +87,13 @@ def utc(moment: datetime) -> str:
 
 
 def print_error(text: str, console: Console | None = None) -> None:
-    """Print one line to stderr, or to a console of it that shows a progress bar."""
+    """Print one line to stderr, or to a console of it that shows a progress bar.
+
+    Where that is not possible, as with a full disk, the exit status alone tells.
+    """
     line = Text.assemble(("error:", "bold red"), " ", one_line(text))
-    (console or make_console(stderr=True)).print(line, soft_wrap=True)
+    with contextlib.suppress(OSError):
+        (console or make_console(stderr=True)).print(line, soft_wrap=True)
 
 
 def sessions_table(chat_sessions: list[ChatSession]) -> Table:

@@ -137,6 +137,22 @@ def register_repository(repo_type: SessionRepositoryType | str) -> Callable[[C],
     return SessionRepositoryRegistry.register_repository(repo_type)
 
 
+def default_repository_class() -> tuple[str, type[BaseSessionRepository]]:
+    """Return the name that ``sessions.default_repository`` holds, and the class that is registered under it.
+
+    Raises:
+        ConfigurationError: Nothing is registered under it; the text lists the known names.
+        MissingDependencyError: It needs a package that is not installed.
+    """
+    name = load_settings().sessions.default_repository
+    try:
+        return name, SessionRepositoryRegistry.get_repository_class(name)
+    except UnknownRepositoryError as error:
+        variables = ", ".join(variables_of("sessions.default_repository"))
+        origin = f"from {variables}: " if variables else ""
+        raise ConfigurationError(f"sessions.default_repository: {origin}{error}") from error
+
+
 class SessionRepositoryFactory:
     """Creates repositories. Cheap enough for every request: connections are shared behind them."""
 
@@ -211,13 +227,8 @@ class SessionRepositoryFactory:
                 setting is missing or wrong, or the type has no such option.
             MissingDependencyError: It needs a package that is not installed.
         """
-        name = load_settings().sessions.default_repository
-        try:
-            found: Any = SessionRepositoryRegistry.get_repository_class(name)
-        except UnknownRepositoryError as error:
-            variables = ", ".join(variables_of("sessions.default_repository"))
-            origin = f"from {variables}: " if variables else ""
-            raise ConfigurationError(f"sessions.default_repository: {origin}{error}") from error
+        found: Any
+        _, found = default_repository_class()
         repository: AsyncSessionRepository = found(**options)
         return repository
 

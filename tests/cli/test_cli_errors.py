@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import sessions.cli.app
+from sessions import SessionRepositoryRegistry
 from tests.cli.command_line import Run, error_line, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,8 +120,28 @@ def test_help_is_no_error(run: Run, arguments: list[str]) -> None:
 
 
 def test_a_default_backend_of_somebody_elses_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "redis")
-    assert "'redis'" in error_line(run("list", "alice"))
+    monkeypatch.setattr(SessionRepositoryRegistry, "_classes", {"own": object})
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "own")
+    line = error_line(run("list", "alice"))
+    assert line.startswith("sessions.default_repository is 'own', which the command line cannot use")
+    assert line.endswith("pass --backend postgres, mongodb, sqlite")
+
+
+@pytest.mark.parametrize("command", [["list", "alice"], ["db", "check"], ["import", "x.jsonl"]])
+def test_a_default_backend_that_there_is_not_lists_the_known_ones(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "postgers")
+    assert error_line(run(*command)) == (
+        "sessions.default_repository: from SESSIONS_DEFAULT_REPOSITORY: "
+        "no repository 'postgers'; known: mongodb, postgres, sqlite"
+    )
+
+
+def test_a_wrong_variable_is_named_with_its_value(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PORT", "abc")
+    line = error_line(run("list", "alice", "--backend", "postgres"))
+    assert line == "POSTGRES_PORT: 'abc' is not an integer (db.postgres.port)"
 
 
 def test_settings_that_cannot_be_read_are_one_line(

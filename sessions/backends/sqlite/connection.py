@@ -299,6 +299,13 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     # -- Errors ------------------------------------------------------------------------------------
 
+    def is_duplicate_key(self, error: BaseException) -> bool:
+        """Return whether a row with the same primary key is there already."""
+        return (
+            getattr(errors.driver_error(error), "sqlite_errorcode", None)
+            == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+        )
+
     def is_schema_missing(self, error: BaseException) -> bool:
         """Return whether a statement failed, as it does for a missing table only: ours are fixed."""
         return errors.result_code(error) == sqlite3.SQLITE_ERROR
