@@ -6,6 +6,7 @@ __all__ = [
     "BackendUnavailableError",
     "ConfigurationError",
     "InvalidInputError",
+    "MessageConflictError",
     "MissingDependencyError",
     "SchemaOutdatedError",
     "SessionConflictError",
@@ -47,6 +48,10 @@ class SessionNotFoundError(SessionsError, LookupError):
 
 class SessionConflictError(SessionsError):
     """The session id is already taken by another user's session."""
+
+
+class MessageConflictError(SessionsError):
+    """The message id is already taken by another message; nothing is stored."""
 
 
 class BackendUnavailableError(SessionsError):

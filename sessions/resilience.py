@@ -56,7 +56,7 @@ class RetryConfig:
         jitter: Draw each delay evenly from 0 to its computed value, so that callers spread out.
         max_elapsed: Seconds that a call may take with all its attempts and delays, where the database does
             not answer. No attempt begins after them, and what an attempt waits for is bounded by what is
-            left of them: see `time_left`.
+            left of them: see ``time_left``.
     """
 
     max_attempts: int = 3

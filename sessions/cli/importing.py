@@ -6,7 +6,6 @@ so a message that another run has stored, or is storing now, is the same row, an
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import uuid
@@ -20,6 +19,7 @@ from sessions.core.port import MessageRow
 from sessions.errors import (
     BackendUnavailableError,
     InvalidInputError,
+    MessageConflictError,
     SessionConflictError,
     SessionNotFoundError,
     SessionsError,
@@ -32,6 +32,9 @@ __all__ = ["Stored", "Totals", "import_lines", "store"]
 # A batch of this size is all or none on every backend, a standalone MongoDB server included.
 BATCH_MESSAGES = 64
 BATCH_CHARACTERS = 32 * 1024
+
+# What is wrong with one line, and no reason not to go on with the next.
+LINE_ERRORS = (InvalidInputError, SessionConflictError, SessionNotFoundError, MessageConflictError)
 
 # How often a session that others write to meanwhile is looked at again.
 MAX_LOOKS = 10
@@ -121,7 +124,7 @@ async def import_lines(
         if line[0] and not line[0].isspace():
             try:
                 totals.add(await store(repository, parse_line(line.pop())))
-            except (InvalidInputError, SessionConflictError, SessionNotFoundError) as error:
+            except LINE_ERRORS as error:
                 totals.failed += 1
                 report(f"line {number}: {_fault(error)}")
             except BackendUnavailableError as error:
@@ -147,6 +150,7 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
         InvalidInputError: This backend cannot store it.
         SessionConflictError: The id is taken by another user's session, or by one with other messages.
         SessionNotFoundError: Somebody deleted the session meanwhile.
+        MessageConflictError: One of the ids made for the messages is taken by a message of another session.
     """
     session_id, user_id = conversation.session_id, conversation.user_id
     for index, (_, content) in enumerate(conversation.messages):
@@ -191,8 +195,9 @@ async def _append(
     )
     for batch in _batches(rows):
         # Not `add_messages`, which gives every call new ids: an earlier import may have stored these.
-        append = functools.partial(repository._add_batch, may_be_stored=True)
-        found = await repository._run("import", append, session_id, conversation.user_id, batch)
+        found = await repository._run(
+            "import", repository._add_batch, session_id, conversation.user_id, batch
+        )
         if not found:
             _raise_deleted()
 
@@ -212,13 +217,21 @@ async def _moment(
         of_import = int(digits, 16)
     except ValueError:  # Existing MongoDB data may have ids of any form.
         of_import = -1
-    if last.message_id == _message_id(session_id, of_import, len(history) - 1):
+    place = len(history) - 1
+    of_import -= place >> INDEX_BITS
+    if last.message_id == _message_id(session_id, of_import, place):
         return of_import
     return (last.timestamp - EPOCH) // MILLISECOND + 1
 
 
 def _message_id(session_id: str, moment: int, index: int) -> str:
-    """Return a UUIDv7 with the place of the message, and a hash of its session, for the random bits."""
+    """Return a UUIDv7 with the place of the message, and a hash of its session, for the random bits.
+
+    No two places of a session have the same: where the bits for the place are used up, the time goes on. Two
+    sessions of the same millisecond could, once in 2**50; the database refuses the second message then.
+    """
+    further, index = divmod(index, 1 << INDEX_BITS)
+    moment += further
     digest = hashlib.blake2b(f"{session_id} {moment}".encode(), digest_size=8).digest()
     bits = index << HASH_BITS | int.from_bytes(digest, "big") >> (64 - HASH_BITS)
     high, low = bits >> 62 & 0xFFF, bits & (1 << 62) - 1

@@ -209,6 +209,7 @@ class MongoSettings(BackendSettings, frozen=True):
         pool_size: PyMongo's ``maxPoolSize``, for each event loop.
         pool_timeout: Seconds to wait for a free connection.
         connect_timeout: Seconds to wait for a suitable server, and for it to accept a connection.
+        refused_timeout: Seconds to wait for servers all of which refuse connections, as one that restarts.
         timeout: Seconds that an operation may take, PyMongo's ``timeoutMS``; one of the URL's own wins.
     """
 
@@ -223,6 +224,7 @@ class MongoSettings(BackendSettings, frozen=True):
     auth_source: str | None = None
     url: _SecretUrl | None = None
     connect_timeout: _PositiveSeconds = 10.0
+    refused_timeout: _PositiveSeconds = 4.0
     timeout: _PositiveSeconds = 30.0
 
 

@@ -106,7 +106,7 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
 
         Here the step is awaited as it is, which is right where the driver may be cancelled anywhere and
-        ends at once. For any other a manager overrides this with `LoopBound.run`, which lets the step go
+        ends at once. For any other a manager overrides this with ``LoopBound.run``, which lets the step go
         on in the background.
         """
         return await step()
@@ -119,12 +119,16 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Return whether what failed with this error may have taken effect: its answer was lost."""
         return False
 
+    def is_duplicate_key(self, error: BaseException) -> bool:
+        """Return whether a row with the same primary key is there already; here never."""
+        return False
+
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
         """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
 
         Args:
             error: From an operation.
-            seen: `preparations` when the operation began.
+            seen: ``preparations`` when the operation began.
 
         Returns:
             Whether the operation may be repeated at once; here never.

@@ -190,11 +190,7 @@ class AsyncOperations(BackendOperations):
         user_id = None if user_id is None else validation.check_user_id(user_id)
         rows = [(new_message_id(), role, content) for role, content in pairs]
         self._check_batch_size(rows)
-
-        async def add(earlier: EarlierTries) -> bool:
-            return await self._add_batch(session_id, user_id, rows, may_be_stored=earlier.failed > 0)
-
-        if not await self._run_noting_tries("add_messages", add):
+        if not await self._run("add_messages", self._add_batch, session_id, user_id, rows):
             raise _not_found()
         return [message_id for message_id, _, _ in rows]
 
@@ -332,7 +328,7 @@ class AsyncOperations(BackendOperations):
     def _new_session(self, session_id: str, user_id: str, session_data: object) -> NewSession:
         title, metadata = validation.check_session_data(session_data)
         self._check_size("metadata", metadata)
-        return NewSession(session_id, user_id, title, metadata, utc_now())
+        return NewSession(session_id, user_id, title, metadata, utc_now(), self._new_key())
 
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         manager: ConnectionManager = self._manager

@@ -32,6 +32,8 @@ class NewSession:
     title: str
     metadata: dict[str, Any]
     created_at: datetime
+    key: Any = None
+    """What `BackendOperations._new_key` made for it: the same for each attempt of a call."""
 
 
 @dataclass(slots=True)
@@ -107,6 +109,10 @@ class BackendOperations(ABC):
     def _check_session_id(self, argument: str, value: object) -> str:
         """Return a session or message id in the form this backend stores."""
 
+    def _new_key(self) -> Any:
+        """Return what tells the session of one call from that of any other; most need none."""
+        return None
+
     def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
         """Refuse what is too large for this backend to store; most have no limit worth the name."""
         return
@@ -154,15 +160,16 @@ class BackendOperations(ABC):
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
     ) -> bool:
-        """Append a message and bump the session; return whether the session is there."""
+        """Append a message as `_add_batch` does."""
 
     @abstractmethod
-    async def _add_batch(
-        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
-    ) -> bool:
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         """Append messages, all or none, and bump the session; return whether the session is there.
 
-        Those that are stored already, as they may be if the argument says so, are left as they are.
+        Those that an earlier attempt stored are left as they are: the message under that id is this very one.
+
+        Raises:
+            MessageConflictError: An id is taken by another message; nothing is stored.
         """
 
     @abstractmethod

@@ -13,16 +13,20 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from beanie import Document, PydanticObjectId
+from beanie import Document
 from beanie.odm.settings.document import DocumentSettings
 from pydantic import AfterValidator, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-__all__ = ["ChatMessageDocument", "ChatSessionDocument", "aware", "bound_to"]
+__all__ = ["SESSION_FIELD", "ChatMessageDocument", "ChatSessionDocument", "aware", "bound_to", "bound_uuid"]
 
 # By collection name, for the operation at hand.
 _collections: ContextVar[Mapping[str, Any] | None] = ContextVar("sessions_mongodb_collections", default=None)
+_uuids: ContextVar[Mapping[str, Any] | None] = ContextVar("sessions_mongodb_uuids", default=None)
 
+# What ties a message to one document of its session: that one's ``_id``. The session may be deleted, and one
+# made anew under the same ``session_id``.
+SESSION_FIELD = "session_oid"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
 
@@ -30,17 +34,24 @@ _NAME = {"bsonType": "string", "minLength": 1, "maxLength": 255}
 
 
 @contextmanager
-def bound_to(collections: Mapping[str, Any]) -> Iterator[None]:
+def bound_to(collections: Mapping[str, Any], uuids: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Let the documents use these collections, in the running task, while the context lasts.
 
     Args:
         collections: Collections of PyMongo's asyncio client, or Motor's, by name.
+        uuids: The UUIDs that they had when the operation began, where the server checks them.
     """
-    token = _collections.set(collections)
+    token, of_uuids = _collections.set(collections), _uuids.set(uuids)
     try:
         yield
     finally:
         _collections.reset(token)
+        _uuids.reset(of_uuids)
+
+
+def bound_uuid(name: str) -> Any:
+    """Return the UUID that a collection had when the operation at hand began, or None."""
+    return (_uuids.get() or {}).get(name)
 
 
 def aware(value: datetime) -> datetime:
@@ -122,16 +133,22 @@ class ChatMessageDocument(_BoundDocument):
     """A document of ``chat_messages``.
 
     Attributes:
+        id: The ``message_id``; an ObjectId in documents from before, and whatever another program chose.
+        session_oid: ``_id`` of the session's document that it was written for; absent in documents from
+            before.
         batch: ``_id`` of the last message of a large batch that was added without a transaction; while
             that one is not there, none of them counts.
     """
+
+    id: Any = Field(default=None, alias="_id")
 
     message_id: Name
     session_id: Name
     role: Literal["user", "assistant"]
     content: str
     timestamp: UtcDatetime
-    batch: PydanticObjectId | None = None
+    session_oid: Any = None
+    batch: Any = None
 
     class Settings:
         """Beanie's settings."""

@@ -35,7 +35,7 @@ def _is_operation(name: str) -> bool:
 class BaseSessionRepository(ABC):
     """Base of all session repositories.
 
-    A backend needs the six operations and `_create_tables_if_not_exist`, sync or async as it likes, and
+    A backend needs the six operations and ``_create_tables_if_not_exist``, sync or async as it likes, and
     a connection manager, sync or async. It reaches its database through ``self._connection``. The operations
     that only the built-in backends have raise ``NotImplementedError``, unless it has them too.
 

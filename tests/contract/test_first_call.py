@@ -9,9 +9,9 @@ VERSION = "SELECT sessions_alembic_version.version_num FROM sessions_alembic_ver
 EXPECTED = {
     "postgres": [VERSION],
     "sqlite": [VERSION],
-    # Where the server is, and what is there.
-    "mongodb-replica-set": ["ping", "listCollections"],
-    "mongodb-standalone": ["ping", "listCollections"],
+    # Where the server is, what is there, and whether it refuses to write to a collection that replaced ours.
+    "mongodb-replica-set": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
+    "mongodb-standalone": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
 }
 
 

@@ -431,10 +431,6 @@ async def test_a_message_that_mongodb_cannot_hold_is_refused_with_nothing_stored
                 assert len(str(caught.value)) < 200
                 with pytest.raises(InvalidInputError, match=r"^messages\[1\]\.content: .*16 MB"):
                     await repository.add_messages(session_id, [("user", "small"), ("user", content)])
-            with pytest.raises(InvalidInputError, match=r"^messages: .*40 MB"):
-                await repository.add_messages(session_id, [("user", "x" * (8 * 2**20))] * 6)
-            with pytest.raises(InvalidInputError, match=r"^messages: "):
-                await repository.add_messages(session_id, [("user", "")] * 50_001)
 
 
 async def test_the_largest_message_and_a_large_batch_are_stored_whole(mongodb: Backend) -> None:
@@ -442,11 +438,11 @@ async def test_the_largest_message_and_a_large_batch_are_stored_whole(mongodb: B
         session_id = "\U0001f600" * 255
         assert await repository.ensure_session_exists(session_id, session_id, {"title": session_id})
         await repository.add_message(session_id, "assistant", "x" * LARGEST)
-        await repository.add_messages(session_id, [("assistant", "y" * (13 * 2**20))] * 3)
+        await repository.add_messages(session_id, [("assistant", "y" * (13 * 2**20))] * 6)
         history = await repository.get_session_history(session_id, session_id)
         assert [(item.content[0], len(item.content)) for item in history] == [("x", LARGEST)] + [
             ("y", 13 * 2**20)
-        ] * 3
+        ] * 6
         assert await repository.delete_session_async(session_id, session_id)
     assert raw_rows.everything(mongodb) == ([], [])
 

@@ -20,8 +20,8 @@ from sessions import (
     SessionNotFoundError,
     SessionRepositoryFactory,
 )
-from sessions.backends.mongodb.connection import _client_class
 from sessions.backends.mongodb.mapping import message_document
+from sessions.backends.mongodb.options import client_class
 from sessions.core import identifiers
 from sessions.testing import AsyncCaller
 from tests.support import raw_rows
@@ -247,7 +247,7 @@ class Commands(CommandListener):
 @asynccontextmanager
 async def recorded(backend: Backend) -> Any:
     commands = Commands()
-    client = _client_class()(backend.url, event_listeners=[commands])
+    client = client_class()(backend.url, event_listeners=[commands])
     try:
         async with SessionRepositoryFactory.create_repository("mongodb", client=client) as repository:
             await repository.count_sessions("nobody")

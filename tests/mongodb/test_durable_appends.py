@@ -11,7 +11,7 @@ from pymongo import monitoring
 
 from sessions import SessionRepositoryFactory
 from sessions.backends.mongodb.client import MongoConnection
-from sessions.backends.mongodb.connection import _client_class
+from sessions.backends.mongodb.options import client_class
 from tests.support.databases import Backend
 
 DURABLE = {"w": "majority", "j": True}
@@ -49,7 +49,7 @@ async def watched(backend: Backend) -> AsyncIterator[tuple[Any, Writes]]:
 
 async def _watched(url: str) -> AsyncIterator[tuple[Any, Writes]]:
     writes = Writes()
-    client = _client_class()(url, event_listeners=[writes])
+    client = client_class()(url, event_listeners=[writes])
     repository = SessionRepositoryFactory.create_repository("mongodb", client=client)
     await repository.count_sessions("alice")
     yield repository, writes

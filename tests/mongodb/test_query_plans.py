@@ -9,7 +9,7 @@ from typing import Any
 from pymongo import MongoClient, monitoring
 
 from sessions import SessionRepositoryFactory
-from sessions.backends.mongodb.connection import _client_class
+from sessions.backends.mongodb.options import client_class
 from tests.support import plans
 
 READING = ("find", "aggregate", "update", "delete", "distinct")
@@ -81,7 +81,7 @@ def faults(explanation: Any, skipped: int) -> list[str]:
 
 async def test_every_command_reads_ranges_of_indexes_in_their_order(mongodb_url: str) -> None:
     listener = Commands()
-    client = _client_class()(mongodb_url, event_listeners=[listener])
+    client = client_class()(mongodb_url, event_listeners=[listener])
     repository = SessionRepositoryFactory.create_repository("mongodb", client=client)
     found: dict[str, list[str]] = {}
     with MongoClient[Any](mongodb_url) as raw:

@@ -1,4 +1,7 @@
-"""README shows only what works: its programs run, its tables are complete, its commands are CI's."""
+"""README is what a package index can render, and its commands are CI's.
+
+Its programs run in ``tests/docs``, with those of the manual.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,6 @@ from tests.support.postgres import NEWEST, WHEELS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-SHIPPED_SETTINGS = (ROOT / "sessions" / "config" / "application-db.yaml").read_text()
 
 RUN = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[cli]' && .venv/bin/sessions demo"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest"
@@ -38,100 +37,6 @@ LOWEST = (
     " && .venv-lowest/bin/pip install -q -e '.[dev]' -c .venv-lowest/lowest.txt"
 )
 
-NEEDS_MONGODB = "needs: MONGODB_URL"
-PYTEST = "pytest"
-PYTEST_OPTIONS = ("-q", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
-PYTEST_AFTER = "pytest, with the program above as "
-
-
-@dataclass(frozen=True)
-class Program:
-    """A Python block of README.
-
-    Attributes:
-        heading: The heading it stands under.
-        marker: The HTML comment right above it, or nothing.
-        code: The program.
-        output: The text block right below it, or nothing.
-    """
-
-    heading: str
-    marker: str
-    code: str
-    output: str
-
-
-def _programs() -> Iterator[Program]:
-    blocks = re.compile(
-        r"(?:<!-- (?P<marker>[^\n]*) -->\n)?```python\n(?P<code>.*?)```\n"
-        r"(?:\n```text\n(?P<output>.*?)```\n)?",
-        re.DOTALL,
-    )
-    for found in blocks.finditer(README):
-        heading = re.findall(r"^#+ (.*)$", README[: found.start()], re.MULTILINE)[-1]
-        yield Program(heading, found["marker"] or "", found["code"], found["output"] or "")
-
-
-PROGRAMS = list(_programs())
-COMPLETE = [program for program in PROGRAMS if not program.marker.startswith(PYTEST)]
-
-
-def _run(*arguments: str, cwd: Path) -> str:
-    result = subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        cwd=cwd,
-        env=os.environ,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stderr == ""
-    return result.stdout
-
-
-def _for_this_beanie(code: str) -> str:
-    """Return a program with the client that README names for the extra [motor], where that is installed."""
-    if not version("beanie").startswith("1."):
-        return code
-    for pymongo, motor in (
-        ("from pymongo import AsyncMongoClient", "from motor.motor_asyncio import AsyncIOMotorClient"),
-        ("AsyncMongoClient(", "AsyncIOMotorClient("),
-        ("await client.close()", "client.close()"),
-    ):
-        code = code.replace(pymongo, motor)
-    return code
-
-
-@pytest.mark.parametrize("program", COMPLETE, ids=lambda program: program.heading)
-def test_a_program_prints_what_is_shown_below_it(
-    program: Program, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert program.output, "shows no output"
-    assert program.marker in ("", NEEDS_MONGODB)
-    if program.marker == NEEDS_MONGODB:
-        monkeypatch.setenv("MONGODB_URL", request.getfixturevalue("mongodb_url"))
-    Path(tmp_path, "program.py").write_text(_for_this_beanie(program.code))
-    assert _run("program.py", cwd=tmp_path) == program.output
-
-
-def test_the_backend_that_is_shown_passes_the_contract(tmp_path: Path) -> None:
-    [test] = [program for program in PROGRAMS if program.marker.startswith(PYTEST_AFTER)]
-    backend = PROGRAMS[PROGRAMS.index(test) - 1]
-    assert backend.heading == test.heading == "Add a backend"
-    Path(tmp_path, test.marker.removeprefix(PYTEST_AFTER)).write_text(backend.code)
-    Path(tmp_path, "test_backend.py").write_text(test.code)
-    printed = _run("-m", "pytest", *PYTEST_OPTIONS, "test_backend.py", cwd=tmp_path)
-    assert re.search(r"^\d+ passed in", printed, re.MULTILINE), printed
-
-
-def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
-    [shown] = [program for program in PROGRAMS if program.marker == PYTEST]
-    Path(tmp_path, "test_shown.py").write_text(shown.code)
-    printed = _run("-m", "pytest", *PYTEST_OPTIONS, "test_shown.py", cwd=tmp_path)
-    assert re.search(r"^1 passed in", printed, re.MULTILINE), printed
-
 
 def test_it_renders_as_on_a_package_index() -> None:
     html = markdown.render(README)
@@ -139,15 +44,6 @@ def test_it_renders_as_on_a_package_index() -> None:
     assert html.count("<table>") == len(re.findall(r"^\|[-|]+\|$", README, re.MULTILINE)) > 5
     assert html.count("<pre") == README.count("```") / 2 > 15
     assert "```" not in html
-
-
-def test_every_kind_of_program_is_there() -> None:
-    headings = [program.heading for program in PROGRAMS]
-    assert headings.count("Quick start") == 2
-    assert headings.count("Using it from …") == 4
-    assert {"Closing", "Retries", "Your own engine, and the records", "Add a backend"} <= set(headings)
-    [with_mongodb] = [program for program in PROGRAMS if program.marker == NEEDS_MONGODB]
-    assert with_mongodb.heading == "Your own client, and the documents"
 
 
 # -- Commands ------------------------------------------------------------------------------------------
@@ -172,6 +68,7 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         ".venv/bin/mypy &",
         ".venv/bin/pyright --pythonpath .venv/bin/python &",
         ".venv/bin/lint-imports &",
+        ".venv/bin/sphinx-build -W --keep-going -q -b html docs .venv/docs &",
         ".venv/bin/hatchling build -d .venv/dist",
         ".venv/bin/twine check --strict .venv/dist/*",
         ".venv/bin/pip install -q --dry-run --ignore-installed --only-binary :all: .venv/dist/*.whl",
@@ -245,7 +142,7 @@ def test_ci_runs_its_steps_in_a_venv_of_its_own_until_one_fails(failing: str, tm
     python.write_text(
         """#!/bin/sh
         mkdir -p "$3/bin"
-        for name in pip sessions ruff mypy pyright lint-imports hatchling twine python; do
+        for name in pip sessions ruff mypy pyright lint-imports sphinx-build hatchling twine python; do
           printf '#!/bin/sh\\necho "ran: %s $*"\\n[ %s != "$FAILING" ]\\n' $name $name > "$3/bin/$name"
           chmod +x "$3/bin/$name"
         done

@@ -40,7 +40,7 @@ async def test_a_user_who_may_only_read_reads_and_is_refused_each_write(port: in
 
     async with repository(port, "read") as reader:
         await read_everything(reader, session_id)
-        await assert_refused(reader, session_id, r"refused by the server \(code 13\)$")
+        await assert_refused(reader, session_id, r"the user may not do this \(code 13\)$")
 
 
 async def test_a_reader_beside_a_writer_that_may_not_set_the_validator_reads(port: int, raw: Any) -> None:

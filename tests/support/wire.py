@@ -14,7 +14,7 @@ from pymongo import monitoring
 from sqlalchemy import event
 
 from sessions import SessionRepositoryFactory
-from sessions.backends.mongodb.connection import _client_class
+from sessions.backends.mongodb.options import client_class
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
 from tests.support.databases import Backend
@@ -102,7 +102,7 @@ class _Connections(monitoring.ConnectionPoolListener):
 
 @contextlib.asynccontextmanager
 async def _on_mongodb(url: str, wire: Wire) -> AsyncIterator[Any]:
-    client = _client_class()(url, event_listeners=[_Commands(wire), _Connections(wire)])
+    client = client_class()(url, event_listeners=[_Commands(wire), _Connections(wire)])
     try:
         yield SessionRepositoryFactory.create_repository("mongodb", client=client)
     finally:

@@ -14,6 +14,7 @@ PARENTS = {
     errors.InvalidInputError: (errors.SessionsError, ValueError),
     errors.SessionNotFoundError: (errors.SessionsError, LookupError),
     errors.SessionConflictError: (errors.SessionsError,),
+    errors.MessageConflictError: (errors.SessionsError,),
     errors.BackendUnavailableError: (errors.SessionsError,),
     errors.SchemaOutdatedError: (errors.SessionsError,),
     errors.UnknownRepositoryError: (errors.SessionsError, LookupError),

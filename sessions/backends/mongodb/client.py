@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pymongo
-from pymongo import WriteConcern, errors
+from pymongo import ReadPreference, WriteConcern, errors
+
+from sessions.resilience import time_left
 
 __all__ = [
     "MongoConnection",
+    "ServerRefusesError",
     "acknowledged_early",
     "durable_write_concern",
     "in_transaction",
@@ -25,6 +29,8 @@ __all__ = [
 
 R = TypeVar("R")
 
+# How often it is looked whether servers refuse connections while an operation is under way.
+LOOK_SECONDS = 0.5
 ABORT_TIMEOUT_SECONDS = 2.0
 TRANSACTION_ATTEMPTS = 5
 CONFLICT_DELAY_SECONDS = 0.02
@@ -34,6 +40,10 @@ DURABLE = WriteConcern(w="majority", j=True)
 EARLY = WriteConcern(w=1)
 
 
+class ServerRefusesError(errors.ServerSelectionTimeoutError):
+    """No server accepted a connection for as long as a server that restarts is waited for."""
+
+
 @dataclass(slots=True, eq=False)
 class MongoConnection:
     """A client of one event loop, with the collections of one database.
@@ -41,14 +51,18 @@ class MongoConnection:
     Attributes:
         client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
         database: Its database.
-        collections: The documents' collections by name, reading datetimes without a zone.
+        collections: The documents' collections by name, reading from the primary, datetimes without a zone.
+        readable: The same, reading from where the client's read preference says.
         timeout: Seconds that an operation may take.
+        refused_timeout: Seconds to wait for servers all of which refuse connections.
     """
 
     client: Any
     database: Any
     collections: Mapping[str, Any]
+    readable: Mapping[str, Any]
     timeout: float
+    refused_timeout: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _turns: asyncio.Semaphore | None = None
 
@@ -64,7 +78,8 @@ class MongoConnection:
 
     def __post_init__(self) -> None:
         size = self.client.options.pool_options.max_pool_size
-        self._turns = None if size is None else asyncio.Semaphore(size)
+        # PyMongo takes 0 for no limit.
+        self._turns = asyncio.Semaphore(size) if size else None
 
     async def run(self, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         """Await ``work(*arguments)`` as one operation: in its turn, before its deadline.
@@ -76,14 +91,14 @@ class MongoConnection:
             WaitQueueTimeoutError: Its turn took longer to come than a connection of the pool may take.
             ServerSelectionTimeoutError: See `deadline`.
         """
-        # Without `deadline`: every operation comes this way, and a context manager of ours is a tenth of what
-        # an operation costs here.
         if self._turns is not None:
             await self._take_turn(self._turns)
         try:
-            await self._find_server()
-            with pymongo.timeout(self.timeout):
-                return await work(*arguments)
+            # Without `deadline`: every operation comes this way, and a generator costs more.
+            async with _RefusalWatch(self):
+                await self._find_server()
+                with pymongo.timeout(time_left(self.timeout)):
+                    return await work(*arguments)
         finally:
             if self._turns is not None:
                 self._turns.release()
@@ -93,7 +108,8 @@ class MongoConnection:
             await turns.acquire()
             return
         try:
-            async with asyncio.timeout(self.client.options.pool_options.wait_queue_timeout):
+            at_most = self.client.options.pool_options.wait_queue_timeout
+            async with asyncio.timeout(time_left(math.inf if at_most is None else at_most)):
                 await turns.acquire()
         except TimeoutError:
             raise errors.WaitQueueTimeoutError("no free connection within pool_timeout") from None
@@ -104,16 +120,66 @@ class MongoConnection:
 
         Raises:
             ServerSelectionTimeoutError: No server to write to was found within ``connect_timeout``.
+            ServerRefusesError: All servers refused connections for ``refused_timeout``.
         """
-        await self._find_server()
-        with pymongo.timeout(self.timeout):
-            yield
+        async with _RefusalWatch(self):
+            await self._find_server()
+            with pymongo.timeout(time_left(self.timeout)):
+                yield
 
     async def _find_server(self) -> None:
         """Look for a server first: under a deadline the driver looks until that is over."""
         if not self.client.topology_description.has_writable_server():
-            with pymongo.timeout(self.client.options.server_selection_timeout):
+            with pymongo.timeout(time_left(self.client.options.server_selection_timeout)):
                 await self.client.admin.command("ping")
+
+    def refusals(self) -> list[errors.PyMongoError]:
+        """Return how each known server refuses connections; empty if one of them answers, or keeps silent.
+
+        A member that answers, but is no primary yet, is worth a longer wait, and so may be a silent one.
+        """
+        servers = self.client.topology_description.server_descriptions().values()
+        found = [server.error for server in servers]
+        if any(not isinstance(error, errors.AutoReconnect) or isinstance(error, ANSWERS) for error in found):
+            return []
+        return found
+
+
+# A server that is slow, or says that it is no primary.
+ANSWERS = (errors.NetworkTimeout, errors.NotPrimaryError)
+
+
+class _RefusalWatch:
+    """Ends an operation whose servers have refused connections for too long.
+
+    The driver goes on to look for a server until the operation's deadline, whatever the servers say.
+    """
+
+    __slots__ = ("_connection", "_handle", "_looks", "_scope")
+
+    def __init__(self, connection: MongoConnection) -> None:
+        self._connection = connection
+        self._looks = 0
+
+    async def __aenter__(self) -> None:
+        self._scope = await asyncio.timeout(None).__aenter__()
+        self._handle = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    async def __aexit__(self, *raised: Any) -> None:
+        self._handle.cancel()
+        try:
+            await self._scope.__aexit__(*raised)
+        except TimeoutError:
+            reasons = "; ".join(map(str, self._connection.refusals()))
+            raise ServerRefusesError(reasons) from None
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._looks = self._looks + 1 if self._connection.refusals() else 0
+        if self._looks * LOOK_SECONDS >= self._connection.refused_timeout:
+            self._scope.reschedule(loop.time())
+        else:
+            self._handle = loop.call_later(LOOK_SECONDS, self._look)
 
 
 async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awaitable[R]]) -> R:
@@ -139,7 +205,11 @@ async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awai
 
 
 async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
-    begun = client_session.start_transaction(write_concern=durable_write_concern(client_session.client))
+    begun = client_session.start_transaction(
+        write_concern=durable_write_concern(client_session.client),
+        # A transaction cannot read anywhere else, whatever the client prefers.
+        read_preference=ReadPreference.PRIMARY,
+    )
     if inspect.isawaitable(begun):  # Motor's is no coroutine.
         await begun
     try:

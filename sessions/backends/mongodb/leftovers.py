@@ -17,13 +17,20 @@ from datetime import timedelta
 from typing import Any
 
 from bson import ObjectId
-from pymongo import ReadPreference
 
 from sessions.backends.mongodb.collections import UP, chat_messages, chat_sessions, chat_unfinished
 from sessions.core.identifiers import utc_now
 from sessions.core.port import BackendOperations
+from sessions.models.documents import SESSION_FIELD
 
-__all__ = ["Leftovers", "MongoLeftovers", "mark_batch", "stored_batches"]
+__all__ = [
+    "Leftovers",
+    "MongoLeftovers",
+    "mark_batch",
+    "remove_incomplete_batch",
+    "remove_messages",
+    "stored_batches",
+]
 
 LEFTOVER_BATCH_SIZE = 1000
 NOTES_AT_ONCE = 100
@@ -84,7 +91,7 @@ class MongoLeftovers(BackendOperations):
             is_old = note["_id"].generation_time < utc_now() - WORK_ENDS_AFTER
             removed += await self._remove_leftovers(*note["session_ids"])
             if is_old and "batch" in note:
-                removed += await _remove_incomplete_batch(note["session_ids"], note["batch"])
+                removed += await remove_incomplete_batch(note["session_ids"], note["batch"])
             if is_old or await _is_over(note):
                 await chat_unfinished().delete_one({"_id": note["_id"]})
             else:
@@ -93,9 +100,8 @@ class MongoLeftovers(BackendOperations):
 
     async def _remove_leftovers(self, *session_ids: str) -> int:
         """Remove the messages of those sessions that are not there; return how many."""
-        # A secondary may not know the session yet.
-        messages = chat_messages().with_options(read_preference=ReadPreference.PRIMARY)
-        only_ids, removed = {"session_id": 1}, 0
+        messages = chat_messages()
+        only_ids, removed = {"session_id": 1, SESSION_FIELD: 1}, 0
         while absent := await _absent(session_ids):
             cursor = messages.find({"session_id": {"$in": absent}}, only_ids).limit(LEFTOVER_BATCH_SIZE)
             listed = await cursor.to_list(None)
@@ -103,8 +109,8 @@ class MongoLeftovers(BackendOperations):
                 break
             # Looked at again: what was listed while there was a session may count for it.
             still = set(await _absent(absent))
-            leftovers = [message["_id"] for message in listed if message["session_id"] in still]
-            removed += (await messages.delete_many({"_id": {"$in": leftovers}})).deleted_count
+            leftovers = [message for message in listed if message["session_id"] in still]
+            removed += await remove_messages(leftovers)
         return removed
 
     @staticmethod
@@ -127,11 +133,23 @@ class MongoLeftovers(BackendOperations):
 
 async def _absent(session_ids: Iterable[str]) -> list[str]:
     """Return those of the sessions that are not there."""
-    sessions = chat_sessions().with_options(read_preference=ReadPreference.PRIMARY)
     wanted = list(session_ids)
-    found = await sessions.find({"session_id": {"$in": wanted}}, {"session_id": 1}).to_list(None)
+    found = await chat_sessions().find({"session_id": {"$in": wanted}}, {"session_id": 1}).to_list(None)
     there = {chat_session["session_id"] for chat_session in found}
     return [session_id for session_id in wanted if session_id not in there]
+
+
+async def remove_messages(documents: list[dict[str, Any]]) -> int:
+    """Remove messages that were written for a session that is gone; return how many.
+
+    One that another attempt of its call has made a message of a later session stays.
+    """
+    ids = [document["_id"] for document in documents]
+    # Without the field: None, which a query takes for an absent one.
+    written_for = {document.get(SESSION_FIELD): None for document in documents}
+    chosen = {"_id": {"$in": ids}, SESSION_FIELD: {"$in": list(written_for)}}
+    removed: int = (await chat_messages().delete_many(chosen)).deleted_count
+    return removed
 
 
 async def _is_over(note: dict[str, Any]) -> bool:
@@ -141,7 +159,8 @@ async def _is_over(note: dict[str, Any]) -> bool:
     return await chat_sessions().find_one({"session_id": {"$in": note["session_ids"]}}, {"_id": 1}) is None
 
 
-async def _remove_incomplete_batch(session_ids: list[str], mark: Any) -> int:
+async def remove_incomplete_batch(session_ids: list[str], mark: Any) -> int:
+    """Remove the messages of a batch unless it is complete; return how many."""
     if await stored_batches([mark]):
         return 0
     of_batch = {"session_id": {"$in": session_ids}, "batch": mark}

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import DuplicateKeyError
 
 from sessions.backends.mongodb.client import acknowledged_early, in_transaction
 from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.leftovers import MongoLeftovers, mark_batch, stored_batches
+from sessions.backends.mongodb.inserts import insert_all, not_stored
+from sessions.backends.mongodb.leftovers import (
+    MongoLeftovers,
+    mark_batch,
+    remove_incomplete_batch,
+    remove_messages,
+    stored_batches,
+)
 from sessions.backends.mongodb.mapping import (
+    fits_transaction,
     is_one_write,
     is_uuid7,
     message_document,
@@ -22,6 +29,7 @@ from sessions.backends.mongodb.mapping import (
 )
 from sessions.core.identifiers import utc_now, uuid7_time
 from sessions.core.port import MessageRow
+from sessions.errors import MessageConflictError
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatSessionDocument
 from sessions.validation import no_such_message
@@ -31,7 +39,8 @@ __all__ = ["MongoMessages"]
 IN_ORDER = {"timestamp": 1, "message_id": 1}
 IN_REVERSE = {"timestamp": -1, "message_id": -1}
 CHAT_SESSIONS = ChatSessionDocument.Settings.name
-DUPLICATE_KEY = 11000
+# How often what is stored is looked at again while others write the same messages.
+MAX_LOOKS = 10
 # Documents in one answer, of which the server sends no more than 16 MB.
 MAX_BATCH_SIZE = 10_000
 
@@ -44,14 +53,9 @@ class MongoMessages(MongoLeftovers):
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
     ) -> bool:
-        return await self._append(session_id, user_id, [(message_id, role, content)])
+        return await self._add_batch(session_id, user_id, [(message_id, role, content)])
 
-    async def _add_batch(
-        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
-    ) -> bool:
-        return await self._append(session_id, user_id, rows)
-
-    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         # Twice at the most: what was remembered may be an incarnation that is gone.
         for remembered in (self._manager.recall(session_id, user_id), None):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
@@ -67,12 +71,11 @@ class MongoMessages(MongoLeftovers):
         documents = [message_document(session_id, incarnation, row) for row in rows]
         if is_one_write(rows):
             return await self._append_at_once(incarnation, session_id, documents)
-        if self._manager.has_transactions:
+        if self._manager.has_transactions and fits_transaction(rows):
             # Without the bump: those of others would be in its way, again and again in a busy session.
-            await in_transaction(await self._manager.connect(), partial(_insert_all, documents))
+            await self._insert(documents, chat_messages(), at_once=True)
         else:
-            async with self._noted([session_id], mark_batch(documents)):
-                await _insert(documents, chat_messages())
+            await self._insert_marked(session_id, documents)
         return await self._bump(incarnation, session_id, documents)
 
     async def _append_at_once(
@@ -82,13 +85,13 @@ class MongoMessages(MongoLeftovers):
         connection = await self._manager.connect()
         reign, early = connection.reign(), acknowledged_early(chat_messages())
         if reign is not None and early is not None:
-            await _insert(documents, early)
+            await self._insert(documents, early)
             bumped = await self._bump(incarnation, session_id, documents)
             # What is durable is all that the server has done until the bump. If another server took over
             # in between, or this one began a new life, the insert may not be among it.
             if not bumped or connection.reign() == reign:
                 return bumped
-        await _insert(documents, chat_messages())
+        await self._insert(documents, chat_messages())
         return await self._bump(incarnation, session_id, documents)
 
     @staticmethod
@@ -102,9 +105,62 @@ class MongoMessages(MongoLeftovers):
         if bumped.matched_count:
             return True
         if documents:
-            ids = [document["_id"] for document in documents]
-            await chat_messages().delete_many({"_id": {"$in": ids}})
+            await remove_messages(documents)
         return False
+
+    async def _insert_marked(self, session_id: str, documents: list[dict[str, Any]]) -> None:
+        """Insert messages that count only once all of them are there.
+
+        Raises:
+            MessageConflictError: One of the ids is taken by another message; none of them is there.
+        """
+        missing, messages = documents, chat_messages()
+        # The mark is the last one's id: were that there, those that are inserted before it would count.
+        if await messages.find_one({"_id": documents[-1]["_id"]}, {"_id": 1}):
+            missing = await not_stored(messages, documents)
+        if not missing:
+            return
+        conflict: MessageConflictError | None = None
+        async with self._noted([session_id], mark := mark_batch(missing)):
+            try:
+                await self._insert(missing, messages)
+            except MessageConflictError as error:
+                conflict = error
+                await remove_incomplete_batch([session_id], mark)
+        if conflict is not None:
+            raise conflict
+
+    async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
+        """Insert messages in their order; an earlier attempt may have stored some, or still be at it.
+
+        Args:
+            documents: The messages.
+            messages: Their collection.
+            at_once: Whether to insert them in a transaction.
+
+        Raises:
+            MessageConflictError: One of the ids is taken by another message; none of them was inserted.
+        """
+        inserted: list[dict[str, Any]] = []
+        try:
+            missing = documents
+            for _ in range(MAX_LOOKS):
+                try:
+                    if at_once:
+                        work = partial(insert_all, messages, missing, [])
+                        await in_transaction(await self._manager.connect(), work)
+                    else:
+                        await insert_all(messages, missing, inserted, None)
+                    return
+                except DuplicateKeyError:
+                    missing = await not_stored(messages, documents)
+                    if not missing:
+                        return
+            raise MessageConflictError("a message is refused by a unique index that is not ours")
+        except MessageConflictError:
+            if inserted:
+                await remove_messages(inserted)
+            raise
 
     async def _find_incarnation(self, session_id: str, user_id: str | None) -> Any:
         where = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
@@ -203,7 +259,7 @@ async def _read(
             complete |= await stored_batches(marks)
             where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
             continue
-        messages = to_messages(found, owned.incarnation, owned.session_id)
+        messages = to_messages(found, owned.incarnation)
         if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
         left_out = len(found) - len(messages)
@@ -232,33 +288,3 @@ async def _messages_then_session(
     if not found or "message_id" in found[-1] or found.pop()["user_id"] != owned.user_id:
         return None
     return found
-
-
-async def _insert_all(documents: list[dict[str, Any]], client_session: Any) -> None:
-    """Insert messages in a transaction; an earlier try whose answer was lost may have stored all."""
-    first = {"_id": documents[0]["_id"]}
-    if await chat_messages().find_one(first, {"_id": 1}, session=client_session) is None:
-        await chat_messages().insert_many(documents, session=client_session)
-
-
-async def _insert(documents: list[dict[str, Any]], messages: Any) -> None:
-    """Insert messages in their order; an earlier try may have stored some, or still be at it."""
-    if len(documents) == 1:
-        with contextlib.suppress(DuplicateKeyError):
-            await messages.insert_one(documents[0])
-        return
-    missing = documents
-    while missing:
-        try:
-            await messages.insert_many(missing)
-            return
-        except BulkWriteError as error:
-            if not _is_duplicate(error):
-                raise
-        ids = [document["_id"] for document in missing]
-        stored = {found["_id"] async for found in messages.find({"_id": {"$in": ids}}, {"_id": 1})}
-        missing = [document for document in missing if document["_id"] not in stored]
-
-
-def _is_duplicate(error: BulkWriteError) -> bool:
-    return all(failure["code"] == DUPLICATE_KEY for failure in error.details["writeErrors"])

@@ -5,8 +5,8 @@ tells the two apart is the *incarnation*, the ``_id`` of the session's document:
 
 - A message is inserted while a known incarnation exists, and counts only once that same incarnation has
   been bumped; if it is gone, the insert is undone.
-- A history is read between two looks at the same incarnation, without the messages of earlier ones. A
-  session that `create_session` made has none: its ``_id`` tells.
+- A history is read between two looks at the same incarnation, without the messages of earlier ones: each
+  message says for which it was written.
 - Leftovers (of a process that died between two steps) are removed by their own ``_id``, and only if
   there was no session before and after they were listed. So nothing that counts goes with them. How they
   are found, `MongoLeftovers`' module says.
@@ -19,30 +19,37 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from sessions import validation
 from sessions.backends.mongodb.client import raw_cursor
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, chat_sessions
 from sessions.backends.mongodb.deletion import MongoDeletion
+from sessions.backends.mongodb.inserts import insert
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_size,
-    first_object_id,
     session_document,
-    session_object_id,
     storable,
     to_session,
 )
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierTries, MessageRow, NewSession
+from sessions.errors import SessionConflictError
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to
 
 __all__ = ["MongoBackend"]
 
 R = TypeVar("R")
+
+# What may be read from where the client's read preference says; all else rests on what the primary has.
+READS = frozenset(
+    {"_count", "_export_messages", "_export_sessions", "_get", "_history", "_list_after", "_list_page"}
+)
+MAX_LOOKS = 10
 
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
@@ -54,6 +61,9 @@ class MongoBackend(MongoMessages, MongoDeletion):
         # Existing data has ids that are not UUIDs.
         return validation.check_id(argument, value)
 
+    def _new_key(self) -> ObjectId:
+        return ObjectId()
+
     def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
         check_size(argument, value)
 
@@ -61,29 +71,40 @@ class MongoBackend(MongoMessages, MongoDeletion):
         check_batch_size(rows)
 
     def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+        reads = getattr(work, "__name__", None) in READS
+
         async def bound(*arguments: Any) -> R:
-            connection = await self._manager.connect()
-            with bound_to(connection.collections):
+            connection, ready = await self._manager.connect_ready()
+            with bound_to(connection.readable if reads else connection.collections, ready.uuids):
                 return await connection.run(work, *arguments)
 
         return bound
 
     async def _create(self, new: NewSession) -> None:
-        with contextlib.suppress(DuplicateKeyError):  # The id is new: an earlier try stored it.
-            await chat_sessions().insert_one(session_document(new, first_object_id(new)))
+        try:
+            await self._insert_session(new)
+        except DuplicateKeyError:
+            found = await chat_sessions().find_one({"session_id": new.session_id}, {"_id": 1})
+            # An earlier attempt may have stored it, and somebody may have deleted it since.
+            if found is not None and found["_id"] != new.key:
+                raise SessionConflictError("the session id is taken by another session") from None
+
+    async def _insert_session(self, new: NewSession) -> None:
+        await insert(chat_sessions(), [session_document(new)])
 
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
-        while True:
+        for _ in range(MAX_LOOKS):
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
             if found is not None:
                 if found["user_id"] != new.user_id:
                     return None
-                return earlier.failed > 0 and found["_id"] == session_object_id(new)
+                return earlier.failed > 0 and found["_id"] == new.key
             await self._remove_leftovers(new.session_id)
             # A duplicate is another caller's insert, which the next look finds.
             with contextlib.suppress(DuplicateKeyError):
-                await chat_sessions().insert_one(session_document(new, session_object_id(new)))
+                await self._insert_session(new)
                 return True
+        raise SessionConflictError("the session is refused by a unique index that is not ours")
 
     async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
         document = await chat_sessions().find_one({"session_id": session_id, "user_id": user_id})

@@ -3,24 +3,121 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
+import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from bson import Binary, ObjectId
 from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from sessions.backends.mongodb.client import MongoConnection
 from sessions.errors import ConfigurationError
+from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
-__all__ = ["ensure_indexes", "set_validator"]
+__all__ = ["COLLECTION_UUID_MISMATCH", "DOCUMENTS", "Ready", "prepare"]
 
 logger = logging.getLogger(__name__)
 
+DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 UNAUTHORIZED = 13
+NAMESPACE_NOT_FOUND = 26
+# A command that names the UUID of its collection came after that was dropped. The server knows it since 6.0.
+COLLECTION_UUID_MISMATCH = 361
+# How long what was found is taken for granted where the server does not know it.
+RECHECK_SECONDS = 1.0
 # An index of that name, or of those keys, is there and is another one.
 INDEX_CONFLICTS = (85, 86)
 
 
-async def ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """What is known of a database whose collections are there, with their indexes and validators.
+
+    Attributes:
+        has_transactions: Whether the server is a replica set or sharded.
+        uuids: Of the collections by name; empty where the server does not check them.
+        until: When to look again, on the monotonic clock.
+    """
+
+    has_transactions: bool
+    uuids: Mapping[str, Binary]
+    until: float
+
+
+async def prepare(connection: MongoConnection) -> Ready:
+    """Create what is missing of collections, indexes and validators, and return what is known then.
+
+    Raises:
+        ConfigurationError: Documents from before share a value that has to be unique.
+        OperationFailure: Something is missing, and the user may not create it.
+    """
+    found = await _collections(connection)
+    present = {entry["name"]: entry for entry in found["cursor"]["firstBatch"]}
+    changed = False
+    for document in DOCUMENTS:
+        name = document.Settings.name
+        options = present.get(name, {}).get("options", {})
+        if name not in present or await _missing(connection.collections[name], document.Settings.indexes):
+            # Without a deadline: an index takes as long as it takes.
+            await _ensure_indexes(connection.collections[name], document.Settings.indexes)
+            changed |= name not in present
+        validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
+        if not validation.items() <= options.items():
+            # The validator last: release 0.1 takes it for a sign that the indexes were made before. A
+            # collection from before gets it too; documents that break it can still be changed.
+            async with connection.deadline():
+                await _set_validator(connection.database, name, validation)
+    if changed:
+        found = await _collections(connection)
+    uuids = {entry["name"]: entry.get("info", {}).get("uuid") for entry in found["cursor"]["firstBatch"]}
+    # Replica sets and sharded clusters say when they answered, a standalone server does not.
+    has_transactions = "operationTime" in found
+    if None not in uuids.values() and await _checks_uuids(connection):
+        return Ready(has_transactions, uuids, math.inf)
+    return Ready(has_transactions, {}, time.monotonic() + RECHECK_SECONDS)
+
+
+async def _collections(connection: MongoConnection) -> Mapping[str, Any]:
+    names = [document.Settings.name for document in DOCUMENTS]
+    async with connection.deadline():
+        found: Mapping[str, Any] = await connection.database.command(
+            "listCollections", filter={"name": {"$in": names}}
+        )
+    return found
+
+
+async def _checks_uuids(connection: MongoConnection) -> bool:
+    """Return whether the server refuses a command for a collection with another UUID.
+
+    Asked, and not told from its version: servers that only speak MongoDB's protocol say versions, too.
+    """
+    name = ChatSessionDocument.Settings.name
+    command = {"find": name, "filter": {"_id": ObjectId()}, "limit": 1}
+    another = Binary.from_uuid(uuid.uuid4())
+    try:
+        async with connection.deadline():
+            await connection.database.command({**command, "collectionUUID": another})
+    except OperationFailure as error:
+        if error.code is None or error.timeout:
+            raise
+        return error.code == COLLECTION_UUID_MISMATCH
+    return False
+
+
+async def _missing(collection: Any, indexes: Sequence[IndexModel]) -> list[Mapping[str, Any]]:
+    there = await collection.index_information()
+    return [
+        index.document
+        for index in indexes
+        if not any(_serves(found, index.document) for found in there.values())
+    ]
+
+
+async def _ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None:
     """Create the indexes that are missing.
 
     A user who may not create any finds them made by another. One from before that has the name, but is
@@ -40,11 +137,7 @@ async def ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None
             raise
         refused = error
     there = await collection.index_information()
-    missing = [
-        index.document
-        for index in indexes
-        if not any(_serves(found, index.document) for found in there.values())
-    ]
+    missing = await _missing(collection, indexes)
     if missing and refused.code == UNAUTHORIZED:
         raise refused
     for wanted in missing:
@@ -70,7 +163,7 @@ def _not_unique(collection: Any) -> ConfigurationError:
     )
 
 
-async def set_validator(database: Any, name: str, validation: Mapping[str, Any]) -> None:
+async def _set_validator(database: Any, name: str, validation: Mapping[str, Any]) -> None:
     """Let the server refuse bad documents, if the user may say so; the role ``readWrite`` may not."""
     try:
         await database.command("collMod", name, **validation)

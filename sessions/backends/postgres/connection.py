@@ -235,6 +235,10 @@ class PostgresConnectionManager(SqlConnectionManager):
         # Of a session that there is not: every right is checked, and nothing is written.
         await connection.execute(_no_op_write(), {"nobody": str(uuid.uuid4())})
 
+    def is_duplicate_key(self, error: BaseException) -> bool:
+        """Return whether a row with the same primary key is there already."""
+        return postgres_errors.is_duplicate_key(error)
+
     def is_schema_missing(self, error: BaseException) -> bool:
         """Return whether SQLSTATE says that a table, a column or a schema is not there."""
         return postgres_errors.is_schema_missing(error)

@@ -20,6 +20,7 @@ __all__ = [
     "ConnectionLostError",
     "driver_error",
     "ends_the_connection",
+    "is_duplicate_key",
     "is_schema_missing",
     "is_transient",
     "outcome_is_unknown",
@@ -66,6 +67,7 @@ SETTINGS = {
 }
 # A prepared statement that is not there, or is there already: it was prepared on another connection.
 POOLER_SQLSTATES = ("26000", "42P05")
+UNIQUE_VIOLATION = "23505"
 INVALID_SCHEMA_NAME = "3F000"
 SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
@@ -100,6 +102,11 @@ def is_transient(error: BaseException) -> bool:
     # Of several hosts there may be none to write to while one takes over.
     passing = OSError | asyncpg.InterfaceError | asyncpg.TargetServerAttributeNotMatched
     return isinstance(of_driver, passing)
+
+
+def is_duplicate_key(error: BaseException) -> bool:
+    """Return whether a row with the same primary key is there already; no other column is unique."""
+    return _sqlstate(error) == UNIQUE_VIOLATION
 
 
 def is_schema_missing(error: BaseException) -> bool:

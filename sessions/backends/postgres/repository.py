@@ -24,29 +24,15 @@ class PostgresBackend(SqlBackend):
             return None
         return is_new or (earlier.failed > 0 and created_at == new.created_at)
 
-    async def _add(
-        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
-    ) -> bool:
-        row = parameters(
-            session_id=session_id,
-            user_id=user_id,
-            now=utc_now(),
-            message_id=message_id,
-            role=role,
-            content=content,
-        )
-        return bool(await self._fetch(self._statements.add_message[user_id is not None], row))
-
-    async def _add_batch(
-        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
-    ) -> bool:
-        batch = parameters(
-            session_id=session_id,
-            user_id=user_id,
-            now=utc_now(),
+    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        values = parameters(session_id=session_id, user_id=user_id, now=utc_now())
+        if len(rows) == 1:
+            [(message_id, role, content)] = rows
+            values |= parameters(message_id=message_id, role=role, content=content)
+            return bool(await self._fetch(self._statements.add_message[user_id is not None], values))
+        values |= parameters(
             message_ids=[message_id for message_id, _, _ in rows],
             roles=[role for _, role, _ in rows],
             contents=[content for _, _, content in rows],
         )
-        statement = self._statements.add_messages[user_id is not None, may_be_stored]
-        return bool(await self._fetch(statement, batch))
+        return bool(await self._fetch(self._statements.add_messages[user_id is not None], values))

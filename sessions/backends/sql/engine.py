@@ -134,7 +134,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 
         Args:
             error: From an operation.
-            seen: `preparations` when the operation began.
+            seen: ``preparations`` when the operation began.
 
         Returns:
             Whether the operation may be repeated at once: never without ``auto_migrate``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,10 +15,14 @@ from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.backends.sql.statements import Statements, parameters, statements_for
 from sessions.core.identifiers import utc_now
-from sessions.core.port import BackendOperations, EarlierTries, NewSession
+from sessions.core.port import BackendOperations, EarlierTries, MessageRow, NewSession
+from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatMessage, ChatSession
 
 __all__ = ["SqlBackend"]
+
+# SQLite takes 32,766 parameters.
+IDS_AT_ONCE = 1000
 
 
 class SqlBackend(BackendOperations):
@@ -39,7 +44,12 @@ class SqlBackend(BackendOperations):
         return validation.check_uuid(argument, value)
 
     async def _create(self, new: NewSession) -> None:
-        await self._execute(self._statements.create_session, new_row(new))
+        if await self._execute(self._statements.create_session, new_row(new)):
+            return
+        found = await self._fetch(self._statements.find_owner, parameters(session_id=new.session_id))
+        # An earlier attempt may have stored it, and somebody may have deleted it since.
+        if found and tuple(found[0]) != (new.user_id, new.created_at):
+            raise SessionConflictError("the session id is taken by another session")
 
     async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
         key = parameters(session_id=session_id, user_id=user_id)
@@ -80,6 +90,43 @@ class SqlBackend(BackendOperations):
     async def _count(self, user_id: str) -> int:
         [[count]] = await self._fetch(self._statements.count_sessions, parameters(user_id=user_id))
         return int(count)
+
+    async def _add(
+        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
+    ) -> bool:
+        return await self._add_batch(session_id, user_id, [(message_id, role, content)])
+
+    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        missing = rows
+        while True:
+            try:
+                return await self._append(session_id, user_id, missing)
+            except Exception as error:
+                if not self._manager.is_duplicate_key(error):
+                    raise
+            missing = await self._not_stored(session_id, rows)
+
+    @abstractmethod
+    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        """Append messages that are not stored yet, all or none, and bump the session."""
+
+    async def _not_stored(self, session_id: str, rows: list[MessageRow]) -> list[MessageRow]:
+        """Return the messages that are not stored yet.
+
+        Raises:
+            MessageConflictError: The message that is stored under one of the ids is another one.
+        """
+        if len({message_id for message_id, _, _ in rows}) < len(rows):
+            raise MessageConflictError("a message id occurs twice in one batch")
+        stored: dict[str, tuple[str, str, str]] = {}
+        for start in range(0, len(rows), IDS_AT_ONCE):
+            ids = [message_id for message_id, _, _ in rows[start : start + IDS_AT_ONCE]]
+            found = await self._fetch(self._statements.find_messages, parameters(message_ids=ids))
+            stored |= {str(message_id): (str(owner), *message) for message_id, owner, *message in found}
+        for message_id, role, content in rows:
+            if stored.get(message_id, same := (session_id, role, content)) != same:
+                raise MessageConflictError(f"the message id {message_id} is taken by another message")
+        return [row for row in rows if row[0] not in stored]
 
     async def _history(
         self, session_id: str, user_id: str, limit: int | None, before: str | None

@@ -127,12 +127,10 @@ class Statements:
         self.touch_session = {owned: self._touch_session(owned) for owned in (False, True)}
         if self._postgres:
             self.add_message = {owned: self._add_message(owned) for owned in (False, True)}
-            # Keyed by whether the owner is given and whether some messages may be stored already.
-            self.add_messages = {
-                key: self._add_messages(*key) for key in itertools.product((False, True), repeat=2)
-            }
+            self.add_messages = {owned: self._add_messages(owned) for owned in (False, True)}
         else:
             self.insert_message = self._insert_message()
+        self.find_messages = self._find_messages()
         # Keyed by whether there is a limit and whether there is a message to stop before.
         self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
         self.keep_latest = self._delete_beyond()
@@ -202,7 +200,7 @@ class Statements:
         return postgresql.insert(table) if self._postgres else sqlite.insert(table)
 
     def _insert_session(self) -> Insert:
-        # Nothing on conflict: the id is new and random, so what is there is an earlier try's own row.
+        # Nothing on conflict: the repository looks whether what is there is an earlier attempt's own row.
         statement: Insert = (
             self._insert(SESSIONS)
             .values(
@@ -300,19 +298,12 @@ class Statements:
                 ),
                 include_defaults=False,
             )
-            # An earlier try whose answer was lost may have stored it already.
-            .on_conflict_do_nothing(index_elements=[MESSAGES.c.message_id])
             .cte("stored")
         )
         return select(owner.c.session_id).add_cte(stored)
 
-    def _add_messages(self, with_owner: bool, may_be_stored: bool) -> Select[Any]:
-        """PostgreSQL: as `add_message`, for arrays of ids, roles and contents of one length.
-
-        Args:
-            with_owner: Whether the owner is given.
-            may_be_stored: Whether some of them may be stored already, and are then left as they are.
-        """
+    def _add_messages(self, with_owner: bool) -> Select[Any]:
+        """PostgreSQL: as `add_message`, for arrays of ids, roles and contents of one length."""
         owner = self._touch_session(with_owner).cte("owner")
         # All of them text: asyncpg asks the server what any other array is, once for each connection.
         arrays: Any = func.unnest(
@@ -330,25 +321,30 @@ class Statements:
             ).select_from(owner.join(batch, literal_column("true"))),
             include_defaults=False,
         )
-        if may_be_stored:
-            # Only then: to look for each message first takes a twentieth of the time.
-            stored = stored.on_conflict_do_nothing(index_elements=[MESSAGES.c.message_id])
         return select(owner.c.session_id).add_cte(stored.cte("stored"))
 
     def _insert_message(self) -> Insert:
         """SQLite: append to a session that the same transaction bumped."""
-        statement: Insert = (
-            self._insert(MESSAGES)
-            .values(
-                message_id=_bind("message_id"),
-                session_id=_session_id,
-                role=_bind("role"),
-                content=_bind("content"),
-                timestamp=_time("timestamp"),
-            )
-            .on_conflict_do_nothing(index_elements=[MESSAGES.c.message_id])
+        statement: Insert = sqlite.insert(MESSAGES).values(
+            message_id=_bind("message_id"),
+            session_id=_session_id,
+            role=_bind("role"),
+            content=_bind("content"),
+            timestamp=_time("timestamp"),
         )
         return statement
+
+    def _find_messages(self) -> Select[Any]:
+        """Return what is stored under some message ids, whoever's it is."""
+        ids: Any
+        if self._postgres:
+            texts: Any = func.unnest(_bind("message_ids", type_=ARRAY(Text())))
+            [text_id] = texts.table_valued("id", name="batch").render_derived().c
+            ids = select(cast(text_id, MESSAGES.c.message_id.type))
+        else:
+            ids = bindparam("p_message_ids", expanding=True, type_=MESSAGES.c.message_id.type)
+        columns = (MESSAGES.c.message_id, MESSAGES.c.session_id, MESSAGES.c.role, MESSAGES.c.content)
+        return select(*columns).where(MESSAGES.c.message_id.in_(ids))
 
     def _lacks_message(self) -> Select[Any]:
         """Return a row if the owner has the session, and it has no message with the id ``before``."""

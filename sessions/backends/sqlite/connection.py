@@ -134,6 +134,11 @@ class SqliteConnectionManager(SqlConnectionManager):
         finally:
             await connection.exec_driver_sql("ROLLBACK")
 
+    def is_duplicate_key(self, error: BaseException) -> bool:
+        """Return whether a row with the same primary key is there already."""
+        driver_error = error.orig if isinstance(error, exc.DBAPIError) else error
+        return getattr(driver_error, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+
     def is_schema_missing(self, error: BaseException) -> bool:
         """Return whether a statement failed, as it does for a missing table only: ours are fixed."""
         return _code(error) == sqlite3.SQLITE_ERROR

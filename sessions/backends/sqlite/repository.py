@@ -41,15 +41,7 @@ class SqliteBackend(SqlBackend):
         [(owner, _)] = found
         return False if owner == new.user_id else None
 
-    async def _add(
-        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
-    ) -> bool:
-        rows = [(message_id, role, content)]
-        return await self._add_batch(session_id, user_id, rows, may_be_stored=True)
-
-    async def _add_batch(
-        self, session_id: str, user_id: str | None, rows: list[MessageRow], may_be_stored: bool
-    ) -> bool:
+    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         touch = self._statements.touch_session[user_id is not None]
         key = parameters(session_id=session_id, user_id=user_id, now=utc_now())
         async with self._write() as connection:

@@ -1,0 +1,92 @@
+"""From the settings to a client of the driver's."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from pymongo import errors
+
+from sessions.backends.mongodb.url import parse_url
+from sessions.config import MongoSettings, PasswordCallable
+from sessions.config.passwords import password_for_driver
+from sessions.errors import ConfigurationError
+
+__all__ = ["client_class", "new_client", "place_of"]
+
+MAX_IDLE_SECONDS = 60
+
+
+def client_class() -> Any:
+    """Return PyMongo's asyncio client, or Motor's where Beanie 1 is installed."""
+    if version("beanie").startswith("1."):
+        from motor.motor_asyncio import AsyncIOMotorClient  # pyright: ignore[reportMissingImports]
+
+        return AsyncIOMotorClient
+    from pymongo import AsyncMongoClient
+
+    return AsyncMongoClient
+
+
+def new_client(settings: MongoSettings, password: str | None = None) -> Any:
+    """Return a client, which does not connect yet.
+
+    Args:
+        settings: What it is made of.
+        password: What a callable password returned; the driver takes one for as long as the client lives.
+
+    Raises:
+        ConfigurationError: A setting or a parameter of the URL is of no use. The text names it, without its
+            value.
+    """
+    options = _options(settings, password)
+    try:
+        return client_class()(**options)
+    except (errors.PyMongoError, ValueError, OSError) as error:
+        # Without the cause: the driver may quote the part of the URL it stumbles on. What it says of single
+        # parameters was found out before.
+        reason = f"the driver refuses this combination of parameters ({type(error).__name__})"
+        raise ConfigurationError(f"db.mongodb.{'url' if settings.url else 'host'}: {reason}") from None
+
+
+def place_of(settings: MongoSettings) -> tuple[tuple[str, ...], str | None]:
+    """Return the addresses where the settings look for a server, and the user who logs in."""
+    if settings.url is None:
+        return (f"{settings.host}:{settings.port}",), settings.username
+    try:
+        url = parse_url(settings.url.get_secret_value())
+    except ConfigurationError:
+        return (), None
+    return url.addresses, url.user
+
+
+def _options(settings: MongoSettings, password: str | None) -> dict[str, Any]:
+    seconds = {
+        "serverSelectionTimeoutMS": settings.connect_timeout,
+        "connectTimeoutMS": settings.connect_timeout,
+        "waitQueueTimeoutMS": settings.pool_timeout,
+    }
+    options: dict[str, Any] = {name: max(1, int(value * 1000)) for name, value in seconds.items()}
+    options |= {"maxPoolSize": settings.pool_size, "appname": "agenthub-sessions"}
+    # Sooner than a load balancer, or the like, drops an idle connection without telling: a call on one would
+    # wait for an answer until it times out.
+    options |= {"maxIdleTimeMS": MAX_IDLE_SECONDS * 1000}
+    # As many as there may be: where callers have to wait for their turn to connect, and have a deadline, the
+    # driver (4.20) may let nobody connect any more once a connection was lost.
+    options |= {"maxConnecting": settings.pool_size}
+    if settings.url is not None:
+        url = settings.url.get_secret_value()
+        # What the URL itself says wins; the driver would let the arguments win.
+        parsed = parse_url(url)
+        options = {name: value for name, value in options.items() if name.lower() not in parsed.options}
+        if password is not None:
+            options |= {"username": parsed.user, "password": password}
+        return {"host": url} | options
+    options |= {"host": settings.host, "port": settings.port}
+    if settings.username:
+        options["username"] = settings.username
+        is_callable = isinstance(settings.password, PasswordCallable)
+        options["password"] = password if is_callable else password_for_driver(settings.password)
+        if settings.auth_source:
+            options["authSource"] = settings.auth_source
+    return options

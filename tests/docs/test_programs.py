@@ -1,0 +1,109 @@
+"""Every program of README and of the manual runs, and prints what is shown below it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import DOCS, EXAMPLES, Program, example_programs, pages
+
+# What a program takes from its environment, and the fixture that has it.
+NEEDS = {"MONGODB_URL": "mongodb_url", "POSTGRES_URL": "postgres_url"}
+PYTEST = "pytest"
+PYTEST_OPTIONS = ("-q", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
+PYTEST_AFTER = "pytest, with the program above as "
+
+PAGES = pages()
+IN_PAGES = [program for page in PAGES for program in page.programs()]
+COMPLETE = [program for program in IN_PAGES if not program.marker.startswith(PYTEST)]
+EXAMPLE_PROGRAMS = list(example_programs())
+EXAMPLE_TESTS = sorted(EXAMPLES.rglob("test_*.py"))
+
+
+def _run(*arguments: str, cwd: Path) -> str:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=cwd,
+        env=os.environ,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+def _run_pytest(file: str, *, cwd: Path) -> int:
+    """Run pytest and return how many tests passed."""
+    printed = _run("-m", "pytest", *PYTEST_OPTIONS, file, cwd=cwd)
+    found = re.search(r"^(\d+) passed in", printed, re.MULTILINE)
+    assert found, printed
+    return int(found[1])
+
+
+def _for_this_beanie(code: str) -> str:
+    """Return a program with Motor's client, where the extra [motor] is installed."""
+    if not version("beanie").startswith("1."):
+        return code
+    for pymongo, motor in (
+        ("from pymongo import AsyncMongoClient", "from motor.motor_asyncio import AsyncIOMotorClient"),
+        ("AsyncMongoClient(", "AsyncIOMotorClient("),
+        ("await client.close()", "client.close()"),
+    ):
+        code = code.replace(pymongo, motor)
+    return code
+
+
+@pytest.mark.parametrize("program", [*COMPLETE, *EXAMPLE_PROGRAMS], ids=str)
+def test_a_program_prints_what_is_shown_below_it(
+    program: Program, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert program.output, "shows no output"
+    if program.marker:
+        needs, _, variable = program.marker.partition(": ")
+        assert needs == "needs"
+        monkeypatch.setenv(variable, request.getfixturevalue(NEEDS[variable]))
+    Path(tmp_path, "program.py").write_text(_for_this_beanie(program.code))
+    assert _run("program.py", cwd=tmp_path) == program.output
+
+
+@pytest.mark.parametrize("program", [found for found in IN_PAGES if found.marker == PYTEST], ids=str)
+def test_the_tests_that_are_shown_pass(program: Program, tmp_path: Path) -> None:
+    Path(tmp_path, "test_shown.py").write_text(program.code)
+    assert _run_pytest("test_shown.py", cwd=tmp_path) == program.code.count("\ndef test_") > 0
+
+
+@pytest.mark.parametrize(
+    "program", [found for found in IN_PAGES if found.marker.startswith(PYTEST_AFTER)], ids=str
+)
+def test_the_backend_that_is_shown_passes_the_contract(program: Program, tmp_path: Path) -> None:
+    backend = IN_PAGES[IN_PAGES.index(program) - 1]
+    assert backend.page == program.page
+    Path(tmp_path, program.marker.removeprefix(PYTEST_AFTER)).write_text(backend.code)
+    Path(tmp_path, "test_backend.py").write_text(program.code)
+    assert _run_pytest("test_backend.py", cwd=tmp_path) > 15
+
+
+@pytest.mark.parametrize("file", EXAMPLE_TESTS, ids=lambda file: str(file.relative_to(EXAMPLES)))
+def test_the_tests_of_an_example_pass(file: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(file.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+    # A contract class has its tests from `sessions.testing`.
+    shown = file.read_text("utf-8").count("def test_") or 15
+    assert _run_pytest(file.name, cwd=copy) >= shown
+
+
+def test_every_example_stands_on_a_page_with_its_output() -> None:
+    shown = [path for page in PAGES for path in page.included()]
+    assert {path for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".txt")} == set(shown)
+    for program in EXAMPLE_PROGRAMS:
+        code = shown.index(DOCS.parent / program.page)
+        assert shown[code + 1] == shown[code].with_suffix(".txt"), program.page

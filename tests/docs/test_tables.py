@@ -1,0 +1,122 @@
+"""The tables of the manual have every setting, operation, command, error, table and column there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer.main
+from pydantic import BaseModel, SecretStr
+
+import sessions
+from sessions import AsyncSessionRepository, RetryConfig, RetryStrategy
+from sessions.cli.app import app
+from sessions.config import DatabaseSettings, SessionsSettings
+from sessions.errors import SessionsError
+from sessions.models.records import Base
+from tests.support.documents import README, ROOT, page
+
+SHIPPED_SETTINGS = (ROOT / "sessions" / "config" / "application-db.yaml").read_text()
+SETTINGS = OPERATIONS = COMMANDS = ERRORS = SCHEMA = page(README)
+
+
+def _settings() -> Iterator[tuple[str, Any]]:
+    """Yield each key and its default, as the table writes it."""
+
+    def walk(key: str, model: BaseModel) -> Iterator[tuple[str, Any]]:
+        for attribute, field in type(model).model_fields.items():
+            name, value = field.alias or attribute, getattr(model, attribute)
+            if isinstance(value, BaseModel):
+                yield from walk(f"{key}.{name}", value)
+            elif f"{key}.{name}" == "sessions.retry":
+                for part in RetryConfig.__dataclass_fields__:
+                    yield f"sessions.retry.{part}", getattr(RetryConfig(), part)
+            else:
+                yield f"{key}.{name}", value
+
+    yield from walk("db", DatabaseSettings())
+    yield from walk("sessions", SessionsSettings())
+
+
+def _written(default: Any) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, RetryStrategy):
+        return default.value
+    assert not isinstance(default, SecretStr)
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_the_settings_table_has_every_key_with_its_default() -> None:
+    table = {key: default for key, _, default, *_ in SETTINGS.rows("Settings")}
+    assert table == {key: _written(default) for key, default in _settings()}
+
+
+def test_the_settings_table_has_the_variables_of_the_shipped_file() -> None:
+    shipped: dict[str, tuple[str, str]] = {}
+    path: list[str] = []
+    for line in SHIPPED_SETTINGS.splitlines():
+        found = re.match(r"( *)(\w+):(?: \$\{(\w+):(.*?)\})?(?:\s|$)", line)
+        if found:
+            path[len(found[1]) // 2 :] = [found[2]]
+            if found[3]:
+                shipped[".".join(path)] = (found[3], found[4])
+    table = {key: (variable, default) for key, variable, default, *_ in SETTINGS.rows("Settings")}
+    for key in table:
+        if key.startswith("sessions.retry."):
+            # Without a default in the file: nothing of it set is each backend's own.
+            table[key] = (table[key][0], "")
+    assert table == shipped
+
+
+def test_the_operations_table_has_every_operation_both_ways() -> None:
+    signature = re.compile(r"(\w+)\((.*)\)")
+    documented: dict[str, list[str]] = {}
+    for call, twin, _ in OPERATIONS.rows("Operations"):
+        found = signature.fullmatch(call)
+        assert found, call
+        documented[found[1]] = re.findall(r"(\w+)(?:=[^,]+)?(?:, |$)", found[2])
+        documented[twin] = documented[found[1]]
+    public = {
+        name: [parameter for parameter in inspect.signature(member).parameters if parameter != "self"]
+        for name, member in inspect.getmembers(AsyncSessionRepository, inspect.isfunction)
+        if not name.startswith("_") and name != "load_and_validate_connection"
+    }
+    assert documented == public
+
+
+def test_the_command_table_has_every_command_with_its_arguments() -> None:
+    def walk(name: str, command: Any) -> Iterator[str]:
+        for child in getattr(command, "commands", {}).values():
+            yield from walk(f"{name} {child.name}", child)
+        if not hasattr(command, "commands"):
+            arguments = [item for item in command.params if item.param_type_name == "argument"]
+            yield " ".join([name, *(item.metavar for item in arguments)])
+
+    table = [command for command, _ in COMMANDS.rows("Command line")]
+    assert table == list(walk("sessions", typer.main.get_command(app)))
+
+
+def test_the_errors_table_has_every_error_and_its_builtin_base() -> None:
+    table = {name: base for name, base, _ in ERRORS.rows("Errors")}
+    public = {
+        name: ", ".join(base.__name__ for base in member.__bases__ if base.__module__ == "builtins")
+        for name in sessions.__all__
+        if isinstance(member := getattr(sessions, name), type)
+        and issubclass(member, SessionsError)
+        and member is not SessionsError
+    }
+    assert table == public
+
+
+def test_the_schema_section_has_every_table_column_and_index() -> None:
+    rows = {table: (columns, indexes) for table, columns, indexes in SCHEMA.rows("Schema")[:2]}
+    assert rows.keys() == Base.metadata.tables.keys()
+    for name, table in Base.metadata.tables.items():
+        columns, indexes = rows[name]
+        assert {column.name for column in table.columns} <= set(re.findall(r"`(\w+)`", columns))
+        assert {index.name for index in table.indexes} <= set(re.findall(r"`(\w+)`", indexes))

@@ -1,0 +1,115 @@
+"""Documents of release 0.1: read as before, and their leftovers kept out of later sessions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+
+from sessions import SessionRepositoryFactory
+from sessions.cli.importing import _message_id, import_lines
+from sessions.core.identifiers import new_message_id, uuid7_time
+
+CREATED = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture(params=["mongodb_url", "mongodb_standalone_url"], ids=["replica-set", "standalone"])
+def url(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def raw(url: str) -> Iterator[Any]:
+    with MongoClient[dict[str, Any]](url) as client:
+        yield client.get_default_database()
+
+
+def session_of_release(session_id: str, user: str) -> dict[str, Any]:
+    return {
+        "_id": ObjectId(),
+        "session_id": session_id,
+        "title": "New Chat",
+        "user_id": user,
+        "created_at": CREATED,
+        "updated_at": CREATED,
+        "metadata": {},
+    }
+
+
+def message_of_release(chat_session: dict[str, Any], message_id: str, content: str) -> dict[str, Any]:
+    timestamp = uuid7_time(message_id)
+    random_bits = int(message_id[19:23] + message_id[24:], 16)
+    tag = int.from_bytes(hashlib.blake2b(str(chat_session["_id"]).encode(), digest_size=4).digest(), "big")
+    seconds = int(timestamp.timestamp()).to_bytes(4, "big")
+    return {
+        "_id": ObjectId(seconds + (random_bits ^ tag).to_bytes(8, "big")),
+        "message_id": message_id,
+        "session_id": chat_session["session_id"],
+        "role": "user",
+        "content": content,
+        "timestamp": timestamp,
+    }
+
+
+async def test_old_messages_are_shown_among_new_ones_and_deleted_with_them(url: str, raw: Any) -> None:
+    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repo:
+        await repo._ensure_connection()
+        old = session_of_release(str(uuid.uuid4()), "alice")
+        raw.chat_sessions.insert_one(old)
+        ids = [new_message_id() for _ in range(5)]
+        raw.chat_messages.insert_many([message_of_release(old, one, f"old {one}") for one in ids])
+        ids.append(await repo.add_message(old["session_id"], "user", "new"))
+        ids += await repo.add_messages(old["session_id"], [("user", "new")] * 100)
+
+        history = await repo.get_session_history("alice", old["session_id"])
+        assert [message.message_id for message in history] == ids
+        assert await repo.delete_session_async("alice", old["session_id"])
+        assert raw.chat_messages.count_documents({}) == 0
+
+
+async def test_what_an_old_writer_left_is_not_shown_in_a_session_made_anew(url: str, raw: Any) -> None:
+    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repo:
+        await repo._ensure_connection()
+        old = session_of_release(str(uuid.uuid4()), "alice")
+        assert await repo.ensure_session_exists(old["session_id"], "bob")
+        raw.chat_messages.insert_one(message_of_release(old, new_message_id(), "secret"))
+        own = await repo.add_message(old["session_id"], "user", "own")
+
+        history = await repo.get_session_history("bob", old["session_id"])
+        assert [message.message_id for message in history] == [own]
+
+
+@pytest.mark.parametrize("size", [3, 4096, 5000])
+async def test_an_import_completes_what_the_former_release_stored_of_it(
+    url: str, raw: Any, size: int
+) -> None:
+    """It stored 4,096 messages of a session at the most, and said that all of them were."""
+    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repo:
+        await repo._ensure_connection()
+        old = session_of_release(str(uuid.uuid4()), "alice")
+        raw.chat_sessions.insert_one(old)
+        moment = int(CREATED.timestamp() * 1000)
+        contents = [f"message {place}" for place in range(size)]
+        stored = [
+            message_of_release(old, _message_id(old["session_id"], moment, place), content)
+            for place, content in enumerate(contents[:4096])
+        ]
+        raw.chat_messages.insert_many(stored)
+        line = {"session_id": old["session_id"], "user_id": "alice", "title": "New Chat"}
+        line["messages"] = [{"role": "user", "content": content} for content in contents]
+        totals = await import_lines(
+            repo, [json.dumps(line).encode()], report=pytest.fail, advance=lambda _, __: None
+        )
+
+        assert totals.messages == max(0, size - 4096)
+        history = await repo.get_session_history("alice", old["session_id"])
+        assert [message.content for message in history] == contents
+        assert raw.chat_messages.count_documents({}) == size

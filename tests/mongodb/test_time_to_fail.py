@@ -1,0 +1,144 @@
+"""How long a call takes that finds no server: a refusal is over soon, silence later, an election is not."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sessions import BackendUnavailableError, RetryConfig, SessionRepositoryFactory
+from sessions.config import load_settings
+from tests.faults.breakable import Mongod, ReplicaSet, running
+from tests.support.servers import free_port
+
+# The issue's bounds, of which a busy machine may take three times.
+REFUSED_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+SLACK = 3
+
+
+def repository(url: str, **options: Any) -> Any:
+    return SessionRepositoryFactory.create_repository("mongodb", url=url, **options)
+
+
+async def failure(repo: Any) -> tuple[str, float]:
+    """Return what a call that fails says, and how many seconds it takes."""
+    started = time.monotonic()
+    with pytest.raises(BackendUnavailableError) as caught:
+        await repo.count_sessions("alice")
+    took = time.monotonic() - started
+    # PyMongo forgets a socket that is just being connected when its client is closed.
+    await asyncio.sleep(0.1)
+    await repo.aclose()
+    return str(caught.value), took
+
+
+@pytest.fixture(scope="module")
+def standalone() -> Iterator[Mongod]:
+    server = Mongod()
+    with running(server):
+        yield server
+
+
+def test_the_defaults_keep_the_bounds() -> None:
+    settings = load_settings().db.mongodb
+    assert settings.refused_timeout + 1 <= REFUSED_SECONDS
+    assert RetryConfig().max_elapsed + 2 <= SILENT_SECONDS
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+async def test_servers_that_refuse_connections_are_given_up_soon(hosts: int) -> None:
+    url = ",".join(f"127.0.0.1:{free_port()}" for _ in range(hosts))
+    text, took = await failure(repository(f"mongodb://{url}/chat"))
+
+    assert took < REFUSED_SECONDS * SLACK
+    assert "within refused_timeout" in text
+
+
+async def test_how_long_refusals_are_waited_out_can_be_set() -> None:
+    repo = repository(f"mongodb://127.0.0.1:{free_port()}/chat", refused_timeout=0.5)
+    _, took = await failure(repo)
+
+    assert took < 3
+
+
+async def test_a_server_that_dies_during_a_call_is_given_up_soon() -> None:
+    server = Mongod()
+    with running(server):
+        repo = repository(server.url)
+        await repo.create_session_async("alice")
+        server.kill()
+        text, took = await failure(repo)
+
+    assert took < REFUSED_SECONDS * SLACK
+    assert f"127.0.0.1:{server.port}" in text
+
+
+async def test_a_server_that_keeps_silent_takes_no_longer_than_the_call_may() -> None:
+    # The kernel accepts for it, and nobody reads.
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        url = f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"
+        text, took = await failure(repository(url, retry=RetryConfig(max_elapsed=1.5)))
+
+    assert took < 6
+    assert "within connect_timeout" in text
+
+
+@pytest.mark.full_size
+async def test_a_server_that_keeps_silent_is_given_up_on_defaults() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        _, took = await failure(repository(f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"))
+
+    assert took < SILENT_SECONDS * SLACK
+
+
+@pytest.mark.parametrize("max_elapsed", [1.5, pytest.param(None, marks=pytest.mark.full_size)])
+async def test_a_server_that_falls_silent_takes_no_longer_than_the_call_may(
+    standalone: Mongod, max_elapsed: float | None
+) -> None:
+    retry = None if max_elapsed is None else RetryConfig(max_elapsed=max_elapsed)
+    repo = repository(standalone.url, retry=retry)
+    await repo.create_session_async("alice")
+    assert standalone.process is not None
+    standalone.process.send_signal(signal.SIGSTOP)
+    try:
+        _, took = await failure(repo)
+    finally:
+        standalone.process.send_signal(signal.SIGCONT)
+
+    assert took < (SILENT_SECONDS * SLACK if max_elapsed is None else 10)
+
+
+async def test_a_server_that_restarts_costs_no_failed_call() -> None:
+    server = Mongod()
+    # On a busy machine it may take longer to start than the defaults allow.
+    patient = {"refused_timeout": 60, "retry": RetryConfig(max_elapsed=120)}
+    with running(server):
+        async with repository(server.url, **patient) as repo:
+            session_id = await repo.create_session_async("alice")
+            server.kill()
+            restarting = threading.Timer(1.0, server.start)
+            restarting.start()
+            message_id = await repo.add_message(session_id, "user", "Hello")
+            restarting.join()
+            history = await repo.get_session_history("alice", session_id)
+            assert [message.message_id for message in history] == [message_id]
+
+
+async def test_an_election_is_waited_out() -> None:
+    members = ReplicaSet(3)
+    with running(members):
+        # Shorter than an election takes: as long as a member answers, it is no bound.
+        async with repository(members.url, refused_timeout=0.5) as repo:
+            session_id = await repo.create_session_async("alice")
+            primary = members.wait_for_primary()
+            await asyncio.to_thread(primary.kill)
+            message_id = await repo.add_message(session_id, "user", "Hello")
+            history = await repo.get_session_history("alice", session_id)
+            assert [message.message_id for message in history] == [message_id]
