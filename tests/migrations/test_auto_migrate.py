@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from sessions import SchemaOutdatedError, SessionRepositoryFactory, migrations
+from sessions.core.failures import upgrade_command
 from tests.migrations.migration_helpers import (
     OLD_SCHEMA,
     describe_postgres,
@@ -98,7 +99,7 @@ async def test_without_auto_migrate_an_absent_schema_is_an_error_that_names_the_
         with pytest.raises(SchemaOutdatedError) as caught:
             await repo.create_session_async("u")
 
-    assert str(caught.value).endswith(f"run: {migrations.UPGRADE_COMMANDS[_dialect(kind)]}")
+    assert str(caught.value).endswith(f"run: {upgrade_command(kind, url=url)}")
     assert kind in str(caught.value)
 
 
@@ -125,7 +126,7 @@ async def test_without_auto_migrate_an_old_schema_is_an_error_that_names_the_com
 
     assert "revision 0001" in str(caught.value)
     assert f"needs {migrations.HEAD}" in str(caught.value)
-    assert str(caught.value).endswith(f"run: {migrations.UPGRADE_COMMANDS[_dialect(kind)]}")
+    assert str(caught.value).endswith(f"run: {upgrade_command(kind, url=url)}")
     assert await describe(url) == before
 
 
@@ -178,7 +179,3 @@ async def test_tables_that_are_dropped_underneath_are_made_again_or_an_outdated_
             return
         with pytest.raises(SchemaOutdatedError, match="sessions db upgrade"):
             await repo.count_sessions("u")
-
-
-def _dialect(kind: str) -> str:
-    return {"postgres": "postgresql", "sqlite": "sqlite"}[kind]

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from typing import Any, ClassVar, TypeVar
 
 import aiosqlite
-from sqlalchemy import Executable, event, exc, insert
+from sqlalchemy import Connection, Executable, event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sessions import migrations
@@ -201,9 +201,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             await self.make_database()
         if self._own and not self._target.read_only:
             async with self._lend(pool) as connection:
-                # In the file, and so of every connection; one that another program made may have none.
-                if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() != "wal":
-                    await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                await connection.run_sync(_ensure_wal)
         await super()._prepare_schema(pool)
 
     async def _upgrade(self, pool: SqlPool) -> None:
@@ -340,7 +338,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         return None
 
     def _no_file(self) -> SchemaOutdatedError:
-        return SchemaOutdatedError(f"there is no {self._place}; run: {self._upgrade_command}")
+        return SchemaOutdatedError(f"there is no database at {self._path}; run: {self._upgrade_command}")
 
     def _outdated(self, why: str) -> SchemaOutdatedError:
         return SchemaOutdatedError(f"{self._place}: {why}; run: {self._upgrade_command}")
@@ -358,6 +356,17 @@ async def _busy_timeout(connection: AsyncConnection, seconds: float | None) -> A
         yield
     finally:
         await connection.exec_driver_sql(f"PRAGMA busy_timeout={before}")
+
+
+def _ensure_wal(connection: Connection) -> None:
+    """Put the file into WAL mode, where it stays; one that another program made may not be."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone() != ("wal",):
+            cursor.execute("PRAGMA journal_mode=WAL")
+    finally:
+        cursor.close()
 
 
 def _forget(opened: set[aiosqlite.Connection], dbapi_connection: Any, _record: object) -> None:

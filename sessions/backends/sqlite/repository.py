@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sessions.backends.sql.repository import SqlBackend, new_row
-from sessions.backends.sql.statements import parameters
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierTries, MessageRow, NewSession
+from sessions.queries import parameters
 
 __all__ = ["SqliteBackend"]
 
