@@ -110,7 +110,8 @@ def pooler_error(place: Place, sqlstate: str, reason: str = "") -> Configuration
     return place.refused(
         "db.postgres.pgbouncer",
         f"it is reached through a connection pooler in transaction mode (SQLSTATE {sqlstate}{said}); set "
-        "POSTGRES_PGBOUNCER=true, pgbouncer=True, or ?pgbouncer=true in the URL",
+        "POSTGRES_PGBOUNCER=true, pgbouncer=True, or ?pgbouncer=true in the URL; an engine of your own also "
+        "needs what SQLAlchemy's page on asyncpg says of PGBouncer",
     )
 
 
