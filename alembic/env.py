@@ -81,11 +81,12 @@ async def connect_and_run(backend: str) -> None:
     context.configure(dialect_name=manager.dialect)
     if context.get_context().opts.get("dont_mutate"):
         manager.require_database()
-    else:
+    try:
         await manager.make_database()
-    async with (await manager.engine()).connect() as connection:
-        await connection.run_sync(run_online)
-    await manager.disconnect()
+        async with (await manager.engine()).connect() as connection:
+            await connection.run_sync(run_online)
+    finally:
+        await manager.disconnect()
 
 
 def print_sql(dialect: str, schema: str | None) -> None:

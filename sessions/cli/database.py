@@ -81,11 +81,7 @@ async def check(backend: SessionRepositoryType, url: str | None) -> str:
 
 
 def require(backend: SessionRepositoryType, url: str | None) -> None:
-    """Do nothing if there is a database to read from, or if only connecting tells.
-
-    Raises:
-        SchemaOutdatedError: There is none, and connecting would create it.
-    """
+    """Let whatever connects to a database find it there, and not create it."""
     manager = ConnectionFactory.get_connection_manager(backend, url=url)
     assert isinstance(manager, AsyncBaseConnectionManager)
     manager.require_database()

@@ -93,13 +93,7 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
 
     def require_database(self) -> None:
-        """Do nothing, if there is a database to look at, or if only connecting tells.
-
-        For what reads only, where connecting would create the database.
-
-        Raises:
-            SchemaOutdatedError: There is none.
-        """
+        """Create no database until `disconnect`, where connecting would: for what only looks."""
         return
 
     def checked_out(self) -> int:

@@ -69,6 +69,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._busy_timeout = self._target.busy_timeout or self._settings.busy_timeout
         self._remove_temporary: weakref.finalize[..., Any] | None = None
         self._temporary_file: str | None = None
+        self._creates = True
         self._prepared_file: FileId | None = None
         # Held here as well, so that a manager which is collected unclosed does not take them with it: its
         # event loop closes them.
@@ -153,9 +154,15 @@ class SqliteConnectionManager(SqlConnectionManager):
         return self._temporary_file
 
     async def make_database(self) -> None:
-        """Create the file, unless it is there, or the URL says not to. Nothing else creates it."""
+        """Create the file, unless it is there, or the URL says not to. Nothing else creates it.
+
+        Raises:
+            SchemaOutdatedError: It is not there, and must be, as `require_database` said.
+        """
         if not self._own or self._target.mode != "rwc" or file_id(self._file()) is not None:
             return
+        if not self._creates:
+            raise self._no_file()
         if self._path is None:
             os.makedirs(os.path.dirname(self._file()), mode=0o700, exist_ok=True)
         connection = await self._open_connection("rwc")
@@ -165,13 +172,8 @@ class SqliteConnectionManager(SqlConnectionManager):
             await connection.close()
 
     def require_database(self) -> None:
-        """Do nothing if the file is there, or may be there, as for a temporary database.
-
-        Raises:
-            SchemaOutdatedError: It is not; the text names it.
-        """
-        if self._path is not None and is_missing(self._path):
-            raise self._no_file()
+        """Create no file until `disconnect`: without one, connecting raises ``SchemaOutdatedError``."""
+        self._creates = self._path is None
 
     async def _ready(self) -> SqlPool:
         """Return the running event loop's pool, with the schema of the file that is there now ready."""
@@ -191,6 +193,7 @@ class SqliteConnectionManager(SqlConnectionManager):
     async def disconnect(self) -> None:
         """Close the engines of all event loops, and remove a temporary database."""
         await super().disconnect()
+        self._creates = True
         if self._remove_temporary is not None:
             self._remove_temporary()
 
