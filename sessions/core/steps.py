@@ -9,12 +9,13 @@ resource waits for them first, for a bounded time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["FINISH_SECONDS", "Steps", "hidden_task"]
+__all__ = ["FINISH_SECONDS", "Steps", "hidden_task", "lose_patience", "patience"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +26,23 @@ logger = logging.getLogger(__name__)
 FINISH_SECONDS = 3.0
 # How long it then waits for what they do in return.
 CANCEL_SECONDS = 2.5
+# How long, after Ctrl-C, each of these waits takes at most; and for how long that holds, as the process may
+# well go on, in a notebook for example.
+HASTE_SECONDS = 0.2
+HASTY_FOR_SECONDS = 5.0
+
+_hasty_until = -math.inf
+
+
+def lose_patience() -> None:
+    """Have what is closed in the next few seconds wait for next to nothing: somebody has pressed Ctrl-C."""
+    global _hasty_until
+    _hasty_until = time.monotonic() + HASTY_FOR_SECONDS
+
+
+def patience(seconds: float) -> float:
+    """Return how long to wait where one would wait so many seconds."""
+    return min(seconds, HASTE_SECONDS) if time.monotonic() < _hasty_until else seconds
 
 
 def hidden_task(work: Awaitable[R]) -> asyncio.Task[R]:
@@ -111,14 +129,13 @@ class Steps:
         Returns after ``seconds`` and a moment more at the latest.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        deadline = loop.time() + patience(seconds)
         while self._tasks and (left := deadline - loop.time()) > 0:
             await asyncio.wait(tuple(self._tasks), timeout=left)
         if late := tuple(self._tasks):
             for task in late:
                 task.cancel()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait(late, timeout=CANCEL_SECONDS)
+            await asyncio.wait(late, timeout=patience(CANCEL_SECONDS))
             logger.warning(
                 "%d cancelled calls did not end within %g s, and were given up", len(late), seconds
             )
