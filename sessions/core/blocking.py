@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import logging
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -27,7 +26,9 @@ __all__ = ["run_blocking"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+# How long the end of the process waits for the loop: for the calls, the steps, and the connections.
+STOP_SECONDS = 20.0
+STOP_TURNS = 3
 
 
 def _uvloop_works() -> bool:
@@ -170,7 +171,14 @@ class _BackgroundLoop:
         with self._lock:
             stack, self._stack, self._loop, self._thread_id = self._stack, None, None, None
         if stack is not None:
-            stack.close()
+            # Bounded also where the loop itself hangs in a driver's clean-up: its thread is a daemon.
+            closing = threading.Thread(target=stack.close, name="sessions-closing", daemon=True)
+            try:
+                closing.start()
+            except RuntimeError:  # No thread can be started so late.
+                stack.close()
+            else:
+                closing.join(STOP_TURNS * patience(STOP_SECONDS / STOP_TURNS))
             for call in tuple(self._calls):
                 call.abandon()
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from sessions.core.forks import on_fork
-from sessions.core.steps import Steps, hidden_task, patience
+from sessions.core.steps import Steps, begin, hidden_task, patience
 
 __all__ = ["LoopBound", "kept_on", "running_loop", "waiting_loop"]
 
@@ -157,7 +157,7 @@ class LoopBound(Generic[T]):
                 bound._remove(loop, entry)
 
         entry.guard = entry.hold(forget)
-        await anext(entry.guard)
+        await begin(entry.guard)
         return entry
 
     def _remove(self, loop: Loop, entry: _Entry[T]) -> None:
