@@ -25,7 +25,7 @@ async def test_a_service_reads_with_them_in_its_own_session(
         session_id = chats.create_session("alice", title="Trip to Rome")
         chats.add_messages("alice", session_id, [("user", "One"), ("assistant", "Two")])
     statements = statements_for(dialect)
-    engine = create_async_engine(url.replace(url.partition("://")[0], f"{dialect}+{driver}", 1))
+    engine = create_async_engine(url.replace(url.partition("://")[0], driver, 1))
     async with AsyncSession(engine) as db_session:
         listed = await db_session.execute(statements.list_first, parameters(user_id="alice", limit=5))
         assert [row.title for row in listed] == ["Trip to Rome"]
