@@ -53,9 +53,9 @@ def resolve_public_name(
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or target.partition(".")[0] not in sessions.__all__:
         return None
-    return env.domains["py"].resolve_xref(
-        env, node["refdoc"], app.builder, "obj", f"sessions.{target}", node, contnode
-    )
+    domain = env.domains["py"]
+    full_name = next((name for name in domain.objects if name.endswith(f".{target}")), "")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", full_name, node, contnode)
 
 
 def setup(app: Sphinx) -> None:

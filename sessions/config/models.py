@@ -165,9 +165,13 @@ class PostgresSettings(BackendSettings, frozen=True):
         password: None for peer, trust or ``.pgpass`` authentication. As an option also a callable, or an
             async one, that is asked for each new connection.
         url: ``postgresql://user:password@host:port/database``; wins over the five above.
-        max_overflow: Connections opened beyond ``pool_size`` under load, and closed after it.
+        max_overflow: Connections opened beyond ``pool_size`` while all are in use, and closed when they have
+            not been needed for some seconds.
         connect_timeout: Seconds to wait for the server to accept a connection.
         statement_timeout: Seconds that a statement may take, and the server keep silent.
+        tcp_keepalive: Seconds after which an idle connection is probed; 0 leaves it to the system.
+        tcp_user_timeout: Seconds after which a connection is given up whose other end confirms nothing that
+            was sent; 0 leaves it to the system.
         ssl: A boolean, or libpq's ``sslmode``; None leaves the choice to the driver or the URL.
         auto_migrate: Bring the schema up to date on the first connection.
         schema_name: ``schema`` in a file and as an option: the schema that holds our tables, made if it is
@@ -186,7 +190,10 @@ class PostgresSettings(BackendSettings, frozen=True):
     url: _SecretUrl | None = None
     max_overflow: _Count = 10
     connect_timeout: _PositiveSeconds = 10.0
-    statement_timeout: _PositiveSeconds = 30.0
+    # Less than a call may take with all its attempts, so that the server itself ends what takes too long.
+    statement_timeout: _PositiveSeconds = 20.0
+    tcp_keepalive: _Seconds = 10.0
+    tcp_user_timeout: _Seconds = 1.0
     ssl: _Ssl = None
     auto_migrate: bool = True
     # Pydantic keeps the name "schema" for itself.

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from pydantic import SecretStr
+
 from sessions.resilience import RetryConfig
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BuiltInOptions", "ChatsOptions", "MongoOptions", "PostgresOptions", "SqliteOptions"]
 
-Password = str | Callable[[], str | Awaitable[str]]
+Password = str | SecretStr | Callable[[], str | Awaitable[str]]
 
 
 class _Keys(TypedDict, total=False):
@@ -37,6 +39,8 @@ class _PostgresKeys(_Keys, total=False):
     max_overflow: int | None
     connect_timeout: float | None
     statement_timeout: float | None
+    tcp_keepalive: float | None
+    tcp_user_timeout: float | None
     ssl: bool | SslMode | None
     auto_migrate: bool | None
     schema: str | None
@@ -52,6 +56,7 @@ class _MongoKeys(_Keys, total=False):
     password: Password | None
     auth_source: str | None
     connect_timeout: float | None
+    refused_timeout: float | None
     timeout: float | None
 
 

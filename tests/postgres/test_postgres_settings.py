@@ -197,6 +197,41 @@ async def test_percent_escapes_in_a_url_are_decoded() -> None:
     assert server.password == "p/a:s#s%"
 
 
+async def test_the_password_may_be_in_a_file_that_the_url_names(tmp_path: Path) -> None:
+    file = tmp_path / "passwords"
+    async with fake_server(refuse_password) as server:
+        file.write_text(f"127.0.0.1:{server.port}:mine:me:{SECRET}\n")
+        file.chmod(0o600)
+        with pytest.raises(ConfigurationError):
+            await repository(
+                f"postgresql://me@127.0.0.1:{server.port}/mine?sslmode=disable&passfile={file}"
+            ).count_sessions("u")
+
+    assert server.password == SECRET
+
+
+async def test_a_url_sends_the_server_what_is_meant_for_it_and_nothing_else() -> None:
+    async with fake_server(refuse_password) as server:
+        url = (
+            f"postgresql://me:x@127.0.0.1:{server.port}/mine?sslmode=disable&channel_binding=require"
+            "&connect_timeout=5&keepalives=1&keepalives_idle=30&tcp_user_timeout=5000&gssencmode=prefer"
+            "&hostaddr=127.0.0.1&target_session_attrs=any&prepared_statement_cache_size=0&connection_limit=3"
+            "&load_balance_hosts=random&application_name=chat&options=-c%20jit%3Doff&lock_timeout=200"
+        )
+        with pytest.raises(ConfigurationError, match="28P01"):
+            await repository(url).count_sessions("u")
+
+    assert {name: value for name, value in server.parameters.items() if name} == {
+        "client_encoding": "'utf-8'",
+        "user": "me",
+        "database": "mine",
+        "application_name": "chat",
+        "options": "-c jit=off",
+        "lock_timeout": "200",
+        "statement_timeout": "20000",
+    }
+
+
 async def test_the_parts_are_taken_from_the_environment(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

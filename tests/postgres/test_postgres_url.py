@@ -383,7 +383,7 @@ def test_settings_of_the_server_are_sent_to_it() -> None:
         "options": "-c work_mem=8MB",
         "lock_timeout": "200",
         "application_name": "chat",
-        "statement_timeout": "30000",
+        "statement_timeout": "20000",
     }
     named = arguments(f"{url}&application_name=service")
     assert named["server_settings"]["application_name"] == "service"
@@ -404,6 +404,10 @@ def test_keepalives_become_options_of_the_socket() -> None:
     ]
     without = tcp_options(settings("postgresql://h/d?keepalives=0&tcp_user_timeout=0"))
     assert without == [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)]
+    assert tcp_options(settings("postgresql://h/d", tcp_keepalive=0, tcp_user_timeout=0)) == without
+    by_settings = tcp_options(settings("postgresql://h/d", tcp_keepalive=40, tcp_user_timeout=2.5))
+    assert (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 40) in by_settings
+    assert (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2500) in by_settings
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

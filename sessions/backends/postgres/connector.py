@@ -14,6 +14,7 @@ from sessions.backends.postgres.settings import connect_arguments, log_ignored, 
 from sessions.config import PasswordCallable, PostgresSettings
 from sessions.core.failures import Place, shown, without_values
 from sessions.errors import ConfigurationError
+from sessions.resilience import time_left
 
 __all__ = ["PostgresConnector", "check_encoding", "pooler_error"]
 
@@ -47,6 +48,7 @@ class PostgresConnector:
             asyncpg.PostgresError: The server refuses the connection.
         """
         arguments = connect_arguments(self._settings) | options
+        arguments["timeout"] = time_left(arguments["timeout"])
         if isinstance(password := arguments["password"], PasswordCallable):
             # Not by the driver: what goes wrong in there is not an error of the driver.
             async with asyncio.timeout(arguments["timeout"]):
@@ -108,7 +110,8 @@ def pooler_error(place: Place, sqlstate: str, reason: str = "") -> Configuration
     return place.refused(
         "db.postgres.pgbouncer",
         f"it is reached through a connection pooler in transaction mode (SQLSTATE {sqlstate}{said}); set "
-        "POSTGRES_PGBOUNCER=true, pgbouncer=True, or ?pgbouncer=true in the URL",
+        "POSTGRES_PGBOUNCER=true, pgbouncer=True, or ?pgbouncer=true in the URL; an engine of your own also "
+        "needs what SQLAlchemy's page on asyncpg says of PGBouncer",
     )
 
 
@@ -132,7 +135,7 @@ def check_encoding(connection: Any, place: Place) -> None:
 
 
 def set_tcp_options(connection: Any, settings: PostgresSettings) -> None:
-    """Set the keepalive of a connection as the URL says it."""
+    """Let the system find out that a connection was dropped, so that no call waits long for it."""
     wanted = tcp_options(settings)
     if not wanted:
         return

@@ -85,9 +85,13 @@ TABLE: Final[tuple[Row, ...]] = (
     Row(
         "keepalives_idle keepalives_interval keepalives_count",
         Use.HONOURED,
-        "where the system has them; left out: 10 and 2 seconds, 3 times",
+        "where the system has them; left out: the setting `tcp_keepalive`, 2 seconds, 3 times",
     ),
-    Row("tcp_user_timeout", Use.HONOURED, "milliseconds, where the system has it; left out: 1000"),
+    Row(
+        "tcp_user_timeout",
+        Use.HONOURED,
+        "milliseconds, where the system has it; left out: the setting `tcp_user_timeout`",
+    ),
     Row("krbsrvname", Use.HONOURED, "the service's name for GSSAPI"),
     Row("gsslib", Use.HONOURED, "the library for GSSAPI", _values("gssapi sspi")),
     Row(

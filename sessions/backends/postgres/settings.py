@@ -38,13 +38,7 @@ NAME = "PostgreSQL"
 # Parameters that `asyncpg.connect` has an argument for.
 ARGUMENTS = ("passfile", "krbsrvname", "gsslib")
 # A connection that the network has dropped is found out while it is idle, and by a call within a second.
-TCP_DEFAULTS = {
-    "keepalives": "1",
-    "keepalives_idle": "10",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "1000",
-}
+TCP_DEFAULTS = {"keepalives_interval": "2", "keepalives_count": "3"}
 # By libpq's parameter; not every system has all of them.
 TCP_OPTIONS = {
     "keepalives_idle": "TCP_KEEPIDLE",
@@ -69,7 +63,12 @@ def resolved_settings(
         # The configured database is not meant, so a variable that is unset there is no error.
         return settings.db.postgres.with_overrides(**overrides)
     resolved = settings.backend("postgres", url=url, **overrides)
-    return resolved if resolved.url is None else _with_url(resolved)
+    if resolved.url is not None:
+        return _with_url(resolved)
+    if "@" in resolved.host or "://" in resolved.host:
+        # Not shown, as a host is in the texts of errors: it holds a password, as likely as not.
+        raise ConfigurationError("db.postgres.host: is not a host's name; a URL is db.postgres.url")
+    return resolved
 
 
 def _with_url(settings: PostgresSettings) -> PostgresSettings:
@@ -140,12 +139,19 @@ def connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
 
 
 def tcp_options(settings: PostgresSettings) -> list[tuple[int, int, int]]:
-    """Return what a connection's socket is told: level, option and value, for ``setsockopt``."""
-    parameters = {**TCP_DEFAULTS, **_said(settings).parameters}
+    """Return what a connection's socket is told: level, option and value, for ``setsockopt``.
+
+    What the URL says wins over the settings; 0 leaves an option to the system, as in libpq.
+    """
+    own = {
+        "keepalives": str(int(settings.tcp_keepalive > 0)),
+        "keepalives_idle": str(math.ceil(settings.tcp_keepalive)),
+        "tcp_user_timeout": str(math.ceil(settings.tcp_user_timeout * 1000)),
+    }
+    parameters = {**TCP_DEFAULTS, **own, **_said(settings).parameters}
     keepalives = int(parameters["keepalives"])
     found = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalives)]
     for name, option in TCP_OPTIONS.items():
-        # 0 leaves it to the system, as in libpq.
         value = int(parameters[name]) if keepalives or not name.startswith("keepalives") else 0
         if value > 0 and (number := getattr(socket, option, None)) is not None:
             found.append((socket.IPPROTO_TCP, number, value))
