@@ -269,7 +269,7 @@ def test_the_command_of_the_installed_package_brings_an_empty_postgresql_to_head
 def test_alembic_brings_an_empty_postgresql_to_head_with_the_ini_of_the_installed_package(
     installed: Path, tmp_path: Path, empty_postgres_url: str, postgres_url: str
 ) -> None:
-    # Word for word what README says.
+    # Word for word what the manual says.
     line = 'alembic -c "$(python -m sessions db ini)" upgrade head'
     environment = {
         "PATH": f"{installed}{os.pathsep}{os.environ['PATH']}",
