@@ -12,9 +12,9 @@ from sessions.connections.base import (
     BaseConnectionManager,
     ConnectionType,
 )
-from sessions.connections.keys import built_in_key
+from sessions.connections.keys import built_in_key, name_variables
 from sessions.core.loops import run_blocking
-from sessions.errors import MissingDependencyError, UnknownRepositoryError
+from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
 
 __all__ = ["ConnectionFactory", "ConnectionManager", "register_connection_manager"]
 
@@ -32,10 +32,6 @@ _BUILT_IN = {
 def is_same_class(one: type, other: type) -> bool:
     """Return whether two classes are one, or come from the same place in the same module."""
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
-
-
-def _own_key(_name: str, manager: type[ConnectionManager], options: dict[str, Any]) -> Hashable:
-    return manager.cache_key(**options)
 
 
 class ConnectionFactory:
@@ -82,8 +78,19 @@ class ConnectionFactory:
         """
         name = str(connection_type)
         manager_class = cls._manager_class(name)
-        key_of = built_in_key if name in _BUILT_IN else _own_key
-        key = (name, key_of(name, manager_class, options))
+        if name not in _BUILT_IN:
+            return cls._made((name, manager_class.cache_key(**options)), manager_class, options)
+        try:
+            key = (name, built_in_key(name, manager_class, options))
+            return cls._made(key, manager_class, options)
+        except ConfigurationError as error:
+            name_variables(error, options)
+            raise
+
+    @classmethod
+    def _made(
+        cls, key: tuple[str, Hashable], manager_class: type[ConnectionManager], options: dict[str, Any]
+    ) -> ConnectionManager:
         manager = cls._managers.get(key)
         if manager is None:
             with cls._lock:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable
 from typing import Any
 
 from sessions.config import Settings, load_settings
+from sessions.config.settings import variables_of
 from sessions.connections.base import AsyncBaseConnectionManager, BaseConnectionManager, ConnectionType
+from sessions.errors import ConfigurationError
 
-__all__ = ["built_in_key"]
+__all__ = ["built_in_key", "name_variables"]
 
 Manager = type[BaseConnectionManager] | type[AsyncBaseConnectionManager]
 
@@ -52,3 +55,17 @@ def built_in_key(name: str, manager: Manager, options: dict[str, Any]) -> Hashab
             _remembered.clear()
         _remembered[asked] = (settings, key)
     return key
+
+
+def name_variables(error: ConfigurationError, options: dict[str, Any]) -> None:
+    """Let an error about a key (``db.postgres.url: …``) name the environment variable that the value is from.
+
+    Args:
+        error: What a manager raised; its text is changed, and still shows no value.
+        options: What the manager was to be made with; they are the caller's own, and no variable's.
+    """
+    found = re.match(r"(db\.\w+\.(\w+)): (.*)", str(error), re.DOTALL)
+    if found is None or options.get(found[2]) is not None:
+        return
+    if variables := variables_of(found[1]):
+        error.args = (f"{', '.join(variables)}: {found[3]} ({found[1]})",)

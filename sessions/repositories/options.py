@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from pydantic import SecretStr
+
 from sessions.resilience import RetryConfig
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BuiltInOptions", "ChatsOptions", "MongoOptions", "PostgresOptions", "SqliteOptions"]
 
-Password = str | Callable[[], str | Awaitable[str]]
+Password = str | SecretStr | Callable[[], str | Awaitable[str]]
 
 
 class _Keys(TypedDict, total=False):

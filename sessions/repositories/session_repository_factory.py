@@ -213,7 +213,7 @@ class SessionRepositoryFactory:
         return SessionRepositoryRegistry.get_repository_class(repo_type)(**options)
 
     @staticmethod
-    def get_default_repository(**options: Any) -> AsyncSessionRepository:
+    def get_default_repository(**options: Unpack[BuiltInOptions]) -> AsyncSessionRepository:
         """Return the repository that ``sessions.default_repository`` names; MongoDB if it names none.
 
         Args:

@@ -101,6 +101,14 @@ async def test_the_parts_of_the_settings_are_named_as_those_of_a_url() -> None:
     assert f"cannot reach PostgreSQL at 127.0.0.1:{port}, database chat, as user me: " in text
 
 
+@pytest.mark.parametrize("host", [f"postgresql://me:{SECRET}@db/chat", f"me:{SECRET}@db"])
+def test_a_url_for_a_host_is_refused_and_not_shown(host: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        repository(host=host)
+    assert "db.postgres.host" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
 async def test_a_name_that_is_not_known_is_named_with_a_hint_for_the_url() -> None:
     text = await failure(
         repository(f"postgresql://me:{SECRET}@no-such-host.invalid/chat"), BackendUnavailableError
@@ -228,7 +236,7 @@ async def test_a_pooler_with_the_option_that_cannot_reach_its_server_is_asked_ag
     async with refusing("08P01", "server login failed") as (port, asked):
         url = f"postgresql://me:{SECRET}@127.0.0.1:{port}/chat?sslmode=disable&pgbouncer=true"
         text = await failure(repository(url), BackendUnavailableError)
-    assert "SQLSTATE 08P01" in text
+    assert "server login failed (ProtocolViolationError, SQLSTATE 08P01)" in text
     assert len(asked) == QUICK.max_attempts
 
 

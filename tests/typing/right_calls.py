@@ -1,4 +1,4 @@
-"""A program of a user, for type checkers: it is never run. Each call has the type that the manual promises."""
+"""A program of a user, for type checkers: it is never run. Each call has the type that is documented."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from sessions import (
     ConnectionFactory,
     ConnectionType,
     InvalidInputError,
+    MessageConflictError,
     MissingDependencyError,
     RetryConfig,
     RetryStrategy,
@@ -176,11 +177,12 @@ def errors(error: SessionsError) -> None:
     if isinstance(error, InvalidInputError):
         assert_type(error.argument, str)
     as_builtin: list[Exception] = [InvalidInputError("limit", "is too large"), SessionConflictError()]
+    conflicts: list[SessionsError] = [MessageConflictError(), SessionConflictError()]
     value: ValueError = InvalidInputError("limit", "is too large")
     lookup: list[LookupError] = [SessionNotFoundError(), UnknownRepositoryError()]
     missing: ImportError = MissingDependencyError()
     ours: list[SessionsError] = [ConfigurationError(), SchemaOutdatedError(), BackendUnavailableError()]
-    print(as_builtin, value, lookup, missing, ours)
+    print(as_builtin, conflicts, value, lookup, missing, ours)
 
 
 # -- Decorators keep the types of what they decorate ---------------------------------------------------

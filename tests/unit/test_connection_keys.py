@@ -150,3 +150,26 @@ def test_the_options_of_many_tenants_are_forgotten() -> None:
         get("sqlite", url=f"sqlite:///{number}.db")
 
     assert len(keys._remembered) <= keys.MAX_REMEMBERED
+
+
+@pytest.mark.parametrize("name", URLS)
+async def test_a_wrong_url_of_a_variable_is_named_by_the_variable_and_not_shown(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = f"{name.upper()}_URL"
+    monkeypatch.setenv(variable, "nonsense://user:hunter2@h/d")
+
+    with pytest.raises(ConfigurationError) as caught:
+        # MongoDB's is looked at when the client is made.
+        await SessionRepositoryFactory.create_repository(name).ensure_ready()
+
+    assert str(caught.value).startswith(f"{variable}: must start with ")
+    assert str(caught.value).endswith(f" (db.{name}.url)")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_wrong_url_of_the_caller_is_no_variable_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_URL", URLS["postgres"])
+
+    with pytest.raises(ConfigurationError, match=r"^db\.postgres\.url: must start with"):
+        get("postgres", url="nonsense://h/d")

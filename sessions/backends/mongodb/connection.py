@@ -18,6 +18,7 @@ from sessions.backends.mongodb.options import new_client, place_of
 from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH, DOCUMENTS, Ready, prepare
 from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
+from sessions.connections.keys import name_variables
 from sessions.core.failures import Place
 from sessions.core.loops import LoopBound
 from sessions.errors import ConfigurationError, SessionsError
@@ -50,6 +51,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     def __init__(self, *, url: str | None = None, client: Any = None, **settings: Any) -> None:
         self._settings = _settings(url, client, settings)
+        self._url_given = {"url": url}
         self._client = client
         # Given with a client of one's own, it wins over the database of that client's URL.
         self._database = settings.get("database") if client is not None else None
@@ -204,8 +206,15 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         database = connection.database.name if connection is not None else self._settings.database
         return Place("MongoDB", addresses, database, user)
 
+    def _new_client(self) -> Any:
+        try:
+            return new_client(self._settings, self._password)
+        except ConfigurationError as error:
+            name_variables(error, self._url_given)
+            raise
+
     def _open(self) -> MongoConnection:
-        client = self._client or new_client(self._settings, self._password)
+        client = self._client or self._new_client()
         if not client.write_concern.acknowledged:
             raise ConfigurationError("client: its write concern is w=0; a write that is lost would go unseen")
         database = client.get_default_database(self._settings.database)

@@ -50,6 +50,7 @@ REASONS = {
     "57P02": "the server has crashed",
     "57P03": "the server starts up, or shuts down",
 }
+CONNECTION_EXCEPTION = "08"  # Its messages are about the protocol, or a pooler's own, and quote no values.
 DATA_EXCEPTION = "22"  # Its messages quote the value.
 # What is left of TLS where the connection is lost.
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
@@ -194,6 +195,8 @@ def _failure(error: BaseException, place: Place, upgrade: str) -> SessionsError 
         return place.unusable(f"no answer within statement_timeout ({name})")
     if sqlstate is not None:
         reason = REASONS.get(sqlstate, "the server reports an error")
+        if sqlstate.startswith(CONNECTION_EXCEPTION) and of_driver.args:
+            reason = shown(str(of_driver.args[0]))
         return place.unusable(f"{reason} ({name}, SQLSTATE {sqlstate})")
     if isinstance(of_driver, OSError):
         return place.unreachable(f"{_network_reason(of_driver)} ({name})")

@@ -63,7 +63,12 @@ def resolved_settings(
         # The configured database is not meant, so a variable that is unset there is no error.
         return settings.db.postgres.with_overrides(**overrides)
     resolved = settings.backend("postgres", url=url, **overrides)
-    return resolved if resolved.url is None else _with_url(resolved)
+    if resolved.url is not None:
+        return _with_url(resolved)
+    if "@" in resolved.host or "://" in resolved.host:
+        # Not shown, as a host is in the texts of errors: it holds a password, as likely as not.
+        raise ConfigurationError("db.postgres.host: is not a host's name; a URL is db.postgres.url")
+    return resolved
 
 
 def _with_url(settings: PostgresSettings) -> PostgresSettings:
