@@ -60,7 +60,7 @@ class Ours:
 
 
 class RawAsyncpg:
-    """asyncpg by itself: one statement for each operation, which its cache keeps prepared."""
+    """asyncpg's own pool by itself: one statement for each operation, which its cache keeps prepared."""
 
     CREATE = """
         INSERT INTO chat_sessions (session_id, title, user_id, created_at, updated_at, metadata)
@@ -84,44 +84,37 @@ class RawAsyncpg:
         SELECT session_id, title, user_id, created_at, updated_at, metadata FROM chat_sessions
         WHERE user_id = $1 ORDER BY updated_at DESC, session_id LIMIT 20 OFFSET 0"""
 
-    def __init__(self, pool: asyncpg.Pool, connection: Any) -> None:
+    def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
-        self._connection = connection
 
     @classmethod
     async def open(cls, url: str, size: int) -> RawAsyncpg:
-        pool = await asyncpg.create_pool(url, min_size=size, max_size=size)
-        return cls(pool, await pool.acquire())
+        return cls(await asyncpg.create_pool(url, min_size=size, max_size=size))
 
     async def create(self, user_id: str = USER) -> str:
         session_id = uuid.uuid4()
-        await self._connection.execute(self.CREATE, session_id, "New Chat", user_id, datetime.now(UTC), "{}")
+        await self.pool.execute(self.CREATE, session_id, "New Chat", user_id, datetime.now(UTC), "{}")
         return str(session_id)
 
     def _message(self, session_id: str) -> tuple[Any, ...]:
         return (session_id, datetime.now(UTC), str(uuid_utils.uuid7()), "user", CONTENT)
 
     async def append(self, session_id: str) -> object:
-        return await self._connection.execute(self.APPEND, *self._message(session_id))
-
-    async def append_pooled(self, session_id: str) -> object:
-        """Append over any connection of the pool, for many callers at once."""
         return await self.pool.execute(self.APPEND, *self._message(session_id))
 
     async def append_batch(self, session_id: str, size: int) -> object:
         ids = [str(uuid_utils.uuid7()) for _ in range(size)]
-        return await self._connection.execute(
+        return await self.pool.execute(
             self.APPEND_BATCH, session_id, datetime.now(UTC), ids, ["user"] * size, [CONTENT] * size
         )
 
     async def history(self, session_id: str) -> list[Any]:
-        return list(await self._connection.fetch(self.HISTORY, session_id))
+        return list(await self.pool.fetch(self.HISTORY, session_id))
 
     async def page(self, user_id: str) -> list[Any]:
-        return list(await self._connection.fetch(self.PAGE, user_id))
+        return list(await self.pool.fetch(self.PAGE, user_id))
 
     async def close(self) -> None:
-        await self.pool.release(self._connection)
         await self.pool.close()
 
 
@@ -165,8 +158,6 @@ class RawPyMongo:
         now = datetime.now(UTC)
         await self._messages.insert_one(_message_document(session_id, now))
         return await self._bump(session_id, now)
-
-    append_pooled = append
 
     async def append_batch(self, session_id: str, size: int) -> object:
         now = datetime.now(UTC)

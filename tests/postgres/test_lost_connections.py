@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sessions import BackendUnavailableError, SessionRepositoryFactory
+from sessions import BackendUnavailableError, RetryConfig, SessionRepositoryFactory
 from tests.support.servers import free_port
 
 USER = "alice"
@@ -34,6 +34,7 @@ class Network:
         self._target = (parse_qs(split.query).get("host", [split.hostname or ""])[0], split.port or 5432)
         self._path, self._user = split.path, split.username
         self.port = 0
+        self.frozen = False
         self.connections: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -59,10 +60,20 @@ class Network:
         )
         from_server, to_server = await opening
         try:
-            await asyncio.gather(_pass_on(reader, to_server), _pass_on(from_server, writer))
+            await asyncio.gather(self._pass_on(reader, to_server), self._pass_on(from_server, writer))
         finally:
             to_server.close()
             writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                while self.frozen:
+                    await asyncio.sleep(0.05)
+                writer.write(data)
+        except OSError:
+            pass
+        writer.close()
 
 
 async def nobody_waits_for_a_lock(connection: Any) -> None:
@@ -70,15 +81,6 @@ async def nobody_waits_for_a_lock(connection: Any) -> None:
     async with asyncio.timeout(10):
         while await connection.fetchval(waiting + " AND datname = current_database()"):
             await asyncio.sleep(0.05)
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-    except OSError:
-        pass
-    writer.close()
 
 
 @asynccontextmanager
@@ -125,24 +127,14 @@ async def test_a_server_that_refuses_is_unavailable_within_seconds() -> None:
 
 @pytest.mark.slow
 async def test_a_server_that_keeps_silent_is_unavailable_after_all_attempts_together() -> None:
-    held: list[asyncio.StreamWriter] = []
-
-    async def keep_silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held.append(writer)
-
-    server = await asyncio.start_server(keep_silent, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    repository = SessionRepositoryFactory.create_repository(
-        "postgres", url=f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable"
-    )
-    started = time.monotonic()
-    with pytest.raises(BackendUnavailableError):
-        await repository.count_sessions(USER)
-    took = time.monotonic() - started
-    server.close()
-    for writer in held:
-        writer.close()
-    assert took <= 30
+    async with silent_server() as port:
+        repository = SessionRepositoryFactory.create_repository(
+            "postgres", url=f"postgresql://u@127.0.0.1:{port}/d"
+        )
+        started = time.monotonic()
+        with pytest.raises(BackendUnavailableError):
+            await repository.count_sessions(USER)
+        assert time.monotonic() - started <= 30
 
 
 @pytest.mark.parametrize("whose", ["ours", "ours behind a proxy", "a service's"])
@@ -201,3 +193,57 @@ async def test_each_connection_of_a_services_engine_survives_a_changed_column(po
             await connection.execute(text(f"ALTER TABLE chat_sessions ALTER COLUMN title TYPE {kind}"))
     assert all(await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(12))))
     await engine.dispose()
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[int]:
+    """Accept connections on a port, and never answer."""
+    held: list[asyncio.StreamWriter] = []
+
+    async def keep_silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    server = await asyncio.start_server(keep_silent, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in held:
+            writer.close()
+
+
+@pytest.mark.parametrize("attributes", ["any", "read-write", "primary", "prefer-standby"])
+async def test_the_second_host_is_reached_while_the_first_one_keeps_silent(
+    postgres_url: str, attributes: str
+) -> None:
+    async with silent_server() as silent, network(postgres_url) as way:
+        split = urlsplit(way.url)
+        hosts = f"127.0.0.1:{silent},127.0.0.1:{way.port}"
+        url = f"postgresql://{split.username}@{hosts}{split.path}?target_session_attrs={attributes}"
+        repository = SessionRepositoryFactory.create_repository(
+            "postgres", url=url, connect_timeout=4, retry=RetryConfig(max_attempts=1)
+        )
+        async with repository:
+            started = time.monotonic()
+            assert await repository.count_sessions(USER) == 0
+            assert time.monotonic() - started < 3 * 4
+
+
+@pytest.mark.slow
+async def test_pooled_connections_to_a_server_that_is_frozen_cost_a_call_its_time_and_no_more(
+    postgres_url: str,
+) -> None:
+    async with network(postgres_url) as way:
+        repository = SessionRepositoryFactory.create_repository("postgres", url=way.url)
+        await asyncio.gather(*(repository.count_sessions(USER) for _ in range(12)))
+        way.frozen = True
+        started = time.monotonic()
+        results = await asyncio.gather(
+            *(repository.count_sessions(USER) for _ in range(12)), return_exceptions=True
+        )
+        took = time.monotonic() - started
+        way.frozen = False
+        assert {type(result) for result in results} == {BackendUnavailableError}
+        assert took <= 30
+        assert await repository.count_sessions(USER) == 0
+        await repository.aclose()

@@ -68,7 +68,6 @@ class PostgresConnectionManager(SqlConnectionManager):
         ConfigurationError: A setting is missing or wrong.
     """
 
-    answer_timeout: float
     dialect: ClassVar[str] = "postgresql"
     may_be_interrupted: ClassVar[bool] = True
 
@@ -78,9 +77,10 @@ class PostgresConnectionManager(SqlConnectionManager):
         self._place = place_of(self._settings) if engine is None else place_of_engine(engine)
         given = url is not None or bool(self._settings.PARTS & settings.keys())
         self._upgrade_command = upgrade_command_of(self._settings, engine, given=given)
-        self.answer_timeout = self._settings.statement_timeout + SILENCE_SECONDS
+        self._answer_timeout = self._settings.statement_timeout + SILENCE_SECONDS
+        self.answer_timeout = self._answer_timeout
         self.checkout_timeout = (
-            self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
+            self._settings.pool_timeout + self._settings.connect_timeout + self._answer_timeout
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
         self._compiled = CompiledStatements(self._settings.schema_name)
@@ -176,7 +176,7 @@ class PostgresConnectionManager(SqlConnectionManager):
         pool = await self._ready()
         if not isinstance(pool, _OwnPool):
             return await super()._run(statement, parameters, rows=rows)
-        return await self._run_on(pool, statement, parameters, rows, self.answer_timeout)
+        return await self._run_on(pool, statement, parameters, rows, self._answer_timeout)
 
     async def _run_on(
         self,
@@ -197,7 +197,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             return await super()._is_current(pool)
         try:
             statement = migrations.version_statement(self._settings.schema_name)
-            found = await self._run_on(pool, statement, {}, True, self.answer_timeout)
+            found = await self._run_on(pool, statement, {}, True, self._answer_timeout)
         except asyncpg.PostgresError as error:
             if postgres_errors.is_schema_missing(error):
                 return False

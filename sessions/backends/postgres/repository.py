@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sessions.backends.sql.repository import SqlBackend, new_row
-from sessions.backends.sql.statements import parameters
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierTries, MessageRow, NewSession
+from sessions.queries import parameters
 
 __all__ = ["PostgresBackend"]
 

@@ -169,8 +169,9 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     @contextlib.asynccontextmanager
     async def _lend(self, pool: SqlPool, *, at_most: float = math.inf) -> AsyncIterator[AsyncConnection]:
         is_connected = False
+        bound = asyncio.timeout(_smaller(self.checkout_timeout, at_most))
         try:
-            async with asyncio.timeout(_smaller(self.checkout_timeout, at_most)) as bound:
+            async with bound:
                 check_cancelled = cancellation_check()
                 async with self._connected(pool) as connection:
                     check_cancelled()
@@ -234,9 +235,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 # On the same connection: any other one of the pool may have outdated plans as well.
                 return execute()
 
+        bound = asyncio.timeout(_smaller(self.checkout_timeout, math.inf))
         try:
             # The driver cancels the statement on the server, too, when the task that awaits it is cancelled.
-            async with asyncio.timeout(_smaller(self.checkout_timeout, math.inf)) as bound:
+            async with bound:
                 result = await greenlet_spawn(run, bound)
         except TimeoutError as error:
             if is_connected and bound.expired():

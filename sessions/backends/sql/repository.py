@@ -13,11 +13,11 @@ from sqlalchemy import Executable
 
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
-from sessions.backends.sql.statements import Statements, parameters, statements_for
 from sessions.core.identifiers import utc_now
 from sessions.core.port import BackendOperations, EarlierTries, MessageRow, NewSession
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatMessage, ChatSession
+from sessions.queries import Statements, parameters, statements_for
 
 __all__ = ["SqlBackend"]
 

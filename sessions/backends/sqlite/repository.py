@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessions.backends.sql.repository import SqlBackend, new_row
-from sessions.backends.sql.statements import parameters
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierTries, MessageRow, NewSession
+from sessions.queries import parameters
 
 __all__ = ["SqliteBackend"]
 

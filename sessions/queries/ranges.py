@@ -10,11 +10,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, null, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    SQLColumnExpression,
+    cast,
+    func,
+    null,
+    select,
+    union_all,
+)
 
 __all__ = ["Ranges"]
 
-Order = ColumnElement[Any]
+Order = SQLColumnExpression[Any]
 
 
 class Ranges:
@@ -44,7 +54,7 @@ class Ranges:
     def _opaque(self, number: Any) -> Any:
         return select(cast(number, BigInteger)).scalar_subquery() if self._postgres else number
 
-    def both(self, tied: Select[Any], beyond: Select[Any], *order: Order, limit: Any) -> Any:
+    def both(self, tied: Any, beyond: Any, *order: Order, limit: Any) -> Any:
         """Return a statement for the rows after one, in an order whose columns go different ways.
 
         No comparison of rows says that, and with an OR all rows of the same time would be read. So these are
@@ -61,7 +71,7 @@ class Ranges:
         # SQLite has an order for a union only, and reads each part in it.
         return self.ordered(union_all(tied, beyond), *order, limit=limit)
 
-    def among(self, column: ColumnElement[Any], chosen: Select[Any]) -> ColumnElement[bool]:
+    def among(self, column: SQLColumnExpression[Any], chosen: Select[Any]) -> ColumnElement[bool]:
         """Return the condition that a column has one of the chosen values, each looked up in its index."""
         if not self._postgres:
             return column.in_(chosen)

@@ -1,0 +1,92 @@
+"""The columns, parameters and conditions that the statements are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import SQLColumnExpression, Text, and_, bindparam, cast, literal_column
+
+from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
+
+__all__ = [
+    "BEFORE_ID",
+    "IS_USERS",
+    "LIMIT",
+    "MESSAGE_COLUMNS",
+    "MESSAGE_FIELDS",
+    "NEWEST_FIRST",
+    "OF_USER",
+    "OLDEST_FIRST",
+    "OWNED",
+    "SESSION_COLUMNS",
+    "SESSION_FIELDS",
+    "SESSION_ID",
+    "USER_ID",
+    "bind",
+    "parameters",
+    "time",
+]
+
+# What an insert fills, in this order.
+SESSION_FIELDS = (
+    ChatSessionRecord.session_id,
+    ChatSessionRecord.title,
+    ChatSessionRecord.user_id,
+    ChatSessionRecord.created_at,
+    ChatSessionRecord.updated_at,
+    ChatSessionRecord.session_metadata,
+)
+MESSAGE_FIELDS = (
+    ChatMessageRecord.message_id,
+    ChatMessageRecord.session_id,
+    ChatMessageRecord.role,
+    ChatMessageRecord.content,
+    ChatMessageRecord.timestamp,
+)
+# The JSON travels as text: what the driver makes of a number must not depend on a service's engine.
+SESSION_COLUMNS: tuple[SQLColumnExpression[Any], ...] = (
+    ChatSessionRecord.session_id,
+    ChatSessionRecord.title,
+    ChatSessionRecord.user_id,
+    ChatSessionRecord.created_at,
+    ChatSessionRecord.updated_at,
+    cast(ChatSessionRecord.session_metadata, Text).label("metadata"),
+)
+# Without the session's id, which the caller has.
+MESSAGE_COLUMNS: tuple[SQLColumnExpression[Any], ...] = (
+    ChatMessageRecord.message_id,
+    ChatMessageRecord.role,
+    ChatMessageRecord.content,
+    ChatMessageRecord.timestamp,
+)
+
+
+def parameters(**values: Any) -> dict[str, Any]:
+    """Return values under the names that the statements' parameters have.
+
+    They carry a prefix because SQLAlchemy reserves the columns' own names in INSERT and UPDATE.
+    """
+    return {f"p_{name}": value for name, value in values.items()}
+
+
+def bind(name: str, type_: Any = None) -> Any:
+    """Return the parameter that `parameters` fills under a name."""
+    return bindparam(f"p_{name}", type_=type_)
+
+
+SESSION_ID = bind("session_id", type_=ChatSessionRecord.session_id.type)
+USER_ID = bind("user_id", type_=ChatSessionRecord.user_id.type)
+OF_USER = ChatSessionRecord.user_id == USER_ID
+# For sessions that are named by their ids. An expression is in no index: PostgreSQL takes a user it has no
+# statistics of for a small one, and would look for the session among all of theirs.
+IS_USERS = ChatSessionRecord.user_id.concat(literal_column("''")) == USER_ID
+OWNED = and_(ChatSessionRecord.session_id == SESSION_ID, IS_USERS)
+BEFORE_ID = bind("before", type_=ChatMessageRecord.message_id.type)
+LIMIT: Any = bind("limit")
+NEWEST_FIRST = (ChatSessionRecord.updated_at.desc(), ChatSessionRecord.session_id)
+OLDEST_FIRST = (ChatSessionRecord.updated_at, ChatSessionRecord.session_id.desc())
+
+
+def time(name: str) -> Any:
+    """Return a parameter for a datetime."""
+    return bind(name, type_=UtcDateTime())

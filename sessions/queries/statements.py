@@ -1,0 +1,167 @@
+"""All statements, built once for each dialect. Repositories only execute them and map the rows.
+
+Every read and write names the owner in the same statement. Times are ordered by the database: a message
+takes the new ``updated_at`` of its session, which is later than any before, so that the messages of a
+session stand in the order of their commits whatever the clocks of the writing hosts say.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+from sqlalchemy import (
+    Select,
+    Text,
+    bindparam,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    literal_column,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
+
+from sessions.models.records import ChatMessageRecord, ChatSessionRecord
+from sessions.queries.columns import (
+    BEFORE_ID,
+    LIMIT,
+    MESSAGE_COLUMNS,
+    NEWEST_FIRST,
+    OF_USER,
+    OLDEST_FIRST,
+    OWNED,
+    SESSION_COLUMNS,
+    SESSION_ID,
+    bind,
+    time,
+)
+from sessions.queries.ranges import Ranges
+from sessions.queries.writes import Writes
+
+__all__ = ["Statements", "statements_for"]
+
+
+@functools.cache
+def statements_for(dialect: str) -> Statements:
+    """Return the statements for ``"postgresql"`` or ``"sqlite"``."""
+    return Statements(dialect)
+
+
+class Statements:
+    """All statements of one dialect. Parameters are named like the arguments they carry."""
+
+    def __init__(self, dialect: str) -> None:
+        self._postgres = dialect == "postgresql"
+        self._ranges = ranges = Ranges(postgres=self._postgres)
+        writes = Writes(postgres=self._postgres)
+        self.create_session = writes.insert_session()
+        self.get_session = select(*SESSION_COLUMNS).where(OWNED)
+        self.update_session = writes.update_session()
+        self.delete_session = delete(ChatSessionRecord).where(OWNED)
+        of_user = select(*SESSION_COLUMNS).where(OF_USER)
+        tied = of_user.where(ChatSessionRecord.updated_at == time("updated_at"))
+        after_id = bind("after_id", type_=ChatSessionRecord.session_id.type)
+        self.list_page = ranges.ordered(of_user, *NEWEST_FIRST, limit=LIMIT, offset=bind("offset"))
+        self.list_first = ranges.ordered(of_user, *NEWEST_FIRST, limit=LIMIT)
+        self.list_after = ranges.both(
+            tied.where(ChatSessionRecord.session_id > after_id),
+            of_user.where(ChatSessionRecord.updated_at < time("updated_at")),
+            *NEWEST_FIRST,
+            limit=LIMIT,
+        )
+        all_of_user = ranges.ordered(select(ChatSessionRecord.session_id).where(OF_USER), *NEWEST_FIRST)
+        self.count_sessions = select(func.count()).select_from(all_of_user.subquery())
+        self.ensure_session = writes.ensure_session()
+        self.find_owner = select(ChatSessionRecord.user_id, ChatSessionRecord.created_at).where(
+            ChatSessionRecord.session_id == SESSION_ID
+        )
+        # Keyed by whether the owner is given.
+        self.touch_session = {owned: writes.touch_session(owned) for owned in (False, True)}
+        if self._postgres:
+            self.add_message = {owned: writes.add_message(owned) for owned in (False, True)}
+            self.add_messages = {owned: writes.add_messages(owned) for owned in (False, True)}
+        else:
+            self.insert_message = writes.insert_message()
+        self.find_messages = self._find_messages()
+        # Keyed by whether there is a limit and whether there is a message to stop before.
+        self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
+        self.keep_latest = writes.delete_beyond()
+        self.delete_user = writes.delete_batch(of_user=True)
+        old = ChatSessionRecord.updated_at < time("cutoff")
+        # Keyed by whether the owner is given.
+        self.delete_older = {owned: writes.delete_batch(old, of_user=owned) for owned in (True, False)}
+        self.lacks_message = self._lacks_message()
+        # Keyed by whether they go on after one that was read before. In the order of change: a session
+        # that changes meanwhile comes later, not never.
+        self.export_sessions = {
+            False: ranges.ordered(of_user, *OLDEST_FIRST, limit=LIMIT),
+            True: ranges.both(
+                tied.where(ChatSessionRecord.session_id < after_id),
+                of_user.where(ChatSessionRecord.updated_at > time("updated_at")),
+                *OLDEST_FIRST,
+                limit=LIMIT,
+            ),
+        }
+        self.export_messages = {after: self._export_messages(after) for after in (False, True)}
+
+    def _export_messages(self, after: bool) -> Any:
+        order = (ChatMessageRecord.timestamp, ChatMessageRecord.message_id)
+        statement = self._messages_of_owner()
+        if after:
+            after_id = bind("after_id", type_=ChatMessageRecord.message_id.type)
+            statement = statement.where(tuple_(*order) > tuple_(time("timestamp"), after_id))
+        return self._ranges.ordered(statement, *order, limit=LIMIT)
+
+    def _messages_of_owner(self) -> Any:
+        message_id, *others = MESSAGE_COLUMNS
+        # PostgreSQL makes text of an id faster than Python does.
+        shown = cast(message_id, Text).label("message_id") if self._postgres else message_id
+        return select(shown, *others).where(
+            ChatMessageRecord.session_id == SESSION_ID,
+            exists(select(literal_column("1")).where(OWNED).select_from(ChatSessionRecord)),
+        )
+
+    def _find_messages(self) -> Any:
+        """Return what is stored under some message ids, whoever's it is."""
+        ids: Any
+        if self._postgres:
+            texts: Any = func.unnest(bind("message_ids", type_=ARRAY(Text())))
+            [text_id] = texts.table_valued("id", name="batch").render_derived().c
+            ids = select(cast(text_id, ChatMessageRecord.message_id.type))
+        else:
+            ids = bindparam("p_message_ids", expanding=True, type_=ChatMessageRecord.message_id.type)
+        columns = (
+            ChatMessageRecord.message_id,
+            ChatMessageRecord.session_id,
+            ChatMessageRecord.role,
+            ChatMessageRecord.content,
+        )
+        return select(*columns).where(ChatMessageRecord.message_id.in_(ids))
+
+    def _lacks_message(self) -> Select[Any]:
+        """Return a row if the owner has the session, and it has no message with the id ``before``."""
+        # Without the session as a condition, for the reason that `IS_USERS` has.
+        its_session = select(ChatMessageRecord.session_id).where(ChatMessageRecord.message_id == BEFORE_ID)
+        of_another = its_session.scalar_subquery().is_distinct_from(ChatSessionRecord.session_id)
+        return select(literal_column("1")).select_from(ChatSessionRecord).where(OWNED, of_another)
+
+    def _history(self, limited: bool, before: bool) -> Any:
+        """Return a session's messages: all of them oldest first, or the newest first up to a limit."""
+        statement = self._messages_of_owner()
+        order = (ChatMessageRecord.timestamp, ChatMessageRecord.message_id)
+        if before:
+            anchor = aliased(ChatMessageRecord, name="anchor")
+            # A scalar for each column: PostgreSQL searches the index only for a row of plain values. The
+            # session is no condition, for the reason that `IS_USERS` has: nothing is before a NULL.
+            in_session = case((anchor.session_id == SESSION_ID, anchor.timestamp))
+            at = select(in_session).where(anchor.message_id == BEFORE_ID).scalar_subquery()
+            statement = statement.where(tuple_(*order) < tuple_(at, BEFORE_ID))
+        if limited:
+            return self._ranges.ordered(statement, *(column.desc() for column in order), limit=LIMIT)
+        return self._ranges.ordered(statement, *order)
