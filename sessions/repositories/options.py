@@ -39,6 +39,8 @@ class _PostgresKeys(_Keys, total=False):
     max_overflow: int | None
     connect_timeout: float | None
     statement_timeout: float | None
+    tcp_keepalive: float | None
+    tcp_user_timeout: float | None
     ssl: bool | SslMode | None
     auto_migrate: bool | None
     schema: str | None
@@ -54,6 +56,7 @@ class _MongoKeys(_Keys, total=False):
     password: Password | None
     auth_source: str | None
     connect_timeout: float | None
+    refused_timeout: float | None
     timeout: float | None
 
 

@@ -228,7 +228,7 @@ async def test_a_url_sends_the_server_what_is_meant_for_it_and_nothing_else() ->
         "application_name": "chat",
         "options": "-c jit=off",
         "lock_timeout": "200",
-        "statement_timeout": "30000",
+        "statement_timeout": "20000",
     }
 
 
