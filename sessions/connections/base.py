@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from sessions.core.forks import ProcessLock
 from sessions.errors import SessionsError
 
 __all__ = ["HEALTH_TIMEOUT_SECONDS", "AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
@@ -18,6 +20,9 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 HEALTH_TIMEOUT_SECONDS = 5.0
+
+_counting = ProcessLock()
+_closing: set[asyncio.Future[None]] = set()
 
 
 class ConnectionType(StrEnum):
@@ -29,6 +34,26 @@ class ConnectionType(StrEnum):
 
 
 class _ConnectionManager:
+    # Set by the factory that made this manager: the options, and what to tell when it is closed.
+    made_with: Mapping[str, Any] | None = None
+    on_close: Callable[[], None] | None = None
+    _contexts = 0
+
+    def hold(self) -> None:
+        """Count a ``with`` block of this database that has begun."""
+        with _counting:
+            self._contexts += 1
+
+    def release(self) -> bool:
+        """Count a ``with`` block that has ended; return whether it was the last, which has to close."""
+        with _counting:
+            self._contexts -= 1
+            return self._contexts <= 0
+
+    def _note_close(self) -> None:
+        if self.on_close is not None:
+            self.on_close()
+
     @classmethod
     def cache_key(cls, **options: Any) -> Hashable:
         """Return what tells one manager of this type from another.
@@ -54,8 +79,14 @@ class BaseConnectionManager(_ConnectionManager, ABC):
     def is_healthy(self) -> bool:
         """Return whether a write would work now."""
 
+    def close(self) -> None:
+        """Release the connection at once, whoever else is in a ``with`` block, and leave the factory."""
+        self._note_close()
+        self.disconnect()
+
     def __enter__(self) -> Self:
         self.connect()
+        self.hold()
         return self
 
     def __exit__(
@@ -64,7 +95,8 @@ class BaseConnectionManager(_ConnectionManager, ABC):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.disconnect()
+        if self.release():
+            self.close()
 
 
 class AsyncBaseConnectionManager(_ConnectionManager, ABC):
@@ -147,8 +179,20 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """
         return None
 
+    async def aclose(self) -> None:
+        """Release all connections at once, whoever else is in a ``with`` block, and leave the factory.
+
+        A caller that is cancelled meanwhile returns, and the closing goes on.
+        """
+        self._note_close()
+        closing = asyncio.ensure_future(self.disconnect())
+        _closing.add(closing)
+        closing.add_done_callback(_closed)
+        await asyncio.shield(closing)
+
     async def __aenter__(self) -> Self:
         await self.connect()
+        self.hold()
         return self
 
     async def __aexit__(
@@ -157,4 +201,11 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.disconnect()
+        if self.release():
+            await self.aclose()
+
+
+def _closed(closing: asyncio.Future[None]) -> None:
+    _closing.discard(closing)
+    if not closing.cancelled():
+        closing.exception()  # The caller has it, unless it was cancelled and has gone.

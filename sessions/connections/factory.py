@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import functools
+import weakref
 from collections.abc import Callable, Hashable
 from importlib import import_module
 from typing import Any, ClassVar, TypeVar
@@ -13,12 +14,15 @@ from sessions.connections.base import (
     ConnectionType,
 )
 from sessions.connections.keys import built_in_key, name_variables
-from sessions.core.loops import run_blocking
+from sessions.core.blocking import run_blocking
+from sessions.core.forks import ProcessLock, importing
 from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
 
 __all__ = ["ConnectionFactory", "ConnectionManager", "register_connection_manager"]
 
 ConnectionManager = BaseConnectionManager | AsyncBaseConnectionManager
+Key = tuple[str, Hashable]
+Managers = dict[Key, ConnectionManager]
 M = TypeVar("M", bound=type[ConnectionManager])
 
 # Named by text so that only the chosen database's driver is loaded.
@@ -34,12 +38,25 @@ def is_same_class(one: type, other: type) -> bool:
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
+def kept_by(own: Any) -> Managers:
+    """Return the managers of a service's own engine or client, which keeps them, and not they it."""
+    # An AsyncEngine has no room for attributes; the engine that it stands for has.
+    holder = own.sync_engine if hasattr(type(own), "sync_engine") else own
+    try:
+        managers: Managers = vars(holder).setdefault("_sessions_managers", {})
+    except TypeError:  # Neither an engine nor a client, as the manager is about to say.
+        managers = {}
+    return managers
+
+
 class ConnectionFactory:
     """Makes and keeps connection managers: one for each type and set of options, the URL first of all."""
 
     _classes: ClassVar[dict[str, type[ConnectionManager]]] = {}
-    _managers: ClassVar[dict[tuple[str, Hashable], ConnectionManager]] = {}
-    _lock: ClassVar[threading.RLock] = threading.RLock()
+    _managers: ClassVar[Managers] = {}
+    # Those that were closed, for as long as a repository has them.
+    _closed: ClassVar[weakref.WeakValueDictionary[Key, ConnectionManager]] = weakref.WeakValueDictionary()
+    _lock: ClassVar[ProcessLock] = ProcessLock()
 
     @classmethod
     def register(cls, connection_type: ConnectionType | str, manager: type[ConnectionManager]) -> None:
@@ -56,8 +73,9 @@ class ConnectionFactory:
                 raise ValueError(f"a connection manager is already registered as {name!r}")
             if cls._classes.get(name, manager) is not manager:
                 # Those of the class from before stay with the repositories that have them.
-                for key in [key for key in cls._managers if key[0] == name]:
-                    del cls._managers[key]
+                for key in [key for key in (*cls._managers, *cls._closed) if key[0] == name]:
+                    cls._managers.pop(key, None)
+                    cls._closed.pop(key, None)
             cls._classes[name] = manager
 
     @classmethod
@@ -89,15 +107,27 @@ class ConnectionFactory:
 
     @classmethod
     def _made(
-        cls, key: tuple[str, Hashable], manager_class: type[ConnectionManager], options: dict[str, Any]
+        cls, key: Key, manager_class: type[ConnectionManager], options: dict[str, Any]
     ) -> ConnectionManager:
-        manager = cls._managers.get(key)
+        own = options.get("engine") if options.get("client") is None else options["client"]
+        managers = cls._managers if own is None or key[0] not in _BUILT_IN else kept_by(own)
+        manager = managers.get(key)
         if manager is None:
             with cls._lock:
-                manager = cls._managers.get(key)
+                manager = managers.get(key)
                 if manager is None:
-                    manager = cls._managers[key] = manager_class(**options)
+                    manager = cls._closed.pop(key, None) or manager_class(**options)
+                    managers[key] = manager
+                    if managers is cls._managers:
+                        manager.made_with = options
+                        manager.on_close = functools.partial(cls._let_go, key)
         return manager
+
+    @classmethod
+    def _let_go(cls, key: Key) -> None:
+        with cls._lock:
+            if (manager := cls._managers.pop(key, None)) is not None:
+                cls._closed[key] = manager
 
     @classmethod
     def _manager_class(cls, name: str) -> type[ConnectionManager]:
@@ -108,7 +138,8 @@ class ConnectionFactory:
             raise UnknownRepositoryError(f"no connection type {name[:80]!r}; known: {known}")
         module, attribute = _BUILT_IN[ConnectionType(name)]
         try:
-            manager_class: type[ConnectionManager] = getattr(import_module(module), attribute)
+            with importing:
+                manager_class: type[ConnectionManager] = getattr(import_module(module), attribute)
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
                 f"{name} needs {error.name}; install it with: pip install agenthub-sessions"
@@ -122,11 +153,11 @@ class ConnectionFactory:
 
         Managers stay usable: the next call connects again.
         """
-        for manager in tuple(cls._managers.values()):
+        for manager in (*cls._managers.values(), *cls._closed.values()):
             if isinstance(manager, AsyncBaseConnectionManager):
-                await manager.disconnect()
+                await manager.aclose()
             else:
-                manager.disconnect()
+                manager.close()
 
     @classmethod
     def close_all(cls) -> None:

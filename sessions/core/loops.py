@@ -1,4 +1,4 @@
-"""What belongs to one event loop, and the one background loop for callers that have none.
+"""What belongs to one event loop.
 
 A connection pool works only on the loop that opened it. `LoopBound` gives every loop its own, and closes
 it with the loop: an async generator holds the resource, and ``asyncio.run``, ``asyncio.Runner`` and uvloop
@@ -8,23 +8,20 @@ close the generators of a loop before the loop itself.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import ctypes
+import gc
 import logging
-import os
-import threading
+import warnings
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from anyio.from_thread import start_blocking_portal
+from sessions.core.forks import on_fork
+from sessions.core.steps import Steps, begin, hidden_task, patience
 
-from sessions.core.steps import Steps, hidden_task
-
-__all__ = ["LoopBound", "run_blocking", "running_loop"]
+__all__ = ["LoopBound", "kept_on", "running_loop", "waiting_loop"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -35,6 +32,14 @@ logger = logging.getLogger(__name__)
 
 # How long a close from one loop waits for another, busy loop to close what belongs to it.
 CLOSE_TIMEOUT_SECONDS = 10.0
+# So many event loops that stand still are left to the garbage collector's own time.
+STOPPED_LOOPS = 16
+
+# The loop whose thread waits for the sync call at hand: to wait for it in turn would be a deadlock.
+# What it holds is closed by itself as soon as it goes on.
+waiting_loop: ContextVar[Loop | None] = ContextVar("sessions_waiting_loop", default=None)
+
+_instances: weakref.WeakSet[LoopBound[Any]] = weakref.WeakSet()
 
 
 def running_loop() -> Loop | None:
@@ -45,12 +50,24 @@ def running_loop() -> Loop | None:
         return None
 
 
-@dataclass(slots=True, eq=False)
+def kept_on(loop: Loop) -> weakref.WeakKeyDictionary[object, Any]:
+    """Return what this package keeps for an event loop, by owner.
+
+    It hangs on the loop itself: a loop that nobody else holds goes, and what belongs to it goes with it.
+    """
+    try:
+        kept: weakref.WeakKeyDictionary[object, Any] = loop._sessions_kept  # type: ignore[attr-defined]
+    except AttributeError:
+        kept = loop._sessions_kept = weakref.WeakKeyDictionary()  # type: ignore[attr-defined]
+    return kept
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Entry(Generic[T]):
     """A resource of one event loop, and what holds it until that loop ends."""
 
     resource: T
-    close_resource: Callable[[T], Awaitable[None]]
+    close_resource: Callable[[T], Awaitable[None]] | None
     steps: Steps = field(default_factory=Steps)
     guard: AsyncGenerator[None, None] | None = None
     closing: asyncio.Task[None] | None = None
@@ -73,13 +90,26 @@ class _Entry(Generic[T]):
     async def _close(self) -> None:
         try:
             await self.steps.finish()
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await self.close_resource(self.resource)
+            if self.close_resource is not None:
+                async with asyncio.timeout(patience(CLOSE_TIMEOUT_SECONDS)):
+                    await self.close_resource(self.resource)
+        except TimeoutError:
+            logger.warning("the connections of an event loop were given up, as closing them took too long")
         finally:
             self.closed = True
             if self.guard is not None:
                 with contextlib.suppress(RuntimeError):  # The end of the loop is at it already.
                     await self.guard.aclose()
+
+    def __del__(self) -> None:
+        if self.close_resource is not None and not self.closed:
+            warnings.warn(
+                "an event loop has ended, and its connections were not closed: await aclose(), or end the "
+                "loop as asyncio.run does, with loop.shutdown_asyncgens()",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
 
 
 class LoopBound(Generic[T]):
@@ -87,51 +117,75 @@ class LoopBound(Generic[T]):
 
     Args:
         open_: Makes the resource; called on the running loop, must not block.
-        close: Closes it; awaited on the loop it belongs to.
+        close: Closes it; awaited on the loop it belongs to. None for what is not ours to close: that is
+            held only as long as this object.
         parts: Returns what a fork must leave alone besides the resource, though it may let go of it.
     """
 
     def __init__(
         self,
         open_: Callable[[], T],
-        close: Callable[[T], Awaitable[None]],
+        close: Callable[[T], Awaitable[None]] | None,
         parts: Callable[[T], object] | None = None,
     ) -> None:
         self._open = open_
         self._close = close
         self._parts = parts
-        self._entries: dict[Loop, _Entry[T]] = {}
+        self._loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+        self._collect_at = STOPPED_LOOPS
         _instances.add(self)
+
+    def _entry_on(self, loop: Loop) -> _Entry[T] | None:
+        entry: _Entry[T] | None = kept_on(loop).get(self)
+        return entry
 
     async def get(self) -> T:
         """Return the running loop's resource, opening it if this is its first use there."""
         loop = asyncio.get_running_loop()
-        entry = self._entries.get(loop)
-        return (entry or await self._new_entry(loop)).resource
+        return (self._entry_on(loop) or await self._new_entry(loop)).resource
 
     async def _new_entry(self, loop: Loop) -> _Entry[T]:
         # Nothing below suspends before the entry is in place, so two tasks cannot both open.
-        self._drop_closed_loops()
-        entry = self._entries[loop] = _Entry(self._open(), self._close)
-        entry.guard = entry.hold(lambda: self._remove(loop, entry))
-        await anext(entry.guard)
-        _close_before(loop)
+        self._collect_stopped_loops()
+        entry = kept_on(loop)[self] = _Entry(self._open(), self._close)
+        self._loops.add(loop)
+        # Without a reference from the entry to this object, unless there is something to close.
+        this = weakref.ref(self)
+
+        def forget() -> None:
+            if (bound := this()) is not None:
+                bound._remove(loop, entry)
+
+        entry.guard = entry.hold(forget)
+        await begin(entry.guard)
         return entry
 
     def _remove(self, loop: Loop, entry: _Entry[T]) -> None:
         # Where `aclose` took it out first, the loop may have its next one by now.
-        if self._entries.get(loop) is entry:
-            del self._entries[loop]
+        if self._entry_on(loop) is entry:
+            del kept_on(loop)[self]
+
+    def _collect_stopped_loops(self) -> None:
+        """Have the loops collected that were dropped without being closed, before they are many.
+
+        They are cycles, so they keep their connections until the garbage collector's next full run.
+        """
+        if len(self._loops) < self._collect_at:
+            return
+        if sum(not loop.is_running() for loop in tuple(self._loops)) >= STOPPED_LOOPS:
+            gc.collect()
+        self._collect_at = len(self._loops) + STOPPED_LOOPS
 
     def peek(self) -> T | None:
         """Return the running loop's resource if it has one."""
         loop = running_loop()
-        entry = self._entries.get(loop) if loop else None
+        entry = self._entry_on(loop) if loop else None
         return entry.resource if entry else None
 
     def resources(self) -> list[T]:
-        """Return the resources of all event loops."""
-        return [entry.resource for entry in tuple(self._entries.values())]
+        """Return the resources of all loops."""
+        entries = (self._entry_on(loop) for loop in tuple(self._loops))
+        return [entry.resource for entry in entries if entry is not None]
 
     async def run(self, step: Callable[[], Awaitable[R]], *, interrupt: bool = False) -> R:
         """Await ``step()``, which uses the running loop's resource, as `Steps.run` does.
@@ -144,7 +198,7 @@ class LoopBound(Generic[T]):
             interrupt: Cancel the step as well, and let only its clean-up go on.
         """
         loop = asyncio.get_running_loop()
-        entry = self._entries.get(loop) or await self._new_entry(loop)
+        entry = self._entry_on(loop) or await self._new_entry(loop)
         return await entry.steps.run(step, interrupt=interrupt)
 
     def start(self, work: Callable[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -152,19 +206,17 @@ class LoopBound(Generic[T]):
 
         It has to be bounded by itself. Closing the resource waits for it, as for the steps of `run`.
         """
-        entry = self._entries.get(asyncio.get_running_loop())
+        entry = self._entry_on(asyncio.get_running_loop())
         (entry.steps if entry else _others).start(work, *args, **kwargs)
-
-    def _drop_closed_loops(self) -> None:
-        for loop in [loop for loop in tuple(self._entries) if loop.is_closed()]:
-            self._entries.pop(loop, None)
 
     async def aclose(self) -> None:
         """Close the resources of all loops; a loop that uses this again opens a new one."""
-        self._drop_closed_loops()
-        current, waiting = asyncio.get_running_loop(), _waiting_loop.get()
-        for loop, entry in tuple(self._entries.items()):
-            self._entries.pop(loop, None)
+        current, waiting = asyncio.get_running_loop(), waiting_loop.get()
+        for loop in tuple(self._loops):
+            self._loops.discard(loop)
+            entry: _Entry[T] | None = kept_on(loop).pop(self, None)
+            if entry is None or loop.is_closed():
+                continue
             if loop is current:
                 await entry.aclose()
             elif loop is waiting:
@@ -186,12 +238,17 @@ class LoopBound(Generic[T]):
             logger.warning("a pool of another event loop was not closed: %s", type(error).__name__)
 
     def _all_parts(self) -> list[object]:
-        parts = self._parts
-        return [parts(entry.resource) for entry in tuple(self._entries.values())] if parts else []
+        return [self._parts(resource) for resource in self.resources()] if self._parts else []
 
-    def _forget(self) -> dict[Loop, _Entry[T]]:
-        entries, self._entries = self._entries, {}
-        return entries
+    def _forget(self) -> list[object]:
+        """Drop all entries without closing them; return what must not be finalised."""
+        forgotten: list[object] = []
+        for loop in tuple(self._loops):
+            if (entry := kept_on(loop).pop(self, None)) is not None:
+                entry.closed = True
+                forgotten += [loop, entry]
+        self._loops = weakref.WeakSet()
+        return forgotten
 
 
 # Of resources that are being closed already; nothing waits for them.
@@ -205,168 +262,7 @@ def _start_closing(loop: Loop, entry: _Entry[Any]) -> None:
     task.add_done_callback(_closing_tasks.discard)
 
 
-def _close_before(loop: Loop) -> None:
-    """Let a loop that is closed without closing its generators close ours first.
-
-    ``loop.close()`` alone leaves them hanging, and a pool cannot be closed once its loop is: sockets
-    would stay open, and the drivers' background tasks would be destroyed while pending.
-    """
-    if getattr(loop.close, "_closes_pools", False):
-        return
-    close = loop.close
-
-    def close_pools_first() -> None:
-        if not loop.is_closed() and not loop.is_running():
-            for instance in tuple(_instances):
-                if entry := instance._entries.get(loop):
-                    loop.run_until_complete(entry.aclose())
-        close()
-
-    close_pools_first._closes_pools = True  # type: ignore[attr-defined]
-    # A loop that allows no attributes keeps its own close; what it holds is then dropped unclosed.
-    with contextlib.suppress(AttributeError):
-        loop.close = close_pools_first  # type: ignore[method-assign]
-
-
-def _uvloop_works() -> bool:
-    try:
-        from uvloop import new_event_loop  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-class _BackgroundLoop:
-    """The loop that sync callers share, started on first use and stopped at interpreter exit.
-
-    anyio's portal runs it, on uvloop where that is installed, and ends it. The portal's own calls cost
-    more than many a statement, so they do not go through it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stack: contextlib.ExitStack | None = None
-        self._loop: Loop | None = None
-        self._thread_id: int | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def call(self, function: Callable[[], Awaitable[R]]) -> R:
-        loop = self._loop or self._start()
-        if threading.get_ident() == self._thread_id:
-            raise RuntimeError(
-                "a sync method was called on the loop that runs the sync methods, which would wait for "
-                "itself; await its async twin instead"
-            )
-        # Lighter than a future, which many may wait for.
-        unfinished = threading.Lock()
-        unfinished.acquire()
-        results: list[R] = []
-        failure: BaseException | None = None
-        task: asyncio.Task[None]
-
-        async def run() -> None:
-            nonlocal failure
-            try:
-                results.append(await function())
-            except BaseException as error:  # For the caller, who waits for it.
-                failure = error
-            finally:
-                self._tasks.discard(task)
-                unfinished.release()
-
-        def start() -> None:
-            nonlocal task
-            task = loop.create_task(run())
-            self._tasks.add(task)
-
-        loop.call_soon_threadsafe(start)
-        unfinished.acquire()
-        if failure is None:
-            return results[0]
-        try:
-            raise failure
-        finally:
-            failure = None  # Its traceback holds this frame.
-
-    def _start(self) -> Loop:
-        with self._lock:
-            if self._loop is None:
-                stack = contextlib.ExitStack()
-                portal = stack.enter_context(
-                    start_blocking_portal(
-                        name="sessions-background-loop", backend_options={"use_uvloop": _uvloop_works()}
-                    )
-                )
-                stack.callback(portal.call, self._finish_calls)
-                self._thread_id = portal.call(threading.get_ident)
-                self._stack, self._loop = stack, portal.call(asyncio.get_running_loop)
-            return self._loop
-
-    async def _finish_calls(self) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def stop(self) -> None:
-        with self._lock:
-            stack, self._stack, self._loop, self._thread_id = self._stack, None, None, None
-        if stack is not None:
-            stack.close()
-
-    def forget(self) -> object:
-        """Start anew without touching the thread, which does not exist in this process."""
-        remains = (self._stack, self._loop, self._tasks)
-        self.__init__()  # type: ignore[misc]
-        return remains
-
-
-def run_blocking(function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a coroutine function on the background loop and wait for its result.
-
-    May be called from any thread, also from one whose own event loop is running (which waits).
-
-    Raises:
-        RuntimeError: Called on the background loop itself.
-    """
-    waiting = running_loop()
-
-    async def call() -> R:
-        _waiting_loop.set(waiting)
-        return await function(*args, **kwargs)
-
-    return _background.call(call)
-
-
-# The loop whose thread waits for the sync call at hand: to wait for it in turn would be a deadlock.
-# What it holds is closed by itself as soon as it goes on.
-_waiting_loop: ContextVar[Loop | None] = ContextVar("sessions_waiting_loop", default=None)
-_instances: weakref.WeakSet[LoopBound[Any]] = weakref.WeakSet()
-_background = _BackgroundLoop()
-
-
-def _at_exit() -> None:
-    _background.stop()
-    for instance in tuple(_instances):
-        instance._drop_closed_loops()
-
-
-def _before_fork() -> None:
-    _forked_parts[:] = [instance._all_parts() for instance in tuple(_instances)]
-
-
-def _after_fork_in_child() -> None:
-    # The parent goes on using these sockets and event loops. They must never be finalised here, not
-    # even at exit: closing a transport would take the shared descriptor out of the parent's epoll set.
-    entries = [instance._forget() for instance in tuple(_instances)]
-    inherited = [_background.forget(), entries, tuple(_forked_parts)]
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
-    _forked_parts.clear()
-
-
-# Held from before a fork until it is over, or for ever in the child.
-_forked_parts: list[list[object]] = []
-
-atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_forked_parts.clear, after_in_child=_after_fork_in_child
-    )
+on_fork(
+    before=lambda: [instance._all_parts() for instance in tuple(_instances)],
+    in_child=lambda: [instance._forget() for instance in tuple(_instances)],
+)

@@ -302,14 +302,16 @@ class AsyncOperations(BackendOperations):
         return await manager.is_healthy()
 
     async def aclose(self) -> None:
-        """Release the connections, which repositories of the same database share.
+        """Release the connections, which repositories of the same database share, at once.
 
         Closing twice does nothing; a later call connects again. A service's own engine or client is
-        never closed.
+        never closed. At the end of an ``async with`` block only the last of all blocks of the same
+        database closes.
         """
-        await self._manager.disconnect()
+        await self._manager.aclose()
 
     async def __aenter__(self) -> Self:
+        self._manager.hold()
         return self
 
     async def __aexit__(
@@ -318,7 +320,8 @@ class AsyncOperations(BackendOperations):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        if self._manager.release():
+            await self.aclose()
 
     # -- What every operation goes through ---------------------------------------------------------
 

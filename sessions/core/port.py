@@ -62,8 +62,16 @@ class ConnectionManager(Protocol):
         """Connect, and look at the schema again, whatever is known of it."""
         ...
 
-    async def disconnect(self) -> None:
+    async def aclose(self) -> None:
         """Release all connections."""
+        ...
+
+    def hold(self) -> None:
+        """Count a ``with`` block that has begun."""
+        ...
+
+    def release(self) -> bool:
+        """Count a ``with`` block that has ended; return whether it was the last."""
         ...
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:

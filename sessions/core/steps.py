@@ -9,12 +9,15 @@ resource waits for them first, for a bounded time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import math
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["FINISH_SECONDS", "Steps", "hidden_task"]
+__all__ = ["FINISH_SECONDS", "Steps", "begin", "hidden_task", "lose_patience", "patience"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +28,57 @@ logger = logging.getLogger(__name__)
 FINISH_SECONDS = 3.0
 # How long it then waits for what they do in return.
 CANCEL_SECONDS = 2.5
+# How long, after Ctrl-C, each of these waits takes at most; and for how long that holds, as the process may
+# well go on, in a notebook for example.
+HASTE_SECONDS = 0.2
+HASTY_FOR_SECONDS = 5.0
+
+_hasty_until = -math.inf
+_in_step: ContextVar[bool] = ContextVar("sessions_in_step", default=False)
+
+
+class _OutsideOfSteps:
+    """Tells an event loop of the async generators that begin, but of none that belongs to a step.
+
+    The end of a loop closes those that it knows of, whatever they are at. Drivers lend connections by
+    generators, and a step would have its connection taken away.
+    """
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, tell: Callable[[Any], object]) -> None:
+        self._tell = tell
+
+    def __call__(self, generator: Any) -> None:
+        if not _in_step.get():
+            self._tell(generator)
+
+    @classmethod
+    def install(cls) -> None:
+        """See to it in this thread, for as long as its event loop runs."""
+        tell = sys.get_asyncgen_hooks().firstiter
+        if tell is not None and not isinstance(tell, cls):
+            sys.set_asyncgen_hooks(firstiter=cls(tell))
+
+
+async def begin(generator: AsyncGenerator[R, None]) -> R:
+    """Return what a generator yields first, and have the end of its event loop close it."""
+    token = _in_step.set(False)
+    try:
+        return await anext(generator)
+    finally:
+        _in_step.reset(token)
+
+
+def lose_patience() -> None:
+    """Have what is closed in the next few seconds wait for next to nothing: somebody has pressed Ctrl-C."""
+    global _hasty_until
+    _hasty_until = time.monotonic() + HASTY_FOR_SECONDS
+
+
+def patience(seconds: float) -> float:
+    """Return how long to wait where one would wait so many seconds."""
+    return min(seconds, HASTE_SECONDS) if time.monotonic() < _hasty_until else seconds
 
 
 def hidden_task(work: Awaitable[R]) -> asyncio.Task[R]:
@@ -69,6 +123,7 @@ class Steps:
         done = loop.create_future()
 
         async def step() -> R:
+            _in_step.set(True)
             try:
                 return await work()
             finally:
@@ -76,6 +131,7 @@ class Steps:
                 if not done.done():
                     done.set_result(None)
 
+        _OutsideOfSteps.install()
         task = loop.create_task(step())
         asyncio._unregister_task(task)  # See `hidden_task`.
         try:
@@ -111,14 +167,14 @@ class Steps:
         Returns after ``seconds`` and a moment more at the latest.
         """
         loop = asyncio.get_running_loop()
+        seconds = patience(seconds)
         deadline = loop.time() + seconds
         while self._tasks and (left := deadline - loop.time()) > 0:
             await asyncio.wait(tuple(self._tasks), timeout=left)
         if late := tuple(self._tasks):
             for task in late:
                 task.cancel()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait(late, timeout=CANCEL_SECONDS)
+            await asyncio.wait(late, timeout=patience(CANCEL_SECONDS))
             logger.warning(
                 "%d cancelled calls did not end within %g s, and were given up", len(late), seconds
             )

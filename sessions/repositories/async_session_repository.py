@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sessions.config import load_settings
 from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory, ConnectionType
+from sessions.core.blocking import run_blocking
 from sessions.core.identifiers import Identifier
-from sessions.core.loops import run_blocking
 from sessions.core.operations import AsyncOperations, SessionData
 from sessions.models import ChatMessage, ChatSession, SessionPage
 from sessions.repositories.base_session_repository import BaseSessionRepository
@@ -175,6 +175,7 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         run_blocking(self.aclose)
 
     def __enter__(self) -> Self:
+        self._manager.hold()
         return self
 
     def __exit__(
@@ -183,4 +184,29 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if self._manager.release():
+            self.close()
+
+    def __copy__(self) -> Self:
+        self._check_copyable()
+        return type(self)(connection_manager=self._manager, retry=self._chosen_retry)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The options, with a password if there is one in them, and no connection.
+        return _made_again, (type(self), self._check_copyable(), self._chosen_retry)
+
+    def _check_copyable(self) -> Mapping[str, Any]:
+        options: Mapping[str, Any] | None = self._manager.made_with
+        if options is None:
+            raise TypeError(
+                f"a {type(self).__name__} on an engine, a client or a connection manager of a service's own "
+                "cannot be copied or pickled: create another one on the same"
+            )
+        return options
+
+
+def _made_again(repository: type[Any], options: Mapping[str, Any], retry: RetryConfig | None) -> Any:
+    return repository(retry=retry, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 import weakref
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from sessions.connections import (
     ConnectionFactory,
     ConnectionType,
 )
+from sessions.core.forks import ProcessLock
 from sessions.core.operations import AsyncOperations
 from sessions.errors import ConfigurationError
 from sessions.models import ChatMessage, ChatSession
@@ -57,7 +57,7 @@ class BaseSessionRepository(ABC):
         self._connection_manager: BaseConnectionManager | AsyncBaseConnectionManager | None = (
             connection_manager
         )
-        self._tables_lock = threading.RLock()
+        self._tables_lock = ProcessLock()
         self._tables_created = False
         self._creating_tables = False
         self._sync_connection: Any = None

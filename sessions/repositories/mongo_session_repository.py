@@ -8,7 +8,7 @@ from sessions.backends.mongodb.connection import MongoConnectionManager
 from sessions.backends.mongodb.leftovers import Leftovers
 from sessions.backends.mongodb.repository import MongoBackend
 from sessions.connections import ConnectionType
-from sessions.core.loops import run_blocking
+from sessions.core.blocking import run_blocking
 from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
 from sessions.resilience import MONGODB_RETRY_CONFIG, RetryConfig

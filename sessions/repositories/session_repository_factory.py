@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Unpack, overload
 from sessions.config import load_settings
 from sessions.config.settings import variables_of
 from sessions.connections.factory import is_same_class
+from sessions.core.forks import ProcessLock, importing
 from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
 from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.base_session_repository import BaseSessionRepository
@@ -49,7 +49,7 @@ class SessionRepositoryRegistry:
     """Repository classes by name."""
 
     _classes: ClassVar[dict[str, type[BaseSessionRepository]]] = {}
-    _lock: ClassVar[threading.RLock] = threading.RLock()
+    _lock: ClassVar[ProcessLock] = ProcessLock()
 
     @classmethod
     def register_repository(cls, repo_type: SessionRepositoryType | str) -> Callable[[C], C]:
@@ -87,7 +87,8 @@ class SessionRepositoryRegistry:
             return found
         if name in _BUILT_IN:
             try:
-                import_module(_built_in_module(name))
+                with importing:
+                    import_module(_built_in_module(name))
             except ModuleNotFoundError as error:
                 package = str(error.name).partition(".")[0]
                 raise MissingDependencyError(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from sessions import ChatMessage, ChatSession, InvalidInputError, SessionConflictError, SessionNotFoundError
-from sessions.core.loops import run_blocking
+from sessions.core.blocking import run_blocking
 from sessions.testing.values import same_json
 from tests.support.databases import Backend
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
@@ -45,6 +46,8 @@ def test_each_of_300_runs_succeeds_and_leaves_no_connection(shape: tuple[Backend
     assert settled(count, 0) == 0
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_loops_closed_without_closing_their_generators_leave_no_connection(
     shape: tuple[Backend, Counter],
 ) -> None:
@@ -54,6 +57,9 @@ def test_loops_closed_without_closing_their_generators_leave_no_connection(
         loop = new_event_loop()
         loop.run_until_complete(repository.create_session_async("user"))
         loop.close()
+    del loop
+    gc.collect()
+    gc.collect()
     assert settled(count, 0) == 0
     assert repository.count_sessions_sync("user") == 20
 
@@ -113,7 +119,7 @@ async def test_sync_and_async_calls_interleave_inside_a_running_loop(repository:
 async def test_a_sync_call_on_the_background_loop_is_refused_instead_of_waiting_for_itself(
     repository: Any,
 ) -> None:
-    from sessions.core.loops import run_blocking
+    from sessions.core.blocking import run_blocking
 
     async def on_the_background_loop() -> None:
         repository.create_session("user", None)

@@ -90,11 +90,12 @@ EXITS = {
     "after a run": 'asyncio.run(repository.create_session_async("user"))',
     "after both": 'use("user")',
     "after both, without uvloop": WITHOUT_UVLOOP + 'use("user")\nassert "uvloop.loop" not in sys.modules',
-    "after a loop that was never closed": """
+    "after a loop that is closed at exit": """
 loop = asyncio.new_event_loop()
 loop.run_until_complete(repository.create_session_async("user"))
 import atexit
 atexit.register(loop.close)
+atexit.register(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
 """,
     "without a call": "",
     "from a thread": """

@@ -115,6 +115,12 @@ async def test_a_server_that_falls_silent_takes_no_longer_than_the_call_may(
     assert took < (SILENT_SECONDS * SLACK if max_elapsed is None else 10)
 
 
+async def test_a_large_batch_may_take_longer_than_a_call(standalone: Mongod) -> None:
+    async with repository(standalone.url, timeout=2, retry=RetryConfig(max_attempts=1)) as repo:
+        session_id = await repo.create_session_async("alice")
+        assert len(await repo.add_messages(session_id, [("user", "Hello")] * 30_000)) == 30_000
+
+
 async def test_a_server_that_restarts_costs_no_failed_call() -> None:
     server = Mongod()
     # On a busy machine it may take longer to start than the defaults allow.

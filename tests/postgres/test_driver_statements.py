@@ -165,3 +165,47 @@ async def test_who_waits_for_a_connection_of_the_engine_itself_is_served_before_
         await busy
 
     assert between <= 2
+
+
+async def test_no_connection_is_opened_for_one_call(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = 0
+    connect = asyncpg.connect
+
+    async def count(*arguments: Any, **options: Any) -> Any:
+        nonlocal opened
+        opened += 1
+        return await connect(*arguments, **options)
+
+    monkeypatch.setattr(asyncpg, "connect", count)
+    async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
+        session_ids = [await repository.create_session_async(USER) for _ in range(32)]
+        assert opened == 1
+
+        async def append(session_id: str) -> None:
+            for _ in range(20):
+                await repository.add_message(session_id, "user", "Hello")
+
+        await asyncio.gather(*map(append, session_ids))
+        assert 1 < opened <= 10 + 10  # The defaults of pool_size and max_overflow.
+        assert repository._connection_manager.checked_out() == 0
+
+
+async def test_a_connection_that_is_cancelled_is_used_again(postgres_url: str, admin: Any) -> None:
+    repository = SessionRepositoryFactory.create_repository(
+        "postgres", url=postgres_url, pool_size=1, max_overflow=0
+    )
+    async with repository:
+        session_id = await repository.create_session_async(USER)
+        pids = f"SELECT array_agg(pid) FROM pg_stat_activity WHERE {OTHERS}"
+        [before] = await admin.fetchval(pids)
+        async with admin.transaction():
+            await admin.execute("SELECT FROM chat_sessions FOR UPDATE")
+            adding = asyncio.create_task(repository.add_message(session_id, "user", "Hello"))
+            await becomes(admin, 1, "wait_event_type = 'Lock'")
+            adding.cancel()
+            await asyncio.gather(adding, return_exceptions=True)
+            await becomes(admin, 0, "state = 'active'")
+        assert await repository.get_session_history(USER, session_id) == []
+        assert await admin.fetchval(pids) == [before]

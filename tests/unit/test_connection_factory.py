@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+import copy
 import gc
+import pickle
 import threading
 import time
+import tracemalloc
+import weakref
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +22,12 @@ from sessions import (
     ConfigurationError,
     ConnectionFactory,
     ConnectionType,
+    RetryConfig,
     SessionRepositoryFactory,
     UnknownRepositoryError,
     register_connection_manager,
 )
+from sessions.testing.open_connections import count_checked_out
 
 SECRET = "hunter2-Zq9"
 get = ConnectionFactory.get_connection_manager
@@ -66,6 +74,7 @@ class AsyncManager(AsyncBaseConnectionManager):
 def _factory_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ConnectionFactory, "_classes", dict(ConnectionFactory._classes))
     monkeypatch.setattr(ConnectionFactory, "_managers", {})
+    monkeypatch.setattr(ConnectionFactory, "_closed", weakref.WeakValueDictionary())
     monkeypatch.chdir(tmp_path)
 
 
@@ -147,24 +156,138 @@ def test_other_passwords_are_another_manager() -> None:
     assert first is not second
 
 
-async def test_each_engine_of_a_service_has_its_own_manager_that_keeps_it_alive() -> None:
-    # Were it told apart by its id alone, a later engine in the same place would be taken for it.
-    seen: set[int] = set()
+async def test_each_engine_of_a_service_has_its_own_manager_that_does_not_keep_it_alive() -> None:
+    engines = []
     for number in range(20):
+        # A later engine may stand where an earlier one stood in memory.
         engine = create_async_engine(f"sqlite+aiosqlite:///{number}.db")
         manager = get("sqlite", engine=engine)
         assert get("sqlite", engine=engine) is manager
-        assert id(manager) not in seen
-        seen.add(id(manager))
         assert manager._given.url == engine.url  # type: ignore[union-attr]
-        held = [key for key in ConnectionFactory._managers if engine in _flat(key)]
-        assert len(held) == 1
-        del engine
+        engines.append(weakref.ref(engine.sync_engine))
+        del engine, manager
         gc.collect()
+    assert [engine for engine in engines if engine() is not None] == []
+    assert ConnectionFactory._managers == {}
 
 
-def _flat(key: object) -> list[object]:
-    return [part for item in key for part in _flat(item)] if isinstance(key, tuple) else [key]
+async def test_each_client_of_a_service_is_not_kept_alive_either() -> None:
+    client: Any = AsyncMongoClient("mongodb://h", connect=False)
+    repository = SessionRepositoryFactory.create_repository("mongodb", client=client)
+    assert repository._connection_manager is get("mongodb", client=client)
+    gone = weakref.ref(client)
+    await client.close()
+    del client, repository
+    gc.collect()
+    assert gone() is None
+
+
+# --- forgetting ------------------------------------------------------------------------------------
+
+
+async def test_a_manager_that_was_closed_is_forgotten_once_nobody_has_it(tmp_path: Path) -> None:
+    repository = SessionRepositoryFactory.create_repository("sqlite", url=f"sqlite:///{tmp_path}/a.db")
+    manager = weakref.ref(repository._connection_manager)
+    await repository.create_session_async("u")
+    await repository.aclose()
+    assert ConnectionFactory._managers == {}
+    del repository
+    gc.collect()
+    assert manager() is None
+
+
+async def test_a_repository_that_goes_on_after_a_close_still_shares_its_manager(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    repository = SessionRepositoryFactory.create_repository("sqlite", url=url)
+    await repository.aclose()
+    assert await repository.count_sessions("u") == 0
+    other = SessionRepositoryFactory.create_repository("sqlite", url=url)
+    assert other._connection_manager is repository._connection_manager
+    await ConnectionFactory.aclose_all()
+    await repository.count_sessions("u")
+    await ConnectionFactory.aclose_all()
+    assert count_checked_out(repository) == 0
+    assert repository._connection_manager._pools.resources() == []
+
+
+def test_ten_thousand_tenants_leave_nothing_behind(tmp_path: Path) -> None:
+    async def tenants(numbers: range) -> None:
+        for number in numbers:
+            kind, url = (
+                ("postgres", f"postgresql://u:p@h/tenant{number}"),
+                ("mongodb", f"mongodb://h/tenant{number}"),
+                ("sqlite", f"sqlite:///{tmp_path}/tenant{number}.db"),
+            )[number % 3]
+            async with SessionRepositoryFactory.create_repository(kind, url=url) as repository:
+                if number % 999 == 2:
+                    assert kind == "sqlite"
+                    await repository.create_session_async("u")
+
+    def left() -> Counter[str]:
+        gc.collect()
+        return Counter(type(found).__name__ for found in gc.get_objects())
+
+    # With room for the caches that are bounded by a number.
+    asyncio.run(tenants(range(1500)))
+    before = left()
+    tracemalloc.start()
+    try:
+        asyncio.run(tenants(range(1500, 2000)))
+        gc.collect()
+        size = tracemalloc.get_traced_memory()[0]
+        asyncio.run(tenants(range(2000, 11_500)))
+        growth = tracemalloc.get_traced_memory()[0] - size
+    finally:
+        tracemalloc.stop()
+    more = left() - before
+    assert [name for name in more if name.endswith(("ConnectionManager", "Engine", "Client", "Pool"))] == []
+    assert ConnectionFactory._managers == {}
+    assert len(ConnectionFactory._closed) == 0
+    assert max(more.values()) < 2000, more.most_common(10)
+    assert growth < 2_000_000
+
+
+# --- copies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [("postgres", "postgresql://h/d"), ("mongodb", "mongodb://h/d"), ("sqlite", "sqlite:///a.db")],
+)
+def test_a_copy_of_a_repository_shares_its_manager(how: Any, name: str, url: str) -> None:
+    retry = RetryConfig(max_attempts=7)
+    repository = SessionRepositoryFactory.create_repository(name, url=url, pool_size=3, retry=retry)
+
+    copied = how(repository)
+
+    assert copied is not repository
+    assert type(copied) is type(repository)
+    assert copied._connection_manager is repository._connection_manager
+    assert copied._retry == retry
+
+
+async def test_a_copy_works_also_while_the_original_is_connected(tmp_path: Path) -> None:
+    async with SessionRepositoryFactory.create_repository(
+        "sqlite", url=f"sqlite:///{tmp_path}/a.db"
+    ) as repository:
+        session_id = await repository.create_session_async("u")
+        for copied in (copy.deepcopy({"r": repository})["r"], pickle.loads(pickle.dumps(repository))):
+            assert (await copied.get_session("u", session_id)).session_id == session_id
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_a_repository_on_a_services_own_says_why_it_cannot_be_copied(how: Any) -> None:
+    client: Any = AsyncMongoClient("mongodb://h", connect=False)
+    for name, options in (
+        ("sqlite", {"engine": create_async_engine("sqlite+aiosqlite:///a.db")}),
+        ("postgres", {"engine": create_async_engine("postgresql+asyncpg://u@h/d")}),
+        ("mongodb", {"client": client}),
+    ):
+        repository = SessionRepositoryFactory.create_repository(name, **options)
+        with pytest.raises(TypeError, match="engine, a client or a connection manager of a service's own"):
+            how(repository)
+    await client.close()
 
 
 async def test_each_client_of_a_service_has_its_own_manager() -> None:

@@ -162,3 +162,45 @@ def test_the_end_of_a_run_waits_for_steps_and_closes_after_them(
     )
     warned = "1 cancelled calls did not end within 3 s, and were given up\n" if seconds == 60 else ""
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", warned)
+
+
+GENERATORS_AT_THE_END = """
+import asyncio, contextlib, sys
+from sessions.core.loops import LoopBound
+
+events = []
+
+@contextlib.asynccontextmanager
+async def lent():
+    try:
+        yield
+        events.append("given back")
+    except BaseException as error:
+        events.append(type(error).__name__)
+        raise
+
+async def close(resource):
+    events.append("closed")
+
+async def work():
+    async with lent():
+        await asyncio.sleep(0.2)
+
+async def main():
+    bound = LoopBound(object, close)
+    task = asyncio.ensure_future(bound.run(work))
+    await asyncio.sleep(0.05)
+
+asyncio.run(main())
+assert events == ["given back", "closed"], events
+"""
+
+
+def test_the_end_of_a_run_takes_no_generator_away_from_a_step() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", GENERATORS_AT_THE_END],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

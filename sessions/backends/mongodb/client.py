@@ -81,11 +81,16 @@ class MongoConnection:
         # PyMongo takes 0 for no limit.
         self._turns = asyncio.Semaphore(size) if size else None
 
-    async def run(self, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
+    async def run(self, work: Callable[..., Awaitable[R]], *arguments: Any, more: float = 0.0) -> R:
         """Await ``work(*arguments)`` as one operation: in its turn, before its deadline.
 
         No more of them at once than the pool has connections: a transaction takes one for each of its
         steps. If those who wait for its end held all of them, it could not go on, and would never end.
+
+        Args:
+            work: What to await.
+            *arguments: For it.
+            more: Seconds beyond ``timeout`` that it may take, as it is known to be large.
 
         Raises:
             WaitQueueTimeoutError: Its turn took longer to come than a connection of the pool may take.
@@ -97,7 +102,7 @@ class MongoConnection:
             # Without `deadline`: every operation comes this way, and a generator costs more.
             async with _RefusalWatch(self):
                 await self._find_server()
-                with pymongo.timeout(time_left(self.timeout)):
+                with pymongo.timeout(time_left(self.timeout) + more):
                     return await work(*arguments)
         finally:
             if self._turns is not None:

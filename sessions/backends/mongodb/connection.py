@@ -57,7 +57,9 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._database = settings.get("database") if client is not None else None
         # After a fork the driver makes its parts anew, and lets go of the parent's.
         self._connections = LoopBound(
-            self._open, self._close, parts=lambda connection: tuple(vars(connection.client).values())
+            self._open,
+            self._close if client is None else None,
+            parts=lambda connection: tuple(vars(connection.client).values()),
         )
         self.has_transactions = False
         self._ready: Ready | None = None
@@ -239,12 +241,11 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         return MongoConnection(client, database, collections, readable, timeout, refused_timeout)
 
     async def _close(self, connection: MongoConnection) -> None:
-        if self._client is None:
-            # The driver says good-bye, and would wait for an answer for ever.
-            with pymongo.timeout(CLOSE_TIMEOUT_SECONDS):
-                closed = connection.client.close()
-                if inspect.isawaitable(closed):  # Motor's close is a plain call.
-                    await closed
+        # The driver says good-bye, and would wait for an answer for ever.
+        with pymongo.timeout(CLOSE_TIMEOUT_SECONDS):
+            closed = connection.client.close()
+            if inspect.isawaitable(closed):  # Motor's close is a plain call.
+                await closed
 
 
 def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> MongoSettings:

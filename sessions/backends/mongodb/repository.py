@@ -50,6 +50,9 @@ READS = frozenset(
     {"_count", "_export_messages", "_export_sessions", "_get", "_history", "_list_after", "_list_page"}
 )
 MAX_LOOKS = 10
+# What a busy server stores of a large batch, at the least, which may take so much longer. One that falls
+# silent is found out by the driver's monitor.
+MESSAGES_A_SECOND = 1000
 
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
@@ -71,12 +74,14 @@ class MongoBackend(MongoMessages, MongoDeletion):
         check_batch_size(rows)
 
     def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-        reads = getattr(work, "__name__", None) in READS
+        name = getattr(work, "__name__", None)
+        reads = name in READS
 
         async def bound(*arguments: Any) -> R:
             connection, ready = await self._manager.connect_ready()
             with bound_to(connection.readable if reads else connection.collections, ready.uuids):
-                return await connection.run(work, *arguments)
+                more = len(arguments[2]) / MESSAGES_A_SECOND if name == "_add_batch" else 0.0
+                return await connection.run(work, *arguments, more=more)
 
         return bound
 

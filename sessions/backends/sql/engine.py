@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import sys
-import threading
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
+from sessions.core.forks import ProcessLock
 from sessions.core.loops import LoopBound
 from sessions.errors import ConfigurationError
 from sessions.resilience import time_left
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 DRAIN_TIMEOUT_SECONDS = 5.0
 
-_migrating = threading.Lock()
+_migrating = ProcessLock(reentrant=False)
 
 
 class NoAnswerError(TimeoutError):
@@ -91,7 +91,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         if engine is not None:
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
         self._schema_ready = False
-        self._pools = LoopBound(self._open, self._close)
+        self._pools = LoopBound(self._open, self._close if self._own else None)
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
         """Await ``step()`` in a task of its own, for which a cancelled caller does not wait."""
@@ -339,8 +339,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         return self._open_own()
 
     async def _close(self, pool: SqlPool) -> None:
-        if not self._own:
-            return
         # An engine forgets the connections that are in use; they would outlive it.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):

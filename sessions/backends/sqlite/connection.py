@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from sessions.backends.sql.engine import SqlConnectionManager, SqlPool, engine_key
 from sessions.config import SqliteSettings, load_settings
+from sessions.core import greenlets
 from sessions.core.failures import Place, upgrade_command, without_values
 from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
@@ -88,12 +89,14 @@ class SqliteConnectionManager(SqlConnectionManager):
             async_creator=connect,
             execution_options=self._execution_options,
             isolation_level="AUTOCOMMIT",
-            pool_size=self._settings.pool_size,
-            max_overflow=self._settings.max_overflow,
+            # Under gevent a connection that waits for another one's lock keeps that one from going on.
+            pool_size=1 if greenlets.are_used() else self._settings.pool_size,
+            max_overflow=0 if greenlets.are_used() else self._settings.max_overflow,
             pool_timeout=self._settings.pool_timeout,
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _set_pragmas)
+        event.listen(engine.sync_engine, "checkin", _let_event_loop_go)
         return SqlPool(engine)
 
     def _file(self) -> str:
@@ -183,6 +186,26 @@ def _set_pragmas(dbapi_connection: Any, _record: object) -> None:
         cursor.execute("PRAGMA foreign_keys=ON")
     finally:
         cursor.close()
+
+
+class _Nobody:
+    """Takes the result of what nobody waits for, in place of a future and its event loop."""
+
+    def get_loop(self) -> _Nobody:
+        return self
+
+    def call_soon_threadsafe(self, *_: object) -> None:
+        pass
+
+
+def _let_event_loop_go(dbapi_connection: Any, _record: object) -> None:
+    """Let an idle connection's thread forget the event loop that it worked for last.
+
+    aiosqlite's thread holds the last future until the next one comes, and so a loop that was dropped without
+    being closed. The queue is the driver's own: nothing public gives the thread work without a future.
+    """
+    if dbapi_connection is not None:
+        dbapi_connection.driver_connection._tx.put_nowait((_Nobody(), int))
 
 
 def _remove_folder(folder: str, owner: int) -> None:

@@ -1,0 +1,217 @@
+"""Blocking calls: the one background loop for callers that have no event loop.
+
+Works from any thread, at any time: while a loop runs in the caller's thread, after a fork, in a greenlet of
+gevent's, from ``atexit`` and ``__del__``; where it cannot work any more, it raises instead of waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from anyio.from_thread import start_blocking_portal
+
+from sessions.core import greenlets
+from sessions.core.forks import ProcessLock, on_fork
+from sessions.core.loops import running_loop, waiting_loop
+from sessions.core.steps import FINISH_SECONDS, lose_patience, patience
+
+__all__ = ["run_blocking"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# How long the end of the process waits for the loop: for the calls, the steps, and the connections.
+STOP_SECONDS = 20.0
+STOP_TURNS = 3
+
+
+def _uvloop_works() -> bool:
+    try:
+        from uvloop import new_event_loop  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class _Call(Generic[R]):
+    """A call that a thread waits for."""
+
+    __slots__ = ("_unfinished", "failure", "function", "results", "task")
+
+    def __init__(self, function: Callable[[], Awaitable[R]]) -> None:
+        self.function = function
+        # Lighter than a future, which many may wait for.
+        self._unfinished = threading.Lock()
+        self._unfinished.acquire()
+        self.results: list[R] = []
+        self.failure: BaseException | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        try:
+            self.results.append(await self.function())
+        except BaseException as error:  # For the caller, who waits for it.
+            self.failure = error
+        finally:
+            self._unfinished.release()
+
+    def abandon(self) -> None:
+        """Let the caller go whose call will not be run any more."""
+        if self._unfinished.locked():
+            self._unfinished.release()
+
+    def wait(self) -> R:
+        self._unfinished.acquire()
+        if self.results:
+            return self.results[0]
+        failure, self.failure = self.failure, None  # Its traceback holds this frame.
+        if failure is None or isinstance(failure, asyncio.CancelledError):
+            raise RuntimeError("the call was not done before the process ended its blocking calls")
+        try:
+            raise failure
+        finally:
+            del failure
+
+
+class _BackgroundLoop:
+    """The loop that sync callers share, started on first use and stopped at interpreter exit.
+
+    anyio's portal runs it, on uvloop where that is installed, and ends it. The portal's own calls cost
+    more than many a statement, so they do not go through it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = ProcessLock()
+        self._exiting = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._stack: contextlib.ExitStack | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id: int | None = None
+        self._calls: set[_Call[Any]] = set()
+        self._starting = False
+
+    def call(self, function: Callable[[], Awaitable[R]]) -> R:
+        if sys.is_finalizing():
+            # No other thread runs any more.
+            raise RuntimeError("the interpreter is shutting down: a blocking call comes too late")
+        loop = self._loop or self._start()
+        if threading.get_ident() == self._thread_id:
+            raise RuntimeError(
+                "a sync method was called on the loop that runs the sync methods, which would wait for "
+                "itself; await its async twin instead"
+            )
+        call = _Call(function)
+        self._calls.add(call)
+        try:
+            # Raises if the loop was closed meanwhile. If it is stopped before it gets to this, `stop` tells.
+            loop.call_soon_threadsafe(self._begin, loop, call)
+            return call.wait()
+        except (KeyboardInterrupt, SystemExit):
+            # Raised in this thread by a signal, or by the call. Whoever wants to leave does not want to wait.
+            lose_patience()
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._cancel, call)
+            raise
+        finally:
+            self._calls.discard(call)
+            if self._exiting:
+                self.stop()
+
+    @staticmethod
+    def _begin(loop: asyncio.AbstractEventLoop, call: _Call[Any]) -> None:
+        call.task = loop.create_task(call.run())
+
+    @staticmethod
+    def _cancel(call: _Call[Any]) -> None:
+        if call.task is not None:
+            call.task.cancel()
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                if self._starting:  # By this thread: a finalizer has interrupted it.
+                    raise RuntimeError("the background loop is not started yet")
+                self._starting = True
+                try:
+                    self._run()
+                finally:
+                    self._starting = False
+            assert self._loop is not None
+            return self._loop
+
+    def _run(self) -> None:
+        options: dict[str, Any] = {"use_uvloop": _uvloop_works()}
+        if greenlets.are_used():
+            options = {"loop_factory": greenlets.new_event_loop}
+        stack = contextlib.ExitStack()
+        portal = stack.enter_context(
+            start_blocking_portal(name="sessions-background-loop", backend_options=options)
+        )
+        stack.callback(portal.call, self._finish_calls)
+        self._thread_id = portal.call(threading.get_ident)
+        self._stack, self._loop = stack, portal.call(asyncio.get_running_loop)
+
+    async def _finish_calls(self) -> None:
+        """Wait for the calls that other threads wait for, a bounded time, and cancel the rest."""
+        tasks = [call.task for call in tuple(self._calls) if call.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=patience(FINISH_SECONDS))
+            for task in late:
+                task.cancel()
+
+    def stop(self) -> None:
+        with self._lock:
+            stack, self._stack, self._loop, self._thread_id = self._stack, None, None, None
+        if stack is not None:
+            # Bounded also where the loop itself hangs in a driver's clean-up: its thread is a daemon.
+            closing = threading.Thread(target=stack.close, name="sessions-closing", daemon=True)
+            try:
+                closing.start()
+            except RuntimeError:  # No thread can be started so late.
+                stack.close()
+            else:
+                closing.join(STOP_TURNS * patience(STOP_SECONDS / STOP_TURNS))
+            for call in tuple(self._calls):
+                call.abandon()
+
+    def exit(self) -> None:
+        """Stop, and from now on after each call: what is registered with ``atexit`` earlier comes later."""
+        self._exiting = True
+        self.stop()
+
+    def forget(self) -> object:
+        """Start anew without touching the thread, which does not exist in this process."""
+        remains = (self._stack, self._loop, self._calls)
+        self._reset()
+        return remains
+
+
+def run_blocking(function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a coroutine function on the background loop and wait for its result.
+
+    May be called from any thread, also from one whose own event loop is running (which waits).
+
+    Raises:
+        RuntimeError: Called on the background loop itself, or when the interpreter has all but shut down.
+    """
+    waiting = running_loop()
+
+    async def call() -> R:
+        waiting_loop.set(waiting)
+        return await function(*args, **kwargs)
+
+    return _background.call(call)
+
+
+_background = _BackgroundLoop()
+
+atexit.register(_background.exit)
+on_fork(in_child=_background.forget)

@@ -1,0 +1,37 @@
+"""gevent: blocking calls under ``gevent.monkey.patch_all()``.
+
+A patched process has one real thread, in which greenlets take turns; what blocks it blocks all of them. The
+background loop is one greenlet more: while it waits for its sockets, gevent's hub runs the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+__all__ = ["are_used", "new_event_loop"]
+
+
+def are_used() -> bool:
+    """Return whether gevent has replaced Python's threads."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop for a greenlet."""
+    from gevent.selectors import GeventSelector  # pyright: ignore[reportMissingImports]
+
+    class Selector(GeventSelector):  # type: ignore[misc]
+        def select(self, timeout: float | None = None) -> Any:
+            # The other greenlets run in the same thread, for which Python keeps the loop that is running:
+            # while they do, it is none.
+            loop = asyncio._get_running_loop()
+            asyncio._set_running_loop(None)
+            try:
+                return super().select(timeout)
+            finally:
+                asyncio._set_running_loop(loop)
+
+    return asyncio.SelectorEventLoop(Selector())

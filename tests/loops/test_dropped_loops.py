@@ -1,0 +1,55 @@
+"""Event loops that are never closed: they go when nobody holds them, and their connections with them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from sessions import SessionRepositoryFactory
+from tests.faults.breakable import Postgres, running
+from tests.loops.shapes import Counter, settled
+from tests.support.databases import Backend
+
+# What they leave open says so; PyMongo's tasks do not take it well to be dropped.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def use(repository: Any, times: int) -> list[weakref.ref[asyncio.AbstractEventLoop]]:
+    loops = []
+    for _ in range(times):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(repository.create_session_async("user"))
+        loops.append(weakref.ref(loop))
+    return loops
+
+
+def test_a_loop_that_nobody_holds_is_not_kept_alive(shape: tuple[Backend, Counter]) -> None:
+    backend, count = shape
+    repository = backend.repository()
+    loops = use(repository, 5)
+    for _ in range(2):
+        gc.collect()
+    assert [loop for loop in loops if loop() is not None] == []
+    assert settled(count, 0) == 0
+    assert repository.count_sessions_sync("user") == 5
+
+
+def test_150_loops_that_are_never_closed_are_no_burden_to_a_server_of_100_connections() -> None:
+    server = Postgres(max_connections="100")
+    with running(server):
+        repository = SessionRepositoryFactory.create_repository("postgres", url=server.url)
+        # However late the garbage collector is.
+        gc.disable()
+        try:
+            use(repository, 150)
+        finally:
+            gc.enable()
+        assert repository.count_sessions_sync("user") == 150
+        repository.close()

@@ -1,0 +1,190 @@
+"""Blocking calls when a process ends: at exit, in finalizers, on Ctrl-C. They end, if with an error."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.breakable import Mongod, Postgres, running
+from tests.faults.test_frozen import Freezer, _freezer_of, sqlite  # noqa: F401 - a fixture
+from tests.loops.shapes import Counter, settled
+from tests.support.databases import Backend
+
+PRELUDE = """
+import sys
+from sessions import SessionRepositoryFactory
+
+kind, url = sys.argv[1:3]
+"""
+ENDS = {
+    "a call at exit, registered after the import": """
+import atexit
+repository = SessionRepositoryFactory.create_repository(kind, url=url)
+session_id = repository.create_session("user", None)
+atexit.register(lambda: print(len(repository.add_message_sync(session_id, "user", "bye")) > 0))
+""",
+    "a call at exit, registered before the import": """
+import atexit
+def bye():
+    print(len(repository.add_message_sync(session_id, "user", "bye")) > 0)
+    print(repository.is_healthy_sync())
+repository = SessionRepositoryFactory.create_repository(kind, url=url)
+session_id = repository.create_session("user", None)
+from sessions.core.blocking import _background
+atexit.unregister(_background.exit)
+atexit.register(bye)
+atexit.register(_background.exit)
+""",
+    "a close at exit": """
+import atexit
+repository = SessionRepositoryFactory.create_repository(kind, url=url)
+repository.create_session("user", None)
+atexit.register(repository.close)
+print(True)
+""",
+    "a finalizer of a global": """
+class Holder:
+    def __init__(self):
+        self.repository = SessionRepositoryFactory.create_repository(kind, url=url)
+        self.session_id = self.repository.create_session("user", None)
+    def __del__(self):
+        self.repository.add_message_sync(self.session_id, "user", "bye")
+        self.repository.close()
+holder = Holder()
+print(True)
+""",
+    "a finalizer in a cycle": """
+class Holder:
+    def __init__(self):
+        self.repository = SessionRepositoryFactory.create_repository(kind, url=url)
+        self.repository.create_session("user", None)
+        self.me = self
+    def __del__(self):
+        self.repository.close()
+holder = Holder()
+print(True)
+""",
+    "a thread that outlives the main one": """
+import threading, time
+repository = SessionRepositoryFactory.create_repository(kind, url=url)
+session_id = repository.create_session("user", None)
+def work():
+    for number in range(5):
+        time.sleep(0.1)
+        repository.add_message_sync(session_id, "user", "text")
+    print(True)
+threading.Thread(target=work).start()
+""",
+    "a daemon thread that never stops": """
+import threading, time
+repository = SessionRepositoryFactory.create_repository(kind, url=url)
+session_id = repository.create_session("user", None)
+def work():
+    while True:
+        repository.add_message_sync(session_id, "user", "text")
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+print(True)
+""",
+}
+
+
+@pytest.mark.parametrize("body", ENDS.values(), ids=ENDS)
+def test_a_process_with_calls_at_its_end_ends(shape: tuple[Backend, Counter], body: str) -> None:
+    backend, count = shape
+    program = PRELUDE + textwrap.dedent(body)
+    ended = subprocess.run(
+        [sys.executable, "-c", program, backend.repository_type, backend.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert set(ended.stdout.split()) == {"True"}, ended.stderr
+    assert settled(count, 0) == 0
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------
+
+CALLS = {
+    "plain": """
+repository = SessionRepositoryFactory.create_repository(kind, url=url)
+print(session_id := repository.create_session("user", None), flush=True)
+sys.stdin.readline()
+repository.add_message_sync(session_id, "user", "text")
+""",
+    "in a with block": """
+with SessionRepositoryFactory.create_repository(kind, url=url) as repository:
+    print(session_id := repository.create_session("user", None), flush=True)
+    sys.stdin.readline()
+    repository.add_message_sync(session_id, "user", "text")
+""",
+    "first call": """
+repository = SessionRepositoryFactory.create_repository(kind, url=url)
+print("ready", flush=True)
+sys.stdin.readline()
+repository.create_session("user", None)
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Freezer]:
+    server = Postgres()
+    with running(server):
+        freezer = _freezer_of("postgres", server, [server])
+        yield freezer
+        freezer.thaw()
+
+
+@pytest.fixture(scope="module")
+def mongodb() -> Iterator[Freezer]:
+    server = Mongod()
+    with running(server):
+        freezer = _freezer_of("mongodb", server, [server])
+        yield freezer
+        freezer.thaw()
+
+
+@pytest.mark.parametrize("body", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mongodb"])
+def test_ctrl_c_in_a_call_to_a_silent_server_ends_the_process(
+    kind: str, body: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    freezer: Freezer = request.getfixturevalue(kind)
+    with freezer.repository() as repository:  # With the schema.
+        repository.create_session("user", None)
+    with subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + body, kind, freezer.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdin
+            assert process.stdout
+            assert process.stdout.readline()
+            freezer.freeze()
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            time.sleep(1)
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=30)
+            # One second, it says; machines are busy.
+            assert time.monotonic() - started < 3
+            assert process.returncode == -signal.SIGINT, told
+            assert "KeyboardInterrupt" in told
+        finally:
+            freezer.thaw()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
