@@ -55,8 +55,8 @@ class _ConnectionManager:
             self.on_close()
 
     @classmethod
-    def cache_key(cls, **options: Any) -> Hashable:
-        """Return what tells one manager of this type from another.
+    def cache_key(cls, **options: Any) -> Hashable | None:
+        """Return what tells one manager of this type from another; None for one that is not shared.
 
         Args:
             **options: What the manager would be made with.
@@ -123,6 +123,10 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     @abstractmethod
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
+
+    def require_database(self) -> None:
+        """Create no database until `disconnect`, where connecting would: for what only looks."""
+        return
 
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops; 0 where that is not known."""

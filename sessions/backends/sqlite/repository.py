@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierTries, MessageRow, NewSession
 from sessions.queries import parameters
@@ -19,22 +17,14 @@ __all__ = ["SqliteBackend"]
 class SqliteBackend(SqlBackend):
     """Sessions in one SQLite file."""
 
-    @contextlib.asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        """Open a write transaction, and commit or take it back."""
-        async with self._manager.connection() as connection:
-            # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            await connection.exec_driver_sql("COMMIT")
-            # On any error the pool rolls back when it takes the connection in.
+    _manager: SqliteConnectionManager
 
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         row = new_row(new)
         # Looked up first: readers do not wait for the one writer, and mostly the session is there.
         found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)
         if not found:
-            async with self._write() as connection:
+            async with self._manager.write() as connection:
                 if (await connection.execute(self._statements.ensure_session, row)).rowcount:
                     return True
                 found = (await connection.execute(self._statements.find_owner, row)).all()
@@ -44,7 +34,7 @@ class SqliteBackend(SqlBackend):
     async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         touch = self._statements.touch_session[user_id is not None]
         key = parameters(session_id=session_id, user_id=user_id, now=utc_now())
-        async with self._write() as connection:
+        async with self._manager.write() as connection:
             touched = (await connection.execute(touch, key)).first()
             if touched is None:
                 return False
