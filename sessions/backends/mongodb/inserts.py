@@ -12,7 +12,7 @@ from sessions.backends.mongodb.leftovers import stored_batches
 from sessions.errors import MessageConflictError
 from sessions.models.documents import SESSION_FIELD, bound_uuid
 
-__all__ = ["insert", "insert_all", "not_stored"]
+__all__ = ["insert", "insert_all", "is_refused", "not_stored"]
 
 DUPLICATE_KEY = 11000
 IDS_AT_ONCE = 1000
@@ -34,6 +34,7 @@ async def insert(collection: Any, documents: list[dict[str, Any]], client_sessio
 
     Raises:
         DuplicateKeyError: A document with one of the ids is there already.
+        OperationFailure: A document is refused. Those before it are inserted, unless in a transaction.
         OperationFailure: With code 361, the collection was dropped or replaced.
     """
     command: dict[str, Any] = {"insert": collection.name, "documents": documents}
@@ -49,6 +50,11 @@ async def insert(collection: Any, documents: list[dict[str, Any]], client_sessio
         raise WriteConcernError(failure["errmsg"], failure.get("code"), failure)
 
 
+def is_refused(error: BaseException) -> bool:
+    """Return whether the server refuses one document of an insert, as a validator of the service's may."""
+    return isinstance(error, OperationFailure) and "index" in (error.details or {})
+
+
 async def insert_all(
     collection: Any, messages: list[dict[str, Any]], inserted: list[dict[str, Any]], client_session: Any
 ) -> None:
@@ -61,12 +67,12 @@ async def insert_all(
         client_session: Of a transaction.
 
     Raises:
-        DuplicateKeyError: See `insert`.
+        OperationFailure: See `insert`.
     """
     for part in _in_commands(messages):
         try:
             await insert(collection, part, client_session)
-        except DuplicateKeyError as error:
+        except OperationFailure as error:
             inserted += part[: (error.details or {}).get("index", 0)]
             raise
         inserted += part

@@ -7,12 +7,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.client import acknowledged_early, in_transaction
 from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.inserts import insert_all, not_stored
+from sessions.backends.mongodb.inserts import insert_all, is_refused, not_stored
 from sessions.backends.mongodb.leftovers import (
     MongoLeftovers,
     mark_batch,
@@ -120,15 +120,17 @@ class MongoMessages(MongoLeftovers):
             missing = await not_stored(messages, documents)
         if not missing:
             return
-        conflict: MessageConflictError | None = None
+        refusal: Exception | None = None
         async with self._noted([session_id], mark := mark_batch(missing)):
             try:
                 await self._insert(missing, messages)
-            except MessageConflictError as error:
-                conflict = error
+            except (MessageConflictError, OperationFailure) as error:
+                if not (isinstance(error, MessageConflictError) or is_refused(error)):
+                    raise
+                refusal = error
                 await remove_incomplete_batch([session_id], mark)
-        if conflict is not None:
-            raise conflict
+        if refusal is not None:
+            raise refusal
 
     async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
         """Insert messages in their order; an earlier attempt may have stored some, or still be at it.
@@ -140,6 +142,7 @@ class MongoMessages(MongoLeftovers):
 
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them was inserted.
+            Nor is any where the server refuses one.
         """
         inserted: list[dict[str, Any]] = []
         try:
@@ -157,8 +160,8 @@ class MongoMessages(MongoLeftovers):
                     if not missing:
                         return
             raise MessageConflictError("a message is refused by a unique index that is not ours")
-        except MessageConflictError:
-            if inserted:
+        except (MessageConflictError, OperationFailure) as error:
+            if inserted and (isinstance(error, MessageConflictError) or is_refused(error)):
                 await remove_messages(inserted)
             raise
 
