@@ -40,8 +40,9 @@ async def insert(collection: Any, documents: list[dict[str, Any]], client_sessio
     command: dict[str, Any] = {"insert": collection.name, "documents": documents}
     if (uuid := bound_uuid(collection.name)) is not None:
         command["collectionUUID"] = uuid
-    if client_session is None:  # A transaction has one write concern for all.
-        command["writeConcern"] = collection.write_concern.document
+    # A transaction has one write concern for all.
+    if client_session is None and (concern := collection.write_concern.document):
+        command["writeConcern"] = concern
     reply = await collection.database.command(command, session=client_session)
     for failure in reply.get("writeErrors", ()):
         kind = DuplicateKeyError if failure["code"] == DUPLICATE_KEY else OperationFailure

@@ -71,7 +71,8 @@ class MongoMessages(MongoLeftovers):
         documents = [message_document(session_id, incarnation, row) for row in rows]
         if is_one_write(rows):
             return await self._append_at_once(incarnation, session_id, documents)
-        if self._manager.has_transactions and fits_transaction(rows):
+        # A transaction of the caller's is all or none anyway.
+        if self._manager.is_borrowed or (self._manager.has_transactions and fits_transaction(rows)):
             # Without the bump: those of others would be in its way, again and again in a busy session.
             await self._insert(documents, chat_messages(), at_once=True)
         else:
