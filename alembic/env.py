@@ -77,9 +77,16 @@ async def connect_and_run(backend: str) -> None:
     manager = ConnectionFactory.get_connection_manager(backend)
     assert isinstance(manager, SqlConnectionManager)
     context.config.attributes["one_transaction"] = manager.one_transaction_at_a_time
-    async with (await manager.engine()).connect() as connection:
-        await connection.run_sync(run_online)
-    await manager.disconnect()
+    # What only looks, such as "alembic current", creates no SQLite file.
+    context.configure(dialect_name=manager.dialect)
+    if context.get_context().opts.get("dont_mutate"):
+        manager.require_database()
+    try:
+        await manager.make_database()
+        async with (await manager.engine()).connect() as connection:
+            await connection.run_sync(run_online)
+    finally:
+        await manager.disconnect()
 
 
 def print_sql(dialect: str, schema: str | None) -> None:

@@ -138,7 +138,10 @@ def list_(
 ) -> None:
     """Show a user's sessions, newest first."""
     found, total = _run(
-        _backend(backend, url), url, lambda repository: _newest_sessions(repository, user, limit)
+        _backend(backend, url),
+        url,
+        lambda repository: _newest_sessions(repository, user, limit),
+        creates=False,
     )
     if not found:
         typer.echo(f"{printable(user)} has no sessions.")
@@ -184,7 +187,7 @@ def show(
         if not history:
             console.print("\nNo messages yet.", style="dim")
 
-    _run(_backend(backend, url), url, read)
+    _run(_backend(backend, url), url, read, creates=False)
 
 
 @db.command()
@@ -218,10 +221,21 @@ def _run(
     backend: SessionRepositoryType,
     url: str | None,
     work: Callable[[AsyncSessionRepository], Coroutine[Any, Any, R]],
+    *,
+    creates: bool = True,
 ) -> R:
-    """Return what some work on a repository returns, with everything closed after it."""
+    """Return what some work on a repository returns, with everything closed after it.
+
+    Args:
+        backend: Which database.
+        url: Its URL; None for the configured one.
+        work: What to do.
+        creates: Whether it may create a database that is not there.
+    """
 
     async def with_repository() -> R:
+        if not creates:
+            database.require(backend, url)
         async with SessionRepositoryFactory.create_repository(backend, url=url) as repository:
             return await work(repository)
 

@@ -15,7 +15,7 @@ from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory
 from sessions.errors import BackendUnavailableError, SessionsError
 from sessions.repositories import SessionRepositoryType
 
-__all__ = ["NAMES", "check", "current", "upgrade"]
+__all__ = ["NAMES", "check", "current", "require", "upgrade"]
 
 R = TypeVar("R")
 
@@ -38,6 +38,7 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
     """
     async with _manager(backend, url) as manager:
         if isinstance(manager, SqlConnectionManager):
+            await manager.make_database()
             before = await _in_connection(manager, migrations.current)
             one_transaction = manager.one_transaction_at_a_time
             await _in_connection(
@@ -55,6 +56,7 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
 async def current(backend: SessionRepositoryType, url: str | None) -> str:
     """Say which revision the schema is at."""
     async with _manager(backend, url) as manager:
+        manager.require_database()
         if isinstance(manager, SqlConnectionManager):
             revision = await _in_connection(manager, migrations.current)
             if revision is None:
@@ -71,10 +73,18 @@ async def check(backend: SessionRepositoryType, url: str | None) -> str:
         SchemaOutdatedError: It is not.
     """
     async with _manager(backend, url) as manager:
+        manager.require_database()
         if isinstance(manager, SqlConnectionManager):
             await _in_connection(manager, migrations.check)
             return f"{NAMES[backend]} schema: revision {migrations.HEAD}, as this package needs it"
         return f"{await _answers(manager, backend)}; {await _remove_leftovers(manager)}"
+
+
+def require(backend: SessionRepositoryType, url: str | None) -> None:
+    """Let whatever connects to a database find it there, and not create it."""
+    manager = ConnectionFactory.get_connection_manager(backend, url=url)
+    assert isinstance(manager, AsyncBaseConnectionManager)
+    manager.require_database()
 
 
 async def _answers(manager: AsyncBaseConnectionManager, backend: SessionRepositoryType) -> str:

@@ -55,8 +55,8 @@ class _ConnectionManager:
             self.on_close()
 
     @classmethod
-    def cache_key(cls, **options: Any) -> Hashable:
-        """Return what tells one manager of this type from another.
+    def cache_key(cls, **options: Any) -> Hashable | None:
+        """Return what tells one manager of this type from another; None for one that is not shared.
 
         Args:
             **options: What the manager would be made with.
@@ -131,6 +131,10 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
             NotImplementedError: Here always; the built-in backends have it.
         """
         raise NotImplementedError(f"using is not implemented by {type(self).__name__}")
+
+    def require_database(self) -> None:
+        """Create no database until `disconnect`, where connecting would: for what only looks."""
+        return
 
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops; 0 where that is not known."""

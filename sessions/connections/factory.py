@@ -56,6 +56,8 @@ class ConnectionFactory:
     _managers: ClassVar[Managers] = {}
     # Those that were closed, for as long as a repository has them.
     _closed: ClassVar[weakref.WeakValueDictionary[Key, ConnectionManager]] = weakref.WeakValueDictionary()
+    # Those of temporary databases, each of which belongs to whoever asked for it.
+    _unshared: ClassVar[weakref.WeakSet[ConnectionManager]] = weakref.WeakSet()
     _lock: ClassVar[ProcessLock] = ProcessLock()
 
     @classmethod
@@ -109,6 +111,11 @@ class ConnectionFactory:
     def _made(
         cls, key: Key, manager_class: type[ConnectionManager], options: dict[str, Any]
     ) -> ConnectionManager:
+        if key[1] is None:
+            unshared = manager_class(**options)
+            unshared.made_with = options
+            cls._unshared.add(unshared)
+            return unshared
         own = options.get("engine") if options.get("client") is None else options["client"]
         managers = cls._managers if own is None or key[0] not in _BUILT_IN else kept_by(own)
         manager = managers.get(key)
@@ -153,7 +160,7 @@ class ConnectionFactory:
 
         Managers stay usable: the next call connects again.
         """
-        for manager in (*cls._managers.values(), *cls._closed.values()):
+        for manager in (*cls._managers.values(), *cls._closed.values(), *cls._unshared):
             if isinstance(manager, AsyncBaseConnectionManager):
                 await manager.aclose()
             else:

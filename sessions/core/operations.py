@@ -354,12 +354,14 @@ class AsyncOperations(BackendOperations):
         raise failure from cause
 
     async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
-        seen = self._manager.preparations
-        try:
-            return await work(*arguments)
-        except Exception as error:
-            if not await self._manager.prepare_again(error, seen=seen):
-                raise
+        # Twice, as the first look at a schema, which is a part of the call, may take it for ready.
+        for _ in range(2):
+            seen = self._manager.preparations
+            try:
+                return await work(*arguments)
+            except Exception as error:
+                if not await self._manager.prepare_again(error, seen=seen):
+                    raise
         return await work(*arguments)
 
     async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
+import alembic.command
 import pytest
 from pymongo import MongoClient
 
-from sessions import SessionRepositoryFactory
+from sessions import SchemaOutdatedError, SessionRepositoryFactory
 from sessions.core.failures import upgrade_command
-from sessions.migrations import HEAD
+from sessions.migrations import HEAD, alembic_config
 from tests.cli.command_line import Run, error_line
 from tests.support.databases import in_database
 
@@ -25,6 +27,8 @@ def empty_url(request: pytest.FixtureRequest) -> str:
 
 def test_upgrade_brings_an_empty_database_to_head(run: Run, empty_url: str) -> None:
     backend = "sqlite" if empty_url.startswith("sqlite") else "postgres"
+    if backend == "sqlite":
+        Path(empty_url.removeprefix("sqlite:///")).touch()  # One that is not there has its own test.
     outdated = run("db", "check", "--url", empty_url)
     assert outdated.exit_code == 1
     # What is to be run repeats the option; without its password it cannot be the URL as it is.
@@ -98,6 +102,48 @@ def test_a_database_that_cannot_be_used_is_one_line(run: Run, command: str, post
         result = run("db", command, "--url", url)
         assert "hunter2" not in error_line(result)
         assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("db", "check"), ("db", "current"), ("list", "alice"), ("show", "alice", str(uuid.UUID(int=4)))],
+)
+@pytest.mark.parametrize("name", ["missing.db", "missing folder/missing.db"])
+def test_what_only_looks_creates_no_sqlite_file(
+    run: Run, tmp_path: Path, command: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("SQLITE_PATH", str(folder / name))
+    url = f"sqlite:///{folder / name}".replace(" ", "%20")
+    for option in (("--url", url), ("--backend", "sqlite")):
+        result = run(*command, *option)
+        assert result.exit_code == 1
+        assert str(folder / name) in error_line(result)
+        assert result.stdout == ""
+        assert list(folder.iterdir()) == []
+
+
+def test_what_only_looks_leaves_an_empty_sqlite_file_empty(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "data" / "empty.db"
+    path.parent.mkdir()
+    path.touch()
+    assert run("db", "check", "--url", f"sqlite:///{path}").exit_code == 1
+    assert "no revision" in run("db", "current", "--url", f"sqlite:///{path}").stdout
+    assert [file.name for file in path.parent.iterdir()] == ["empty.db"]
+    assert path.stat().st_size == 0
+
+
+def test_alembic_current_creates_no_sqlite_file_and_upgrade_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "sqlite")
+    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "sessions.db"))
+    with pytest.raises(SchemaOutdatedError, match=str(tmp_path)):
+        alembic.command.current(alembic_config())
+    assert list(tmp_path.iterdir()) == []
+    alembic.command.upgrade(alembic_config(), "head")
+    assert [file.name for file in tmp_path.iterdir()] == ["sessions.db"]
 
 
 def test_ini_is_a_file_alembic_can_use(run: Run) -> None:

@@ -46,6 +46,7 @@ def test_list_goes_through_the_pages(run: Run, sqlite: Backend, monkeypatch: pyt
 
 
 def test_list_of_nobody_is_no_error(run: Run, sqlite: Backend) -> None:
+    run("db", "upgrade", "--url", sqlite.url)
     result = run("list", "nobody", "--url", sqlite.url)
     assert (result.exit_code, result.stdout) == (0, "nobody has no sessions.\n")
 

@@ -226,7 +226,8 @@ class MongoMessages(MongoLeftovers):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
             if incarnation is None:
                 return []
-            messages = await _read(where, order, limit, _Owned(session_id, incarnation, user_id))
+            owned = _Owned(session_id, incarnation, user_id, self._manager.is_borrowed)
+            messages = await _read(where, order, limit, owned)
             if messages is not None:
                 return messages
             self._manager.forget(session_id)
@@ -234,11 +235,12 @@ class MongoMessages(MongoLeftovers):
 
 
 class _Owned(NamedTuple):
-    """A session as it is remembered."""
+    """A session as it is remembered, and whether it is looked for in a transaction of the caller's."""
 
     session_id: str
     incarnation: Any
     user_id: str
+    in_transaction: bool
 
 
 async def _read(
@@ -277,6 +279,8 @@ async def _messages_then_session(
     The server begins with the second part of a union when it is through with the first. A session that is
     asked for by nothing but its ``_id`` takes it no planning.
     """
+    if owned.in_transaction:
+        return await _messages_in_snapshot(where, order, limit, owned)
     session = {
         "coll": CHAT_SESSIONS,
         "pipeline": [{"$match": {"_id": owned.incarnation}}, {"$unset": "metadata"}],
@@ -292,3 +296,15 @@ async def _messages_then_session(
     if not found or "message_id" in found[-1] or found.pop()["user_id"] != owned.user_id:
         return None
     return found
+
+
+async def _messages_in_snapshot(
+    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
+) -> list[dict[str, Any]] | None:
+    """Do as `_messages_then_session`, in a transaction, which has no unions but sees one snapshot."""
+    chosen = {"_id": owned.incarnation, "user_id": owned.user_id}
+    if await chat_sessions().find_one(chosen, {"_id": 1}) is None:
+        return None
+    found = chat_messages().find(where, sort=list(order.items()), limit=limit or 0)
+    documents: list[dict[str, Any]] = await found.to_list(None)
+    return documents

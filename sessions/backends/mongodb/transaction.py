@@ -77,7 +77,8 @@ class MongoTransaction(BorrowedConnectionManager):
     is_borrowed = True
 
     def __init__(self, manager: MongoConnectionManager, client_session: Any) -> None:
-        if not (hasattr(client_session, "in_transaction") and hasattr(client_session, "client")):
+        # Any attribute of a client or a database is there, and is another database or a collection.
+        if not isinstance(getattr(client_session, "in_transaction", None), bool):
             kind = type(client_session).__name__
             raise ConfigurationError(f"using: must be a client session, not {kind}")
         super().__init__(manager)

@@ -159,6 +159,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         self._schema_ready = True
         self.preparations += 1
 
+    async def make_database(self) -> None:
+        """Create the database, where it is a file that is not there; a server has it already."""
+        return
+
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection with the schema ready; each statement executed on it is committed.
@@ -209,11 +213,17 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         return count
 
     async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
-        """Return the rows of a statement, or how many it wrote.
+        """Return the rows of a statement, or how many it wrote."""
+        return await self._run_in(await self._ready(), statement, parameters, rows=rows)
+
+    async def _run_in(
+        self, pool: SqlPool, statement: Executable, parameters: Mapping[str, Any], *, rows: bool
+    ) -> Any:
+        """Do as `_run` does, in a pool whose schema is ready.
 
         In one greenlet, and without the task that `connection` needs to give the connection back.
         """
-        engine = (await self.connect()).sync_engine
+        engine = pool.engine.sync_engine
         check_cancelled = cancellation_check()
         is_connected = False
 

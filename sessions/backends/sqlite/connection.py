@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import functools
 import os
 import shutil
 import sqlite3
 import tempfile
 import uuid
 import weakref
-from collections.abc import Hashable
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import aiosqlite
-from sqlalchemy import event, exc, insert
+from sqlalchemy import Connection, Executable, event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from sessions import migrations
 from sessions.backends.sql.engine import SqlConnectionManager, SqlPool, engine_key
+from sessions.backends.sqlite import errors
+from sessions.backends.sqlite.driver import is_ended_by_fork, open_connection
+from sessions.backends.sqlite.files import (
+    FileId,
+    file_id,
+    is_missing,
+    path_of_engine,
+    replace_stale_connections,
+)
+from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.config import SqliteSettings, load_settings
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
 from sessions.core import greenlets
 from sessions.core.failures import Place, upgrade_command, without_values
-from sessions.errors import ConfigurationError, SchemaOutdatedError, SessionsError
+from sessions.core.turns import Turns, TurnTimeoutError, turns_for
+from sessions.errors import SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["SqliteConnectionManager"]
 
-SCHEMES = ("sqlite://", "sqlite+aiosqlite://")
+R = TypeVar("R")
+
 # Bytes; more than the largest page that SQLite can have.
 PROBE_SIZE = 100_000
-TRANSIENT_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+# Part of the busy timeout; a writer whose turn came sooner leaves the connection's own as it is.
+SOON = 0.25
 
 
 class SqliteConnectionManager(SqlConnectionManager):
@@ -36,53 +52,78 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or ``sqlite://`` for a temporary
-            database that lives until it is closed.
+            database of this manager alone, which lives until it is closed. ``file:`` URIs and the
+            parameters ``mode=ro|rw|rwc|memory``, ``immutable=1`` and ``timeout=`` (seconds, over
+            ``busy_timeout``) are taken; in a path, ``%``, ``?`` and ``#`` are percent-encoded.
         engine: A service's own ``AsyncEngine``; used, never closed. It must set ``foreign_keys=ON``.
         **settings: Any key of ``db.sqlite``, over the configured value.
 
     Raises:
-        ConfigurationError: A setting is missing or wrong.
+        ConfigurationError: A setting is missing or wrong, or the URL asks for what is not supported.
     """
 
     dialect: ClassVar[str] = "sqlite"
 
     def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
         self._settings = _settings(url, settings)
-        self._path = _path(self._settings)
+        self._target = sqlite_target(self._settings)
+        self._busy_timeout = self._target.busy_timeout or self._settings.busy_timeout
         self._remove_temporary: weakref.finalize[..., Any] | None = None
-        file = self._path if engine is None else engine.url.database
-        self._place = Place("SQLite", (file,) if file else ())
-        given = file is not None and (engine is not None or url is not None or "path" in settings)
-        self._upgrade_command = upgrade_command("sqlite", url=f"sqlite:///{file}" if given else None)
+        self._temporary_file: str | None = None
+        self._creates = True
+        self._prepared_file: FileId | None = None
+        # Held here as well, so that a manager which is collected unclosed does not take them with it: its
+        # event loop closes them.
+        self._opened: set[aiosqlite.Connection] = set()
+        weakref.finalize(self, self._opened.clear).atexit = False
+        # None for a temporary file, whose path is not known yet, and for one that only the engine knows.
+        self._path = self._target.path if engine is None else path_of_engine(engine)
+        self._place = Place("SQLite", (self._path,) if self._path else ())
+        given = engine is not None or url is not None or "path" in settings
+        self._upgrade_command = upgrade_command(
+            "sqlite", url=url_of(self._path) if given and self._path is not None else None
+        )
         super().__init__(
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
             max_overflow=self._settings.max_overflow,
             upgrade_command=self._upgrade_command,
         )
+        if engine is not None and self._path is not None:
+            replace_stale_connections(engine.sync_engine, functools.partial(str, self._path))
+        self._turns = self._turns_of_writers(engine)
 
     @classmethod
     def cache_key(
         cls, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any
-    ) -> Hashable:
-        """Return the service's engine or the complete settings, with the file's absolute path."""
+    ) -> Hashable | None:
+        """Return the service's engine or the complete settings, with the file's absolute path.
+
+        None for a temporary database: each manager has its own.
+        """
         resolved = _settings(url, settings)
-        return engine_key(engine, (resolved, _path(resolved)))
+        target = sqlite_target(resolved)
+        return None if engine is None and target.path is None else engine_key(engine, (resolved, target))
+
+    def _turns_of_writers(self, engine: AsyncEngine | None) -> Turns:
+        """Return the turns that all writers of the file in this process take, whatever they call it."""
+        if self._path is not None:
+            return turns_for(("sqlite", os.path.realpath(self._path)))
+        return Turns() if engine is None else turns_for(("sqlite", weakref.ref(engine.sync_engine)))
+
+    # -- Connections -------------------------------------------------------------------------------
 
     def _open_own(self) -> SqlPool:
-        path = self._file()
-
         async def connect() -> aiosqlite.Connection:
-            connecting = aiosqlite.connect(path, timeout=self._settings.busy_timeout, check_same_thread=False)
-            # Its own up to 0.21, where a connection is a thread.
-            thread: Any = getattr(connecting, "_thread", connecting)
-            thread.daemon = True
+            path = self._file()
             try:
-                return await connecting
-            except BaseException:
-                # A failed connection tells its thread to end, which reports back to this event loop.
-                await asyncio.to_thread(thread.join)
+                connection = await self._open_connection("ro" if self._target.read_only else "rw")
+            except sqlite3.OperationalError as error:
+                if is_missing(path):
+                    raise errors.MissingFileError(f"there is no file {path}") from error
                 raise
+            self._opened.add(connection)
+            return connection
 
         engine = create_async_engine(
             "sqlite+aiosqlite:///file",
@@ -96,35 +137,151 @@ class SqliteConnectionManager(SqlConnectionManager):
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _set_pragmas)
+        event.listen(engine.sync_engine, "close", functools.partial(_forget, self._opened))
+        replace_stale_connections(engine.sync_engine, self._file)
         event.listen(engine.sync_engine, "checkin", _let_event_loop_go)
         return SqlPool(engine)
+
+    async def _open_connection(self, mode: Any) -> aiosqlite.Connection:
+        uri = self._target.uri(self._file(), mode)
+        return await open_connection(uri, uri=True, busy_timeout=self._busy_timeout)
 
     def _file(self) -> str:
         if self._path is not None:
             return self._path
         # A real file, because an in-memory database belongs to one connection and so to one event loop.
-        if self._remove_temporary is None or not self._remove_temporary.alive:
+        if self._remove_temporary is None or not self._remove_temporary.alive or not self._temporary_file:
             folder = tempfile.mkdtemp(prefix="sessions-")
             self._remove_temporary = weakref.finalize(self, _remove_folder, folder, os.getpid())
             self._temporary_file = os.path.join(folder, "sessions.db")
         return self._temporary_file
 
+    async def make_database(self) -> None:
+        """Create the file, unless it is there, or the URL says not to. Nothing else creates it.
+
+        Raises:
+            SchemaOutdatedError: It is not there, and must be, as `require_database` said.
+        """
+        if not self._own or self._target.mode != "rwc" or file_id(self._file()) is not None:
+            return
+        if not self._creates:
+            raise self._no_file()
+        if self._path is None:
+            os.makedirs(os.path.dirname(self._file()), mode=0o700, exist_ok=True)
+        connection = await self._open_connection("rwc")
+        try:
+            await connection.execute("PRAGMA journal_mode=WAL")
+        finally:
+            await connection.close()
+
+    def require_database(self) -> None:
+        """Create no file until `disconnect`: without one, connecting raises ``SchemaOutdatedError``."""
+        self._creates = self._path is None
+
+    async def _ready(self) -> SqlPool:
+        """Return the running event loop's pool, with the schema of the file that is there now ready."""
+        if self._schema_ready and self._known_path is not None:
+            # Deleted or replaced, else: the new file knows nothing of our schema.
+            self._schema_ready = file_id(self._known_path) == self._prepared_file
+        return await super()._ready()
+
+    @property
+    def _known_path(self) -> str | None:
+        return self._path or self._temporary_file
+
+    def _note_ready(self) -> None:
+        self._prepared_file = None if self._known_path is None else file_id(self._known_path)
+        super()._note_ready()
+
     async def disconnect(self) -> None:
         """Close the engines of all event loops, and remove a temporary database."""
         await super().disconnect()
+        self._creates = True
         if self._remove_temporary is not None:
             self._remove_temporary()
 
+    # -- The schema --------------------------------------------------------------------------------
+
+    async def _prepare_schema(self, pool: SqlPool) -> None:
+        if self._auto_migrate:
+            await self.make_database()
+        if self._own and not self._target.read_only:
+            async with self._lend(pool) as connection:
+                await connection.run_sync(_ensure_wal)
+        await super()._prepare_schema(pool)
+
+    async def _upgrade(self, pool: SqlPool) -> None:
+        if self._target.read_only:
+            raise self._outdated("the schema is not up to date, and its URL says mode=ro")
+        # A migration takes as long as it takes, also one of another event loop.
+        async with self._turns.turn(migrations.LOCK_TIMEOUT_SECONDS):
+            await super()._upgrade(pool)
+
+    # -- Writing -----------------------------------------------------------------------------------
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()`` as for every database; a step that a fork has kept from beginning is repeated."""
+
+        async def repeated() -> R:
+            while True:
+                try:
+                    return await step()
+                except Exception as error:
+                    if not is_ended_by_fork(errors.driver_error(error)):
+                        raise
+
+        return await super().run_step(repeated)
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Open a write transaction when it is this caller's turn, and commit it or take it back."""
+        pool = await self._ready()
+        async with self._turn() as at_most, self._lend(pool) as connection:
+            async with _busy_timeout(connection, at_most):
+                # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            await connection.exec_driver_sql("COMMIT")
+            # On any error the pool rolls back when it takes the connection in.
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
+        """Execute one statement in its own transaction, in turn, and return how many rows it wrote."""
+        pool = await self._ready()
+        async with self._turn() as at_most:
+            if at_most is None:
+                count: int = await self._run_in(pool, statement, parameters, rows=False)
+                return count
+            async with self._lend(pool) as connection, _busy_timeout(connection, at_most):
+                return (await connection.execute(statement, parameters)).rowcount
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[float | None]:
+        """Wait for the turn, and say how much of the busy timeout that has left; None for all of it."""
+        async with self._turns.turn(self._busy_timeout) as waited:
+            soon = waited < SOON * self._busy_timeout
+            yield None if soon else max(self._busy_timeout - waited, 0.0)
+
+    # -- Health ------------------------------------------------------------------------------------
+
+    async def _check_writable(self) -> None:
+        if self._own and self._path is not None and is_missing(self._path):
+            # The first call creates it, and this one does not.
+            if not (self._auto_migrate and self._target.mode == "rwc"):
+                raise self._no_file()
+            if not os.access(os.path.dirname(self._path), os.W_OK | os.X_OK):
+                raise self._place.unusable("permission denied to create it")
+            return
+        async with self._turns.turn(min(self._busy_timeout, HEALTH_TIMEOUT_SECONDS)):
+            await super()._check_writable()
+
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
-        await connection.exec_driver_sql("BEGIN IMMEDIATE")
-        await connection.exec_driver_sql("ROLLBACK")
-        return True
+        async with self._probing(connection):
+            return True
 
     async def _try_write(self, connection: AsyncConnection) -> None:
         nobody = str(uuid.uuid4())
         row = {"session_id": nobody, "user_id": nobody, "title": nobody, "metadata": {}}
-        await connection.exec_driver_sql("BEGIN IMMEDIATE")
-        try:
+        async with self._probing(connection):
             await connection.execute(insert(ChatSessionRecord), row)
             # Long enough to need a page of its own: a full disk is found out, too.
             message = {
@@ -134,53 +291,97 @@ class SqliteConnectionManager(SqlConnectionManager):
                 "content": "-" * PROBE_SIZE,
             }
             await connection.execute(insert(ChatMessageRecord), message)
+
+    @contextlib.asynccontextmanager
+    async def _probing(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        async with _busy_timeout(connection, min(self._busy_timeout, HEALTH_TIMEOUT_SECONDS)):
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield
         finally:
             await connection.exec_driver_sql("ROLLBACK")
 
+    # -- Errors ------------------------------------------------------------------------------------
+
     def is_duplicate_key(self, error: BaseException) -> bool:
         """Return whether a row with the same primary key is there already."""
-        driver_error = error.orig if isinstance(error, exc.DBAPIError) else error
-        return getattr(driver_error, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+        return (
+            getattr(errors.driver_error(error), "sqlite_errorcode", None)
+            == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+        )
 
     def is_schema_missing(self, error: BaseException) -> bool:
         """Return whether a statement failed, as it does for a missing table only: ours are fixed."""
-        return _code(error) == sqlite3.SQLITE_ERROR
+        return errors.result_code(error) == sqlite3.SQLITE_ERROR
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another connection held the lock for longer than the busy timeout."""
-        return _code(error) in TRANSIENT_CODES
+        return errors.is_transient(error)
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of SQLAlchemy, sqlite3 or the file system."""
         if isinstance(error, exc.StatementError):
             error.hide_parameters = True  # Where it is not translated, it is shown itself.
-        driver_error = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
-        failure = self._failure(error, driver_error)
+        of_driver = errors.driver_error(error)
+        failure = self._failure(error, of_driver)
         if failure is not None:
             # Without SQLAlchemy's error: that of a service's own engine quotes the parameters.
-            failure.__cause__ = without_values(driver_error)
+            failure.__cause__ = without_values(of_driver)
         return failure
 
-    def _failure(self, error: BaseException, driver_error: BaseException) -> SessionsError | None:
+    def _failure(self, error: BaseException, of_driver: BaseException) -> SessionsError | None:
         if isinstance(error, exc.TimeoutError):
             return self._place.unusable("no connection of the pool is free within pool_timeout")
-        if isinstance(driver_error, sqlite3.Error):
-            if _code(error) == sqlite3.SQLITE_ERROR:
-                # SQLite's only code for a missing table or column; our statements are fixed.
-                return SchemaOutdatedError(
-                    f"{self._place}: the schema is not there or not ours; run: {self._upgrade_command}"
-                )
-            name = getattr(driver_error, "sqlite_errorname", type(driver_error).__name__)
-            return self._place.unusable(name)
-        if isinstance(error, exc.DBAPIError | OSError):
-            return self._place.unusable(type(error).__name__)
+        if isinstance(error, TurnTimeoutError):
+            return self._place.unusable("other writers of this process kept it for longer than busy_timeout")
+        if isinstance(of_driver, errors.MissingFileError) and self._target.mode == "rwc":
+            return self._no_file()
+        if errors.result_code(error) == sqlite3.SQLITE_ERROR:
+            # SQLite's only code for a missing table or column; our statements are fixed.
+            return self._outdated("the schema is not there or not ours")
+        if isinstance(of_driver, sqlite3.Error | OSError) or isinstance(error, exc.DBAPIError):
+            return self._place.unusable(errors.reason(error, self._path, read_only=self._target.read_only))
         return None
+
+    def _no_file(self) -> SchemaOutdatedError:
+        return SchemaOutdatedError(f"there is no database at {self._path}; run: {self._upgrade_command}")
+
+    def _outdated(self, why: str) -> SchemaOutdatedError:
+        return SchemaOutdatedError(f"{self._place}: {why}; run: {self._upgrade_command}")
+
+
+@contextlib.asynccontextmanager
+async def _busy_timeout(connection: AsyncConnection, seconds: float | None) -> AsyncIterator[None]:
+    """Let a connection wait no longer than so many seconds for others; None changes nothing."""
+    if seconds is None:
+        yield
+        return
+    before = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar()
+    await connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        await connection.exec_driver_sql(f"PRAGMA busy_timeout={before}")
+
+
+def _ensure_wal(connection: Connection) -> None:
+    """Put the file into WAL mode, where it stays; one that another program made may not be."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone() != ("wal",):
+            cursor.execute("PRAGMA journal_mode=WAL")
+    finally:
+        cursor.close()
+
+
+def _forget(opened: set[aiosqlite.Connection], dbapi_connection: Any, _record: object) -> None:
+    opened.discard(dbapi_connection.driver_connection)
 
 
 def _set_pragmas(dbapi_connection: Any, _record: object) -> None:
     cursor = dbapi_connection.cursor()
     try:
-        cursor.execute("PRAGMA journal_mode=WAL")
         # In WAL mode a commit survives a crash of the process; NORMAL could lose it on power loss.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
@@ -215,27 +416,3 @@ def _remove_folder(folder: str, owner: int) -> None:
 
 def _settings(url: str | None, overrides: dict[str, Any]) -> SqliteSettings:
     return load_settings().backend("sqlite", url=url, **overrides)
-
-
-def _path(settings: SqliteSettings) -> str | None:
-    """Return the absolute path of the database file, or None for a temporary one."""
-    path = settings.path
-    if settings.url is not None:
-        scheme = next((scheme for scheme in SCHEMES if settings.url.startswith(scheme)), None)
-        if scheme is None:
-            raise ConfigurationError("db.sqlite.url: must start with sqlite:/// or sqlite+aiosqlite:///")
-        path = settings.url.removeprefix(scheme)
-        if path and not path.startswith("/"):
-            raise ConfigurationError("db.sqlite.url: has a host; write sqlite:///file.db, three slashes")
-        path = path.removeprefix("/")
-    if path in ("", ":memory:"):
-        return None
-    # Fixed now, so that a later chdir does not start another database.
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def _code(error: BaseException) -> int | None:
-    """Return SQLite's primary result code."""
-    driver_error = error.orig if isinstance(error, exc.DBAPIError) else error
-    code = getattr(driver_error, "sqlite_errorcode", None)
-    return code & 0xFF if isinstance(code, int) else None

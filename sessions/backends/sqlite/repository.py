@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.transaction import SqlTransaction
+from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierTries, MessageRow, NewSession
 from sessions.queries import parameters
@@ -19,15 +21,10 @@ __all__ = ["SqliteBackend"]
 class SqliteBackend(SqlBackend):
     """Sessions in one SQLite file."""
 
-    @contextlib.asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        """Open a write transaction, and commit or take it back."""
-        async with self._manager.connection() as connection:
-            # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            await connection.exec_driver_sql("COMMIT")
-            # On any error the pool rolls back when it takes the connection in.
+    def _write(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        # Its manager's, or in a transaction of the caller's that one's.
+        manager: SqliteConnectionManager | SqlTransaction = cast(Any, self._manager)
+        return manager.write()
 
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         row = new_row(new)

@@ -1,0 +1,64 @@
+"""Is the file that connections have open still the one at its path?
+
+A database file may be deleted, or replaced, while connections to it are open. SQLite goes on writing into the
+one that nobody will ever open again, and reports success.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Engine, event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from sessions.backends.sqlite.driver import is_closed
+
+__all__ = ["FileId", "file_id", "is_missing", "path_of_engine", "replace_stale_connections"]
+
+FileId = tuple[int, int]
+KEY = "sessions_file"
+
+
+def file_id(path: str) -> FileId | None:
+    """Return what tells the file at a path from every other one; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def is_missing(path: str) -> bool:
+    """Return whether there is no such file, in a directory that there is."""
+    return not os.path.lexists(path) and os.path.isdir(os.path.dirname(path))
+
+
+def path_of_engine(engine: AsyncEngine) -> str | None:
+    """Return the absolute path that a service's own engine opens; None if its URL does not tell."""
+    name = engine.url.database
+    if not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return os.path.abspath(name)
+
+
+def replace_stale_connections(engine: Engine, path: Callable[[], str]) -> None:
+    """Open a new connection instead of a pooled one whose file is no longer the one at its path.
+
+    Costs a look at the file, some microseconds, for each connection that is checked out.
+    """
+
+    def note(_dbapi_connection: object, record: Any) -> None:
+        record.info[KEY] = file_id(path())
+
+    def look(dbapi_connection: Any, record: Any, _proxy: object) -> None:
+        now = file_id(path())
+        # A service's engine may have opened it before this was listening.
+        if record.info.setdefault(KEY, now) != now:
+            raise exc.InvalidatePoolError("the database file was deleted or replaced")
+        if is_closed(dbapi_connection.driver_connection):
+            raise exc.DisconnectionError("the connection was closed by a fork")
+
+    event.listen(engine, "connect", note)
+    event.listen(engine, "checkout", look)
