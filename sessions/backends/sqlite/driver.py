@@ -119,8 +119,8 @@ class _Cursor(sqlite3.Cursor):
     def _gated(self) -> _Connection:
         return cast(_Connection, self.connection)
 
-    def _call(self, *arguments: Any) -> Any:
-        return self._gated.call(*arguments)
+    def _call(self, *arguments: Any, **options: Any) -> Any:
+        return self._gated.call(*arguments, **options)
 
     def execute(self, *arguments: Any) -> Any:
         self._call(super().execute, *arguments)
