@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.client import acknowledged_early, in_transaction
 from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
@@ -143,7 +143,8 @@ class MongoMessages(MongoLeftovers):
 
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them was inserted.
-            Nor is any where the server refuses one.
+            DocumentTooLarge: One of them is too large for the server; none of them was inserted.
+            OperationFailure: The server refuses one of them; none of them was inserted.
         """
         inserted: list[dict[str, Any]] = []
         try:
@@ -161,8 +162,9 @@ class MongoMessages(MongoLeftovers):
                     if not missing:
                         return
             raise MessageConflictError("a message is refused by a unique index that is not ours")
-        except (MessageConflictError, OperationFailure) as error:
-            if inserted and (isinstance(error, MessageConflictError) or is_refused(error)):
+        except (MessageConflictError, DocumentTooLarge, OperationFailure) as error:
+            # Those that no attempt would store. After any other error the next attempt goes on.
+            if inserted and (not isinstance(error, OperationFailure) or is_refused(error)):
                 await remove_messages(inserted)
             raise
 
