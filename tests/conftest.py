@@ -26,9 +26,10 @@ settings.load_profile("untimed")
 # What is left out of a quick answer: folders whose tests wait for processes of their own, for servers, or for
 # what is built and installed, and files with tests that race, try many examples, or move megabytes.
 SLOW = {
-    *("benchmarks", "faults", "loops", "migrations", "packaging", "services", "typing"),
+    *("benchmarks", "docs", "faults", "loops", "migrations", "packaging", "services", "typing"),
     *("contract/test_adopted_backends.py", "contract/test_hostile_input.py", "contract/test_memory.py"),
     *("contract/test_model.py", "contract/test_order.py", "contract/test_races.py", "unit/test_imports.py"),
+    *("cli/test_cli_streams.py", "mongodb/test_time_to_fail.py", "postgres/test_lost_connections.py"),
 }
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 

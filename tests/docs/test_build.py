@@ -23,6 +23,7 @@ PUBLIC_MODULES = (
     "sessions.migrations",
     "sessions.models",
     "sessions.models.records",
+    "sessions.queries",
     "sessions.testing",
     "sessions.validation",
 )

@@ -16,13 +16,10 @@ from tests.support.documents import DOCS, EXAMPLES, Program, example_programs, p
 
 # What a program takes from its environment, and the fixture that has it.
 NEEDS = {"MONGODB_URL": "mongodb_url", "POSTGRES_URL": "postgres_url"}
-PYTEST = "pytest"
 PYTEST_OPTIONS = ("-q", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
-PYTEST_AFTER = "pytest, with the program above as "
 
 PAGES = pages()
 IN_PAGES = [program for page in PAGES for program in page.programs()]
-COMPLETE = [program for program in IN_PAGES if not program.marker.startswith(PYTEST)]
 EXAMPLE_PROGRAMS = list(example_programs())
 EXAMPLE_TESTS = sorted(EXAMPLES.rglob("test_*.py"))
 
@@ -63,7 +60,7 @@ def _for_this_beanie(code: str) -> str:
     return code
 
 
-@pytest.mark.parametrize("program", [*COMPLETE, *EXAMPLE_PROGRAMS], ids=str)
+@pytest.mark.parametrize("program", [*IN_PAGES, *EXAMPLE_PROGRAMS], ids=str)
 def test_a_program_prints_what_is_shown_below_it(
     program: Program, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,23 +71,6 @@ def test_a_program_prints_what_is_shown_below_it(
         monkeypatch.setenv(variable, request.getfixturevalue(NEEDS[variable]))
     Path(tmp_path, "program.py").write_text(_for_this_beanie(program.code))
     assert _run("program.py", cwd=tmp_path) == program.output
-
-
-@pytest.mark.parametrize("program", [found for found in IN_PAGES if found.marker == PYTEST], ids=str)
-def test_the_tests_that_are_shown_pass(program: Program, tmp_path: Path) -> None:
-    Path(tmp_path, "test_shown.py").write_text(program.code)
-    assert _run_pytest("test_shown.py", cwd=tmp_path) == program.code.count("\ndef test_") > 0
-
-
-@pytest.mark.parametrize(
-    "program", [found for found in IN_PAGES if found.marker.startswith(PYTEST_AFTER)], ids=str
-)
-def test_the_backend_that_is_shown_passes_the_contract(program: Program, tmp_path: Path) -> None:
-    backend = IN_PAGES[IN_PAGES.index(program) - 1]
-    assert backend.page == program.page
-    Path(tmp_path, program.marker.removeprefix(PYTEST_AFTER)).write_text(backend.code)
-    Path(tmp_path, "test_backend.py").write_text(program.code)
-    assert _run_pytest("test_backend.py", cwd=tmp_path) > 15
 
 
 @pytest.mark.parametrize("file", EXAMPLE_TESTS, ids=lambda file: str(file.relative_to(EXAMPLES)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,15 +12,20 @@ import typer.main
 from pydantic import BaseModel, SecretStr
 
 import sessions
-from sessions import AsyncSessionRepository, RetryConfig, RetryStrategy
+from sessions import AsyncChats, AsyncSessionRepository, Chats, RetryConfig, RetryStrategy
 from sessions.cli.app import app
 from sessions.config import DatabaseSettings, SessionsSettings
 from sessions.errors import SessionsError
 from sessions.models.records import Base
-from tests.support.documents import README, ROOT, page
+from tests.support.documents import DOCS, README, ROOT, page
+from tests.support.postgres import WHEELS
 
 SHIPPED_SETTINGS = (ROOT / "sessions" / "config" / "application-db.yaml").read_text()
-SETTINGS = OPERATIONS = COMMANDS = ERRORS = SCHEMA = page(README)
+REFERENCE = DOCS / "reference"
+SETTINGS, SCHEMA = page(REFERENCE / "settings.md"), page(REFERENCE / "schema.md")
+OPERATIONS, COMMANDS = page(REFERENCE / "operations.md"), page(REFERENCE / "cli.md")
+ERRORS, BACKENDS = page(REFERENCE / "errors.md"), page(REFERENCE / "backends.md")
+INSTALLATION, SPEED = page(DOCS / "installation.md"), page(DOCS / "explanation" / "speed.md")
 
 
 def _settings() -> Iterator[tuple[str, Any]]:
@@ -73,20 +79,35 @@ def test_the_settings_table_has_the_variables_of_the_shipped_file() -> None:
     assert table == shipped
 
 
-def test_the_operations_table_has_every_operation_both_ways() -> None:
-    signature = re.compile(r"(\w+)\((.*)\)")
-    documented: dict[str, list[str]] = {}
-    for call, twin, _ in OPERATIONS.rows("Operations"):
-        found = signature.fullmatch(call)
-        assert found, call
-        documented[found[1]] = re.findall(r"(\w+)(?:=[^,]+)?(?:, |$)", found[2])
-        documented[twin] = documented[found[1]]
-    public = {
+def _documented(call: str) -> tuple[str, list[str]]:
+    """Return the name and the parameters of a call, as a table writes it."""
+    found = re.fullmatch(r"(\w+)\((.*)\)", call)
+    assert found, call
+    return found[1], re.findall(r"(\w+)(?:=[^,]+)?(?:, |$)", found[2])
+
+
+def _public(kind: type) -> dict[str, list[str]]:
+    """Return the parameters of each public method."""
+    return {
         name: [parameter for parameter in inspect.signature(member).parameters if parameter != "self"]
-        for name, member in inspect.getmembers(AsyncSessionRepository, inspect.isfunction)
+        for name, member in inspect.getmembers(kind, inspect.isfunction)
         if not name.startswith("_") and name != "load_and_validate_connection"
     }
-    assert documented == public
+
+
+def test_the_repository_table_has_every_operation_both_ways() -> None:
+    documented: dict[str, list[str]] = {}
+    for call, twin, _ in OPERATIONS.rows("The repository"):
+        name, parameters = _documented(call)
+        documented[name] = documented[twin] = parameters
+    assert documented == _public(AsyncSessionRepository)
+
+
+def test_the_table_of_plain_names_has_every_operation_of_both_classes() -> None:
+    table = dict(_documented(call) for call, _ in OPERATIONS.rows("AsyncChats and Chats"))
+    assert table == _public(AsyncChats)
+    close = {"close" if name == "aclose" else name: parameters for name, parameters in table.items()}
+    assert close == _public(Chats)
 
 
 def test_the_command_table_has_every_command_with_its_arguments() -> None:
@@ -120,3 +141,23 @@ def test_the_schema_section_has_every_table_column_and_index() -> None:
         columns, indexes = rows[name]
         assert {column.name for column in table.columns} <= set(re.findall(r"`(\w+)`", columns))
         assert {index.name for index in table.indexes} <= set(re.findall(r"`(\w+)`", indexes))
+
+
+def test_the_backends_table_names_every_postgresql_that_ci_runs_on() -> None:
+    [row] = [line for line in BACKENDS.text.splitlines() if line.startswith("| tested with |")]
+    named = set(map(int, re.findall(r"\d+", row.split("|")[3].partition("; once on")[0])))
+    assert named == {15, *WHEELS}
+
+
+def test_the_table_of_extras_has_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    table = [extra.strip("[]") for extra, _ in INSTALLATION.rows("Installing")]
+    assert sorted(table) == sorted(project["optional-dependencies"])
+
+
+def test_the_numbers_of_readme_are_those_of_the_measurements() -> None:
+    rows = [line for line in page(README).section("Three numbers").splitlines() if re.search(r"\d \|$", line)]
+    assert len(rows) == 3
+    for row in rows:
+        for ratio in (cell.strip() for cell in row.split("|")[2:4]):
+            assert f"| {ratio} |" in SPEED.text, row

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from readme_renderer import markdown
 
-from tests.support.postgres import NEWEST, WHEELS
+from tests.support.postgres import NEWEST
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -41,9 +41,13 @@ LOWEST = (
 def test_it_renders_as_on_a_package_index() -> None:
     html = markdown.render(README)
     assert html is not None
-    assert html.count("<table>") == len(re.findall(r"^\|[-|]+\|$", README, re.MULTILINE)) > 5
-    assert html.count("<pre") == README.count("```") / 2 > 15
+    assert html.count("<table>") == len(re.findall(r"^\|[-|]+\|$", README, re.MULTILINE)) > 1
+    assert html.count("<pre") == README.count("```") / 2 > 5
     assert "```" not in html
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 200
 
 
 # -- Commands ------------------------------------------------------------------------------------------
@@ -95,12 +99,6 @@ def test_ci_runs_every_test_with_each_python_and_the_lowest_versions_when_asked(
     for major in older:
         assert sum(step.startswith(f"{ON_POSTGRES}={major} ") for step in added) == 1
     assert len(added) == 3 * len(minors) + len(older) + 4
-
-
-def test_the_backends_table_names_every_postgresql_that_ci_runs_on() -> None:
-    [row] = [line for line in README.splitlines() if line.startswith("| tested with |")]
-    named = set(map(int, re.findall(r"\d+", row.split("|")[3].partition("; once on")[0])))
-    assert named == {15, *WHEELS}
 
 
 def works(python: str) -> bool:

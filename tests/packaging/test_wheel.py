@@ -171,6 +171,9 @@ def test_the_source_distribution_has_what_is_needed_to_build_and_test(sdist: Pat
         "alembic.ini",
         "alembic/env.py",
         "sessions/py.typed",
+        "docs/conf.py",
+        "docs/examples/quick_start_async.py",
+        "docs/tutorial.md",
         "tests/conftest.py",
         "tests/data/conversations.jsonl",
         "tests/packaging/test_wheel.py",
@@ -269,7 +272,7 @@ def test_the_command_of_the_installed_package_brings_an_empty_postgresql_to_head
 def test_alembic_brings_an_empty_postgresql_to_head_with_the_ini_of_the_installed_package(
     installed: Path, tmp_path: Path, empty_postgres_url: str, postgres_url: str
 ) -> None:
-    # Word for word what README says.
+    # Word for word what the manual says.
     line = 'alembic -c "$(python -m sessions db ini)" upgrade head'
     environment = {
         "PATH": f"{installed}{os.pathsep}{os.environ['PATH']}",

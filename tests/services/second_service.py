@@ -34,7 +34,7 @@ INI = """
 script_location = %(here)s/migrations
 path_separator = os
 """
-# As README tells: it looks at its own tables only.
+# As the manual tells: it looks at its own tables only.
 ENV = """
 from alembic import context
 from tests.services.second_service import NotesBase

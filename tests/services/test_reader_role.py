@@ -46,7 +46,7 @@ def reader_url(empty_postgres_url: str) -> Iterator[str]:
 
 
 def grant_reading(url: str, reader_url: str, schema: str = "public") -> str:
-    """Grant what README says, and return the role."""
+    """Grant what the manual says, and return the role."""
     role = reader_url.partition("//")[2].partition("@")[0]
     execute_postgres(
         url,

@@ -270,7 +270,7 @@ async def test_a_transaction_of_the_other_service_holds_both_tables(
 async def test_records_in_a_schema_are_shared_by_an_engine_that_translates_to_it(
     engine: AsyncEngine, tmp_path: Path
 ) -> None:
-    """As README tells: the other service's own tables stay where they are, by a schema of their own name."""
+    """As the manual tells, the other service's tables stay where they are, by a schema of their own name."""
     in_chat = engine.execution_options(schema_translate_map={None: "chat", "notes": "public"})
     repository = SessionRepositoryFactory.create_repository("postgres", engine=engine, schema="chat")
     session_id = await repository.create_session_async("ann", {"title": "In a schema"})

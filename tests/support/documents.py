@@ -33,7 +33,7 @@ class Program:
     Attributes:
         page: The page, or the file it includes, as a path from the root of the repository.
         heading: The heading it stands under; of a file, its stem.
-        marker: What it needs or is run with: ``needs: MONGODB_URL``, ``pytest``, …; mostly nothing.
+        marker: What it needs, such as ``needs: MONGODB_URL``; mostly nothing.
         code: The program.
         output: What the page says it prints.
     """

@@ -1,4 +1,4 @@
-"""A program of a user, for type checkers: it is never run. Each call has the type that README promises."""
+"""A program of a user, for type checkers: it is never run. Each call has the type that is documented."""
 
 from __future__ import annotations
 

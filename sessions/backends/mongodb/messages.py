@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DocumentTooLarge, DuplicateKeyError
 
 from sessions.backends.mongodb.client import acknowledged_early, in_transaction
 from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
@@ -140,6 +140,7 @@ class MongoMessages(MongoLeftovers):
 
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them was inserted.
+            DocumentTooLarge: One of them is too large for the server; none of them was inserted.
         """
         inserted: list[dict[str, Any]] = []
         try:
@@ -157,7 +158,7 @@ class MongoMessages(MongoLeftovers):
                     if not missing:
                         return
             raise MessageConflictError("a message is refused by a unique index that is not ours")
-        except MessageConflictError:
+        except (MessageConflictError, DocumentTooLarge):  # Which no attempt would store.
             if inserted:
                 await remove_messages(inserted)
             raise

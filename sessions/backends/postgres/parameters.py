@@ -1,4 +1,4 @@
-"""What becomes of each parameter that a PostgreSQL URL may carry: one table, which README repeats."""
+"""What becomes of each parameter that a PostgreSQL URL may carry: one table, which the manual repeats."""
 
 from __future__ import annotations
 
