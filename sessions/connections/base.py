@@ -103,7 +103,7 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     """Manages the connection of an asynchronous client.
 
     Attributes:
-        preparations: How often this manager has made the schema ready.
+        preparations: How often this manager has made the schema, or found all of it.
     """
 
     preparations: int = 0

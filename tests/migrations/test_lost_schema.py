@@ -53,6 +53,35 @@ async def test_what_was_dropped_is_made_again(postgres_url: str, what: str) -> N
     assert await describe_postgres(postgres_url) == head
 
 
+@pytest.mark.parametrize("what", [what for what in DROPS if what != "a column"])
+async def test_what_was_dropped_before_the_first_call_is_made_again(postgres_url: str, what: str) -> None:
+    head = await describe_postgres(postgres_url)
+    async with repository(postgres_url) as repo:
+        await execute(postgres_url, DROPS[what])
+        session_id = str(uuid.uuid4())
+        created = await asyncio.gather(*(repo.ensure_session_exists(session_id, USER) for _ in range(20)))
+        assert sorted(created) == [False] * 19 + [True]
+        await use(repo)
+        await execute(postgres_url, DROPS[what])
+        await repo.aclose()
+        await repo.ensure_ready()
+        await use(repo)
+    assert await describe_postgres(postgres_url) == head
+
+
+@pytest.mark.parametrize("what", [what for what in DROPS if what != "a column"])
+@pytest.mark.parametrize("auto_migrate", [True, False])
+async def test_a_write_that_would_make_it_again_is_healthy(
+    postgres_url: str, what: str, auto_migrate: bool
+) -> None:
+    async with repository(postgres_url, auto_migrate=auto_migrate) as repo:
+        await use(repo)
+        await execute(postgres_url, DROPS[what])
+        assert await repo.is_healthy() is auto_migrate
+        await repo.aclose()
+        assert await repo.is_healthy() is auto_migrate
+
+
 @pytest.mark.parametrize("what", DROPS)
 async def test_without_auto_migrate_it_is_an_error_and_nothing_is_made(postgres_url: str, what: str) -> None:
     async with repository(postgres_url, auto_migrate=False) as repo:
@@ -160,6 +189,18 @@ async def test_tables_of_a_file_that_were_dropped_are_made_again(sqlite_url: str
         assert sqlite_rows(sqlite_url, f"SELECT version_num FROM {migrations.VERSION_TABLE}") == [
             (migrations.HEAD,)
         ]
+
+
+async def test_tables_of_a_file_that_were_dropped_before_the_first_call_are_made_again(
+    sqlite_url: str,
+) -> None:
+    async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repo:
+        await use(repo)
+        await repo.aclose()
+        await execute_sqlite(sqlite_url, "DROP TABLE chat_messages")
+        assert await repo.is_healthy()
+        await repo.ensure_ready()
+        await use(repo)
 
 
 async def execute_sqlite(url: str, statement: str) -> None:

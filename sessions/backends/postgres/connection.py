@@ -214,7 +214,12 @@ class PostgresConnectionManager(SqlConnectionManager):
                 await super()._check_writable()
                 return
             nobody = {"nobody": str(uuid.uuid4())}
-            await self._run_on(pool, _no_op_write(), nobody, True, HEALTH_TIMEOUT_SECONDS)
+            try:
+                await self._run_on(pool, _no_op_write(), nobody, True, HEALTH_TIMEOUT_SECONDS)
+            except asyncpg.PostgresError as error:
+                if not postgres_errors.is_schema_missing(error):
+                    raise
+                await super()._check_writable()
 
     def _in_use(self, pool: SqlPool) -> int:
         return pool.driver.checked_out if isinstance(pool, _OwnPool) else super()._in_use(pool)

@@ -155,13 +155,12 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     def is_schema_missing(self, error: BaseException) -> bool:
         """Return whether a statement failed because a table, a column or a schema is not there."""
 
-    def _note_ready(self) -> None:
-        self._schema_ready = True
-        self.preparations += 1
-
     async def make_database(self) -> None:
         """Create the database, where it is a file that is not there; a server has it already."""
         return
+
+    def _note_ready(self) -> None:
+        self._schema_ready = True
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
@@ -299,6 +298,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 await connection.run_sync(migrations.upgrade, one_transaction=self.one_transaction_at_a_time)
             finally:
                 _migrating.release()
+        # Counted here and not where the revision was only looked at, which tells nothing of the tables.
+        self.preparations += 1
 
     async def disconnect(self) -> None:
         """Close the engines of all event loops; a service's own engine is left alone.
@@ -338,8 +339,14 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def _check_writable(self) -> None:
         async with self._lend(await self._pools.get(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
             if self._schema_ready or await connection.run_sync(migrations.is_current):
-                await self._try_write(connection)
-                return
+                try:
+                    await self._try_write(connection)
+                    return
+                except Exception as error:
+                    # Of a schema that is gone: a write would make it again.
+                    if not (self._auto_migrate and self.is_schema_missing(error)):
+                        raise
+                await connection.rollback()
             known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
             if not (self._auto_migrate and known):
                 await connection.run_sync(migrations.check)
