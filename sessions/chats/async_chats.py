@@ -59,6 +59,20 @@ class AsyncChats:
         """The repository of the same database, with the operations under the names of its interface."""
         return self._repository
 
+    def using(self, transaction: Any) -> AsyncChats:
+        """Return chats whose operations run in a transaction of the caller's own.
+
+        See `AsyncSessionRepository.using`.
+
+        Args:
+            transaction: For SQL an ``AsyncSession`` or ``AsyncConnection`` of the same database, for MongoDB
+                a client session in a transaction.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        return AsyncChats(repository=self._repository.using(transaction))
+
     # -- Sessions ----------------------------------------------------------------------------------
 
     async def create_session(

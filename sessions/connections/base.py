@@ -124,6 +124,14 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
 
+    def using(self, transaction: Any) -> AsyncBaseConnectionManager:
+        """Return a manager whose connection is the caller's, in a transaction of the caller's own.
+
+        Raises:
+            NotImplementedError: Here always; the built-in backends have it.
+        """
+        raise NotImplementedError(f"using is not implemented by {type(self).__name__}")
+
     def require_database(self) -> None:
         """Create no database until `disconnect`, where connecting would: for what only looks."""
         return

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSessionRepository"]
 
+ONE_ATTEMPT = RetryConfig(max_attempts=1)
+
 
 class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
     """A session repository with each operation in both colours.
@@ -72,6 +74,28 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         from sessions.chats import AsyncChats
 
         return AsyncChats(repository=self)
+
+    def using(self, transaction: Any) -> Self:
+        """Return a repository whose operations run in a transaction of the caller's own.
+
+        The caller commits it or rolls it back, together with rows of its own. Nothing is committed or
+        repeated here, and closing the repository does nothing. Use the async methods, where the transaction
+        was begun; the schema has to be ready.
+
+        Args:
+            transaction: For SQL an ``AsyncSession`` or ``AsyncConnection`` of the same database, for MongoDB
+                a client session in a transaction.
+
+        Raises:
+            ConfigurationError: It is something else.
+            NotImplementedError: The backend has no such transactions.
+        """
+        borrowed = object.__new__(type(self))
+        vars(borrowed).update(vars(self))
+        manager = self._manager.using(transaction)
+        borrowed._manager = borrowed._connection_manager = manager
+        borrowed._chosen_retry = ONE_ATTEMPT
+        return borrowed
 
     async def _ensure_connection(self) -> None:
         await self._manager.run_step(self._manager.connect)

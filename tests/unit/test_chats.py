@@ -26,7 +26,10 @@ from sessions.repositories.postgres_session_repository import PostgresSessionRep
 from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
 
 OPERATIONS = [
-    name for name, _ in inspect.getmembers(AsyncChats, inspect.isfunction) if not name.startswith("_")
+    name
+    for name, _ in inspect.getmembers(AsyncChats, inspect.isfunction)
+    # A transaction belongs to an event loop.
+    if not name.startswith("_") and name != "using"
 ]
 
 

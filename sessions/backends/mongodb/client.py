@@ -55,6 +55,7 @@ class MongoConnection:
         readable: The same, reading from where the client's read preference says.
         timeout: Seconds that an operation may take.
         refused_timeout: Seconds to wait for servers all of which refuse connections.
+        client_session: Of a transaction of the caller's, in which all of it takes part.
     """
 
     client: Any
@@ -64,6 +65,7 @@ class MongoConnection:
     timeout: float
     refused_timeout: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    client_session: Any = None
     _turns: asyncio.Semaphore | None = None
 
     def reign(self) -> Hashable:
@@ -194,8 +196,11 @@ async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awai
     many write to the same document, a transaction may never be the one that gets through.
 
     Raises:
-        OperationFailure: `is_conflict` holds for it: others were in the way each time.
+        OperationFailure: `is_conflict` holds for it: others were in the way each time, or once in a
+            transaction of the caller's.
     """
+    if connection.client_session is not None:
+        return await work(connection.client_session)
     starting = connection.client.start_session()
     # Motor's is a coroutine.
     async with await starting if inspect.isawaitable(starting) else starting as client_session:

@@ -46,6 +46,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         ConfigurationError: A setting is missing or wrong.
     """
 
+    is_borrowed = False
     has_transactions: bool
     """Whether the server is a replica set or sharded; known once `connect` has returned."""
 
@@ -146,6 +147,16 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._ready = None
         self._incarnations.clear()
         await self._connections.aclose()
+
+    def using(self, transaction: object) -> AsyncBaseConnectionManager:
+        """Return a manager that runs operations in a transaction of the caller's.
+
+        Raises:
+            ConfigurationError: It is no client session of PyMongo's asyncio client, or of Motor's.
+        """
+        from sessions.backends.mongodb.transaction import MongoTransaction
+
+        return MongoTransaction(self, transaction)
 
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops."""

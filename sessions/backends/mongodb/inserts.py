@@ -12,7 +12,7 @@ from sessions.backends.mongodb.leftovers import stored_batches
 from sessions.errors import MessageConflictError
 from sessions.models.documents import SESSION_FIELD, bound_uuid
 
-__all__ = ["insert", "insert_all", "not_stored"]
+__all__ = ["insert", "insert_all", "is_refused", "not_stored"]
 
 DUPLICATE_KEY = 11000
 IDS_AT_ONCE = 1000
@@ -34,19 +34,26 @@ async def insert(collection: Any, documents: list[dict[str, Any]], client_sessio
 
     Raises:
         DuplicateKeyError: A document with one of the ids is there already.
+        OperationFailure: A document is refused. Those before it are inserted, unless in a transaction.
         OperationFailure: With code 361, the collection was dropped or replaced.
     """
     command: dict[str, Any] = {"insert": collection.name, "documents": documents}
     if (uuid := bound_uuid(collection.name)) is not None:
         command["collectionUUID"] = uuid
-    if client_session is None:  # A transaction has one write concern for all.
-        command["writeConcern"] = collection.write_concern.document
+    # A transaction has one write concern for all.
+    if client_session is None and (concern := collection.write_concern.document):
+        command["writeConcern"] = concern
     reply = await collection.database.command(command, session=client_session)
     for failure in reply.get("writeErrors", ()):
         kind = DuplicateKeyError if failure["code"] == DUPLICATE_KEY else OperationFailure
         raise kind(failure["errmsg"], failure["code"], failure)
     if failure := reply.get("writeConcernError"):
         raise WriteConcernError(failure["errmsg"], failure.get("code"), failure)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Return whether the server refuses one document of an insert, as a validator of the service's may."""
+    return isinstance(error, OperationFailure) and "index" in (error.details or {})
 
 
 async def insert_all(
@@ -61,12 +68,12 @@ async def insert_all(
         client_session: Of a transaction.
 
     Raises:
-        DuplicateKeyError: See `insert`.
+        OperationFailure: See `insert`.
     """
     for part in _in_commands(messages):
         try:
             await insert(collection, part, client_session)
-        except DuplicateKeyError as error:
+        except OperationFailure as error:
             inserted += part[: (error.details or {}).get("index", 0)]
             raise
         inserted += part

@@ -7,12 +7,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from pymongo.errors import DocumentTooLarge, DuplicateKeyError
+from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.client import acknowledged_early, in_transaction
 from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.inserts import insert_all, not_stored
+from sessions.backends.mongodb.inserts import insert_all, is_refused, not_stored
 from sessions.backends.mongodb.leftovers import (
     MongoLeftovers,
     mark_batch,
@@ -71,7 +71,8 @@ class MongoMessages(MongoLeftovers):
         documents = [message_document(session_id, incarnation, row) for row in rows]
         if is_one_write(rows):
             return await self._append_at_once(incarnation, session_id, documents)
-        if self._manager.has_transactions and fits_transaction(rows):
+        # A transaction of the caller's is all or none anyway.
+        if self._manager.is_borrowed or (self._manager.has_transactions and fits_transaction(rows)):
             # Without the bump: those of others would be in its way, again and again in a busy session.
             await self._insert(documents, chat_messages(), at_once=True)
         else:
@@ -120,15 +121,17 @@ class MongoMessages(MongoLeftovers):
             missing = await not_stored(messages, documents)
         if not missing:
             return
-        conflict: MessageConflictError | None = None
+        refusal: Exception | None = None
         async with self._noted([session_id], mark := mark_batch(missing)):
             try:
                 await self._insert(missing, messages)
-            except MessageConflictError as error:
-                conflict = error
+            except (MessageConflictError, OperationFailure) as error:
+                if not (isinstance(error, MessageConflictError) or is_refused(error)):
+                    raise
+                refusal = error
                 await remove_incomplete_batch([session_id], mark)
-        if conflict is not None:
-            raise conflict
+        if refusal is not None:
+            raise refusal
 
     async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
         """Insert messages in their order; an earlier attempt may have stored some, or still be at it.
@@ -141,6 +144,7 @@ class MongoMessages(MongoLeftovers):
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them was inserted.
             DocumentTooLarge: One of them is too large for the server; none of them was inserted.
+            OperationFailure: The server refuses one of them; none of them was inserted.
         """
         inserted: list[dict[str, Any]] = []
         try:
@@ -158,8 +162,9 @@ class MongoMessages(MongoLeftovers):
                     if not missing:
                         return
             raise MessageConflictError("a message is refused by a unique index that is not ours")
-        except (MessageConflictError, DocumentTooLarge):  # Which no attempt would store.
-            if inserted:
+        except (MessageConflictError, DocumentTooLarge, OperationFailure) as error:
+            # Those that no attempt would store. After any other error the next attempt goes on.
+            if inserted and (not isinstance(error, OperationFailure) or is_refused(error)):
                 await remove_messages(inserted)
             raise
 
@@ -223,7 +228,8 @@ class MongoMessages(MongoLeftovers):
             incarnation = remembered or await self._find_incarnation(session_id, user_id)
             if incarnation is None:
                 return []
-            messages = await _read(where, order, limit, _Owned(session_id, incarnation, user_id))
+            owned = _Owned(session_id, incarnation, user_id, self._manager.is_borrowed)
+            messages = await _read(where, order, limit, owned)
             if messages is not None:
                 return messages
             self._manager.forget(session_id)
@@ -231,11 +237,12 @@ class MongoMessages(MongoLeftovers):
 
 
 class _Owned(NamedTuple):
-    """A session as it is remembered."""
+    """A session as it is remembered, and whether it is looked for in a transaction of the caller's."""
 
     session_id: str
     incarnation: Any
     user_id: str
+    in_transaction: bool
 
 
 async def _read(
@@ -274,6 +281,8 @@ async def _messages_then_session(
     The server begins with the second part of a union when it is through with the first. A session that is
     asked for by nothing but its ``_id`` takes it no planning.
     """
+    if owned.in_transaction:
+        return await _messages_in_snapshot(where, order, limit, owned)
     session = {
         "coll": CHAT_SESSIONS,
         "pipeline": [{"$match": {"_id": owned.incarnation}}, {"$unset": "metadata"}],
@@ -289,3 +298,15 @@ async def _messages_then_session(
     if not found or "message_id" in found[-1] or found.pop()["user_id"] != owned.user_id:
         return None
     return found
+
+
+async def _messages_in_snapshot(
+    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
+) -> list[dict[str, Any]] | None:
+    """Do as `_messages_then_session`, in a transaction, which has no unions but sees one snapshot."""
+    chosen = {"_id": owned.incarnation, "user_id": owned.user_id}
+    if await chat_sessions().find_one(chosen, {"_id": 1}) is None:
+        return None
+    found = chat_messages().find(where, sort=list(order.items()), limit=limit or 0)
+    documents: list[dict[str, Any]] = await found.to_list(None)
+    return documents

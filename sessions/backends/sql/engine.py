@@ -87,6 +87,9 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         self._execution_options: dict[str, Any] = {migrations.UPGRADE_COMMAND: upgrade_command}
         if schema is not None:
             self._execution_options["schema_translate_map"] = {None: schema}
+        self.statement_options = {
+            key: value for key, value in self._execution_options.items() if key == "schema_translate_map"
+        }
         self._given = None
         if engine is not None:
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
@@ -305,6 +308,16 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """
         self._schema_ready = False
         await self._pools.aclose()
+
+    def using(self, transaction: object) -> AsyncBaseConnectionManager:
+        """Return a manager that executes statements in a transaction of the caller's.
+
+        Raises:
+            ConfigurationError: It is no ``AsyncSession`` or ``AsyncConnection`` of this kind of database.
+        """
+        from sessions.backends.sql.transaction import SqlTransaction
+
+        return SqlTransaction(self, transaction)
 
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops."""

@@ -236,13 +236,17 @@ class SqliteConnectionManager(SqlConnectionManager):
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Open a write transaction when it is this caller's turn, and commit it or take it back."""
         pool = await self._ready()
-        async with self._turn() as at_most, self._lend(pool) as connection:
-            async with _busy_timeout(connection, at_most):
-                # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            await connection.exec_driver_sql("COMMIT")
-            # On any error the pool rolls back when it takes the connection in.
+        async with contextlib.AsyncExitStack() as turn:
+            at_most = await turn.enter_async_context(self._turn())
+            async with self._lend(pool) as connection:
+                async with _busy_timeout(connection, at_most):
+                    # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+                await connection.exec_driver_sql("COMMIT")
+                # The next writer need not wait until the connection is back in the pool.
+                await turn.aclose()
+            # On any error the pool rolls back when it takes the connection in, before the turn ends.
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
         """Execute one statement in its own transaction, in turn, and return how many rows it wrote."""

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
@@ -113,31 +113,38 @@ _gate = _Gate()
 class _Cursor(sqlite3.Cursor):
     """Calls SQLite through the gate."""
 
-    connection: _Connection
     has_rows = False
 
+    @property
+    def _gated(self) -> _Connection:
+        return cast(_Connection, self.connection)
+
+    def _call(self, *arguments: Any, **options: Any) -> Any:
+        return self._gated.call(*arguments, **options)
+
     def execute(self, *arguments: Any) -> Any:
-        self.connection.call(super().execute, *arguments)
+        self._call(super().execute, *arguments)
         self.has_rows = self.description is not None
         return self
 
     def executemany(self, *arguments: Any) -> Any:
-        self.connection.call(super().executemany, *arguments)
+        self._call(super().executemany, *arguments)
         return self
 
     def fetchall(self) -> list[Any]:
-        rows = self.connection.call(super().fetchall)
+        rows: list[Any] = self._call(super().fetchall)
         self.has_rows = False
         return rows
 
     def fetchone(self) -> Any:
-        return self.connection.call(super().fetchone)
+        return self._call(super().fetchone)
 
     def fetchmany(self, *arguments: Any, **options: Any) -> list[Any]:
-        return self.connection.call(super().fetchmany, *arguments, **options)
+        rows: list[Any] = self._call(super().fetchmany, *arguments, **options)
+        return rows
 
     def close(self) -> None:
-        self.connection.call_unless_ended(super().close)
+        self._gated.call_unless_ended(super().close)
         self.has_rows = False
 
 
@@ -191,10 +198,10 @@ class _Connection(sqlite3.Connection):
         with contextlib.suppress(sqlite3.Error):
             super().close()
 
-    def cursor(self, *_: Any) -> Any:
+    def cursor(self, factory: Any = _Cursor) -> Any:
         if self.ended:
             raise EndedByForkError("the process was forked before the statement began")
-        cursor = super().cursor(_Cursor)
+        cursor: Any = super().cursor(factory)
         with _gate.condition:
             self._cursors.add(cursor)
         return cursor

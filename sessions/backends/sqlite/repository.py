@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.transaction import SqlTransaction
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierTries, MessageRow, NewSession
@@ -17,14 +21,17 @@ __all__ = ["SqliteBackend"]
 class SqliteBackend(SqlBackend):
     """Sessions in one SQLite file."""
 
-    _manager: SqliteConnectionManager
+    def _write(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        # Its manager's, or in a transaction of the caller's that one's.
+        manager: SqliteConnectionManager | SqlTransaction = cast(Any, self._manager)
+        return manager.write()
 
     async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
         row = new_row(new)
         # Looked up first: readers do not wait for the one writer, and mostly the session is there.
         found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)
         if not found:
-            async with self._manager.write() as connection:
+            async with self._write() as connection:
                 if (await connection.execute(self._statements.ensure_session, row)).rowcount:
                     return True
                 found = (await connection.execute(self._statements.find_owner, row)).all()
@@ -34,7 +41,7 @@ class SqliteBackend(SqlBackend):
     async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         touch = self._statements.touch_session[user_id is not None]
         key = parameters(session_id=session_id, user_id=user_id, now=utc_now())
-        async with self._manager.write() as connection:
+        async with self._write() as connection:
             touched = (await connection.execute(touch, key)).first()
             if touched is None:
                 return False

@@ -1,0 +1,143 @@
+"""A transaction of the caller's own, in place of our client."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from pymongo import WriteConcern, errors
+
+from sessions.backends.mongodb.client import MongoConnection
+from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.schema import Ready
+from sessions.connections.borrowed import BorrowedConnectionManager
+from sessions.errors import ConfigurationError, SessionsError
+
+__all__ = ["MongoTransaction"]
+
+# The commands of a collection and a database that take part in a transaction.
+_COMMANDS = frozenset(
+    {
+        "aggregate",
+        "command",
+        "count_documents",
+        "delete_many",
+        "delete_one",
+        "distinct",
+        "find",
+        "find_one",
+        "insert_one",
+        "update_many",
+        "update_one",
+    }
+)
+# What hands out another of the kind.
+_VIEWS = frozenset({"get_collection", "with_options"})
+
+
+class _Taking:
+    """A collection or a database whose commands take part in a transaction."""
+
+    def __init__(self, target: Any, client_session: Any) -> None:
+        self._target, self._client_session = target, client_session
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if name == "write_concern":
+            return WriteConcern()  # That of the transaction counts, and no other is allowed.
+        if name == "database":
+            return _Taking(found, self._client_session)
+        if name in _VIEWS:
+            return lambda *args, **options: _Taking(found(*args, **options), self._client_session)
+        if name not in _COMMANDS:
+            return found
+
+        @functools.wraps(found)
+        def call(*args: Any, **options: Any) -> Any:
+            return found(*args, **options | {"session": self._client_session})
+
+        return call
+
+
+class MongoTransaction(BorrowedConnectionManager):
+    """Runs operations in a transaction that the caller starts, commits and aborts.
+
+    Nothing is committed, repeated or closed here.
+
+    Args:
+        manager: Of the database that the transaction is in.
+        client_session: The caller's ``AsyncClientSession``, or Motor's ``AsyncIOMotorClientSession``, of a
+            client of the same server.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+
+    has_transactions = True
+    is_borrowed = True
+
+    def __init__(self, manager: MongoConnectionManager, client_session: Any) -> None:
+        # Any attribute of a client or a database is there, and is another database or a collection.
+        if not isinstance(getattr(client_session, "in_transaction", None), bool):
+            kind = type(client_session).__name__
+            raise ConfigurationError(f"using: must be a client session, not {kind}")
+        super().__init__(manager)
+        self._manager = manager
+        self._client_session = client_session
+        # Of the sessions that the transaction has seen. The manager's own would outlive an abort.
+        self._incarnations: dict[str, tuple[Any, str]] = {}
+
+    async def connect(self) -> MongoConnection:
+        """Return what works in the caller's transaction."""
+        connection, _ = await self.connect_ready()
+        return connection
+
+    async def connect_ready(self) -> tuple[MongoConnection, Ready]:
+        """Return what works in the caller's transaction, and what is known of the database.
+
+        Raises:
+            ConfigurationError: No transaction is under way.
+        """
+        if not self._client_session.in_transaction:
+            raise ConfigurationError("using: the client session has no transaction under way")
+        # Made ready out of the transaction, where nothing can be created.
+        own, ready = await self._manager.connect_ready()
+        database = self._client_session.client[own.database.name]
+        collections = {
+            name: _Taking(
+                database.get_collection(name, codec_options=collection.codec_options), self._client_session
+            )
+            for name, collection in own.collections.items()
+        }
+        connection = MongoConnection(
+            self._client_session.client,
+            database,
+            collections,
+            collections,
+            own.timeout,
+            own.refused_timeout,
+            client_session=self._client_session,
+        )
+        return connection, ready
+
+    def remember(self, session_id: str, incarnation: Any, user_id: str) -> None:
+        """Keep which document a session id means."""
+        self._incarnations[session_id] = (incarnation, user_id)
+
+    def recall(self, session_id: str, user_id: str | None) -> Any:
+        """Return the document that a session id means, unless it is another user's."""
+        incarnation, owner = self._incarnations.get(session_id, (None, None))
+        return incarnation if user_id is None or user_id == owner else None
+
+    def forget(self, session_id: str) -> None:
+        """Drop what turned out to be gone."""
+        self._incarnations.pop(session_id, None)
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return the package's error; None for one after which the caller may repeat the transaction.
+
+        PyMongo's ``with_transaction`` repeats it for an error with that label, and for no other.
+        """
+        if isinstance(error, errors.PyMongoError) and error.has_error_label("TransientTransactionError"):
+            return None
+        return self._manager.translate(error)

@@ -1,0 +1,77 @@
+"""A transaction of the caller's own, in place of our connections."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Executable
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.connections.borrowed import BorrowedConnectionManager
+from sessions.errors import ConfigurationError, SessionsError
+
+__all__ = ["SqlTransaction"]
+
+
+class SqlTransaction(BorrowedConnectionManager):
+    """Executes statements in a transaction that the caller begins, commits and rolls back.
+
+    Nothing is committed, repeated or closed here.
+
+    Args:
+        manager: Of the database that the transaction is in.
+        transaction: The caller's ``AsyncSession`` or ``AsyncConnection``.
+
+    Raises:
+        ConfigurationError: It is something else, or of another kind of database.
+    """
+
+    def __init__(self, manager: SqlConnectionManager, transaction: object) -> None:
+        if not isinstance(transaction, AsyncSession | AsyncConnection):
+            kind = type(transaction).__name__
+            raise ConfigurationError(f"using: must be an AsyncSession or an AsyncConnection, not {kind}")
+        super().__init__(manager)
+        self._manager = manager
+        self._transaction = transaction
+        self.dialect = manager.dialect
+        if isinstance(transaction, AsyncConnection):
+            self._check_dialect(transaction)
+
+    def _check_dialect(self, connection: AsyncConnection) -> None:
+        if connection.dialect.name != self.dialect:
+            raise ConfigurationError(f"using: is for {connection.dialect.name}, not {self.dialect}")
+
+    async def connect(self) -> AsyncConnection:
+        """Return the caller's connection; a session begins its transaction, if it has none."""
+        if isinstance(self._transaction, AsyncConnection):
+            return self._transaction
+        connection = await self._transaction.connection()
+        self._check_dialect(connection)
+        return connection
+
+    async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute one statement and return its rows, each with its columns in order."""
+        rows: Sequence[Any] = (await self._execute(statement, parameters)).all()
+        return rows
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
+        """Execute one statement and return how many rows it wrote."""
+        count: int = (await self._execute(statement, parameters)).rowcount
+        return count
+
+    async def _execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Any:
+        connection = await self.connect()
+        options = self._manager.statement_options
+        return await connection.execute(statement, parameters, execution_options=options)
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Lend the caller's connection for statements that belong together, as all in its transaction do."""
+        yield await self.connect()
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return the package's error for one of SQLAlchemy or the driver."""
+        return self._manager.translate(error)

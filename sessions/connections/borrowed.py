@@ -1,0 +1,54 @@
+"""What the managers of a caller's own transactions share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sessions.connections.base import AsyncBaseConnectionManager
+from sessions.core.loops import running_loop
+from sessions.errors import ConfigurationError
+
+__all__ = ["BorrowedConnectionManager"]
+
+R = TypeVar("R")
+
+
+class BorrowedConnectionManager(AsyncBaseConnectionManager):
+    """Its connection is the caller's, which nobody else closes, and belongs to one event loop.
+
+    Args:
+        manager: Of the database that the caller's transaction is in.
+    """
+
+    def __init__(self, manager: AsyncBaseConnectionManager) -> None:
+        self._lender = manager
+        self._loop = running_loop()
+
+    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Await ``step()`` in the caller's task, whose cancellation reaches the driver.
+
+        Raises:
+            ConfigurationError: Called in another event loop, as by a blocking method.
+        """
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise ConfigurationError(
+                "using: the transaction belongs to another event loop; await the async methods there"
+            )
+        return await step()
+
+    async def disconnect(self) -> None:
+        """Do nothing: the connection is the caller's."""
+
+    async def is_healthy(self) -> bool:
+        """Return whether a write would work now, on a connection of the lender's own."""
+        return await self._lender.is_healthy()
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return the error of the driver itself."""
+        return self._lender.driver_error(error)
+
+    def is_duplicate_key(self, error: BaseException) -> bool:
+        """Return whether a row with the same primary key is there already."""
+        return self._lender.is_duplicate_key(error)
