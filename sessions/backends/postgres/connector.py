@@ -18,7 +18,7 @@ from sessions.resilience import time_left
 
 __all__ = ["PostgresConnector", "check_encoding", "pooler_error"]
 
-# Classes of SQLSTATE of a setting that is sent on connecting: its value, its name, whether the role may set it.
+# Classes of SQLSTATE for a setting that is sent on connecting: its value, its name, the right to set it.
 SETTING_REFUSED = ("22", "42", "55")
 
 
