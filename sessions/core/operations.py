@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from sessions import validation
 from sessions.core.cursors import decode_cursor, encode_cursor
 from sessions.core.identifiers import Identifier, new_message_id, new_session_id, utc_now
-from sessions.core.port import BackendOperations, ConnectionManager, EarlierTries, NewSession
+from sessions.core.port import BackendOperations, ConnectionManager, EarlierAttempts, NewSession
 from sessions.errors import SessionConflictError, SessionNotFoundError, SessionsError
 from sessions.models import ChatMessage, ChatSession, SessionPage
 from sessions.resilience import RetryConfig, call_with_retry
@@ -366,7 +366,7 @@ class AsyncOperations(BackendOperations):
 
     async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Do as `_run` does, and let each try know of the ones before it."""
-        earlier = EarlierTries()
+        earlier = EarlierAttempts()
 
         async def noting() -> R:
             try:

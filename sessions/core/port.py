@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from sessions.errors import SessionsError
 from sessions.models import ChatMessage, ChatSession
 
-__all__ = ["BackendOperations", "ConnectionManager", "EarlierTries", "MessageRow", "NewSession"]
+__all__ = ["BackendOperations", "ConnectionManager", "EarlierAttempts", "MessageRow", "NewSession"]
 
 R = TypeVar("R")
 
@@ -37,7 +37,7 @@ class NewSession:
 
 
 @dataclass(slots=True)
-class EarlierTries:
+class EarlierAttempts:
     """What is known, in one try of a call, of the tries before it.
 
     Attributes:
@@ -134,7 +134,7 @@ class BackendOperations(ABC):
         """Store a session under a new id."""
 
     @abstractmethod
-    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         """Store a session unless the id is taken; return whether it did, or None if by another user.
 
         A try that finds the row of an earlier one did store it.
@@ -149,7 +149,7 @@ class BackendOperations(ABC):
     ) -> bool: ...
 
     @abstractmethod
-    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
         """Delete a session with its messages; return whether this try or an earlier one did."""
 
     @abstractmethod

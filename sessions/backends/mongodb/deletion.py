@@ -12,7 +12,7 @@ from sessions.backends.mongodb.client import in_transaction, is_conflict, raw_cu
 from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.connection import MongoConnectionManager
 from sessions.backends.mongodb.leftovers import MongoLeftovers
-from sessions.core.port import EarlierTries
+from sessions.core.port import EarlierAttempts
 from sessions.models.documents import ChatSessionDocument
 
 __all__ = ["MongoDeletion"]
@@ -26,7 +26,7 @@ class MongoDeletion(MongoLeftovers):
 
     _manager: MongoConnectionManager
 
-    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
         chosen = {"session_id": session_id, "user_id": user_id}
 
         async def work(client_session: Any) -> int:
@@ -45,7 +45,7 @@ class MongoDeletion(MongoLeftovers):
             await self._remove_leftovers(session_id)
         return earlier.may_have_worked
 
-    async def _delete_session_first(self, chosen: Filter, earlier: EarlierTries) -> None:
+    async def _delete_session_first(self, chosen: Filter, earlier: EarlierAttempts) -> None:
         if not await chat_sessions().find_one(chosen, {"_id": 1}):
             await self._remove_leftovers(chosen["session_id"])
             return

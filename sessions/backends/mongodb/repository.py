@@ -36,7 +36,7 @@ from sessions.backends.mongodb.mapping import (
 )
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.core.identifiers import utc_now
-from sessions.core.port import EarlierTries, MessageRow, NewSession
+from sessions.core.port import EarlierAttempts, MessageRow, NewSession
 from sessions.errors import SessionConflictError
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to
@@ -97,7 +97,7 @@ class MongoBackend(MongoMessages, MongoDeletion):
     async def _insert_session(self, new: NewSession) -> None:
         await insert(chat_sessions(), [session_document(new)])
 
-    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         for _ in range(MAX_LOOKS):
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
             if found is not None:
