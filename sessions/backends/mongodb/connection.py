@@ -31,7 +31,7 @@ R = TypeVar("R")
 # of a message if it is to do so.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions()
 CLOSE_TIMEOUT_SECONDS = 2.0
-MAX_INCARNATIONS = 10_000
+MAX_REMEMBERED_SESSIONS = 10_000
 
 
 class MongoConnectionManager(AsyncBaseConnectionManager):
@@ -67,7 +67,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._password: str | None = None
         # Facts that never change: which document a session id meant, and whose it was. An entry of a
         # session that is gone is found out by the write it is used for.
-        self._incarnations: dict[str, tuple[Any, str]] = {}
+        self._session_oids: dict[str, tuple[Any, str]] = {}
 
     @classmethod
     def cache_key(cls, *, url: str | None = None, client: Any = None, **settings: Any) -> Hashable:
@@ -127,7 +127,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
     async def _prepare(self, connection: MongoConnection) -> None:
         self._ready = await prepare(connection)
         self.has_transactions = self._ready.has_transactions
-        self._incarnations.clear()
+        self._session_oids.clear()
         self.preparations += 1
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
@@ -145,7 +145,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         A service's own client is left alone.
         """
         self._ready = None
-        self._incarnations.clear()
+        self._session_oids.clear()
         await self._connections.aclose()
 
     def using(self, transaction: object) -> AsyncBaseConnectionManager:
@@ -179,20 +179,20 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
                     # There is no such document: all is checked, and nothing is written.
                     await collection.update_one({"_id": ObjectId()}, {"$currentDate": {"updated_at": True}})
 
-    def remember(self, session_id: str, incarnation: Any, user_id: str) -> None:
+    def remember(self, session_id: str, session_oid: Any, user_id: str) -> None:
         """Keep which document a session id means."""
-        if len(self._incarnations) >= MAX_INCARNATIONS:
-            self._incarnations.clear()
-        self._incarnations[session_id] = (incarnation, user_id)
+        if len(self._session_oids) >= MAX_REMEMBERED_SESSIONS:
+            self._session_oids.clear()
+        self._session_oids[session_id] = (session_oid, user_id)
 
     def recall(self, session_id: str, user_id: str | None) -> Any:
         """Return the document that a session id meant last, unless it was another user's."""
-        incarnation, owner = self._incarnations.get(session_id, (None, None))
-        return incarnation if user_id is None or user_id == owner else None
+        session_oid, owner = self._session_oids.get(session_id, (None, None))
+        return session_oid if user_id is None or user_id == owner else None
 
     def forget(self, session_id: str) -> None:
         """Drop what turned out to be gone."""
-        self._incarnations.pop(session_id, None)
+        self._session_oids.pop(session_id, None)
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether the driver's error class, code or label promises better luck."""

@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["is_for"]
 
 
-def is_for(document: dict[str, Any], incarnation: Any) -> bool:
+def is_for(document: dict[str, Any], session_oid: Any) -> bool:
     """Return whether a message without the field was written for this document of its session.
 
     Also True for a message that another program wrote, which says nothing of it.
@@ -24,8 +24,8 @@ def is_for(document: dict[str, Any], incarnation: Any) -> bool:
     except (AttributeError, ValueError):  # No ObjectId, no UUID.
         return True
     is_of_release = message_id[14:15] == "7" and random_bits >> 32 == mixed >> 32
-    return not is_of_release or random_bits ^ _tag(incarnation) == mixed
+    return not is_of_release or random_bits ^ _tag(session_oid) == mixed
 
 
-def _tag(incarnation: Any) -> int:
-    return int.from_bytes(hashlib.blake2b(str(incarnation).encode(), digest_size=4).digest(), "big")
+def _tag(session_oid: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(str(session_oid).encode(), digest_size=4).digest(), "big")

@@ -109,7 +109,7 @@ def storable(value: Any) -> Any:
     return stored
 
 
-def message_document(session_id: str, incarnation: Any, row: MessageRow) -> dict[str, Any]:
+def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict[str, Any]:
     """Return the document of a new message.
 
     Its ``_id`` is the message's id: no two messages have the same, and an attempt finds what an earlier one
@@ -121,14 +121,14 @@ def message_document(session_id: str, incarnation: Any, row: MessageRow) -> dict
         "_id": message_id,
         "message_id": message_id,
         "session_id": session_id,
-        SESSION_FIELD: incarnation,
+        SESSION_FIELD: session_oid,
         "role": role,
         "content": content,
         "timestamp": uuid7_time(message_id),
     }
 
 
-def to_messages(documents: list[dict[str, Any]], incarnation: Any) -> list[ChatMessage]:
+def to_messages(documents: list[dict[str, Any]], session_oid: Any) -> list[ChatMessage]:
     """Return the messages that count for this document of their session.
 
     One that was written for an earlier session of the same id may still be there: its writer is about to take
@@ -146,9 +146,9 @@ def to_messages(documents: list[dict[str, Any]], incarnation: Any) -> list[ChatM
         )
         for document in documents
         if (
-            document[SESSION_FIELD] == incarnation
+            document[SESSION_FIELD] == session_oid
             if SESSION_FIELD in document
-            else former_ids.is_for(document, incarnation)
+            else former_ids.is_for(document, session_oid)
         )
     ]
 

@@ -46,7 +46,7 @@ MAX_BATCH_SIZE = 10_000
 
 
 class MongoMessages(MongoLeftovers):
-    """Appends and reads messages; what an incarnation is, `MongoBackend`'s module says."""
+    """Appends and reads messages; the protocol is described in the module of `MongoBackend`."""
 
     _manager: MongoConnectionManager
 
@@ -56,51 +56,51 @@ class MongoMessages(MongoLeftovers):
         return await self._add_batch(session_id, user_id, [(message_id, role, content)])
 
     async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
-        # Twice at the most: what was remembered may be an incarnation that is gone.
+        # At most twice: the cached document may have been deleted.
         for remembered in (self._manager.recall(session_id, user_id), None):
-            incarnation = remembered or await self._find_incarnation(session_id, user_id)
-            if incarnation is None:
+            session_oid = remembered or await self._find_session_oid(session_id, user_id)
+            if session_oid is None:
                 return False
-            if await self._append_to(incarnation, session_id, rows):
+            if await self._append_to(session_oid, session_id, rows):
                 return True
             self._manager.forget(session_id)
         return False
 
-    async def _append_to(self, incarnation: Any, session_id: str, rows: list[MessageRow]) -> bool:
+    async def _append_to(self, session_oid: Any, session_id: str, rows: list[MessageRow]) -> bool:
         """Insert messages, all or none, and bump the session."""
-        documents = [message_document(session_id, incarnation, row) for row in rows]
+        documents = [message_document(session_id, session_oid, row) for row in rows]
         if is_one_write(rows):
-            return await self._append_at_once(incarnation, session_id, documents)
+            return await self._append_at_once(session_oid, session_id, documents)
         # A transaction of the caller's is all or none anyway.
         if self._manager.is_borrowed or (self._manager.has_transactions and fits_transaction(rows)):
             # Without the bump: those of others would be in its way, again and again in a busy session.
             await self._insert(documents, chat_messages(), at_once=True)
         else:
             await self._insert_marked(session_id, documents)
-        return await self._bump(incarnation, session_id, documents)
+        return await self._bump(session_oid, session_id, documents)
 
     async def _append_at_once(
-        self, incarnation: Any, session_id: str, documents: list[dict[str, Any]]
+        self, session_oid: Any, session_id: str, documents: list[dict[str, Any]]
     ) -> bool:
         """Append what one insert stores whole, and wait for the disks once."""
         connection = await self._manager.connect()
         reign, early = connection.reign(), acknowledged_early(chat_messages())
         if reign is not None and early is not None:
             await self._insert(documents, early)
-            bumped = await self._bump(incarnation, session_id, documents)
+            bumped = await self._bump(session_oid, session_id, documents)
             # What is durable is all that the server has done until the bump. If another server took over
             # in between, or this one began a new life, the insert may not be among it.
             if not bumped or connection.reign() == reign:
                 return bumped
         await self._insert(documents, chat_messages())
-        return await self._bump(incarnation, session_id, documents)
+        return await self._bump(session_oid, session_id, documents)
 
     @staticmethod
-    async def _bump(incarnation: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
-        """Let inserted messages count for this incarnation of the session; take them back if it is gone."""
+    async def _bump(session_oid: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
+        """Bump the session, which makes inserted messages visible; undo the inserts if it is deleted."""
         moment = max((document["timestamp"] for document in documents), default=utc_now())
         bumped = await chat_sessions().update_one(
-            {"_id": incarnation, "session_id": session_id},
+            {"_id": session_oid, "session_id": session_id},
             {"$max": {"updated_at": moment}},
         )
         if bumped.matched_count:
@@ -168,7 +168,7 @@ class MongoMessages(MongoLeftovers):
                 await remove_messages(inserted)
             raise
 
-    async def _find_incarnation(self, session_id: str, user_id: str | None) -> Any:
+    async def _find_session_oid(self, session_id: str, user_id: str | None) -> Any:
         where = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
         found = await chat_sessions().find_one(where, {"user_id": 1})
         if found is None:
@@ -204,7 +204,7 @@ class MongoMessages(MongoLeftovers):
         for hint in [*hints, {}]:
             if found := await self._read_owned(session_id, user_id, where | hint, IN_ORDER, 1):
                 return found[0].timestamp
-        if await self._find_incarnation(session_id, user_id) is None:
+        if await self._find_session_oid(session_id, user_id) is None:
             return None
         raise no_such_message("before")
 
@@ -223,12 +223,12 @@ class MongoMessages(MongoLeftovers):
     async def _read_owned(
         self, session_id: str, user_id: str, where: Filter, order: dict[str, int], limit: int | None
     ) -> list[ChatMessage]:
-        """Return messages if one incarnation, of this owner, was there from before to after."""
+        """Return messages if the same session document, of this owner, existed before and after the read."""
         for remembered in (self._manager.recall(session_id, user_id), None):
-            incarnation = remembered or await self._find_incarnation(session_id, user_id)
-            if incarnation is None:
+            session_oid = remembered or await self._find_session_oid(session_id, user_id)
+            if session_oid is None:
                 return []
-            owned = _Owned(session_id, incarnation, user_id, self._manager.is_borrowed)
+            owned = _Owned(session_id, session_oid, user_id, self._manager.is_borrowed)
             messages = await _read(where, order, limit, owned)
             if messages is not None:
                 return messages
@@ -240,7 +240,7 @@ class _Owned(NamedTuple):
     """A session as it is remembered, and whether it is looked for in a transaction of the caller's."""
 
     session_id: str
-    incarnation: Any
+    session_oid: Any
     user_id: str
     in_transaction: bool
 
@@ -250,7 +250,7 @@ async def _read(
 ) -> list[ChatMessage] | None:
     """Return the messages that count, up to a limit; None if their session was gone after they were read.
 
-    Left out are those that were for an earlier incarnation, and those of a batch that is not complete.
+    Messages of an earlier session with the same id, and of an incomplete batch, are left out.
     """
     left_out = 0
     complete: set[Any] = set()
@@ -267,7 +267,7 @@ async def _read(
             complete |= await stored_batches(marks)
             where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
             continue
-        messages = to_messages(found, owned.incarnation)
+        messages = to_messages(found, owned.session_oid)
         if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
         left_out = len(found) - len(messages)
@@ -285,7 +285,7 @@ async def _messages_then_session(
         return await _messages_in_snapshot(where, order, limit, owned)
     session = {
         "coll": CHAT_SESSIONS,
-        "pipeline": [{"$match": {"_id": owned.incarnation}}, {"$unset": "metadata"}],
+        "pipeline": [{"$match": {"_id": owned.session_oid}}, {"$unset": "metadata"}],
     }
     pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
     pipeline += [{"$limit": limit}] if limit is not None else []
@@ -304,7 +304,7 @@ async def _messages_in_snapshot(
     where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[dict[str, Any]] | None:
     """Do as `_messages_then_session`, in a transaction, which has no unions but sees one snapshot."""
-    chosen = {"_id": owned.incarnation, "user_id": owned.user_id}
+    chosen = {"_id": owned.session_oid, "user_id": owned.user_id}
     if await chat_sessions().find_one(chosen, {"_id": 1}) is None:
         return None
     found = chat_messages().find(where, sort=list(order.items()), limit=limit or 0)

@@ -1,15 +1,15 @@
-"""Sessions in MongoDB. Two collections and, on a standalone server, no transactions: the order matters.
+"""Sessions in MongoDB, where the order of writes matters: a standalone server has no transactions.
 
-A session id may be deleted and created anew, by another user too, while others are at work on it. What
-tells the two apart is the *incarnation*, the ``_id`` of the session's document:
+A session may be deleted and created again under the same id, by another user too, during concurrent
+operations on it. The two are told apart by the ``_id`` of the session's document, ``session_oid`` here:
 
-- A message is inserted while a known incarnation exists, and counts only once that same incarnation has
-  been bumped; if it is gone, the insert is undone.
-- A history is read between two looks at the same incarnation, without the messages of earlier ones: each
-  message says for which it was written.
-- Leftovers (of a process that died between two steps) are removed by their own ``_id``, and only if
-  there was no session before and after they were listed. So nothing that counts goes with them. How they
-  are found, `MongoLeftovers`' module says.
+- A message is inserted with a known ``session_oid``, and is visible only once the document with that
+  ``_id`` is updated; if that document is deleted, the insert is undone.
+- A history read returns only messages with the ``session_oid`` of a document that exists before and after
+  the read.
+- Orphaned messages (a process was killed between two writes) are deleted by their own ``_id``, and only if
+  the session is absent before and after they are listed, so no visible message is deleted. See the module of
+  `MongoCleanup`.
 """
 
 from __future__ import annotations

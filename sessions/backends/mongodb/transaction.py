@@ -85,7 +85,7 @@ class MongoTransaction(BorrowedConnectionManager):
         self._manager = manager
         self._client_session = client_session
         # Of the sessions that the transaction has seen. The manager's own would outlive an abort.
-        self._incarnations: dict[str, tuple[Any, str]] = {}
+        self._session_oids: dict[str, tuple[Any, str]] = {}
 
     async def connect(self) -> MongoConnection:
         """Return what works in the caller's transaction."""
@@ -120,18 +120,18 @@ class MongoTransaction(BorrowedConnectionManager):
         )
         return connection, ready
 
-    def remember(self, session_id: str, incarnation: Any, user_id: str) -> None:
+    def remember(self, session_id: str, session_oid: Any, user_id: str) -> None:
         """Keep which document a session id means."""
-        self._incarnations[session_id] = (incarnation, user_id)
+        self._session_oids[session_id] = (session_oid, user_id)
 
     def recall(self, session_id: str, user_id: str | None) -> Any:
         """Return the document that a session id means, unless it is another user's."""
-        incarnation, owner = self._incarnations.get(session_id, (None, None))
-        return incarnation if user_id is None or user_id == owner else None
+        session_oid, owner = self._session_oids.get(session_id, (None, None))
+        return session_oid if user_id is None or user_id == owner else None
 
     def forget(self, session_id: str) -> None:
         """Drop what turned out to be gone."""
-        self._incarnations.pop(session_id, None)
+        self._session_oids.pop(session_id, None)
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error; None for one after which the caller may repeat the transaction.
