@@ -42,7 +42,7 @@ class AsyncOperations(BackendOperations):
     @property
     @abstractmethod
     def _retry(self) -> RetryConfig:
-        """Tries and delays for transient errors."""
+        """Attempts and delays for transient errors."""
 
     # -- Sessions ----------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class AsyncOperations(BackendOperations):
             SessionConflictError: The id is taken by another user's session.
         """
         new = self._new_session(*self._check_key(session_id, user_id), session_data)
-        created = await self._run_noting_tries("ensure_session_exists", self._ensure, new)
+        created = await self._run_counting_attempts("ensure_session_exists", self._ensure, new)
         if created is None:
             raise SessionConflictError("the session id is taken by another user's session")
         return created
@@ -110,7 +110,7 @@ class AsyncOperations(BackendOperations):
         lost.
         """
         session_id, user_id = self._check_key(session_id, user_id)
-        return await self._run_noting_tries("delete_session", self._delete, session_id, user_id)
+        return await self._run_counting_attempts("delete_session", self._delete, session_id, user_id)
 
     async def list_paginated_sessions_async(
         self, user_id: str, page: int = 0, limit: int = 10
@@ -364,11 +364,11 @@ class AsyncOperations(BackendOperations):
                     raise
         return await work(*arguments)
 
-    async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
-        """Do as `_run` does, and let each try know of the ones before it."""
+    async def _run_counting_attempts(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
+        """Do as `_run` does; tell each attempt about the earlier ones."""
         earlier = EarlierAttempts()
 
-        async def noting() -> R:
+        async def counting() -> R:
             try:
                 return await work(*args, earlier)
             except Exception as error:
@@ -376,7 +376,7 @@ class AsyncOperations(BackendOperations):
                 earlier.may_have_worked |= self._manager.outcome_is_unknown(error)
                 raise
 
-        return await self._run(operation, noting)
+        return await self._run(operation, counting)
 
     async def _run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
         total = 0

@@ -1,4 +1,4 @@
-"""What work that died half-way has left in MongoDB, and how it is found and removed.
+"""What interrupted work has left in MongoDB, and how it is found and removed.
 
 Without a transaction, deleting a session and adding a large batch take several writes. Such work is noted
 in ``chat_unfinished`` before its first write, and the note is removed after its last. If the process or
