@@ -364,7 +364,9 @@ class AsyncOperations(BackendOperations):
                     raise
         return await work(*arguments)
 
-    async def _run_counting_attempts(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
+    async def _run_counting_attempts(
+        self, operation: str, work: Callable[..., Awaitable[R]], *args: Any
+    ) -> R:
         """Do as `_run` does; tell each attempt about the earlier ones."""
         earlier = EarlierAttempts()
 

@@ -68,10 +68,10 @@ class MongoConnection:
     client_session: Any = None
     _turns: asyncio.Semaphore | None = None
 
-    def reign(self) -> Hashable:
-        """Return what no other life of the server, and no reign of another primary, has in common with this.
+    def primary_identity(self) -> Hashable:
+        """Return what changes with an election or a restart: address, election id, process id of the primary.
 
-        None if that is not known, or there is not one log of all writes, as in a sharded cluster.
+        None if they are unknown, and on a sharded cluster, which has no single oplog.
         """
         for server in self.client.topology_description.server_descriptions().values():
             if server.server_type_name in ("RSPrimary", "Standalone") and server.topology_version:

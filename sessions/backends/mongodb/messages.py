@@ -82,15 +82,15 @@ class MongoMessages(MongoLeftovers):
     async def _append_at_once(
         self, session_oid: Any, session_id: str, documents: list[dict[str, Any]]
     ) -> bool:
-        """Append what one insert stores whole, and wait for the disks once."""
+        """Append messages that one insert stores atomically, and wait for the journal once."""
         connection = await self._manager.connect()
-        reign, early = connection.reign(), acknowledged_early(chat_messages())
-        if reign is not None and early is not None:
+        primary, early = connection.primary_identity(), acknowledged_early(chat_messages())
+        if primary is not None and early is not None:
             await self._insert(documents, early)
             bumped = await self._bump(session_oid, session_id, documents)
-            # What is durable is all that the server has done until the bump. If another server took over
-            # in between, or this one began a new life, the insert may not be among it.
-            if not bumped or connection.reign() == reign:
+            # A durable update makes all earlier writes of the same primary durable. After an election or a
+            # restart in between, the insert may have been rolled back.
+            if not bumped or connection.primary_identity() == primary:
                 return bumped
         await self._insert(documents, chat_messages())
         return await self._bump(session_oid, session_id, documents)
