@@ -136,7 +136,7 @@ async def test_the_message_of_a_session_that_is_gone_becomes_one_of_the_session_
 
         assert await append(repository, session_id, rows[:2])
         assert await history(repository, session_id, "bob") == rows[:2]
-        assert await repository.remove_leftovers()
+        assert await repository.remove_orphaned_messages()
         assert await history(repository, session_id, "bob") == rows[:2]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteConcernError
 
+from sessions.backends.mongodb.cleanup import stored_batches
 from sessions.backends.mongodb.collections import Filter
-from sessions.backends.mongodb.leftovers import stored_batches
 from sessions.errors import MessageConflictError
 from sessions.models.documents import SESSION_FIELD, bound_uuid
 

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
-from sessions.backends.mongodb.client import acknowledged_early, in_transaction
-from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
-from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.inserts import insert_all, is_refused, not_stored
-from sessions.backends.mongodb.leftovers import (
-    MongoLeftovers,
+from sessions.backends.mongodb.cleanup import (
+    MongoCleanup,
     mark_batch,
     remove_incomplete_batch,
     remove_messages,
     stored_batches,
 )
+from sessions.backends.mongodb.client import acknowledged_early, in_transaction
+from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
+from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.inserts import insert_all, is_refused, not_stored
 from sessions.backends.mongodb.mapping import (
     fits_transaction,
     is_one_write,
@@ -45,7 +45,7 @@ MAX_LOOKS = 10
 MAX_BATCH_SIZE = 10_000
 
 
-class MongoMessages(MongoLeftovers):
+class MongoMessages(MongoCleanup):
     """Appends and reads messages; the protocol is described in the module of `MongoBackend`."""
 
     _manager: MongoConnectionManager

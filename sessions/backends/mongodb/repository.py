@@ -104,7 +104,7 @@ class MongoBackend(MongoMessages, MongoDeletion):
                 if found["user_id"] != new.user_id:
                     return None
                 return earlier.failed > 0 and found["_id"] == new.key
-            await self._remove_leftovers(new.session_id)
+            await self._delete_orphaned(new.session_id)
             # A duplicate is another caller's insert, which the next look finds.
             with contextlib.suppress(DuplicateKeyError):
                 await self._insert_session(new)
