@@ -121,9 +121,7 @@ async def test_the_former_names_of_the_clean_up_still_work(url: str, raw: Any) -
     async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repo:
         await repo._ensure_connection()
         for clean_up in (repo.remove_leftovers, partial(asyncio.to_thread, repo.remove_leftovers_sync)):
-            orphaned = message_of_release(
-                session_of_release(str(uuid.uuid4()), "alice"), new_message_id(), ""
-            )
+            deleted = session_of_release(str(uuid.uuid4()), "alice")
             raw.chat_messages.insert_one(message_of_release(deleted, new_message_id(), ""))
 
             assert (await clean_up()).removed == 1

@@ -1,4 +1,4 @@
-"""The messages of MongoDB's sessions: appended without transactions, read without those that do not count."""
+"""Appends messages in MongoDB without transactions, and reads those that are visible."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ __all__ = ["MongoMessages"]
 IN_ORDER = {"timestamp": 1, "message_id": 1}
 IN_REVERSE = {"timestamp": -1, "message_id": -1}
 CHAT_SESSIONS = ChatSessionDocument.Settings.name
-# How often what is stored is looked at again while others write the same messages.
-MAX_LOOKS = 10
-# Documents in one answer, of which the server sends no more than 16 MB.
+# Attempts of an insert while other callers insert the same messages.
+MAX_INSERT_ATTEMPTS = 10
+# Documents in one batch of a cursor, which the server limits to 16 MB.
 MAX_BATCH_SIZE = 10_000
 
 
@@ -71,9 +71,9 @@ class MongoMessages(MongoCleanup):
         documents = [message_document(session_id, session_oid, row) for row in rows]
         if is_one_write(rows):
             return await self._append_at_once(session_oid, session_id, documents)
-        # A transaction of the caller's is all or none anyway.
+        # A caller's transaction is atomic anyway.
         if self._manager.is_borrowed or (self._manager.has_transactions and fits_transaction(rows)):
-            # Without the bump: those of others would be in its way, again and again in a busy session.
+            # Without the update of the session: in a busy session it would meet write conflicts again and again.
             await self._insert(documents, chat_messages(), at_once=True)
         else:
             await self._insert_marked(session_id, documents)
@@ -110,13 +110,13 @@ class MongoMessages(MongoCleanup):
         return False
 
     async def _insert_marked(self, session_id: str, documents: list[dict[str, Any]]) -> None:
-        """Insert messages that count only once all of them are there.
+        """Insert messages that are visible only once all of them are stored.
 
         Raises:
-            MessageConflictError: One of the ids is taken by another message; none of them is there.
+            MessageConflictError: One of the ids is taken by another message; none of them is stored.
         """
         missing, messages = documents, chat_messages()
-        # The mark is the last one's id: were that there, those that are inserted before it would count.
+        # The mark is the id of the last one: if that were stored, those inserted before it would be visible.
         if await messages.find_one({"_id": documents[-1]["_id"]}, {"_id": 1}):
             missing = await not_stored(messages, documents)
         if not missing:
@@ -134,22 +134,22 @@ class MongoMessages(MongoCleanup):
             raise refusal
 
     async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
-        """Insert messages in their order; an earlier attempt may have stored some, or still be at it.
+        """Insert messages in order; an earlier attempt may have stored some, or may still be running.
 
         Args:
             documents: The messages.
-            messages: Their collection.
+            messages: Target collection.
             at_once: Whether to insert them in a transaction.
 
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them was inserted.
             DocumentTooLarge: One of them is too large for the server; none of them was inserted.
-            OperationFailure: The server refuses one of them; none of them was inserted.
+            OperationFailure: The server rejects one of them; none of them was inserted.
         """
         inserted: list[dict[str, Any]] = []
         try:
             missing = documents
-            for _ in range(MAX_LOOKS):
+            for _ in range(MAX_INSERT_ATTEMPTS):
                 try:
                     if at_once:
                         work = partial(insert_all, messages, missing, [])
@@ -161,9 +161,9 @@ class MongoMessages(MongoCleanup):
                     missing = await not_stored(messages, documents)
                     if not missing:
                         return
-            raise MessageConflictError("a message is refused by a unique index that is not ours")
+            raise MessageConflictError("a message violates a unique index that is not part of this package")
         except (MessageConflictError, DocumentTooLarge, OperationFailure) as error:
-            # Those that no attempt would store. After any other error the next attempt goes on.
+            # No attempt can store these. After any other error the next attempt continues.
             if inserted and (not isinstance(error, OperationFailure) or is_refused(error)):
                 await remove_messages(inserted)
             raise
@@ -193,13 +193,13 @@ class MongoMessages(MongoCleanup):
         return messages
 
     async def _timestamp_of(self, session_id: str, user_id: str, message_id: str) -> datetime | None:
-        """Return the time of a message that counts; None if the user has no such session.
+        """Return the time of a visible message; None if the user has no such session.
 
         Raises:
             InvalidInputError: The session has no such message.
         """
         where: Filter = {"session_id": session_id, "message_id": message_id}
-        # The time in the id leads straight to the index entry; without, all of the session's are read.
+        # With the time in the id the index finds one entry; without it, the query scans all of the session.
         hints: list[Filter] = [{"timestamp": uuid7_time(message_id)}] if is_uuid7(message_id) else []
         for hint in [*hints, {}]:
             if found := await self._read_owned(session_id, user_id, where | hint, IN_ORDER, 1):
@@ -237,7 +237,7 @@ class MongoMessages(MongoCleanup):
 
 
 class _Owned(NamedTuple):
-    """A session as it is remembered, and whether it is looked for in a transaction of the caller's."""
+    """A session as it is cached, and whether the read is in a caller's transaction."""
 
     session_id: str
     session_oid: Any
@@ -248,7 +248,7 @@ class _Owned(NamedTuple):
 async def _read(
     where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[ChatMessage] | None:
-    """Return the messages that count, up to a limit; None if their session was gone after they were read.
+    """Return the visible messages, up to a limit; None if their session was deleted during the read.
 
     Messages of an earlier session with the same id, and of an incomplete batch, are left out.
     """
@@ -262,8 +262,8 @@ async def _read(
         if marks := marks - complete:
             complete |= marks & {document["_id"] for document in found}
         if marks := marks - complete:
-            # Their last messages are not among those that were read. And read again: a batch may have
-            # become complete only after its part was read.
+            # The last message of these batches was not read. Read again: a batch may have become complete
+            # after its part was read.
             complete |= await stored_batches(marks)
             where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
             continue
@@ -276,10 +276,10 @@ async def _read(
 async def _messages_then_session(
     where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[dict[str, Any]] | None:
-    """Return messages, or None if their session was gone when the last of them had been read.
+    """Return messages, or None if their session was deleted before the last of them was read.
 
-    The server begins with the second part of a union when it is through with the first. A session that is
-    asked for by nothing but its ``_id`` takes it no planning.
+    The server runs the pipeline of ``$unionWith`` after the first one is exhausted. A match on ``_id`` alone
+    needs no query planning.
     """
     if owned.in_transaction:
         return await _messages_in_snapshot(where, order, limit, owned)
@@ -289,9 +289,9 @@ async def _messages_then_session(
     }
     pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
     pipeline += [{"$limit": limit}] if limit is not None else []
-    # Without a size the first answer has 101 documents, and what is more takes a second question.
+    # By default the first batch has 101 documents, and the rest takes another round trip.
     cursor = chat_messages().aggregate([*pipeline, {"$unionWith": session}], batchSize=MAX_BATCH_SIZE)
-    # Motor's is a cursor, and no coroutine.
+    # Motor's `aggregate` returns a cursor, not a coroutine.
     found: list[dict[str, Any]] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(
         None
     )
@@ -303,7 +303,7 @@ async def _messages_then_session(
 async def _messages_in_snapshot(
     where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[dict[str, Any]] | None:
-    """Do as `_messages_then_session`, in a transaction, which has no unions but sees one snapshot."""
+    """Do as `_messages_then_session`, in a transaction, which reads from one snapshot."""
     chosen = {"_id": owned.session_oid, "user_id": owned.user_id}
     if await chat_sessions().find_one(chosen, {"_id": 1}) is None:
         return None

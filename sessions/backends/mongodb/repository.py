@@ -45,13 +45,13 @@ __all__ = ["MongoBackend"]
 
 R = TypeVar("R")
 
-# What may be read from where the client's read preference says; all else rests on what the primary has.
+# Operations that use the client's read preference; all others read from the primary.
 READS = frozenset(
     {"_count", "_export_messages", "_export_sessions", "_get", "_history", "_list_after", "_list_page"}
 )
-MAX_LOOKS = 10
-# What a busy server stores of a large batch, at the least, which may take so much longer. One that falls
-# silent is found out by the driver's monitor.
+MAX_ENSURE_ATTEMPTS = 10
+# The least that a busy server inserts of a large batch: its deadline is longer by that. The driver's monitor
+# detects a server that does not respond.
 MESSAGES_A_SECOND = 1000
 
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
@@ -90,7 +90,7 @@ class MongoBackend(MongoMessages, MongoDeletion):
             await self._insert_session(new)
         except DuplicateKeyError:
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"_id": 1})
-            # An earlier attempt may have stored it, and somebody may have deleted it since.
+            # An earlier attempt may have stored it, and another caller may have deleted it since.
             if found is not None and found["_id"] != new.key:
                 raise SessionConflictError("the session id is taken by another session") from None
 
@@ -98,18 +98,18 @@ class MongoBackend(MongoMessages, MongoDeletion):
         await insert(chat_sessions(), [session_document(new)])
 
     async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
-        for _ in range(MAX_LOOKS):
+        for _ in range(MAX_ENSURE_ATTEMPTS):
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
             if found is not None:
                 if found["user_id"] != new.user_id:
                     return None
                 return earlier.failed > 0 and found["_id"] == new.key
             await self._delete_orphaned(new.session_id)
-            # A duplicate is another caller's insert, which the next look finds.
+            # On a duplicate key, the next iteration finds the session of another caller.
             with contextlib.suppress(DuplicateKeyError):
                 await self._insert_session(new)
                 return True
-        raise SessionConflictError("the session is refused by a unique index that is not ours")
+        raise SessionConflictError("the session violates a unique index that is not part of this package")
 
     async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
         document = await chat_sessions().find_one({"session_id": session_id, "user_id": user_id})
