@@ -100,14 +100,18 @@ def test_the_repository_table_has_every_operation_both_ways() -> None:
     for call, twin, _ in OPERATIONS.rows("The repository"):
         name, parameters = _documented(call)
         documented[name] = documented[twin] = parameters
-    assert documented == _public(AsyncSessionRepository)
+    operations = _public(AsyncSessionRepository)
+    # No operation, and it has no twin.
+    assert operations.pop("using") == ["transaction"]
+    assert documented == operations
 
 
 def test_the_table_of_plain_names_has_every_operation_of_both_classes() -> None:
     table = dict(_documented(call) for call, _ in OPERATIONS.rows("AsyncChats and Chats"))
     assert table == _public(AsyncChats)
-    close = {"close" if name == "aclose" else name: parameters for name, parameters in table.items()}
-    assert close == _public(Chats)
+    assert table.pop("using") == ["transaction"]
+    blocking = {"close" if name == "aclose" else name: parameters for name, parameters in table.items()}
+    assert blocking == _public(Chats)
 
 
 def test_the_command_table_has_every_command_with_its_arguments() -> None:

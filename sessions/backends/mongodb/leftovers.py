@@ -70,7 +70,7 @@ async def stored_batches(marks: Iterable[Any]) -> set[Any]:
 
 
 class MongoLeftovers(BackendOperations):
-    """Notes work before it begins, and removes what is left of work that died."""
+    """Notes work before it begins, and removes what interrupted work has left."""
 
     @staticmethod
     @contextlib.asynccontextmanager
