@@ -121,8 +121,11 @@ async def test_a_name_that_is_not_known_is_named_with_a_hint_for_the_url() -> No
 
 
 async def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
-    text = await failure(repository(f"postgresql://me@/chat?host={tmp_path}"), BackendUnavailableError)
-    assert text.startswith(f"cannot reach PostgreSQL at {tmp_path}, database chat, as user me: No such file")
+    url = f"postgresql://me@/chat?host={tmp_path}&port=6543"
+    text = await failure(repository(url), BackendUnavailableError)
+    assert text.startswith(
+        f"cannot reach PostgreSQL at {tmp_path}/.s.PGSQL.6543, database chat, as user me: No such file"
+    )
 
 
 async def test_a_silent_server_is_named_with_the_setting_that_bounds_it() -> None:
@@ -238,6 +241,34 @@ async def test_a_pooler_with_the_option_that_cannot_reach_its_server_is_asked_ag
         text = await failure(repository(url), BackendUnavailableError)
     assert "server login failed (ProtocolViolationError, SQLSTATE 08P01)" in text
     assert len(asked) == QUICK.max_attempts
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("options=-c%20no_such_setting%3D1", "options: is refused on connecting: unrecognized"),
+        ("timezone=Nowhere", 'timezone: is refused on connecting: invalid value for parameter "TimeZone"'),
+        ("role=no_such_role&application_name=me", "application_name"),
+        ("lock_timeout=x", "lock_timeout: is refused on connecting: "),
+    ],
+)
+async def test_a_setting_that_the_server_refuses_is_named(
+    postgres_url: str, caplog: pytest.LogCaptureFixture, parameters: str, said: str
+) -> None:
+    joint = "&" if "?" in postgres_url else "?"
+    text = await failure(repository(f"{postgres_url}{joint}{parameters}"), ConfigurationError)
+    assert text.startswith("db.postgres.url: cannot use PostgreSQL at ")
+    assert said in text
+    assert parameters.partition("=")[0] in text
+    assert not caplog.records, "retried"
+
+
+async def test_a_right_that_is_missing_for_something_else_is_not_blamed_on_a_setting() -> None:
+    async with refusing("42501", "permission denied for database chat") as (port, _):
+        url = f"postgresql://me:{SECRET}@127.0.0.1:{port}/chat?sslmode=disable&lock_timeout=5s"
+        text = await failure(repository(url), ConfigurationError)
+    assert text.startswith("db.postgres.username: ")
+    assert "lock_timeout" not in text
 
 
 async def test_a_server_that_starts_up_is_named_with_the_reason() -> None:

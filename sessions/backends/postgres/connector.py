@@ -18,6 +18,9 @@ from sessions.resilience import time_left
 
 __all__ = ["PostgresConnector", "check_encoding", "pooler_error"]
 
+# Classes of SQLSTATE for a setting that is sent on connecting: its value, its name, the right to set it.
+SETTING_REFUSED = ("22", "42", "55")
+
 
 class PostgresConnector:
     """Opens the connections of one database.
@@ -57,11 +60,11 @@ class PostgresConnector:
             connection = await _connect_in_turn(arguments)
         except ssl.SSLError:
             raise  # One of them is a ValueError, too.
-        except asyncpg.ProtocolViolationError as error:
-            if self._settings.pgbouncer or self._was_let_in:
+        except asyncpg.PostgresError as error:
+            failure = None if self._was_let_in else await self._refused_setting(error, arguments)
+            if failure is None:
                 raise
-            # What a pooler says to a setting that it cannot keep apart. No conversation was under way.
-            raise pooler_error(self.place, "08P01", shown(str(error.args[0]))) from without_values(error)
+            raise failure from without_values(error)
         except (ValueError, OverflowError) as error:
             problem = type(error).__name__
         else:
@@ -74,12 +77,42 @@ class PostgresConnector:
                 raise
             return connection
         # Unchained: asyncpg quotes the part of the settings it stumbles on, which may be of the password.
-        key = "db.postgres.url" if self._settings.url is not None else "db.postgres"
-        raise ConfigurationError(f"{key}: is not valid ({problem})")
+        raise ConfigurationError(f"{self._key}: is not valid ({problem})")
+
+    async def _refused_setting(
+        self, error: asyncpg.PostgresError, arguments: dict[str, Any]
+    ) -> ConfigurationError | None:
+        """Return the error for a setting of the server's session that is refused, if that is what it is.
+
+        No conversation was under way, so what the server says may be shown.
+        """
+        sqlstate, said = error.sqlstate or "", shown(str(error.args[0]))
+        is_pooler = isinstance(error, asyncpg.ProtocolViolationError)
+        if is_pooler and not self._settings.pgbouncer:
+            # What a pooler says to a setting that it cannot keep apart.
+            return pooler_error(self.place, sqlstate, said)
+        names = [name for name in arguments["server_settings"] if name != "statement_timeout"]
+        if not names or not (is_pooler or sqlstate.startswith(SETTING_REFUSED)):
+            return None
+        # A pooler says the same where it cannot reach the server. So: is it let in without them?
+        bare = arguments | {"server_settings": {}, "timeout": time_left(self._settings.connect_timeout)}
+        try:
+            connection = await _connect_in_turn(bare)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return None
+        connection.terminate()
+        return self.place.refused(
+            self._key, f"{', '.join(names)}: is refused on connecting: {said} (SQLSTATE {sqlstate})"
+        )
+
+    @property
+    def _key(self) -> str:
+        return "db.postgres.url" if self._settings.url is not None else "db.postgres"
 
 
 async def _connect_in_turn(arguments: dict[str, Any]) -> asyncpg.Connection:
     """Connect to the first host that will do; each has an equal share of the time that is left."""
+    arguments = dict(arguments)
     hosts, ports = arguments.get("host", []), arguments.get("port", [])
     if len(hosts) < 2:
         return await asyncpg.connect(**arguments)

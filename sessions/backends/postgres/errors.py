@@ -168,7 +168,10 @@ def _cause(error: BaseException) -> BaseException:
     if isinstance(of_driver, asyncpg.DataError):
         return without_values(of_driver, text=lambda _: "a value was refused")
     if not isinstance(of_driver, asyncpg.PostgresError):
-        return without_values(of_driver)
+        if _sqlstate(of_driver) is None:
+            return without_values(of_driver)
+        # Of another driver of a service's own engine, whose text has the row in it, too.
+        return without_values(of_driver, text=lambda _: f"SQLSTATE {_sqlstate(of_driver)}")
     # The row that broke a constraint, and the like; SQLAlchemy copies it into texts of its own.
     hidden = {"detail": None, "context": None, "internal_query": None}
     if (of_driver.sqlstate or "").startswith(DATA_EXCEPTION):

@@ -201,12 +201,18 @@ def place_of(settings: PostgresSettings) -> Place:
     hosts = said.hosts
     ports = said.ports if len(said.ports) == len(hosts) else said.ports * len(hosts)
     addresses = tuple(
-        host if host.startswith("/") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        _address(host, port)
         for host, port in zip(hosts, (port or _default_port() for port in ports), strict=True)
     )
     user = said.user or os.environ.get("PGUSER") or _login()
     database = said.database or os.environ.get("PGDATABASE") or user
     return Place(NAME, addresses or (os.environ.get("PGHOST") or "localhost",), database, user)
+
+
+def _address(host: str, port: int) -> str:
+    if host.startswith("/"):
+        return f"{host}/.s.PGSQL.{port}"  # The file, whose name is PostgreSQL's.
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def place_of_engine(engine: AsyncEngine) -> Place:
