@@ -112,8 +112,8 @@ def storable(value: Any) -> Any:
 def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict[str, Any]:
     """Return the document of a new message.
 
-    Its ``_id`` is the message's id, so the insert is idempotent. The field ``session_oid`` holds the ``_id`` of
-    the session's document. Its ``timestamp`` is the time in its id, so both order a process's messages in
+    Its ``_id`` is the message's id, so the insert is idempotent. ``session_oid`` is the ``_id`` of the
+    session's document. Its ``timestamp`` is the time in its id, so both order a process's messages in
     the same way.
     """
     message_id, role, content = row

@@ -73,7 +73,7 @@ class MongoMessages(MongoCleanup):
             return await self._append_at_once(session_oid, session_id, documents)
         # A caller's transaction is atomic anyway.
         if self._manager.is_borrowed or (self._manager.has_transactions and fits_transaction(rows)):
-            # Without the update of the session: in a busy session it would meet write conflicts again and again.
+            # Without the update of the session, which in a busy session would cause write conflicts.
             await self._insert(documents, chat_messages(), at_once=True)
         else:
             await self._insert_marked(session_id, documents)
