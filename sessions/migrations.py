@@ -18,8 +18,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, String, column, delete, exc, inspect, select, table, text
-from sqlalchemy.util import await_only
+from sqlalchemy import (
+    AdaptedConnection,
+    Connection,
+    Select,
+    String,
+    column,
+    delete,
+    exc,
+    inspect,
+    select,
+    table,
+    text,
+)
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
 
@@ -250,5 +261,13 @@ def _wait_for(connection: Connection, try_lock: str) -> None:
         connection.rollback()
         if time.monotonic() > deadline:
             raise BackendUnavailableError("another process has been migrating this database for too long")
-        # The connection's driver is asyncio's, and other tasks of its loop go on.
-        await_only(asyncio.sleep(LOCK_POLL_SECONDS))
+        _pause(connection)
+
+
+def _pause(connection: Connection) -> None:
+    driver = connection.connection.dbapi_connection
+    if isinstance(driver, AdaptedConnection):
+        # An asyncio driver: other tasks of its event loop go on.
+        driver.run_async(lambda _: asyncio.sleep(LOCK_POLL_SECONDS))
+    else:
+        time.sleep(LOCK_POLL_SECONDS)
