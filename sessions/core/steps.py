@@ -17,6 +17,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
+from sessions.core.internals import hide
+
 __all__ = ["FINISH_SECONDS", "Steps", "begin", "hidden_task", "lose_patience", "patience"]
 
 P = ParamSpec("P")
@@ -84,15 +86,14 @@ def patience(seconds: float) -> float:
 def hidden_task(work: Awaitable[R]) -> asyncio.Task[R]:
     """Start a task that ``asyncio.run`` does not cancel with all others when its main function is over.
 
-    Whoever starts one has to await it before its event loop is closed. The function that hides it is for
-    makers of task classes (Python's manual, "Extending asyncio"): no other keeps a task out of ``all_tasks``.
+    Whoever starts one has to await it before its event loop is closed.
     """
 
     async def run() -> R:
         return await work
 
     task = asyncio.get_running_loop().create_task(run())
-    asyncio._unregister_task(task)
+    hide(task)
     return task
 
 
@@ -133,7 +134,7 @@ class Steps:
 
         _OutsideOfSteps.install()
         task = loop.create_task(step())
-        asyncio._unregister_task(task)  # See `hidden_task`.
+        hide(task)
         try:
             await done
         except asyncio.CancelledError:
