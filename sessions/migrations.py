@@ -209,8 +209,8 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
 def only_looks(context: MigrationContext) -> bool:
     """Return whether Alembic was asked what there is, as by ``alembic current``, and must change nothing.
 
-    Its commands say so with an option of the context, ``dont_mutate``, which its manual does not name; nothing
-    public tells ``env.py`` which command runs it. A test fails when Alembic changes that.
+    Its commands say so with an option of the context, ``dont_mutate``, which its manual does not name;
+    nothing public tells ``env.py`` which command runs it. A test fails when Alembic changes that.
     """
     return bool(context.opts.get("dont_mutate"))
 

@@ -1,7 +1,7 @@
 """gevent: blocking calls under ``gevent.monkey.patch_all()``.
 
-A patched process has one real thread, in which greenlets take turns; what blocks it blocks all of them. The
-background loop is one greenlet more: while it waits for its sockets, gevent's hub runs the others.
+A patched process runs all greenlets in one thread, so a blocking call blocks all of them. The background
+loop is another greenlet: while it waits for its sockets, gevent's hub runs the others.
 """
 
 from __future__ import annotations
