@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class RetryStrategy(StrEnum):
-    """How the delay grows from one try to the next."""
+    """How the delay grows from one attempt to the next."""
 
     EXPONENTIAL = "exponential"
     LINEAR = "linear"
@@ -47,11 +47,11 @@ class RetryStrategy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    """How often and how fast to try again.
+    """How often and how fast to retry.
 
     Attributes:
-        max_attempts: All tries, the first included; at least 1.
-        base_delay: Seconds before the second try.
+        max_attempts: All attempts, the first one included; at least 1.
+        base_delay: Seconds before the second attempt.
         max_delay: Seconds that no delay exceeds.
         strategy: Growth of the delay: doubled, added, or kept.
         jitter: Draw each delay evenly from 0 to its computed value, so that callers spread out.
@@ -186,13 +186,13 @@ def async_retry(
     """Repeat a coroutine function while it raises what ``on`` names.
 
     Args:
-        config: Tries and delays.
+        config: Attempts and delays.
         on: Exception class, tuple of classes, or predicate. There is no default: repeating is only
             right where the caller knows the work is idempotent and the error transient.
         unwrap: Returns the error that the log names, where a library has wrapped it.
 
     Returns:
-        A decorator. The last error is raised as it is when the tries are used up;
+        A decorator. The last error is raised as it is when the attempts are used up;
         ``asyncio.CancelledError``, ``KeyboardInterrupt`` and ``SystemExit`` are never retried.
     """
 
@@ -249,8 +249,8 @@ async def call_with_retry(
 
     Args:
         operation: What the log calls it.
-        work: Called once for each try; must be safe to repeat.
-        config: Tries and delays.
+        work: Called once for each attempt; must be safe to repeat.
+        config: Attempts and delays.
         on: What to repeat for; see `async_retry`.
         unwrap: Returns the error that the log names.
     """

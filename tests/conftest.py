@@ -26,9 +26,11 @@ settings.load_profile("untimed")
 # What is left out of a quick answer: folders whose tests wait for processes of their own, for servers, or for
 # what is built and installed, and files with tests that race, try many examples, or move megabytes.
 SLOW = {
-    *("benchmarks", "docs", "faults", "loops", "migrations", "packaging", "services", "typing"),
+    *("benchmarks", "docs", "faults", "limits", "loops", "migrations", "packaging", "services", "typing"),
     *("contract/test_adopted_backends.py", "contract/test_hostile_input.py", "contract/test_memory.py"),
     *("contract/test_model.py", "contract/test_order.py", "contract/test_races.py", "unit/test_imports.py"),
+    *("sqlite/test_sqlite_forks.py", "sqlite/test_sqlite_temporary.py", "sqlite/test_sqlite_turns.py"),
+    *("postgres/test_postgres_messages.py", "unit/test_forks.py", "unit/test_steps.py"),
     *("cli/test_cli_streams.py", "mongodb/test_time_to_fail.py", "postgres/test_lost_connections.py"),
 }
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
@@ -68,7 +70,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(params=conversations_to_test_on.files().values(), ids=conversations_to_test_on.files())
+@pytest.fixture(
+    params=[
+        pytest.param(file, id=name, marks=[pytest.mark.slow] if name == "real" else [])
+        for name, file in conversations_to_test_on.files().items()
+    ]
+)
 def conversations_file(request: pytest.FixtureRequest) -> Path:
     """Each file of conversations in turn, one a line."""
     file: Path = request.param

@@ -67,7 +67,7 @@ async def current(backend: SessionRepositoryType, url: str | None) -> str:
 
 
 async def check(backend: SessionRepositoryType, url: str | None) -> str:
-    """Say that the schema is at head. MongoDB has none: remove what work that died half-way has left.
+    """Say that the schema is at head. MongoDB has none: remove what interrupted work has left.
 
     Raises:
         SchemaOutdatedError: It is not.

@@ -42,7 +42,7 @@ class AsyncOperations(BackendOperations):
     @property
     @abstractmethod
     def _retry(self) -> RetryConfig:
-        """Tries and delays for transient errors."""
+        """Attempts and delays for transient errors."""
 
     # -- Sessions ----------------------------------------------------------------------------------
 
@@ -365,7 +365,7 @@ class AsyncOperations(BackendOperations):
         return await work(*arguments)
 
     async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
-        """Do as `_run` does, and let each try know of the ones before it."""
+        """Do as `_run` does, and let each attempt know of the ones before it."""
         earlier = EarlierTries()
 
         async def noting() -> R:

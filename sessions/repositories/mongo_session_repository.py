@@ -24,7 +24,7 @@ class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
         url: ``mongodb://`` or ``mongodb+srv://``; None for the configured database.
         client: A service's own client; used, never closed. It belongs to one event loop.
         connection_manager: A manager made elsewhere, instead of both.
-        retry: Tries and delays for transient errors.
+        retry: Attempts and delays for transient errors.
         **settings: Any key of ``db.mongodb``, over the configured value.
 
     Raises:
@@ -48,7 +48,7 @@ class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
         )
 
     async def remove_leftovers(self) -> Leftovers:
-        """Remove the messages that work which died half-way has left; nobody sees them before either.
+        """Remove the messages that interrupted work has left; no operation shows them before either.
 
         Safe while others work. Reads the index of all messages, so it is for maintenance.
         """
@@ -61,5 +61,5 @@ class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
         return Leftovers(removed, finished.under_way)
 
     def remove_leftovers_sync(self) -> Leftovers:
-        """Block for `remove_leftovers`."""
+        """Remove what interrupted work has left; the blocking twin of `remove_leftovers`."""
         return run_blocking(self.remove_leftovers)

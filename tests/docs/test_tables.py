@@ -87,11 +87,12 @@ def _documented(call: str) -> tuple[str, list[str]]:
 
 
 def _public(kind: type) -> dict[str, list[str]]:
-    """Return the parameters of each public method."""
+    """Return the parameters of each operation."""
+    others = ("load_and_validate_connection", "using")  # The second is shown under the tables.
     return {
         name: [parameter for parameter in inspect.signature(member).parameters if parameter != "self"]
         for name, member in inspect.getmembers(kind, inspect.isfunction)
-        if not name.startswith("_") and name != "load_and_validate_connection"
+        if not name.startswith("_") and name not in others
     }
 
 

@@ -156,6 +156,7 @@ def test_other_passwords_are_another_manager() -> None:
     assert first is not second
 
 
+@pytest.mark.slow
 async def test_each_engine_of_a_service_has_its_own_manager_that_does_not_keep_it_alive() -> None:
     engines = []
     for number in range(20):
@@ -210,6 +211,7 @@ async def test_a_repository_that_goes_on_after_a_close_still_shares_its_manager(
     assert repository._connection_manager._pools.resources() == []
 
 
+@pytest.mark.slow
 def test_ten_thousand_tenants_leave_nothing_behind(tmp_path: Path) -> None:
     async def tenants(numbers: range) -> None:
         for number in numbers:

@@ -1,4 +1,4 @@
-"""Deleting in MongoDB: a session with its messages, and what a delete that died half-way has left."""
+"""Deleting in MongoDB: a session with its messages, and what an interrupted delete has left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What work that died half-way has left in MongoDB, and how it is found and removed.
+"""What interrupted work has left in MongoDB, and how it is found and removed.
 
 Without a transaction, deleting a session and adding a large batch take several writes. Such work is noted
 in ``chat_unfinished`` before its first write, and the note is removed after its last. If the process or
@@ -70,7 +70,7 @@ async def stored_batches(marks: Iterable[Any]) -> set[Any]:
 
 
 class MongoLeftovers(BackendOperations):
-    """Notes work before it begins, and removes what is left of work that died."""
+    """Notes work before it begins, and removes what interrupted work has left."""
 
     @staticmethod
     @contextlib.asynccontextmanager
