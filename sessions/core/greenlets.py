@@ -1,7 +1,7 @@
 """gevent: blocking calls under ``gevent.monkey.patch_all()``.
 
-A patched process has one real thread, in which greenlets take turns; what blocks it blocks all of them. The
-background loop is one greenlet more: while it waits for its sockets, gevent's hub runs the others.
+A patched process runs all greenlets in one thread, so a blocking call blocks all of them. The background
+loop is another greenlet: while it waits for its sockets, gevent's hub runs the others.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
     class Selector(GeventSelector):  # type: ignore[misc]
         def select(self, timeout: float | None = None) -> Any:
-            # The other greenlets run in the same thread, for which Python keeps the loop that is running:
-            # while they do, it is none.
+            # The other greenlets run in the same thread, and the running loop is per thread: there is none
+            # while they run.
             loop = asyncio._get_running_loop()
             asyncio._set_running_loop(None)
             try:
