@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -34,6 +35,7 @@ from sessions.config import SqliteSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
 from sessions.core import greenlets
 from sessions.core.failures import Place, upgrade_command, without_values
+from sessions.core.loops import kept_on
 from sessions.core.turns import Turns, TurnTimeoutError, turns_for
 from sessions.errors import SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
@@ -46,6 +48,13 @@ R = TypeVar("R")
 PROBE_SIZE = 100_000
 # Part of the busy timeout; a writer whose turn came sooner leaves the connection's own as it is.
 SOON = 0.25
+
+
+class _Owner:
+    """Owns what is kept on event loops."""
+
+
+_OPENED = _Owner()
 
 
 class SqliteConnectionManager(SqlConnectionManager):
@@ -73,10 +82,6 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._temporary_file: str | None = None
         self._creates = True
         self._prepared_file: FileId | None = None
-        # Held here as well, so that a manager which is collected unclosed does not take them with it: its
-        # event loop closes them.
-        self._opened: set[aiosqlite.Connection] = set()
-        weakref.finalize(self, self._opened.clear).atexit = False
         # None for a temporary file, whose path is not known yet, and for one that only the engine knows.
         self._path = self._target.path if engine is None else path_of_engine(engine)
         self._place = Place("SQLite", (self._path,) if self._path else ())
@@ -103,8 +108,10 @@ class SqliteConnectionManager(SqlConnectionManager):
         None for a temporary database: each manager has its own.
         """
         resolved = _settings(url, settings)
+        if engine is not None:
+            return engine_key(engine, resolved)
         target = sqlite_target(resolved)
-        return None if engine is None and target.path is None else engine_key(engine, (resolved, target))
+        return None if target.path is None else (resolved, target)
 
     def _turns_of_writers(self, engine: AsyncEngine | None) -> Turns:
         """Return the turns that all writers of the file in this process take, whatever they call it."""
@@ -115,6 +122,10 @@ class SqliteConnectionManager(SqlConnectionManager):
     # -- Connections -------------------------------------------------------------------------------
 
     def _open_own(self) -> SqlPool:
+        # Held by the event loop as well, so that a manager which is collected unclosed does not take them
+        # with it: the loop closes them. A loop that nobody holds goes together with them.
+        opened: set[aiosqlite.Connection] = kept_on(asyncio.get_running_loop()).setdefault(_OPENED, set())
+
         async def connect() -> aiosqlite.Connection:
             path = self._file()
             try:
@@ -123,7 +134,7 @@ class SqliteConnectionManager(SqlConnectionManager):
                 if is_missing(path):
                     raise errors.MissingFileError(f"there is no file {path}") from error
                 raise
-            self._opened.add(connection)
+            opened.add(connection)
             return connection
 
         engine = create_async_engine(
@@ -138,7 +149,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _set_pragmas)
-        event.listen(engine.sync_engine, "close", functools.partial(_forget, self._opened))
+        event.listen(engine.sync_engine, "close", functools.partial(_forget, opened))
         replace_stale_connections(engine.sync_engine, self._file)
         event.listen(engine.sync_engine, "checkin", _let_event_loop_go)
         return SqlPool(engine)
