@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from sessions.backends.postgres.internals import socket_of
 from sessions.backends.postgres.settings import connect_arguments, log_ignored, place_of, tcp_options
 from sessions.config import PasswordCallable, PostgresSettings
 from sessions.core.failures import Place, shown, without_values
@@ -208,8 +209,7 @@ def set_tcp_options(connection: Any, settings: PostgresSettings) -> None:
     wanted = tcp_options(settings)
     if not wanted:
         return
-    # asyncpg hands out no socket.
-    raw = connection._transport.get_extra_info("socket")
+    raw = socket_of(connection)
     if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
         for level, option, value in wanted:
             raw.setsockopt(level, option, value)

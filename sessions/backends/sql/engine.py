@@ -15,9 +15,9 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy import Engine, Executable, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, QueuePool
-from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
+from sessions.backends.sql.sync_calls import run_sync
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.forks import ProcessLock
 from sessions.core.loops import LoopBound
@@ -261,7 +261,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         try:
             # The driver cancels the statement on the server, too, when the task that awaits it is cancelled.
             async with bound:
-                result = await greenlet_spawn(run, bound)
+                result = await run_sync(run, bound)
         except TimeoutError as error:
             if is_connected and bound.expired():
                 raise NoAnswerError("no answer in time") from error
