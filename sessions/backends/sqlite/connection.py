@@ -29,7 +29,7 @@ from sessions.backends.sqlite.files import (
     path_of_engine,
     replace_stale_connections,
 )
-from sessions.backends.sqlite.internals import let_event_loop_go
+from sessions.backends.sqlite.internals import release_event_loop
 from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.config import SqliteSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
@@ -122,8 +122,8 @@ class SqliteConnectionManager(SqlConnectionManager):
     # -- Connections -------------------------------------------------------------------------------
 
     def _open_own(self) -> SqlPool:
-        # Held by the event loop as well, so that a manager which is collected unclosed does not take them
-        # with it: the loop closes them. A loop that nobody holds goes together with them.
+        # References that outlive a manager that is collected without being closed: the event loop closes the
+        # connections. A loop that is no longer referenced is collected together with them.
         opened: set[aiosqlite.Connection] = kept_on(asyncio.get_running_loop()).setdefault(_OPENED, set())
 
         async def connect() -> aiosqlite.Connection:
@@ -252,7 +252,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             at_most = await turn.enter_async_context(self._turn())
             async with self._lend(pool) as connection:
                 async with _busy_timeout(connection, at_most):
-                    # IMMEDIATE acquires the write lock now: a read lock cannot be upgraded while another waits.
+                    # IMMEDIATE acquires the write lock now: a read lock may fail to be upgraded later.
                     await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
                 await connection.exec_driver_sql("COMMIT")
@@ -407,7 +407,7 @@ def _set_pragmas(dbapi_connection: Any, _record: object) -> None:
 
 def _release_event_loop(dbapi_connection: Any, _record: object) -> None:
     if dbapi_connection is not None:
-        let_event_loop_go(dbapi_connection.driver_connection)
+        release_event_loop(dbapi_connection.driver_connection)
 
 
 def _remove_folder(folder: str, owner: int) -> None:

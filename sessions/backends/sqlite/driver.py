@@ -3,9 +3,9 @@
 SQLite keeps the locks of a process in that process's memory, by file. A fork copies them, and the child's own
 connections to the same file then rely on locks that only the parent holds: they are locked out for ever if
 the parent was writing. If it was not, the parent may delete the WAL that the child writes to, and with it the
-child's commits. SQLite's manual forbids carrying a connection across a fork, even to close it in the child. So
-every connection is closed before a fork, after running statements and transactions have ended. The parent's
-pools then open new ones.
+child's commits. SQLite's manual forbids carrying a connection across a fork, even to close it in the child.
+So every connection is closed before a fork, after running statements and transactions have ended. The
+parent's pools then open new ones.
 """
 
 from __future__ import annotations
