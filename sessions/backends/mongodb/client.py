@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pymongo
 from pymongo import ReadPreference, WriteConcern, errors
 
+from sessions.core.shared_work import SharedWork
 from sessions.resilience import time_left
 
 __all__ = [
@@ -64,7 +65,7 @@ class MongoConnection:
     readable: Mapping[str, Any]
     timeout: float
     refused_timeout: float
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    preparing: SharedWork = field(default_factory=SharedWork)
     client_session: Any = None
     _turns: asyncio.Semaphore | None = None
 
@@ -98,17 +99,18 @@ class MongoConnection:
             WaitQueueTimeoutError: Its turn took longer to come than a connection of the pool may take.
             ServerSelectionTimeoutError: See `deadline`.
         """
-        if self._turns is not None:
-            await self._take_turn(self._turns)
-        try:
-            # Without `deadline`: every operation comes this way, and a generator costs more.
-            async with _RefusalWatch(self):
+        # Without `deadline`: every operation comes this way, and a generator costs more. The wait for the
+        # turn is watched as well: those who have theirs may all wait for servers that refuse.
+        async with _RefusalWatch(self):
+            if self._turns is not None:
+                await self._take_turn(self._turns)
+            try:
                 await self._find_server()
                 with pymongo.timeout(time_left(self.timeout) + more):
                     return await work(*arguments)
-        finally:
-            if self._turns is not None:
-                self._turns.release()
+            finally:
+                if self._turns is not None:
+                    self._turns.release()
 
     async def _take_turn(self, turns: asyncio.Semaphore) -> None:
         if not turns.locked():

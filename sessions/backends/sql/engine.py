@@ -20,6 +20,7 @@ from sessions import migrations
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.forks import ProcessLock
 from sessions.core.loops import LoopBound
+from sessions.core.shared_work import SharedWork
 from sessions.errors import ConfigurationError
 from sessions.resilience import time_left
 
@@ -41,7 +42,7 @@ class SqlPool:
     """An engine of one event loop."""
 
     engine: AsyncEngine
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    preparing: SharedWork = field(default_factory=SharedWork)
 
 
 class SqlConnectionManager(AsyncBaseConnectionManager):
@@ -115,11 +116,17 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def _ready(self) -> SqlPool:
         pool = await self._pools.get()
         if not self._schema_ready:
-            async with pool.lock:
-                if not self._schema_ready:
-                    await self._prepare_schema(pool)
-                    self._note_ready()
+            await self._prepare(pool, self._prepare_schema)
         return pool
+
+    async def _prepare(self, pool: SqlPool, work: Callable[[SqlPool], Awaitable[None]]) -> None:
+        """Make the schema ready, once for all callers at the same time."""
+
+        async def prepare() -> None:
+            await work(pool)
+            self._note_ready()
+
+        await pool.preparing.run(prepare)
 
     async def make_ready(self) -> None:
         """Connect, and bring the schema to head if it is not there, or check it, whatever is known of it.
@@ -127,10 +134,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         Raises:
             SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
         """
-        pool = await self._pools.get()
-        async with pool.lock:
-            await self._prepare_schema(pool)
-            self._note_ready()
+        await self._prepare(await self._pools.get(), self._prepare_schema)
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
         """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
@@ -144,11 +148,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """
         if not (self._auto_migrate and self.is_schema_missing(error)):
             return False
-        pool = await self._pools.get()
-        async with pool.lock:
-            if self.preparations == seen:
-                await self._upgrade(pool)
-                self._note_ready()
+        if self.preparations == seen:
+            await self._prepare(await self._pools.get(), self._upgrade)
         return True
 
     @abstractmethod
