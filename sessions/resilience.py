@@ -24,6 +24,7 @@ __all__ = [
     "RetryStrategy",
     "async_retry",
     "call_with_retry",
+    "extend_call",
     "retry",
     "time_left",
 ]
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class RetryStrategy(StrEnum):
-    """How the delay grows from one try to the next."""
+    """How the delay grows from one attempt to the next."""
 
     EXPONENTIAL = "exponential"
     LINEAR = "linear"
@@ -46,11 +47,11 @@ class RetryStrategy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    """How often and how fast to try again.
+    """How often and how fast to retry.
 
     Attributes:
-        max_attempts: All tries, the first included; at least 1.
-        base_delay: Seconds before the second try.
+        max_attempts: All attempts, the first one included; at least 1.
+        base_delay: Seconds before the second attempt.
         max_delay: Seconds that no delay exceeds.
         strategy: Growth of the delay: doubled, added, or kept.
         jitter: Draw each delay evenly from 0 to its computed value, so that callers spread out.
@@ -123,6 +124,16 @@ def time_left(at_most: float) -> float:
     return at_most if deadline is None else max(_MIN_SECONDS, min(at_most, deadline - time.monotonic()))
 
 
+def extend_call(seconds: float) -> None:
+    """Leave so many seconds out of the ``max_elapsed`` of the attempt at hand.
+
+    For what takes as long as it takes: a migration is not silence.
+    """
+    deadline = _deadline.get()
+    if deadline is not None:
+        _deadline.set(deadline + seconds)
+
+
 class _FullJitter(tenacity.wait.wait_base):
     """Any wait, spread evenly between nothing and its full value."""
 
@@ -175,13 +186,13 @@ def async_retry(
     """Repeat a coroutine function while it raises what ``on`` names.
 
     Args:
-        config: Tries and delays.
+        config: Attempts and delays.
         on: Exception class, tuple of classes, or predicate. There is no default: repeating is only
             right where the caller knows the work is idempotent and the error transient.
         unwrap: Returns the error that the log names, where a library has wrapped it.
 
     Returns:
-        A decorator. The last error is raised as it is when the tries are used up;
+        A decorator. The last error is raised as it is when the attempts are used up;
         ``asyncio.CancelledError``, ``KeyboardInterrupt`` and ``SystemExit`` are never retried.
     """
 
@@ -238,8 +249,8 @@ async def call_with_retry(
 
     Args:
         operation: What the log calls it.
-        work: Called once for each try; must be safe to repeat.
-        config: Tries and delays.
+        work: Called once for each attempt; must be safe to repeat.
+        config: Attempts and delays.
         on: What to repeat for; see `async_retry`.
         unwrap: Returns the error that the log names.
     """

@@ -206,7 +206,7 @@ def current(backend: Backend = None, url: Url = None) -> None:
 def check(backend: Backend = None, url: Url = None) -> None:
     """Fail if the schema is not up to date.
 
-    Nothing is changed; but on MongoDB, what work that died has left is removed.
+    Nothing is changed; but on MongoDB, the orphaned messages of interrupted operations are removed.
     """
     typer.echo(_finish(database.check(_backend(backend, url), url)))
 

@@ -67,7 +67,7 @@ async def current(backend: SessionRepositoryType, url: str | None) -> str:
 
 
 async def check(backend: SessionRepositoryType, url: str | None) -> str:
-    """Say that the schema is at head. MongoDB has none: remove what work that died half-way has left.
+    """Say that the schema is at head. MongoDB has none: remove orphaned messages there.
 
     Raises:
         SchemaOutdatedError: It is not.
@@ -77,7 +77,7 @@ async def check(backend: SessionRepositoryType, url: str | None) -> str:
         if isinstance(manager, SqlConnectionManager):
             await _in_connection(manager, migrations.check)
             return f"{NAMES[backend]} schema: revision {migrations.HEAD}, as this package needs it"
-        return f"{await _answers(manager, backend)}; {await _remove_leftovers(manager)}"
+        return f"{await _answers(manager, backend)}; {await _remove_orphaned(manager)}"
 
 
 def require(backend: SessionRepositoryType, url: str | None) -> None:
@@ -93,15 +93,15 @@ async def _answers(manager: AsyncBaseConnectionManager, backend: SessionReposito
     return f"{NAMES[backend]}: reachable; it needs no migrations"
 
 
-async def _remove_leftovers(manager: AsyncBaseConnectionManager) -> str:
+async def _remove_orphaned(manager: AsyncBaseConnectionManager) -> str:
     # Imported here: who uses the other databases has no need of MongoDB's driver.
     from sessions.backends.mongodb.connection import MongoConnectionManager
     from sessions.repositories.mongo_session_repository import MongoSessionRepository
 
     assert isinstance(manager, MongoConnectionManager)
-    leftovers = await MongoSessionRepository(connection_manager=manager).remove_leftovers()
-    found = f"{leftovers.removed} leftover messages removed" if leftovers.removed else "no leftovers"
-    return f"{found}; {leftovers.under_way} notes of unfinished work" if leftovers.under_way else found
+    cleanup = await MongoSessionRepository(connection_manager=manager).remove_orphaned_messages()
+    found = f"{cleanup.removed} orphaned messages removed" if cleanup.removed else "no orphaned messages"
+    return f"{found}; {cleanup.under_way} operations unfinished" if cleanup.under_way else found
 
 
 async def _in_connection(manager: SqlConnectionManager, work: Callable[[Connection], R]) -> R:

@@ -156,7 +156,7 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         return await step()
 
     def is_transient(self, error: BaseException) -> bool:
-        """Return whether a call that failed with this error may be tried again; here never."""
+        """Return whether a call that failed with this error may be retried; here never."""
         return False
 
     def outcome_is_unknown(self, error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from sessions.connections.base import (
     BaseConnectionManager,
     ConnectionType,
 )
+from sessions.connections.built_in import BUILT_IN
 from sessions.connections.keys import built_in_key, name_variables
 from sessions.core.blocking import run_blocking
 from sessions.core.forks import ProcessLock, importing
@@ -24,13 +25,6 @@ ConnectionManager = BaseConnectionManager | AsyncBaseConnectionManager
 Key = tuple[str, Hashable]
 Managers = dict[Key, ConnectionManager]
 M = TypeVar("M", bound=type[ConnectionManager])
-
-# Named by text so that only the chosen database's driver is loaded.
-_BUILT_IN = {
-    ConnectionType.POSTGRES: ("sessions.backends.postgres.connection", "PostgresConnectionManager"),
-    ConnectionType.SQLITE: ("sessions.backends.sqlite.connection", "SqliteConnectionManager"),
-    ConnectionType.MONGODB: ("sessions.backends.mongodb.connection", "MongoConnectionManager"),
-}
 
 
 def is_same_class(one: type, other: type) -> bool:
@@ -71,7 +65,7 @@ class ConnectionFactory:
         """
         name = str(connection_type)
         with cls._lock:
-            if name in _BUILT_IN or not is_same_class(cls._classes.get(name, manager), manager):
+            if name in BUILT_IN or not is_same_class(cls._classes.get(name, manager), manager):
                 raise ValueError(f"a connection manager is already registered as {name!r}")
             if cls._classes.get(name, manager) is not manager:
                 # Those of the class from before stay with the repositories that have them.
@@ -98,7 +92,7 @@ class ConnectionFactory:
         """
         name = str(connection_type)
         manager_class = cls._manager_class(name)
-        if name not in _BUILT_IN:
+        if name not in BUILT_IN:
             return cls._made((name, manager_class.cache_key(**options)), manager_class, options)
         try:
             key = (name, built_in_key(name, manager_class, options))
@@ -117,7 +111,7 @@ class ConnectionFactory:
             cls._unshared.add(unshared)
             return unshared
         own = options.get("engine") if options.get("client") is None else options["client"]
-        managers = cls._managers if own is None or key[0] not in _BUILT_IN else kept_by(own)
+        managers = cls._managers if own is None or key[0] not in BUILT_IN else kept_by(own)
         manager = managers.get(key)
         if manager is None:
             with cls._lock:
@@ -140,13 +134,14 @@ class ConnectionFactory:
     def _manager_class(cls, name: str) -> type[ConnectionManager]:
         if found := cls._classes.get(name):
             return found
-        if name not in _BUILT_IN:
-            known = ", ".join(sorted({*_BUILT_IN, *cls._classes}))
+        if name not in BUILT_IN:
+            known = ", ".join(sorted({*BUILT_IN, *cls._classes}))
             raise UnknownRepositoryError(f"no connection type {name[:80]!r}; known: {known}")
-        module, attribute = _BUILT_IN[ConnectionType(name)]
+        built_in = BUILT_IN[ConnectionType(name)]
         try:
             with importing:
-                manager_class: type[ConnectionManager] = getattr(import_module(module), attribute)
+                module = import_module(built_in.manager_module)
+            manager_class: type[ConnectionManager] = getattr(module, built_in.manager)
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
                 f"{name} needs {error.name}; install it with: pip install agenthub-sessions"

@@ -1,7 +1,7 @@
 """Blocking calls: the one background loop for callers that have no event loop.
 
-Works from any thread, at any time: while a loop runs in the caller's thread, after a fork, in a greenlet of
-gevent's, from ``atexit`` and ``__del__``; where it cannot work any more, it raises instead of waiting.
+Works from any thread: while a loop runs in the caller's thread, after a fork, in a greenlet of gevent, from
+``atexit`` and ``__del__``. During interpreter shutdown it raises instead of blocking.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["run_blocking"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# How long the end of the process waits for the loop: for the calls, the steps, and the connections.
+# Time limit at interpreter exit for the calls, the steps and the connections.
 STOP_SECONDS = 20.0
 STOP_TURNS = 3
 
@@ -46,7 +46,7 @@ class _Call(Generic[R]):
 
     def __init__(self, function: Callable[[], Awaitable[R]]) -> None:
         self.function = function
-        # Lighter than a future, which many may wait for.
+        # Cheaper than a `concurrent.futures.Future`; one thread waits.
         self._unfinished = threading.Lock()
         self._unfinished.acquire()
         self.results: list[R] = []
@@ -56,13 +56,13 @@ class _Call(Generic[R]):
     async def run(self) -> None:
         try:
             self.results.append(await self.function())
-        except BaseException as error:  # For the caller, who waits for it.
+        except BaseException as error:  # Raised in the caller's thread.
             self.failure = error
         finally:
             self._unfinished.release()
 
     def abandon(self) -> None:
-        """Let the caller go whose call will not be run any more."""
+        """Wake the caller of a call that will not run."""
         if self._unfinished.locked():
             self._unfinished.release()
 
@@ -82,8 +82,8 @@ class _Call(Generic[R]):
 class _BackgroundLoop:
     """The loop that sync callers share, started on first use and stopped at interpreter exit.
 
-    anyio's portal runs it, on uvloop where that is installed, and ends it. The portal's own calls cost
-    more than many a statement, so they do not go through it.
+    anyio's portal runs and stops it, on uvloop if that is installed. Calls do not use the portal, whose
+    overhead exceeds the time of many statements.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class _BackgroundLoop:
 
     def call(self, function: Callable[[], Awaitable[R]]) -> R:
         if sys.is_finalizing():
-            # No other thread runs any more.
+            # Daemon threads no longer run.
             raise RuntimeError("the interpreter is shutting down: a blocking call comes too late")
         loop = self._loop or self._start()
         if threading.get_ident() == self._thread_id:
@@ -111,11 +111,11 @@ class _BackgroundLoop:
         call = _Call(function)
         self._calls.add(call)
         try:
-            # Raises if the loop was closed meanwhile. If it is stopped before it gets to this, `stop` tells.
+            # Raises if the loop is closed. If the loop stops before it runs this, `stop` wakes the caller.
             loop.call_soon_threadsafe(self._begin, loop, call)
             return call.wait()
         except (KeyboardInterrupt, SystemExit):
-            # Raised in this thread by a signal, or by the call. Whoever wants to leave does not want to wait.
+            # Raised in this thread by a signal, or by the call: close fast.
             lose_patience()
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._cancel, call)
@@ -160,7 +160,7 @@ class _BackgroundLoop:
         self._stack, self._loop = stack, portal.call(asyncio.get_running_loop)
 
     async def _finish_calls(self) -> None:
-        """Wait for the calls that other threads wait for, a bounded time, and cancel the rest."""
+        """Wait for running calls for a bounded time, and cancel the rest."""
         tasks = [call.task for call in tuple(self._calls) if call.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=patience(FINISH_SECONDS))
@@ -171,11 +171,11 @@ class _BackgroundLoop:
         with self._lock:
             stack, self._stack, self._loop, self._thread_id = self._stack, None, None, None
         if stack is not None:
-            # Bounded also where the loop itself hangs in a driver's clean-up: its thread is a daemon.
+            # Bounded also if the loop blocks in a driver's clean-up: its thread is a daemon.
             closing = threading.Thread(target=stack.close, name="sessions-closing", daemon=True)
             try:
                 closing.start()
-            except RuntimeError:  # No thread can be started so late.
+            except RuntimeError:  # No thread can start during shutdown.
                 stack.close()
             else:
                 closing.join(STOP_TURNS * patience(STOP_SECONDS / STOP_TURNS))
@@ -183,12 +183,12 @@ class _BackgroundLoop:
                 call.abandon()
 
     def exit(self) -> None:
-        """Stop, and from now on after each call: what is registered with ``atexit`` earlier comes later."""
+        """Stop now and after each later call: ``atexit`` functions that were registered earlier run later."""
         self._exiting = True
         self.stop()
 
     def forget(self) -> object:
-        """Start anew without touching the thread, which does not exist in this process."""
+        """Reset after a fork, without touching the thread, which does not exist in this process."""
         remains = (self._stack, self._loop, self._calls)
         self._reset()
         return remains
@@ -197,10 +197,10 @@ class _BackgroundLoop:
 def run_blocking(function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a coroutine function on the background loop and wait for its result.
 
-    May be called from any thread, also from one whose own event loop is running (which waits).
+    May be called from any thread, also from one whose own event loop is running, which it blocks.
 
     Raises:
-        RuntimeError: Called on the background loop itself, or when the interpreter has all but shut down.
+        RuntimeError: Called on the background loop itself, or during interpreter shutdown.
     """
     waiting = running_loop()
 

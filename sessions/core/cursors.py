@@ -1,4 +1,4 @@
-"""The cursor of `list_sessions`: the place of a session in the list, as opaque text."""
+"""The cursor of `list_sessions`: the position of a session in the list, as opaque text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def encode_cursor(chat_session: ChatSession) -> str:
-    """Return the cursor that goes on after this session."""
+    """Return the cursor of the page after this session."""
     place = f"{(chat_session.updated_at - EPOCH) // MICROSECOND}:{chat_session.session_id}"
     return base64.urlsafe_b64encode(place.encode()).decode()
 

@@ -1,4 +1,4 @@
-"""How every backend says what it cannot do: one pattern for the texts, and causes that show no values."""
+"""Error texts of all backends, in one pattern, and causes without values."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Place:
 
     Attributes:
         server: The product, such as "PostgreSQL".
-        addresses: Where it is looked for, all of them: ``host:port``, or a socket's or a file's path.
-        database: Name of the database; None where there is none, or where it is not known.
-        user: Who logs in; None where nobody does, or where it is not known.
+        addresses: All addresses of the server: ``host:port``, or the path of a socket or a file.
+        database: Name of the database; None if there is none, or it is not known.
+        user: User name; None if there is none, or it is not known.
     """
 
     server: str
@@ -42,11 +42,11 @@ class Place:
         return ", ".join(parts)
 
     def unreachable(self, reason: str) -> BackendUnavailableError:
-        """Return the error for a database that does not answer: "cannot reach PostgreSQL at …: reason"."""
+        """Return the error for a database that does not respond: "cannot reach PostgreSQL at …: reason"."""
         return BackendUnavailableError(f"cannot reach {self}: {reason}")
 
     def unusable(self, reason: str) -> BackendUnavailableError:
-        """Return the error for a database that answers, and does not do what it should."""
+        """Return the error for a database that responds with an error."""
         return BackendUnavailableError(f"cannot use {self}: {reason}")
 
     def refused(self, key: str, reason: str) -> ConfigurationError:
@@ -60,7 +60,7 @@ class Place:
 
 
 def shown(text: str) -> str:
-    """Return a name for an error's text: on one line, and not without end."""
+    """Return a name for an error text: on one line, with a maximum length."""
     printable = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
@@ -74,26 +74,26 @@ def upgrade_command(backend: str, *, url: str | None = None) -> str:
     """Return the command that upgrades a schema, with the option that chose the database.
 
     Args:
-        backend: As ``--backend`` takes it; without a URL the configured database of it is meant.
-        url: URL that was given instead of the settings. Shown with its password masked.
+        backend: Value of ``--backend``; without a URL, of the configured database.
+        url: URL in place of the settings. Its password is masked.
     """
     option = f"--backend {backend}" if url is None else f"--url {shlex.quote(masked_url(url))}"
     return f"sessions db upgrade {option}"
 
 
 def masked_url(url: str) -> str:
-    """Return a URL with ``***`` for the password, wherever in it one may be."""
+    """Return a URL with ``***`` for the password, wherever one may be."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return MASK
     before_query, question, query = rest.partition("?")
-    # The last one, so that a password that is not escaped is masked as a whole.
+    # The last one, so that a password that is not percent-encoded is masked as a whole.
     credentials, at, location = before_query.rpartition("@")
     user, colon, _ = credentials.partition(":")
     if colon:
         credentials = f"{user}:{MASK}"
     if "@" in query or "#" in rest:
-        return f"{scheme}://{MASK}"  # Part of a password, as likely as not.
+        return f"{scheme}://{MASK}"  # Probably part of a password.
     parameters = (
         f"{name}={MASK}" if "password" in name.lower() and value else parameter
         for parameter in query.split("&")
@@ -107,19 +107,18 @@ def without_values(
 ) -> BaseException:
     """Return a copy of a driver's error for a chain of causes that is logged.
 
-    A driver's error may quote the row, or the parameters, and so the conversation; and what it is chained to
-    may be a caller's own error. So the error itself, and whatever it is chained to, stays as it is, and what
-    callers see is a copy that is chained to nothing.
+    A driver's error may quote the row or the parameters, and so the conversation, and its context may be a
+    caller's own error. So neither is modified: callers see a copy without cause and context.
 
     Args:
-        error: Of a driver, or of the system.
-        text: Returns what may be shown of the error's text.
-        hidden: Attributes, and what the copy has instead.
+        error: Error of a driver or of the system.
+        text: Returns the part of the error's text that may be shown.
+        hidden: Values of attributes in the copy.
     """
     arguments: Any = error.__reduce__()[1] if isinstance(error, OSError) else error.args
     if text is not None and arguments and isinstance(arguments[0], str):
         arguments = (text(arguments[0]), *arguments[1:])
-    # Not by calling the class: each has arguments of its own, and not all keep them.
+    # Without `__init__`: its parameters differ between classes, and not all store them.
     copy: BaseException = type(error).__new__(type(error), *arguments)
     copy.args = error.args if isinstance(error, OSError) else arguments
     copy.__dict__.update(error.__dict__, **(hidden or {}))

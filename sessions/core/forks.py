@@ -1,4 +1,4 @@
-"""What a fork must not take along: locks that the parent's threads hold, and sockets that it goes on with."""
+"""Fork safety: locks that threads of the parent hold, and sockets that the parent still uses."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 __all__ = ["ProcessLock", "importing", "on_fork"]
 
-# The parent's sockets and event loops, in a child. Closing a transport here would take the shared descriptor
-# out of the parent's epoll set, so they are kept until the process is over.
+# The parent's sockets and event loops, in a child. Closing a transport would remove the shared descriptor
+# from the parent's epoll set, so they stay referenced until the process exits.
 _inherited: list[object] = []
-# What is held from before a fork until it is over, or for ever in the child.
+# References held during a fork, and in the child until it exits.
 _parts: list[object] = []
 
-# Seconds that a fork waits for a module that another thread loads.
+# Seconds that a fork waits for an import in another thread.
 IMPORT_SECONDS = 10.0
 _importing_is_held = False
 
@@ -29,10 +29,10 @@ _locks: weakref.WeakSet[ProcessLock] = weakref.WeakSet()
 class ProcessLock:
     """A lock that is free in a forked child, whichever of the parent's threads holds it.
 
-    That thread does not exist in the child, so it would never release its lock there.
+    That thread does not exist in the child, so it would never release the lock there.
 
     Args:
-        reentrant: Whether the thread that holds it may take it again.
+        reentrant: Whether the thread that holds it may acquire it again.
     """
 
     __slots__ = ("__weakref__", "_lock", "_reentrant")
@@ -43,15 +43,15 @@ class ProcessLock:
         _locks.add(self)
 
     def _renew(self) -> None:
-        # Whatever they are now: gevent replaces them.
+        # Looked up each time: gevent replaces them.
         self._lock: Any = threading.RLock() if self._reentrant else threading.Lock()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock; return whether it was to be had."""
+        """Acquire the lock; return whether it was acquired."""
         return bool(self._lock.acquire(blocking, timeout))
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
     def __enter__(self) -> None:
@@ -66,17 +66,17 @@ class ProcessLock:
         self._lock.release()
 
 
-# Held while a module is loaded on first use. A child would wait for ever for one that another thread of the
-# parent was loading, so a fork waits until it is loaded.
+# Held during an import on first use. A child would deadlock on a module that another thread of the parent was
+# importing, so a fork waits for the import.
 importing = ProcessLock()
 
 
 def on_fork(*, before: Callable[[], object] | None = None, in_child: Callable[[], object]) -> None:
-    """Say what happens when this process forks.
+    """Register functions to call when this process forks.
 
     Args:
-        before: Called before; what it returns is not finalised in the child, even if its owner drops it.
-        in_child: Called in the child; what it returns is never finalised there.
+        before: Called before the fork; its result is not finalized in the child, even if its owner drops it.
+        in_child: Called in the child; its result is never finalized there.
     """
     if before is not None:
         _before.append(before)

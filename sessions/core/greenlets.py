@@ -1,7 +1,7 @@
 """gevent: blocking calls under ``gevent.monkey.patch_all()``.
 
-A patched process has one real thread, in which greenlets take turns; what blocks it blocks all of them. The
-background loop is one greenlet more: while it waits for its sockets, gevent's hub runs the others.
+A patched process runs all greenlets in one thread, so a blocking call blocks all of them. The background
+loop is another greenlet: while it waits for its sockets, gevent's hub runs the others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from typing import Any
+
+from sessions.core.internals import no_running_loop
 
 __all__ = ["are_used", "new_event_loop"]
 
@@ -25,13 +27,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
     class Selector(GeventSelector):  # type: ignore[misc]
         def select(self, timeout: float | None = None) -> Any:
-            # The other greenlets run in the same thread, for which Python keeps the loop that is running:
-            # while they do, it is none.
-            loop = asyncio._get_running_loop()
-            asyncio._set_running_loop(None)
-            try:
+            with no_running_loop():
                 return super().select(timeout)
-            finally:
-                asyncio._set_running_loop(loop)
 
     return asyncio.SelectorEventLoop(Selector())

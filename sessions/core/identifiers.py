@@ -10,7 +10,7 @@ import uuid_utils
 __all__ = ["Identifier", "new_message_id", "new_session_id", "utc_now", "uuid7_time"]
 
 Identifier = str | uuid.UUID
-"""The id of a session or a message as callers may write it; what is returned is text."""
+"""The id of a session or a message as an argument; returned ids are text."""
 
 
 def new_session_id() -> str:
@@ -24,7 +24,7 @@ def new_message_id() -> str:
 
 
 def uuid7_time(message_id: str) -> datetime:
-    """Return the millisecond in which a UUIDv7 was made, in UTC."""
+    """Return the timestamp of a UUIDv7, in UTC, to the millisecond."""
     milliseconds = int(message_id[:8] + message_id[9:13], 16)
     return datetime.fromtimestamp(milliseconds // 1000, UTC).replace(microsecond=milliseconds % 1000 * 1000)
 

@@ -1,8 +1,8 @@
-"""What belongs to one event loop.
+"""Resources of one event loop.
 
-A connection pool works only on the loop that opened it. `LoopBound` gives every loop its own, and closes
-it with the loop: an async generator holds the resource, and ``asyncio.run``, ``asyncio.Runner`` and uvloop
-close the generators of a loop before the loop itself.
+A connection pool works only on the loop that opened it. `LoopBound` opens one for each loop, and closes it
+with the loop: an async generator holds the resource, and ``asyncio.run``, ``asyncio.Runner`` and uvloop shut
+down the async generators of a loop before they close it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Loop = asyncio.AbstractEventLoop
 
 logger = logging.getLogger(__name__)
 
-# How long a close from one loop waits for another, busy loop to close what belongs to it.
+# Time limit for a close of another loop's resource.
 CLOSE_TIMEOUT_SECONDS = 10.0
-# So many event loops that stand still are left to the garbage collector's own time.
+# With more stopped event loops than this, the garbage collector runs at once.
 STOPPED_LOOPS = 16
 
-# The loop whose thread waits for the sync call at hand: to wait for it in turn would be a deadlock.
-# What it holds is closed by itself as soon as it goes on.
+# The loop whose thread waits for the current blocking call: waiting for it in turn would be a deadlock.
+# It closes its resource itself as soon as it continues.
 waiting_loop: ContextVar[Loop | None] = ContextVar("sessions_waiting_loop", default=None)
 
 _instances: weakref.WeakSet[LoopBound[Any]] = weakref.WeakSet()
@@ -51,9 +51,10 @@ def running_loop() -> Loop | None:
 
 
 def kept_on(loop: Loop) -> weakref.WeakKeyDictionary[object, Any]:
-    """Return what this package keeps for an event loop, by owner.
+    """Return the entries of an event loop, by owner.
 
-    It hangs on the loop itself: a loop that nobody else holds goes, and what belongs to it goes with it.
+    An attribute of the loop holds them, so they are collected together with a loop that is no longer
+    referenced.
     """
     try:
         kept: weakref.WeakKeyDictionary[object, Any] = loop._sessions_kept  # type: ignore[attr-defined]
@@ -64,7 +65,7 @@ def kept_on(loop: Loop) -> weakref.WeakKeyDictionary[object, Any]:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class _Entry(Generic[T]):
-    """A resource of one event loop, and what holds it until that loop ends."""
+    """A resource of one event loop, and the async generator that holds it."""
 
     resource: T
     close_resource: Callable[[T], Awaitable[None]] | None
@@ -82,7 +83,7 @@ class _Entry(Generic[T]):
                 await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the resource, after the steps that go on; once, and also if the caller is cancelled."""
+        """Close the resource once, after running steps, and also if the caller is cancelled."""
         if self.closing is None:
             self.closing = hidden_task(self._close())
         await asyncio.shield(self.closing)
@@ -98,7 +99,7 @@ class _Entry(Generic[T]):
         finally:
             self.closed = True
             if self.guard is not None:
-                with contextlib.suppress(RuntimeError):  # The end of the loop is at it already.
+                with contextlib.suppress(RuntimeError):  # `shutdown_asyncgens` is closing it already.
                     await self.guard.aclose()
 
     def __del__(self) -> None:
@@ -116,10 +117,10 @@ class LoopBound(Generic[T]):
     """One resource for each event loop, opened on first use and closed with its loop.
 
     Args:
-        open_: Makes the resource; called on the running loop, must not block.
-        close: Closes it; awaited on the loop it belongs to. None for what is not ours to close: that is
-            held only as long as this object.
-        parts: Returns what a fork must leave alone besides the resource, though it may let go of it.
+        open_: Opens the resource; called on the running loop, must not block.
+        close: Closes it; awaited on its loop. None for a borrowed resource, which is held only as long
+            as this object.
+        parts: Returns parts of the resource that must not be finalized in a forked child.
     """
 
     def __init__(
@@ -145,11 +146,11 @@ class LoopBound(Generic[T]):
         return (self._entry_on(loop) or await self._new_entry(loop)).resource
 
     async def _new_entry(self, loop: Loop) -> _Entry[T]:
-        # Nothing below suspends before the entry is in place, so two tasks cannot both open.
+        # Nothing below suspends before the entry is stored, so two tasks cannot both open one.
         self._collect_stopped_loops()
         entry = kept_on(loop)[self] = _Entry(self._open(), self._close)
         self._loops.add(loop)
-        # Without a reference from the entry to this object, unless there is something to close.
+        # The entry holds no strong reference to this object, unless there is something to close.
         this = weakref.ref(self)
 
         def forget() -> None:
@@ -161,14 +162,14 @@ class LoopBound(Generic[T]):
         return entry
 
     def _remove(self, loop: Loop, entry: _Entry[T]) -> None:
-        # Where `aclose` took it out first, the loop may have its next one by now.
+        # After `aclose` the loop may have a new one.
         if self._entry_on(loop) is entry:
             del kept_on(loop)[self]
 
     def _collect_stopped_loops(self) -> None:
-        """Have the loops collected that were dropped without being closed, before they are many.
+        """Collect event loops that were dropped without being closed, before there are many.
 
-        They are cycles, so they keep their connections until the garbage collector's next full run.
+        They are reference cycles, so their connections stay open until the next full collection.
         """
         if len(self._loops) < self._collect_at:
             return
@@ -190,12 +191,12 @@ class LoopBound(Generic[T]):
     async def run(self, step: Callable[[], Awaitable[R]], *, interrupt: bool = False) -> R:
         """Await ``step()``, which uses the running loop's resource, as `Steps.run` does.
 
-        A cancelled caller returns at once; the step goes on in the background, and closing the resource,
-        by `aclose` or at the end of the loop, waits for it, at most `FINISH_SECONDS`.
+        A cancelled caller returns at once; the step continues in the background, and closing the resource,
+        by `aclose` or with the loop, waits for it for at most `FINISH_SECONDS`.
 
         Args:
-            step: What must not be cancelled half-way.
-            interrupt: Cancel the step as well, and let only its clean-up go on.
+            step: Coroutine function that must not be cancelled.
+            interrupt: Cancel the step, too, and continue only its clean-up.
         """
         loop = asyncio.get_running_loop()
         entry = self._entry_on(loop) or await self._new_entry(loop)
@@ -204,7 +205,7 @@ class LoopBound(Generic[T]):
     def start(self, work: Callable[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> None:
         """Await ``work(*args)`` in the background, for cleaning up after a cancelled call.
 
-        It has to be bounded by itself. Closing the resource waits for it, as for the steps of `run`.
+        It must have its own time limit. Closing the resource waits for it, as for the steps of `run`.
         """
         entry = self._entry_on(asyncio.get_running_loop())
         (entry.steps if entry else _others).start(work, *args, **kwargs)
@@ -224,8 +225,8 @@ class LoopBound(Generic[T]):
             elif loop.is_running():
                 await self._close_elsewhere(loop, entry)
             else:
-                # It stands still between two runs, and its thread is most likely this one, which is
-                # busy with another loop: so it is run for a moment where neither is in the way.
+                # It is stopped between two runs, and its thread is most likely this one, which runs
+                # another loop, so it runs in a worker thread for a moment.
                 with contextlib.suppress(RuntimeError):
                     await asyncio.to_thread(loop.run_until_complete, entry.aclose())
 
@@ -234,14 +235,14 @@ class LoopBound(Generic[T]):
         try:
             await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_TIMEOUT_SECONDS)
         except (TimeoutError, RuntimeError) as error:
-            # The loop stopped in between, or never gets to it; it closes its generators at its own end.
+            # The loop stopped, or is blocked; it shuts down its generators when it is closed.
             logger.warning("a pool of another event loop was not closed: %s", type(error).__name__)
 
     def _all_parts(self) -> list[object]:
         return [self._parts(resource) for resource in self.resources()] if self._parts else []
 
     def _forget(self) -> list[object]:
-        """Drop all entries without closing them; return what must not be finalised."""
+        """Drop all entries without closing them; return objects that must not be finalized."""
         forgotten: list[object] = []
         for loop in tuple(self._loops):
             if (entry := kept_on(loop).pop(self, None)) is not None:
@@ -251,7 +252,7 @@ class LoopBound(Generic[T]):
         return forgotten
 
 
-# Of resources that are being closed already; nothing waits for them.
+# Steps of resources that are being closed already; nothing waits for them.
 _others = Steps()
 _closing_tasks: set[asyncio.Task[None]] = set()
 

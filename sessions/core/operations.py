@@ -1,6 +1,6 @@
 """The async operations: each checks its arguments, then runs the backend's own part with retries.
 
-Ids and times are made once, before the first try, so that a try can be repeated.
+Ids and times are generated once, before the first attempt, so every attempt is idempotent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from sessions import validation
 from sessions.core.cursors import decode_cursor, encode_cursor
 from sessions.core.identifiers import Identifier, new_message_id, new_session_id, utc_now
-from sessions.core.port import BackendOperations, ConnectionManager, EarlierTries, NewSession
+from sessions.core.port import BackendOperations, ConnectionManager, EarlierAttempts, NewSession
 from sessions.errors import SessionConflictError, SessionNotFoundError, SessionsError
 from sessions.models import ChatMessage, ChatSession, SessionPage
 from sessions.resilience import RetryConfig, call_with_retry
@@ -33,7 +33,7 @@ class AsyncOperations(BackendOperations):
     """The async half of every built-in repository.
 
     Raises:
-        InvalidInputError: From every operation: an argument is of no use; nothing was sent.
+        InvalidInputError: From every operation: an argument is invalid; nothing was sent.
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
         SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
         ConfigurationError: From every operation: the database refuses the user or the database name.
@@ -42,7 +42,7 @@ class AsyncOperations(BackendOperations):
     @property
     @abstractmethod
     def _retry(self) -> RetryConfig:
-        """Tries and delays for transient errors."""
+        """Attempts and delays for transient errors."""
 
     # -- Sessions ----------------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ class AsyncOperations(BackendOperations):
     async def ensure_session_exists(
         self, session_id: Identifier, user_id: str, session_data: SessionData = None
     ) -> bool:
-        """Create the session if it is not there; safe to call from many places at once.
+        """Create the session unless it exists; idempotent, and safe under concurrent calls.
 
         Args:
             session_id: A UUID, as text or ``uuid.UUID``; with MongoDB any text of 1 to 255 characters.
@@ -75,7 +75,7 @@ class AsyncOperations(BackendOperations):
             SessionConflictError: The id is taken by another user's session.
         """
         new = self._new_session(*self._check_key(session_id, user_id), session_data)
-        created = await self._run_noting_tries("ensure_session_exists", self._ensure, new)
+        created = await self._run_counting_attempts("ensure_session_exists", self._ensure, new)
         if created is None:
             raise SessionConflictError("the session id is taken by another user's session")
         return created
@@ -106,11 +106,11 @@ class AsyncOperations(BackendOperations):
     async def delete_session_async(self, user_id: str, session_id: Identifier) -> bool:
         """Delete a session and its messages; return whether the user had such a session.
 
-        Also True if the session is gone and the answer to an earlier try, which may have deleted it, was
-        lost.
+        Also True if the session is absent and the response to an earlier attempt, which may have deleted
+        it, was lost.
         """
         session_id, user_id = self._check_key(session_id, user_id)
-        return await self._run_noting_tries("delete_session", self._delete, session_id, user_id)
+        return await self._run_counting_attempts("delete_session", self._delete, session_id, user_id)
 
     async def list_paginated_sessions_async(
         self, user_id: str, page: int = 0, limit: int = 10
@@ -278,25 +278,25 @@ class AsyncOperations(BackendOperations):
                 return
             after = part[-1]
 
-    # -- Life cycle --------------------------------------------------------------------------------
+    # -- Lifecycle ---------------------------------------------------------------------------------
 
     async def ensure_ready(self) -> None:
         """Connect and make the schema ready, or raise why not.
 
-        For the start of a service, where a wrong setting, an old schema or a database that is not there is
-        found before the first request. It asks the database each time, also if that was ready before.
+        For the start of a service: a wrong setting, an old schema or an absent database is found before the
+        first request. Every call checks the database, also if it was ready before.
         """
         await self._run("ensure_ready", self._make_ready)
 
     async def _make_ready(self) -> None:
         await self._manager.make_ready()
-        # A session that there is not: whether what holds the sessions may be read.
+        # Reads an absent session: checks the right to read the sessions.
         await self._get(new_session_id(), new_session_id())
 
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises.
 
-        Why it is False is logged as a warning.
+        The reason for False is logged as a warning.
         """
         manager: ConnectionManager = self._manager
         return await manager.is_healthy()
@@ -304,9 +304,8 @@ class AsyncOperations(BackendOperations):
     async def aclose(self) -> None:
         """Release the connections, which repositories of the same database share, at once.
 
-        Closing twice does nothing; a later call connects again. A service's own engine or client is
-        never closed. At the end of an ``async with`` block only the last of all blocks of the same
-        database closes.
+        A second close does nothing; a later call connects again. A service's own engine or client is
+        never closed. Of several ``async with`` blocks on the same database, the last one to end closes.
         """
         await self._manager.aclose()
 
@@ -323,7 +322,7 @@ class AsyncOperations(BackendOperations):
         if self._manager.release():
             await self.aclose()
 
-    # -- What every operation goes through ---------------------------------------------------------
+    # -- The path of every operation ---------------------------------------------------------------
 
     def _check_key(self, session_id: object, user_id: object) -> tuple[str, str]:
         return self._check_session_id("session_id", session_id), validation.check_user_id(user_id)
@@ -336,7 +335,7 @@ class AsyncOperations(BackendOperations):
     async def _run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
         manager: ConnectionManager = self._manager
         try:
-            # A step in the background is one attempt: after a cancellation no other one begins.
+            # A background step is one attempt: after a cancellation there is no retry.
             attempt = functools.partial(
                 manager.run_step, functools.partial(self._attempt, self._bound(work), arguments)
             )
@@ -350,11 +349,11 @@ class AsyncOperations(BackendOperations):
             if failure is None:
                 raise
             cause = failure.__cause__ or error
-        # Out here, so that the driver's error, which may quote the row, is not its context either.
+        # Outside of `except`, so that the driver's error, which may quote the row, is not its context.
         raise failure from cause
 
     async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
-        # Twice, as the first look at a schema, which is a part of the call, may take it for ready.
+        # Twice: the first check of the schema, inside the call, may find it ready before it is dropped.
         for _ in range(2):
             seen = self._manager.preparations
             try:
@@ -364,11 +363,13 @@ class AsyncOperations(BackendOperations):
                     raise
         return await work(*arguments)
 
-    async def _run_noting_tries(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
-        """Do as `_run` does, and let each try know of the ones before it."""
-        earlier = EarlierTries()
+    async def _run_counting_attempts(
+        self, operation: str, work: Callable[..., Awaitable[R]], *args: Any
+    ) -> R:
+        """Do as `_run` does; tell each attempt about the earlier ones."""
+        earlier = EarlierAttempts()
 
-        async def noting() -> R:
+        async def counting() -> R:
             try:
                 return await work(*args, earlier)
             except Exception as error:
@@ -376,7 +377,7 @@ class AsyncOperations(BackendOperations):
                 earlier.may_have_worked |= self._manager.outcome_is_unknown(error)
                 raise
 
-        return await self._run(operation, noting)
+        return await self._run(operation, counting)
 
     async def _run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
         total = 0

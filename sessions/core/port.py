@@ -1,7 +1,7 @@
-"""What a built-in backend implements: the bare operations, on arguments that are already checked.
+"""The interface of a built-in backend: its operations, on arguments that are already checked.
 
-All of them may be repeated after a transient error with the same arguments, whether or not the first
-try took effect.
+All of them are idempotent: after a transient error they are retried with the same arguments, whether or not
+the first attempt took effect.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from sessions.errors import SessionsError
 from sessions.models import ChatMessage, ChatSession
 
-__all__ = ["BackendOperations", "ConnectionManager", "EarlierTries", "MessageRow", "NewSession"]
+__all__ = ["BackendOperations", "ConnectionManager", "EarlierAttempts", "MessageRow", "NewSession"]
 
 R = TypeVar("R")
 
@@ -25,7 +25,7 @@ MessageRow = tuple[str, str, str]
 
 @dataclass(slots=True, frozen=True)
 class NewSession:
-    """A session about to be stored; made once, before the first try."""
+    """A session to store; made once, before the first attempt."""
 
     session_id: str
     user_id: str
@@ -33,16 +33,16 @@ class NewSession:
     metadata: dict[str, Any]
     created_at: datetime
     key: Any = None
-    """What `BackendOperations._new_key` made for it: the same for each attempt of a call."""
+    """Result of `BackendOperations._new_key`: the same for each attempt of a call."""
 
 
 @dataclass(slots=True)
-class EarlierTries:
-    """What is known, in one try of a call, of the tries before it.
+class EarlierAttempts:
+    """The earlier attempts of the same call.
 
     Attributes:
-        failed: How many there were.
-        may_have_worked: One of them may have taken effect, as only its answer was lost.
+        failed: Number of failed attempts.
+        may_have_worked: Whether one of them may have taken effect, because its response was lost.
     """
 
     failed: int = 0
@@ -50,7 +50,7 @@ class EarlierTries:
 
 
 class ConnectionManager(Protocol):
-    """What the operations need of a connection manager; see `AsyncBaseConnectionManager`."""
+    """The part of a connection manager that the operations use; see `AsyncBaseConnectionManager`."""
 
     preparations: int
 
@@ -59,7 +59,7 @@ class ConnectionManager(Protocol):
         ...
 
     async def make_ready(self) -> None:
-        """Connect, and look at the schema again, whatever is known of it."""
+        """Connect, and check the schema again, also if it was ready before."""
         ...
 
     async def aclose(self) -> None:
@@ -67,15 +67,15 @@ class ConnectionManager(Protocol):
         ...
 
     def hold(self) -> None:
-        """Count a ``with`` block that has begun."""
+        """Count a ``with`` block that begins."""
         ...
 
     def release(self) -> bool:
-        """Count a ``with`` block that has ended; return whether it was the last."""
+        """Count a ``with`` block that ends; return whether it was the last."""
         ...
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
-        """Make the schema ready once more, if an error says that it is gone."""
+        """Make the schema ready again if an error reports that it is missing."""
         ...
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
@@ -91,7 +91,7 @@ class ConnectionManager(Protocol):
         ...
 
     def outcome_is_unknown(self, error: BaseException) -> bool:
-        """Return whether what failed with this error may have taken effect."""
+        """Return whether a call that failed with this error may have taken effect."""
         ...
 
     def driver_error(self, error: BaseException) -> BaseException:
@@ -110,7 +110,7 @@ class BackendOperations(ABC):
     _manager: Any
 
     def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-        """Return an operation's work with what every operation of this backend runs in."""
+        """Return an operation wrapped in the context that this backend's operations need."""
         return work
 
     @abstractmethod
@@ -118,15 +118,15 @@ class BackendOperations(ABC):
         """Return a session or message id in the form this backend stores."""
 
     def _new_key(self) -> Any:
-        """Return what tells the session of one call from that of any other; most need none."""
+        """Return a key that identifies the session of one call; most backends need none."""
         return None
 
     def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
-        """Refuse what is too large for this backend to store; most have no limit worth the name."""
+        """Reject a value that is too large for this backend; most have no practical limit."""
         return
 
     def _check_batch_size(self, rows: list[MessageRow]) -> None:
-        """Refuse a batch of which this backend cannot store each message, or not all or none."""
+        """Reject a batch that this backend cannot store atomically, or a message that is too large."""
         return
 
     @abstractmethod
@@ -134,10 +134,10 @@ class BackendOperations(ABC):
         """Store a session under a new id."""
 
     @abstractmethod
-    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         """Store a session unless the id is taken; return whether it did, or None if by another user.
 
-        A try that finds the row of an earlier one did store it.
+        An attempt that finds the row of an earlier one has stored it.
         """
 
     @abstractmethod
@@ -149,8 +149,8 @@ class BackendOperations(ABC):
     ) -> bool: ...
 
     @abstractmethod
-    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
-        """Delete a session with its messages; return whether this try or an earlier one did."""
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
+        """Delete a session with its messages; return whether this attempt or an earlier one did."""
 
     @abstractmethod
     async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]: ...
@@ -172,9 +172,9 @@ class BackendOperations(ABC):
 
     @abstractmethod
     async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
-        """Append messages, all or none, and bump the session; return whether the session is there.
+        """Append messages, all or none, and bump the session; return whether the session exists.
 
-        Those that an earlier attempt stored are left as they are: the message under that id is this very one.
+        Messages that an earlier attempt stored stay as they are.
 
         Raises:
             MessageConflictError: An id is taken by another message; nothing is stored.

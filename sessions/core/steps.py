@@ -1,9 +1,9 @@
-"""Steps of a driver that outlive a cancelled caller.
+"""Steps of a driver that continue after their caller is cancelled.
 
-PyMongo and aiosqlite leak a socket, or leave a transaction open, when they are cancelled half-way. So their
-work runs in a task of the package's own: a caller that is cancelled returns at once, and the task goes on
-until the driver is done. `Steps` holds such tasks for one resource of one event loop; what closes the
-resource waits for them first, for a bounded time.
+PyMongo and aiosqlite leak a socket, or leave a transaction open, when they are cancelled. So their calls run
+in a task of this package: a caller that is cancelled returns at once, and the task continues until the driver
+is done. `Steps` holds these tasks for one resource of one event loop; closing the resource waits for them
+first, for a bounded time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
+from sessions.core.internals import hide
+
 __all__ = ["FINISH_SECONDS", "Steps", "begin", "hidden_task", "lose_patience", "patience"]
 
 P = ParamSpec("P")
@@ -24,12 +26,12 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
-# How long a close waits for steps whose callers were cancelled, before it cancels them, too.
+# Time limit of a close for steps whose callers were cancelled; then it cancels the steps.
 FINISH_SECONDS = 3.0
-# How long it then waits for what they do in return.
+# Time limit for their cancellation.
 CANCEL_SECONDS = 2.5
-# How long, after Ctrl-C, each of these waits takes at most; and for how long that holds, as the process may
-# well go on, in a notebook for example.
+# Time limit of each of these waits after Ctrl-C, and how long it applies: the process may continue, for
+# example in a notebook.
 HASTE_SECONDS = 0.2
 HASTY_FOR_SECONDS = 5.0
 
@@ -38,10 +40,10 @@ _in_step: ContextVar[bool] = ContextVar("sessions_in_step", default=False)
 
 
 class _OutsideOfSteps:
-    """Tells an event loop of the async generators that begin, but of none that belongs to a step.
+    """Hides the async generators of steps from their event loop.
 
-    The end of a loop closes those that it knows of, whatever they are at. Drivers lend connections by
-    generators, and a step would have its connection taken away.
+    ``shutdown_asyncgens`` closes all generators that the loop knows. Drivers lend connections with
+    generators, and a running step would lose its connection.
     """
 
     __slots__ = ("_tell",)
@@ -55,14 +57,14 @@ class _OutsideOfSteps:
 
     @classmethod
     def install(cls) -> None:
-        """See to it in this thread, for as long as its event loop runs."""
+        """Install the hook in this thread, for as long as its event loop runs."""
         tell = sys.get_asyncgen_hooks().firstiter
         if tell is not None and not isinstance(tell, cls):
             sys.set_asyncgen_hooks(firstiter=cls(tell))
 
 
 async def begin(generator: AsyncGenerator[R, None]) -> R:
-    """Return what a generator yields first, and have the end of its event loop close it."""
+    """Start a generator that its event loop shuts down; return the first value."""
     token = _in_step.set(False)
     try:
         return await anext(generator)
@@ -71,33 +73,32 @@ async def begin(generator: AsyncGenerator[R, None]) -> R:
 
 
 def lose_patience() -> None:
-    """Have what is closed in the next few seconds wait for next to nothing: somebody has pressed Ctrl-C."""
+    """Shorten the waits of every close in the next few seconds, after Ctrl-C."""
     global _hasty_until
     _hasty_until = time.monotonic() + HASTY_FOR_SECONDS
 
 
 def patience(seconds: float) -> float:
-    """Return how long to wait where one would wait so many seconds."""
+    """Return a time limit in seconds, shortened after Ctrl-C."""
     return min(seconds, HASTE_SECONDS) if time.monotonic() < _hasty_until else seconds
 
 
 def hidden_task(work: Awaitable[R]) -> asyncio.Task[R]:
-    """Start a task that ``asyncio.run`` does not cancel with all others when its main function is over.
+    """Start a task that ``asyncio.run`` does not cancel with all others when its main coroutine ends.
 
-    Whoever starts one has to await it before its event loop is closed. The function that hides it is for
-    makers of task classes (Python's manual, "Extending asyncio"): no other keeps a task out of ``all_tasks``.
+    It must be awaited before its event loop is closed.
     """
 
     async def run() -> R:
         return await work
 
     task = asyncio.get_running_loop().create_task(run())
-    asyncio._unregister_task(task)
+    hide(task)
     return task
 
 
 class Steps:
-    """The steps that go on for one resource of one event loop although their callers were cancelled."""
+    """The steps of one resource of one event loop whose callers were cancelled."""
 
     __slots__ = ("_tasks",)
 
@@ -108,16 +109,15 @@ class Steps:
         return len(self._tasks)
 
     async def run(self, work: Callable[[], Awaitable[R]], *, interrupt: bool = False) -> R:
-        """Await ``work()``; a caller that is cancelled meanwhile gets its ``CancelledError`` at once.
+        """Await ``work()``; a caller that is cancelled gets its ``CancelledError`` at once.
 
-        The cancellation is never held back and never swallowed, so an anyio scope that repeats it has
-        nothing to repeat. The step itself goes on in the background, where only `finish` ends it, and
-        what it returns or raises is of no interest to anybody.
+        The cancellation is neither delayed nor suppressed, so an anyio cancel scope need not repeat it.
+        The step continues in the background, where only `finish` ends it, and its result is discarded.
 
         Args:
-            work: Makes the awaitable; called in a task of its own, with the caller's context.
-            interrupt: Cancel the step with its caller, and let only its clean-up go on in the background:
-                for drivers that may be cancelled anywhere, but take their time for it.
+            work: Coroutine function; runs in its own task, in the caller's context.
+            interrupt: Cancel the step with its caller, and continue only its clean-up in the background:
+                for drivers that support cancellation, but respond to it slowly.
         """
         loop = asyncio.get_running_loop()
         done = loop.create_future()
@@ -127,13 +127,13 @@ class Steps:
             try:
                 return await work()
             finally:
-                # Here and not when the task is done, which takes another turn of the loop.
+                # Not in a done callback of the task, which takes another iteration of the loop.
                 if not done.done():
                     done.set_result(None)
 
         _OutsideOfSteps.install()
         task = loop.create_task(step())
-        asyncio._unregister_task(task)  # See `hidden_task`.
+        hide(task)
         try:
             await done
         except asyncio.CancelledError:
@@ -144,10 +144,10 @@ class Steps:
         return task.result()
 
     def start(self, work: Callable[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Await ``work(*args)`` in the background, where no caller and no cancellation is in its way.
+        """Await ``work(*args)`` in the background, independent of callers and their cancellation.
 
-        For cleaning up after a cancelled statement. It must be bounded by itself; its errors are not told
-        to anybody.
+        For the clean-up after a cancelled statement. It must have its own time limit; its errors are only
+        logged.
         """
         self._keep(hidden_task(work(*args, **kwargs)))
 
@@ -157,14 +157,14 @@ class Steps:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        # Asking for the exception counts as having seen it. The class alone: a text may quote the row.
+        # `exception()` also marks it as retrieved. Only the class is logged: the text may quote the row.
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.debug("after its caller was cancelled, a step failed with %s", type(error).__name__)
 
     async def finish(self, seconds: float = FINISH_SECONDS) -> None:
-        """Wait until no step is left; those that take longer are cancelled for real.
+        """Wait for all steps; cancel those that take longer than ``seconds``.
 
-        Returns after ``seconds`` and a moment more at the latest.
+        Returns within ``seconds`` and the time limit of a cancellation.
         """
         loop = asyncio.get_running_loop()
         seconds = patience(seconds)

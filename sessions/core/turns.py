@@ -1,8 +1,8 @@
-"""Turns: one holder at a time, first come first served, across the event loops and threads of a process.
+"""A fair lock across the event loops and threads of a process: first come, first served.
 
 An ``asyncio.Lock`` belongs to one event loop, and a ``threading.Lock`` blocks the loop that waits for it. A
-`Turns` is neither: a waiter is a future of its own loop, and whoever gives the turn back wakes the first one.
-Nothing is polled.
+`Turns` does neither: a waiter is a future of its own loop, and releasing the turn wakes the first one,
+without polling.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["TurnTimeoutError", "Turns", "turns_for"]
 
 
 class TurnTimeoutError(TimeoutError):
-    """The turn did not come in time."""
+    """The turn was not acquired in time."""
 
 
 class _Waiter:
@@ -36,14 +36,14 @@ class _Waiter:
 
 
 class Turns:
-    """Hands out a turn in the order in which it was asked for."""
+    """Grants the turn in the order of requests."""
 
     def __init__(self) -> None:
         self._forget()
 
     def _forget(self) -> None:
-        # Held for a few steps only, which never wait. Re-entrant, because the garbage collector may close
-        # an abandoned coroutine, which gives its turn back, in the middle of them.
+        # Never held during a wait. Reentrant: the garbage collector may close an abandoned coroutine, which
+        # releases its turn, while the lock is held.
         self._lock = threading.RLock()
         self._waiting: deque[_Waiter] = deque()
         self._taken = False
@@ -52,10 +52,10 @@ class Turns:
     async def turn(self, seconds: float) -> AsyncIterator[float]:
         """Wait for the turn, at most so many seconds, and hold it for the length of a block.
 
-        A cancelled waiter leaves the queue at once. The block is told how many seconds it has waited.
+        A cancelled waiter leaves the queue at once. Yields the seconds that it waited.
 
         Raises:
-            TurnTimeoutError: Others held it for too long.
+            TurnTimeoutError: The turn was not acquired within ``seconds``.
         """
         waited = 0.0 if self._take() else await self._wait(seconds)
         try:
@@ -98,7 +98,7 @@ class Turns:
                 if waiter.loop.is_running():
                     if self._grant(waiter):
                         return
-                # It would keep the turn until somebody runs its loop again. It asks again then.
+                # It would hold the turn until its loop runs again. It requests the turn again then.
                 elif not self._call(waiter, self._offer, waiter):
                     self._waiting.remove(waiter)
             self._taken = False
@@ -109,7 +109,7 @@ class Turns:
                 self._taken = self._grant(waiter)
 
     def _grant(self, waiter: _Waiter) -> bool:
-        if waiter.future.done():  # Cancelled, and about to leave the queue by itself.
+        if waiter.future.done():  # Cancelled, and about to leave the queue.
             return False
         self._waiting.remove(waiter)
         waiter.granted = True
@@ -124,13 +124,13 @@ class Turns:
         return True
 
 
-# As long as somebody holds one for its key.
+# An entry exists as long as it is referenced.
 _by_key: weakref.WeakValueDictionary[Hashable, Turns] = weakref.WeakValueDictionary()
 _lock = threading.RLock()
 
 
 def turns_for(key: Hashable) -> Turns:
-    """Return the turns of a key, the same ones for everybody in this process."""
+    """Return the `Turns` of a key, one object for each key in this process."""
     with _lock:
         found = _by_key.get(key)
         if found is None:
@@ -139,7 +139,7 @@ def turns_for(key: Hashable) -> Turns:
 
 
 def _after_fork_in_child() -> None:
-    # The holders and the waiters are the parent's.
+    # The holder and the waiters exist only in the parent.
     global _lock
     _lock = threading.RLock()
     for turns in tuple(_by_key.values()):

@@ -1,7 +1,7 @@
 """The built-in backends' parent: the async operations, and their blocking twins.
 
 A twin runs the async operation on the background loop and waits, from any thread, also from one whose
-own event loop is running. The docstrings of the operations are on the async side.
+own event loop is running. What arguments mean, and which errors are raised, the async operations tell.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ ONE_ATTEMPT = RetryConfig(max_attempts=1)
 
 
 class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
-    """A session repository with each operation in both colours.
+    """A session repository with each operation both async and blocking.
 
-    The six operations of `BaseSessionRepository` keep the colour they have there, and their twins carry
+    The six operations of `BaseSessionRepository` are async or blocking as there, and their twins carry
     ``_async`` or ``_sync``; every other operation is async, with a ``_sync`` twin.
 
     Args:
         connection_manager: A manager made elsewhere, instead of the one for the options.
-        retry: Tries and delays for transient errors; None for what the settings say, else the backend's own.
+        retry: Attempts and delays for transient errors; None for the settings, else the backend's own.
         **options: What the manager of the backend takes.
 
     Raises:
@@ -105,49 +105,49 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         await self._manager.connect()
 
     def create_session(self, user_id: str, session_data: SessionData = None) -> str:
-        """Block for `create_session_async`."""
+        """Create a session and return its id; the blocking twin of `create_session_async`."""
         return run_blocking(self.create_session_async, user_id, session_data)
 
     def update_session(self, user_id: str, session_id: Identifier, data: Mapping[str, Any]) -> bool:
-        """Block for `update_session_async`."""
+        """Change the title, or replace the metadata; the blocking twin of `update_session_async`."""
         return run_blocking(self.update_session_async, user_id, session_id, data)
 
     def delete_session(self, user_id: str, session_id: Identifier) -> bool:
-        """Block for `delete_session_async`."""
+        """Delete a session with its messages; the blocking twin of `delete_session_async`."""
         return run_blocking(self.delete_session_async, user_id, session_id)
 
     def list_paginated_sessions(self, user_id: str, page: int = 0, limit: int = 10) -> list[ChatSession]:
-        """Block for `list_paginated_sessions_async`."""
+        """Return one page of sessions; the blocking twin of `list_paginated_sessions_async`."""
         return run_blocking(self.list_paginated_sessions_async, user_id, page, limit)
 
     def ensure_session_exists_sync(
         self, session_id: Identifier, user_id: str, session_data: SessionData = None
     ) -> bool:
-        """Block for `ensure_session_exists`."""
+        """Create the session unless it is there; the blocking twin of `ensure_session_exists`."""
         return run_blocking(self.ensure_session_exists, session_id, user_id, session_data)
 
     def get_session_sync(self, user_id: str, session_id: Identifier) -> ChatSession | None:
-        """Block for `get_session`."""
+        """Return one session or None; the blocking twin of `get_session`."""
         return run_blocking(self.get_session, user_id, session_id)
 
     def list_sessions_sync(self, user_id: str, *, limit: int = 10, cursor: str | None = None) -> SessionPage:
-        """Block for `list_sessions`."""
+        """Return the next page of sessions; the blocking twin of `list_sessions`."""
         return run_blocking(self.list_sessions, user_id, limit=limit, cursor=cursor)
 
     def count_sessions_sync(self, user_id: str) -> int:
-        """Block for `count_sessions`."""
+        """Return how many sessions a user has; the blocking twin of `count_sessions`."""
         return run_blocking(self.count_sessions, user_id)
 
     def add_message_sync(
         self, session_id: Identifier, role: str, content: str, *, user_id: str | None = None
     ) -> str:
-        """Block for `add_message`."""
+        """Append a message and return its id; the blocking twin of `add_message`."""
         return run_blocking(self.add_message, session_id, role, content, user_id=user_id)
 
     def add_messages_sync(
         self, session_id: Identifier, messages: Iterable[tuple[str, str]], *, user_id: str | None = None
     ) -> list[str]:
-        """Block for `add_messages`."""
+        """Append messages, all or none, and return their ids; the blocking twin of `add_messages`."""
         return run_blocking(self.add_messages, session_id, messages, user_id=user_id)
 
     def get_session_history_sync(
@@ -158,23 +158,23 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         limit: int | None = None,
         before: Identifier | None = None,
     ) -> list[ChatMessage]:
-        """Block for `get_session_history`."""
+        """Return messages, oldest first; the blocking twin of `get_session_history`."""
         return run_blocking(self.get_session_history, user_id, session_id, limit=limit, before=before)
 
     def keep_latest_sessions_sync(self, user_id: str, keep_last_n: int) -> int:
-        """Block for `keep_latest_sessions`."""
+        """Delete all but the newest sessions of a user; the blocking twin of `keep_latest_sessions`."""
         return run_blocking(self.keep_latest_sessions, user_id, keep_last_n)
 
     def delete_sessions_older_than_sync(self, cutoff: datetime, *, user_id: str | None = None) -> int:
-        """Block for `delete_sessions_older_than`."""
+        """Delete old sessions; the blocking twin of `delete_sessions_older_than`."""
         return run_blocking(self.delete_sessions_older_than, cutoff, user_id=user_id)
 
     def delete_user_sync(self, user_id: str) -> int:
-        """Block for `delete_user`."""
+        """Delete all sessions of a user; the blocking twin of `delete_user`."""
         return run_blocking(self.delete_user, user_id)
 
     def export_user_sync(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
-        """Block for each step of `export_user`."""
+        """Iterate over sessions with their messages; the blocking twin of `export_user`."""
         export = self.export_user(user_id)
 
         async def step() -> tuple[ChatSession, list[ChatMessage]] | None:
@@ -187,15 +187,15 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
             run_blocking(export.aclose)
 
     def ensure_ready_sync(self) -> None:
-        """Block for `ensure_ready`."""
+        """Connect and make the schema ready; the blocking twin of `ensure_ready`."""
         run_blocking(self.ensure_ready)
 
     def is_healthy_sync(self) -> bool:
-        """Block for `is_healthy`."""
+        """Return whether a write would work now; the blocking twin of `is_healthy`."""
         return run_blocking(self.is_healthy)
 
     def close(self) -> None:
-        """Block for `aclose`."""
+        """Release the connections at once; the blocking twin of `aclose`."""
         run_blocking(self.aclose)
 
     def __enter__(self) -> Self:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from sessions.backends.mongodb.cleanup import CleanupResult
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.leftovers import Leftovers
 from sessions.backends.mongodb.repository import MongoBackend
 from sessions.connections import ConnectionType
 from sessions.core.blocking import run_blocking
@@ -24,7 +24,7 @@ class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
         url: ``mongodb://`` or ``mongodb+srv://``; None for the configured database.
         client: A service's own client; used, never closed. It belongs to one event loop.
         connection_manager: A manager made elsewhere, instead of both.
-        retry: Tries and delays for transient errors.
+        retry: Attempts and delays for transient errors.
         **settings: Any key of ``db.mongodb``, over the configured value.
 
     Raises:
@@ -47,19 +47,31 @@ class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
             connection_manager=connection_manager, retry=retry, url=url, client=client, **settings
         )
 
-    async def remove_leftovers(self) -> Leftovers:
-        """Remove the messages that work which died half-way has left; nobody sees them before either.
+    async def remove_orphaned_messages(self) -> CleanupResult:
+        """Delete the messages that interrupted operations left; no operation returns them before either.
 
-        Safe while others work. Reads the index of all messages, so it is for maintenance.
+        Safe to run concurrently with other operations. Scans the index of all messages, so it is for
+        maintenance.
+
+        Returns:
+            How many messages were deleted, and how many operations may still be running.
         """
-        finished = await self._run("remove_leftovers", self._finish_work)
+        finished = await self._run("remove_orphaned_messages", self._clean_up_unfinished)
         removed = finished.removed
         after: str | None = ""
         while after is not None:
-            orphaned, after = await self._run("remove_leftovers", self._find_orphaned, after)
-            removed += await self._run("remove_leftovers", self._remove_leftovers, *orphaned)
-        return Leftovers(removed, finished.under_way)
+            orphaned, after = await self._run("remove_orphaned_messages", self._find_orphaned, after)
+            removed += await self._run("remove_orphaned_messages", self._delete_orphaned, *orphaned)
+        return CleanupResult(removed, finished.under_way)
 
-    def remove_leftovers_sync(self) -> Leftovers:
-        """Block for `remove_leftovers`."""
-        return run_blocking(self.remove_leftovers)
+    def remove_orphaned_messages_sync(self) -> CleanupResult:
+        """Delete orphaned messages; the blocking twin of `remove_orphaned_messages`."""
+        return run_blocking(self.remove_orphaned_messages)
+
+    async def remove_leftovers(self) -> CleanupResult:
+        """Delete orphaned messages. Deprecated: the name is now `remove_orphaned_messages`."""
+        return await self.remove_orphaned_messages()
+
+    def remove_leftovers_sync(self) -> CleanupResult:
+        """Delete orphaned messages, blocking. Deprecated: the name is now `remove_orphaned_messages_sync`."""
+        return self.remove_orphaned_messages_sync()

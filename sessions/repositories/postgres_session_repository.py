@@ -24,7 +24,7 @@ class PostgresSessionRepository(PostgresBackend, AsyncSessionRepository):
         url: ``postgresql://`` or ``postgresql+asyncpg://``; None for the configured database.
         engine: A service's own ``AsyncEngine``; used, never closed.
         connection_manager: A manager made elsewhere, instead of both.
-        retry: Tries and delays for transient errors.
+        retry: Attempts and delays for transient errors.
         **settings: Any key of ``db.postgres``, over the configured value.
 
     Raises:

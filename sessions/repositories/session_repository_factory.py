@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Literal, TypeVar, Unpack, overload
 
 from sessions.config import load_settings
 from sessions.config.settings import variables_of
+from sessions.connections import ConnectionType
+from sessions.connections.built_in import BUILT_IN
 from sessions.connections.factory import is_same_class
 from sessions.core.forks import ProcessLock, importing
 from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
@@ -29,20 +30,8 @@ C = TypeVar("C", bound=type[BaseSessionRepository])
 ENTRY_POINT_GROUP = "sessions.repositories"
 
 
-class SessionRepositoryType(StrEnum):
-    """The backends of this package; other packages register further names."""
-
-    POSTGRES = "postgres"
-    MONGODB = "mongodb"
-    SQLITE = "sqlite"
-
-
-# Named by text so that a service loads only the driver it uses.
-_BUILT_IN = {
-    SessionRepositoryType.MONGODB: "mongo_session_repository",
-    SessionRepositoryType.POSTGRES: "postgres_session_repository",
-    SessionRepositoryType.SQLITE: "sqlite_session_repository",
-}
+# The backends of this package; other packages register further names.
+SessionRepositoryType = ConnectionType
 
 
 class SessionRepositoryRegistry:
@@ -65,7 +54,7 @@ class SessionRepositoryRegistry:
         def decorate(repository: C) -> C:
             with cls._lock:
                 if not is_same_class(cls._classes.get(name, repository), repository) or (
-                    name in _BUILT_IN and repository.__module__ != _built_in_module(name)
+                    name in BUILT_IN and repository.__module__ != _built_in_module(name)
                 ):
                     raise _taken(name)
                 cls._classes[name] = repository
@@ -85,7 +74,7 @@ class SessionRepositoryRegistry:
         name = str(repo_type)
         if found := cls._classes.get(name):
             return found
-        if name in _BUILT_IN:
+        if name in BUILT_IN:
             try:
                 with importing:
                     import_module(_built_in_module(name))
@@ -110,7 +99,7 @@ class SessionRepositoryRegistry:
     def list_repositories(cls) -> list[SessionRepositoryType | str]:
         """Return all names: the built-in ones first, then those of other packages."""
         others = {*cls._classes, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}
-        return [*_BUILT_IN, *sorted(others - set(_BUILT_IN))]
+        return [*BUILT_IN, *sorted(others - set(BUILT_IN))]
 
 
 def _load(point: EntryPoint) -> type[BaseSessionRepository]:
@@ -126,7 +115,7 @@ def _taken(name: str) -> ValueError:
 
 
 def _built_in_module(name: str) -> str:
-    return f"sessions.repositories.{_BUILT_IN[SessionRepositoryType(name)]}"
+    return BUILT_IN[SessionRepositoryType(name)].repository_module
 
 
 def register_repository(repo_type: SessionRepositoryType | str) -> Callable[[C], C]:

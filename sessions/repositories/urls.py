@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from sessions.connections.built_in import BUILT_IN
 from sessions.errors import ConfigurationError
 from sessions.repositories.session_repository_factory import SessionRepositoryType
 
 __all__ = ["repository_type_of"]
-
-# The beginning of the scheme, which a driver may follow: postgresql+asyncpg, mongodb+srv.
-_SCHEMES = {
-    "mongodb": SessionRepositoryType.MONGODB,
-    "postgres": SessionRepositoryType.POSTGRES,
-    "sqlite": SessionRepositoryType.SQLITE,
-}
 
 
 def repository_type_of(url: str, *, argument: str = "url") -> SessionRepositoryType:
@@ -27,7 +21,7 @@ def repository_type_of(url: str, *, argument: str = "url") -> SessionRepositoryT
             hold a password.
     """
     scheme, separator, _ = url.partition("://")
-    for prefix, found in _SCHEMES.items():
-        if separator and scheme.lower().startswith(prefix):
+    for found, built_in in BUILT_IN.items():
+        if separator and scheme.lower().startswith(built_in.scheme):
             return found
     raise ConfigurationError(f"{argument}: must start with postgresql://, mongodb:// or sqlite://")

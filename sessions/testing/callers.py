@@ -1,4 +1,4 @@
-"""One way to call a repository in either colour, so that each test is written once."""
+"""One way to call a repository async or blocking, so that each test is written once."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ class SessionRepositoryContract(
     DeletingContract,
     LifecycleContract,
 ):
-    """What every repository does that offers all operations in both colours."""
+    """What every repository does that offers all operations both async and blocking."""
 
     @pytest.fixture(params=[AsyncCaller, SyncCaller], ids=["async", "sync"])
     def chats(self, request: pytest.FixtureRequest, repository: Any) -> Caller:
-        """The repository, to be called in one colour and then in the other."""
+        """The repository, to be called async and then blocking."""
         caller: Caller = request.param(repository)
         return caller

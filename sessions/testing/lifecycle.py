@@ -1,4 +1,4 @@
-"""The contract of closing, and of the two colours side by side."""
+"""The contract of closing, and of async and blocking calls side by side."""
 # The tests are named for the behaviour they hold.
 # ruff: noqa: D102
 
@@ -16,7 +16,7 @@ __all__ = ["LifecycleContract"]
 
 
 class LifecycleContract(RepositoryContract):
-    """Closing and colours."""
+    """Closing, and async beside blocking calls."""
 
     async def test_a_repository_works_again_after_it_was_closed(self, chats: Caller) -> None:
         for number in range(1, 3):

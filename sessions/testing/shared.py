@@ -33,7 +33,7 @@ class RepositoryContract:
 
     @pytest.fixture
     def chats(self, repository: Any) -> Caller:
-        """The repository, to be called in one colour."""
+        """The repository, to be called async or blocking."""
         return MixedCaller(repository)
 
     @pytest.fixture(autouse=True)

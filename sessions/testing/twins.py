@@ -1,4 +1,4 @@
-"""The two colours of an operation: which names belong together, and whether they take the same."""
+"""The async and the blocking name of an operation: which belong together, and whether they take the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pairs_of(repository: type[Any]) -> list[tuple[str, str]]:
 
 
 def find_twin_mismatches(repository: type[Any]) -> list[str]:
-    """Return what keeps the two colours of a repository class from being alike; empty if nothing does.
+    """Return how the async and the blocking operations of a repository class differ; empty if they do not.
 
     Twins have the same parameters (names, kinds, defaults, annotations) and return the same, but for an
     async iterator, whose twin returns an iterator over the same.

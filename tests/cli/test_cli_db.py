@@ -82,7 +82,7 @@ def test_check_removes_what_work_that_died_has_left_in_mongodb(run: Run, mongodb
         repository.add_messages_sync(session_id, [("user", "Hello"), ("assistant", "Hi!")])
     with MongoClient[dict[str, Any]](mongodb_standalone_url) as client:
         client.get_default_database()["chat_sessions"].delete_one({"session_id": gone})
-    for expected in ("; 2 leftover messages removed\n", "; no leftovers\n"):
+    for expected in ("; 2 orphaned messages removed\n", "; no orphaned messages\n"):
         result = run("db", "check", "--url", mongodb_standalone_url)
         assert result.exit_code == 0
         assert result.stdout.endswith(expected)

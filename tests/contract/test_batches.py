@@ -11,7 +11,7 @@ import pytest
 SMALL = {
     "sessions.core.operations.BATCH_SIZE": 3,
     "sessions.backends.mongodb.deletion.DELETE_BATCH_SIZE": 2,
-    "sessions.backends.mongodb.leftovers.LEFTOVER_BATCH_SIZE": 2,
+    "sessions.backends.mongodb.cleanup.ORPHAN_BATCH_SIZE": 2,
 }
 
 

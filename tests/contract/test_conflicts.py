@@ -9,7 +9,7 @@ import pytest
 
 from sessions import MessageConflictError, SessionConflictError
 from sessions.core.identifiers import new_message_id, utc_now
-from sessions.core.port import EarlierTries, NewSession
+from sessions.core.port import EarlierAttempts, NewSession
 from sessions.validation import DEFAULT_TITLE
 from tests.support.databases import Backend
 
@@ -114,7 +114,7 @@ async def test_a_call_that_failed_before_does_not_take_the_session_of_another_fo
     session_id = str(uuid.uuid4())
     assert await repository.ensure_session_exists(session_id, "alice")
     retried = new_session(repository, session_id, "alice")
-    found = await repository._run("ensure", repository._ensure, retried, EarlierTries(1, True))
+    found = await repository._run("ensure", repository._ensure, retried, EarlierAttempts(1, True))
     assert found is False
 
 
@@ -136,7 +136,7 @@ async def test_the_message_of_a_session_that_is_gone_becomes_one_of_the_session_
 
         assert await append(repository, session_id, rows[:2])
         assert await history(repository, session_id, "bob") == rows[:2]
-        assert await repository.remove_leftovers()
+        assert await repository.remove_orphaned_messages()
         assert await history(repository, session_id, "bob") == rows[:2]
 
 

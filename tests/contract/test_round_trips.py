@@ -45,9 +45,9 @@ async def ensure_of_another(repository: Any, session_id: str, _: str) -> None:
 # MongoDB, on a replica set and standalone. Each on a user who has one session with three messages.
 #
 # In SQLite an append is a transaction: BEGIN, UPDATE, INSERT, COMMIT. In MongoDB it is the insert and the
-# bump, a history is read with a look at its session at its end, and a deletion ends with two looks for
-# leftovers; what takes several writes without a transaction is noted before and after. Exports and batched
-# deletes ask once more, to find nothing, and batched deletes in MongoDB for notes of unfinished work.
+# update, a history read ends with a read of its session, and a deletion ends with two queries for orphaned
+# messages; an operation of several writes without a transaction is noted before and after it. Exports and
+# batched deletes end with an empty batch, and batched deletes in MongoDB with a query for notes.
 OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     "create_session": (
         lambda r, s, m: r.create_session_async("user", {"metadata": {"key": 1}}),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sessions import AsyncChats, AsyncSessionRepository, Chats
 from tests.support.documents import DOCS, MANUAL, ROOT, page, pages
 
 PUBLIC_MODULES = (
@@ -67,12 +68,14 @@ def test_the_reference_shows_every_public_name(built: Path) -> None:
     assert set(_public_names()) <= {name.rpartition(".")[2] for name in shown}
 
 
-def test_every_public_operation_has_a_docstring_of_its_own() -> None:
-    from sessions import AsyncSessionRepository
-
-    for name, member in inspect.getmembers(AsyncSessionRepository, inspect.isfunction):
-        if not name.startswith("_"):
-            assert member.__doc__, name
+@pytest.mark.parametrize("kind", [AsyncSessionRepository, AsyncChats, Chats])
+def test_every_operation_has_a_docstring_of_its_own(kind: type) -> None:
+    operations = [
+        member for name, member in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")
+    ]
+    described = {(inspect.getdoc(operation) or "").partition("\n")[0] for operation in operations}
+    assert "" not in described
+    assert len(described) == len(operations)
 
 
 def test_every_page_is_reached_from_the_index() -> None:

@@ -55,6 +55,8 @@ def _for_this_beanie(code: str) -> str:
         ("from pymongo import AsyncMongoClient", "from motor.motor_asyncio import AsyncIOMotorClient"),
         ("AsyncMongoClient(", "AsyncIOMotorClient("),
         ("await client.close()", "client.close()"),
+        ("async with client.start_session()", "async with await client.start_session()"),
+        ("await client_session.start_transaction()", "client_session.start_transaction()"),
     ):
         code = code.replace(pymongo, motor)
     return code

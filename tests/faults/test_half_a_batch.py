@@ -21,7 +21,7 @@ BEFORE = [("user", f"before {index}") for index in range(5)]
 BATCH = [("user", f"batch {index} {'…' * 1000}") for index in range(200)]
 AFTER = ("user", "after")
 JOURNAL_SECONDS = 0.5
-WORK_ENDS_AFTER = "sessions.backends.mongodb.leftovers.WORK_ENDS_AFTER"
+MAX_OPERATION_TIME = "sessions.backends.mongodb.cleanup.MAX_OPERATION_TIME"
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +87,12 @@ async def test_half_a_batch_is_seen_by_no_operation_and_removed_when_it_is_old(
     assert exported == whole
 
     # It may still be under way, as far as anybody else can know.
-    young = await repository.remove_leftovers()
+    young = await repository.remove_orphaned_messages()
     assert (young.removed, young.under_way) == (0, 1)
     half = _stored(server) - len(whole)
-    monkeypatch.setattr(WORK_ENDS_AFTER, timedelta(0))
+    monkeypatch.setattr(MAX_OPERATION_TIME, timedelta(0))
     time.sleep(1)  # An ObjectId has whole seconds.
-    old = await repository.remove_leftovers()
+    old = await repository.remove_orphaned_messages()
     assert (old.removed, old.under_way) == (half, 0)
     assert _stored(server) == len(whole)
     assert await history() == whole

@@ -71,7 +71,7 @@ WORKS = {
     "large batch": _batch(LARGE),
     "delete of a user": Work("delete_user", lambda user, _: [user], set(BASE)),
     "keeping the latest": Work("keep_latest_sessions", lambda user, _: [user, 1], {"first"}),
-    "removing leftovers": Work("remove_leftovers", lambda _user, _id: [], orphaned={"first"}),
+    "removing orphaned messages": Work("remove_orphaned_messages", lambda _user, _id: [], orphaned={"first"}),
     "creating anew": Work(
         "ensure_session_exists", lambda user, id_of: [id_of("first"), user], orphaned={"first"}
     ),
@@ -158,7 +158,7 @@ async def _remove(repository: Any, backend: Backend, user: str, seen: State, id_
     for name, history in seen.items():
         assert stored[id_of(name)] == len(history or [])
     assert await _state(repository, user, id_of) == seen
-    assert (await repository.remove_leftovers()).removed == 0
+    assert (await repository.remove_orphaned_messages()).removed == 0
 
 
 @pytest.mark.parametrize("then", [_use, _remove])

@@ -68,13 +68,13 @@ async def test_only_the_last_write_of_an_append_waits_for_the_disks(watched: tup
     assert writes.seen == [("insert", DURABLE), *appended, *appended]
 
 
-async def test_an_append_is_done_again_where_another_server_took_over_in_between(
+async def test_an_append_is_repeated_where_the_primary_changes_between_its_writes(
     watched: tuple[Any, Writes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository, writes = watched
     session_id = await repository.create_session_async("alice")
-    reigns = itertools.count(1)
-    monkeypatch.setattr(MongoConnection, "reign", lambda _: next(reigns))
+    identities = itertools.count(1)
+    monkeypatch.setattr(MongoConnection, "primary_identity", lambda _: next(identities))
     writes.seen.clear()
     message_id = await repository.add_message(session_id, "user", "Hello")
 
@@ -83,12 +83,12 @@ async def test_an_append_is_done_again_where_another_server_took_over_in_between
     assert [message.message_id for message in history] == [message_id]
 
 
-async def test_every_write_waits_where_the_server_is_not_known(
+async def test_every_write_is_durable_where_the_primary_is_not_known(
     watched: tuple[Any, Writes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository, writes = watched
     session_id = await repository.create_session_async("alice")
-    monkeypatch.setattr(MongoConnection, "reign", lambda _: None)
+    monkeypatch.setattr(MongoConnection, "primary_identity", lambda _: None)
     writes.seen.clear()
     await repository.add_message(session_id, "user", "Hello")
 

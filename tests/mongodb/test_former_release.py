@@ -1,12 +1,14 @@
-"""Documents of release 0.1: read as before, and their leftovers kept out of later sessions."""
+"""Documents of release 0.1: read as before, and their orphaned messages kept out of later sessions."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,3 +115,14 @@ async def test_an_import_completes_what_the_former_release_stored_of_it(
         history = await repo.get_session_history("alice", old["session_id"])
         assert [message.content for message in history] == contents
         assert raw.chat_messages.count_documents({}) == size
+
+
+async def test_the_former_names_of_the_clean_up_still_work(url: str, raw: Any) -> None:
+    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repo:
+        await repo._ensure_connection()
+        for clean_up in (repo.remove_leftovers, partial(asyncio.to_thread, repo.remove_leftovers_sync)):
+            deleted = session_of_release(str(uuid.uuid4()), "alice")
+            raw.chat_messages.insert_one(message_of_release(deleted, new_message_id(), ""))
+
+            assert (await clean_up()).removed == 1
+            assert raw.chat_messages.count_documents({}) == 0

@@ -29,7 +29,11 @@ async def becomes(admin: Any, count: int, where: str = "true") -> None:
     """Wait until so many other connections to the database are in a state."""
     query = f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS} AND {where}"
     async with asyncio.timeout(10):
-        while (found := await admin.fetchval(query)) != count:
+        while True:
+            # Else a transaction sees the activity as it was when it first looked.
+            await admin.execute("SELECT pg_stat_clear_snapshot()")
+            if (found := await admin.fetchval(query)) == count:
+                break
             await asyncio.sleep(0.02)
     assert found == count
 

@@ -67,6 +67,24 @@ def test_a_repository_is_made_in_microseconds(name: str) -> None:
     assert fastest * 1e6 < MOST_MICROSECONDS
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("postgres", {"engine": create_async_engine("postgresql+asyncpg://u@h/d")}),
+        ("sqlite", {"engine": create_async_engine("sqlite+aiosqlite:///chat.db")}),
+        ("mongodb", {"client": AsyncMongoClient[dict[str, Any]]("mongodb://h/d", connect=False)}),
+    ],
+)
+def test_so_is_one_on_a_service_s_own_engine_or_client(name: str, own: dict[str, Any]) -> None:
+    def create() -> None:
+        SessionRepositoryFactory.create_repository(name, **own)
+
+    create()
+    fastest = min(timeit.repeat(create, number=100, repeat=50)) / 100
+
+    assert fastest * 1e6 < MOST_MICROSECONDS
+
+
 def test_options_that_are_equal_but_of_another_type_are_told_apart() -> None:
     get("postgres", url=URLS["postgres"], pool_size=1)
 

@@ -57,7 +57,10 @@ def test_twins_take_and_return_the_same(repository: type[Any]) -> None:
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
 def test_every_operation_has_the_two_names_that_users_know(repository: type[Any]) -> None:
-    further = {("remove_leftovers", "remove_leftovers_sync")}
+    further = {
+        ("remove_orphaned_messages", "remove_orphaned_messages_sync"),
+        ("remove_leftovers", "remove_leftovers_sync"),
+    }
     assert set(pairs_of(repository)) == PAIRS | (further if repository is MongoSessionRepository else set())
 
 

@@ -1,4 +1,4 @@
-"""A MongoDB client of one event loop: whose turn it is, until when, and transactions."""
+"""A MongoDB client of one event loop: concurrency limit, deadlines and transactions."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ __all__ = [
 
 R = TypeVar("R")
 
-# How often it is looked whether servers refuse connections while an operation is under way.
-LOOK_SECONDS = 0.5
+# Interval of the checks whether servers refuse connections, during an operation.
+REFUSAL_CHECK_SECONDS = 0.5
 ABORT_TIMEOUT_SECONDS = 2.0
 TRANSACTION_ATTEMPTS = 5
 CONFLICT_DELAY_SECONDS = 0.02
-# An acknowledged write outlives a crash. A standalone server's own default acknowledges what is in its
-# memory alone, and writes it to the journal up to 100 ms later.
+# An acknowledged write survives a crash. The default write concern of a standalone server acknowledges a
+# write in memory, up to 100 ms before it is journaled.
 DURABLE = WriteConcern(w="majority", j=True)
 EARLY = WriteConcern(w=1)
 
 
 class ServerRefusesError(errors.ServerSelectionTimeoutError):
-    """No server accepted a connection for as long as a server that restarts is waited for."""
+    """No server accepted a connection within ``refused_timeout``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,10 +53,10 @@ class MongoConnection:
         client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
         database: Its database.
         collections: The documents' collections by name, reading from the primary, datetimes without a zone.
-        readable: The same, reading from where the client's read preference says.
+        readable: The same, with the read preference of the client.
         timeout: Seconds that an operation may take.
         refused_timeout: Seconds to wait for servers all of which refuse connections.
-        client_session: Of a transaction of the caller's, in which all of it takes part.
+        client_session: Client session of a caller's transaction, which all operations take part in.
     """
 
     client: Any
@@ -69,10 +69,10 @@ class MongoConnection:
     client_session: Any = None
     _turns: asyncio.Semaphore | None = None
 
-    def reign(self) -> Hashable:
-        """Return what no other life of the server, and no reign of another primary, has in common with this.
+    def primary_identity(self) -> Hashable:
+        """Return what changes with an election or a restart: address, election id, process id of the primary.
 
-        None if that is not known, or there is not one log of all writes, as in a sharded cluster.
+        None if they are unknown, and on a sharded cluster, which has no single oplog.
         """
         for server in self.client.topology_description.server_descriptions().values():
             if server.server_type_name in ("RSPrimary", "Standalone") and server.topology_version:
@@ -85,22 +85,22 @@ class MongoConnection:
         self._turns = asyncio.Semaphore(size) if size else None
 
     async def run(self, work: Callable[..., Awaitable[R]], *arguments: Any, more: float = 0.0) -> R:
-        """Await ``work(*arguments)`` as one operation: in its turn, before its deadline.
+        """Await ``work(*arguments)`` as one operation, with a deadline.
 
-        No more of them at once than the pool has connections: a transaction takes one for each of its
-        steps. If those who wait for its end held all of them, it could not go on, and would never end.
+        At most as many operations run at once as the pool has connections. A transaction checks out a
+        connection for each command: if operations blocked by it held them all, it could never commit.
 
         Args:
-            work: What to await.
-            *arguments: For it.
-            more: Seconds beyond ``timeout`` that it may take, as it is known to be large.
+            work: Coroutine function.
+            *arguments: Its arguments.
+            more: Seconds added to ``timeout``, for a large operation.
 
         Raises:
-            WaitQueueTimeoutError: Its turn took longer to come than a connection of the pool may take.
+            WaitQueueTimeoutError: It waited longer than ``pool_timeout``.
             ServerSelectionTimeoutError: See `deadline`.
         """
-        # Without `deadline`: every operation comes this way, and a generator costs more. The wait for the
-        # turn is watched as well: those who have theirs may all wait for servers that refuse.
+        # Not `deadline`, a generator: this is the path of every operation, and a generator is slower. Waiting
+        # for a turn is watched as well: the operations that run may all wait for servers that refuse.
         async with _RefusalWatch(self):
             if self._turns is not None:
                 await self._take_turn(self._turns)
@@ -125,7 +125,7 @@ class MongoConnection:
 
     @contextlib.asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
-        """Bound what is done in it as one operation, however many commands it sends.
+        """Give the block one deadline, however many commands it sends.
 
         Raises:
             ServerSelectionTimeoutError: No server to write to was found within ``connect_timeout``.
@@ -137,15 +137,16 @@ class MongoConnection:
                 yield
 
     async def _find_server(self) -> None:
-        """Look for a server first: under a deadline the driver looks until that is over."""
+        """Select a server first: under a deadline, the driver's server selection takes until the deadline."""
         if not self.client.topology_description.has_writable_server():
             with pymongo.timeout(time_left(self.client.options.server_selection_timeout)):
                 await self.client.admin.command("ping")
 
     def refusals(self) -> list[errors.PyMongoError]:
-        """Return how each known server refuses connections; empty if one of them answers, or keeps silent.
+        """Return the error of each known server; empty unless all of them refuse connections.
 
-        A member that answers, but is no primary yet, is worth a longer wait, and so may be a silent one.
+        A member that responds, but is not primary yet, or one that does not respond may become available
+        within ``connect_timeout``.
         """
         servers = self.client.topology_description.server_descriptions().values()
         found = [server.error for server in servers]
@@ -154,25 +155,25 @@ class MongoConnection:
         return found
 
 
-# A server that is slow, or says that it is no primary.
+# Errors of a server that is slow, or is not the primary.
 ANSWERS = (errors.NetworkTimeout, errors.NotPrimaryError)
 
 
 class _RefusalWatch:
-    """Ends an operation whose servers have refused connections for too long.
+    """Ends an operation whose servers have refused connections for ``refused_timeout``.
 
-    The driver goes on to look for a server until the operation's deadline, whatever the servers say.
+    The driver's server selection goes on until the operation's deadline, even if all servers refuse.
     """
 
-    __slots__ = ("_connection", "_handle", "_looks", "_scope")
+    __slots__ = ("_connection", "_handle", "_refused_checks", "_scope")
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
-        self._looks = 0
+        self._refused_checks = 0
 
     async def __aenter__(self) -> None:
         self._scope = await asyncio.timeout(None).__aenter__()
-        self._handle = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        self._handle = asyncio.get_running_loop().call_later(REFUSAL_CHECK_SECONDS, self._check)
 
     async def __aexit__(self, *raised: Any) -> None:
         self._handle.cancel()
@@ -182,24 +183,24 @@ class _RefusalWatch:
             reasons = "; ".join(map(str, self._connection.refusals()))
             raise ServerRefusesError(reasons) from None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         loop = asyncio.get_running_loop()
-        self._looks = self._looks + 1 if self._connection.refusals() else 0
-        if self._looks * LOOK_SECONDS >= self._connection.refused_timeout:
+        self._refused_checks = self._refused_checks + 1 if self._connection.refusals() else 0
+        if self._refused_checks * REFUSAL_CHECK_SECONDS >= self._connection.refused_timeout:
             self._scope.reschedule(loop.time())
         else:
-            self._handle = loop.call_later(LOOK_SECONDS, self._look)
+            self._handle = loop.call_later(REFUSAL_CHECK_SECONDS, self._check)
 
 
 async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awaitable[R]]) -> R:
-    """Await ``work(client_session)`` in a transaction, a few times where another write is in the way.
+    """Await ``work(client_session)`` in a transaction; retry a few times after write conflicts.
 
-    Not the driver's own loop: that one goes on for two minutes, also when the server is gone, and where
-    many write to the same document, a transaction may never be the one that gets through.
+    Not ``with_transaction``: it retries for two minutes, also without a server, and with many concurrent
+    writes to the same document a transaction may never commit.
 
     Raises:
-        OperationFailure: `is_conflict` holds for it: others were in the way each time, or once in a
-            transaction of the caller's.
+        OperationFailure: `is_conflict` holds for it: each attempt met a write conflict, or the only one in
+            a caller's transaction.
     """
     if connection.client_session is not None:
         return await work(connection.client_session)
@@ -219,7 +220,7 @@ async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awai
 async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
     begun = client_session.start_transaction(
         write_concern=durable_write_concern(client_session.client),
-        # A transaction cannot read anywhere else, whatever the client prefers.
+        # The only read preference that a transaction allows.
         read_preference=ReadPreference.PRIMARY,
     )
     if inspect.isawaitable(begun):  # Motor's is no coroutine.
@@ -229,21 +230,21 @@ async def _transaction(client_session: Any, work: Callable[[Any], Awaitable[R]])
         await client_session.commit_transaction()
     except BaseException:
         if client_session.in_transaction:
-            # Out of the operation's deadline: when that is over nothing is sent any more, and the server
-            # would keep the locks for a minute.
+            # Without the operation's deadline: after it the driver sends nothing, and the server keeps the
+            # locks for a minute.
             await asyncio.create_task(_abort(client_session), context=contextvars.Context())
         raise
     return result
 
 
 async def _abort(client_session: Any) -> None:
-    # The driver itself lets errors pass: what is not aborted ends by itself.
+    # The driver ignores errors here: the server aborts the transaction after its time limit.
     with pymongo.timeout(ABORT_TIMEOUT_SECONDS):
         await client_session.abort_transaction()
 
 
 def durable_write_concern(client: Any) -> WriteConcern:
-    """Return what makes writes durable, unless the URL or the service's own client says otherwise."""
+    """Return the durable write concern, unless the URL or the service's own client sets one."""
     chosen: WriteConcern = client.write_concern
     return DURABLE if chosen.is_server_default else chosen
 
@@ -251,16 +252,16 @@ def durable_write_concern(client: Any) -> WriteConcern:
 def acknowledged_early(collection: Any) -> Any | None:
     """Return a collection whose writes are acknowledged before they are durable.
 
-    None where somebody chose how writes are acknowledged.
+    None if the service sets a write concern of its own.
     """
     return collection.with_options(write_concern=EARLY) if collection.write_concern == DURABLE else None
 
 
 def is_conflict(error: errors.OperationFailure) -> bool:
-    """Return whether the server gave up a transaction because another write was in its way."""
+    """Return whether the server aborted a transaction because of a write conflict."""
     return error.has_error_label("TransientTransactionError")
 
 
 async def raw_cursor(query: Any) -> Any:
-    """Return the driver's cursor of a Beanie query, which builds no model for each document."""
+    """Return the driver's cursor of a Beanie query: it returns documents without building models."""
     return await query.get_cursor() if hasattr(query, "get_cursor") else query.motor_cursor

@@ -1,4 +1,4 @@
-"""MongoDB's collections as the operation at hand sees them, and the orders of their indexes."""
+"""The collections of the current operation, and the sort orders of their indexes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ NEWEST_FIRST = [("updated_at", DOWN), ("session_id", UP)]
 
 
 def chat_sessions() -> Any:
-    """Return the sessions' collection of the operation at hand."""
+    """Return the sessions' collection of the current operation."""
     return ChatSessionDocument.get_pymongo_collection()
 
 
 def chat_messages() -> Any:
-    """Return the messages' collection of the operation at hand."""
+    """Return the messages' collection of the current operation."""
     return ChatMessageDocument.get_pymongo_collection()
 
 
 def chat_unfinished() -> Any:
-    """Return the collection of notes on work that takes several writes; not there until it is needed."""
+    """Return the collection of notes on operations of several writes; created on first use."""
     messages = chat_messages()
     options = {"codec_options": messages.codec_options, "write_concern": messages.write_concern}
     return messages.database.get_collection("chat_unfinished", **options)

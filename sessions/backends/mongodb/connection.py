@@ -15,6 +15,7 @@ from pymongo import ReadPreference, errors
 
 from sessions.backends.mongodb import errors as mongo_errors
 from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
+from sessions.backends.mongodb.internals import connections_in_use, parts_of
 from sessions.backends.mongodb.options import new_client, place_of
 from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH, DOCUMENTS, Ready, prepare
 from sessions.config import MongoSettings, PasswordCallable, load_settings
@@ -28,11 +29,11 @@ __all__ = ["MongoConnectionManager"]
 
 R = TypeVar("R")
 
-# Datetimes without a zone, which are in UTC: `aware` adds that. The driver takes four times as long for all
-# of a message if it is to do so.
+# Naive datetimes in UTC; `aware` adds the time zone. With `tz_aware` the driver takes four times as long to
+# decode a message.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions()
 CLOSE_TIMEOUT_SECONDS = 2.0
-MAX_INCARNATIONS = 10_000
+MAX_REMEMBERED_SESSIONS = 10_000
 
 
 class MongoConnectionManager(AsyncBaseConnectionManager):
@@ -57,18 +58,18 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._client = client
         # Given with a client of one's own, it wins over the database of that client's URL.
         self._database = settings.get("database") if client is not None else None
-        # After a fork the driver makes its parts anew, and lets go of the parent's.
+        # After a fork the driver replaces its parts, and drops the parent's.
         self._connections = LoopBound(
             self._open,
             self._close if client is None else None,
-            parts=lambda connection: tuple(vars(connection.client).values()),
+            parts=lambda connection: parts_of(connection.client),
         )
         self.has_transactions = False
         self._ready: Ready | None = None
         self._password: str | None = None
-        # Facts that never change: which document a session id meant, and whose it was. An entry of a
-        # session that is gone is found out by the write it is used for.
-        self._incarnations: dict[str, tuple[Any, str]] = {}
+        # The `_id` of a session's document, and its owner: neither ever changes. An entry of a deleted
+        # session matches no document in the operation that uses it.
+        self._session_oids: dict[str, tuple[Any, str]] = {}
 
     @classmethod
     def cache_key(cls, *, url: str | None = None, client: Any = None, **settings: Any) -> Hashable:
@@ -93,18 +94,18 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             self._password = await password()
 
     async def connect_ready(self) -> tuple[MongoConnection, Ready]:
-        """Return the running event loop's client, and what is known of its database."""
+        """Return the running event loop's client, and the state of its database."""
         connection = await self._connection()
         while (ready := self._ready) is None or ready.until <= time.monotonic():
             await self._prepare(connection)
         return connection, ready
 
     async def make_ready(self) -> None:
-        """Connect, and make what is missing of collections, indexes and validators, whatever is known."""
+        """Connect, and create missing collections, indexes and validators, also if they were ready before."""
         await self._prepare(await self._connection())
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
-        """Make the collections ready once more, if an error says that one of them is gone.
+        """Make the collections ready again if an error reports that one was dropped.
 
         Args:
             error: From an operation.
@@ -126,32 +127,32 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
     async def _prepare_now(self, connection: MongoConnection) -> None:
         self._ready = await prepare(connection)
         self.has_transactions = self._ready.has_transactions
-        self._incarnations.clear()
+        self._session_oids.clear()
         self.preparations += 1
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
         """Await ``step()`` in a task that goes on in the background if the caller is cancelled.
 
-        PyMongo leaks a socket that is cancelled while it connects, and a write that is cut off half-way
-        leaves what the next caller has to clear away.
+        PyMongo leaks a socket when a connect is cancelled, and an interrupted write leaves messages for a
+        later clean-up.
         """
         await self._ask_password()
         return await self._connections.run(step)
 
     async def disconnect(self) -> None:
-        """Close the clients of all event loops, and forget what was known of the database.
+        """Close the clients of all event loops, and forget the state of the database.
 
-        A service's own client is left alone.
+        A service's own client is not closed.
         """
         self._ready = None
-        self._incarnations.clear()
+        self._session_oids.clear()
         await self._connections.aclose()
 
     def using(self, transaction: object) -> AsyncBaseConnectionManager:
         """Return a manager that runs operations in a transaction of the caller's.
 
         Raises:
-            ConfigurationError: It is no client session of PyMongo's asyncio client, or of Motor's.
+            ConfigurationError: It is not a client session of PyMongo's asyncio client or of Motor's.
         """
         from sessions.backends.mongodb.transaction import MongoTransaction
 
@@ -159,7 +160,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops."""
-        return sum(_in_use(connection.client) for connection in self._connections.resources())
+        return sum(connections_in_use(connection.client) for connection in self._connections.resources())
 
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
@@ -175,26 +176,26 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         with pymongo.timeout(HEALTH_TIMEOUT_SECONDS):
             async with connection.deadline():
                 for collection in connection.collections.values():
-                    # There is no such document: all is checked, and nothing is written.
+                    # No document matches: the server checks everything, and writes nothing.
                     await collection.update_one({"_id": ObjectId()}, {"$currentDate": {"updated_at": True}})
 
-    def remember(self, session_id: str, incarnation: Any, user_id: str) -> None:
-        """Keep which document a session id means."""
-        if len(self._incarnations) >= MAX_INCARNATIONS:
-            self._incarnations.clear()
-        self._incarnations[session_id] = (incarnation, user_id)
+    def remember(self, session_id: str, session_oid: Any, user_id: str) -> None:
+        """Cache the ``_id`` of a session's document, and the owner."""
+        if len(self._session_oids) >= MAX_REMEMBERED_SESSIONS:
+            self._session_oids.clear()
+        self._session_oids[session_id] = (session_oid, user_id)
 
     def recall(self, session_id: str, user_id: str | None) -> Any:
-        """Return the document that a session id meant last, unless it was another user's."""
-        incarnation, owner = self._incarnations.get(session_id, (None, None))
-        return incarnation if user_id is None or user_id == owner else None
+        """Return the cached ``_id`` of a session's document, or None; None if another user owns it."""
+        session_oid, owner = self._session_oids.get(session_id, (None, None))
+        return session_oid if user_id is None or user_id == owner else None
 
     def forget(self, session_id: str) -> None:
-        """Drop what turned out to be gone."""
-        self._incarnations.pop(session_id, None)
+        """Remove a deleted session from the cache."""
+        self._session_oids.pop(session_id, None)
 
     def is_transient(self, error: BaseException) -> bool:
-        """Return whether the driver's error class, code or label promises better luck."""
+        """Return whether the driver's error is transient, by its class, code or label."""
         return mongo_errors.is_transient(error)
 
     def outcome_is_unknown(self, error: BaseException) -> bool:
@@ -206,7 +207,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         return mongo_errors.translate(error, self._place(), by_url=self._settings.url is not None)
 
     def _place(self) -> Place:
-        """Return where the database is, for the text of an error."""
+        """Return the addresses, database and user for the text of an error."""
         connection = self._connections.peek()
         addresses: tuple[str, ...] = ()
         user = None
@@ -228,11 +229,11 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
     def _open(self) -> MongoConnection:
         client = self._client or self._new_client()
         if not client.write_concern.acknowledged:
-            raise ConfigurationError("client: its write concern is w=0; a write that is lost would go unseen")
+            raise ConfigurationError("client: its write concern is w=0; a lost write would not be reported")
         database = client.get_default_database(self._settings.database)
         if self._database is not None:
             database = client[self._database]
-        # On the primary, where the client's own preference is another: see `MongoConnection.readable`.
+        # The first reads from the primary, whatever the client's read preference is.
         collections, readable = (
             {
                 document.Settings.name: database.get_collection(
@@ -252,7 +253,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         return MongoConnection(client, database, collections, readable, timeout, refused_timeout)
 
     async def _close(self, connection: MongoConnection) -> None:
-        # The driver says good-bye, and would wait for an answer for ever.
+        # The driver ends its sessions with `endSessions`, and waits for the response without a time limit.
         with pymongo.timeout(CLOSE_TIMEOUT_SECONDS):
             closed = connection.client.close()
             if inspect.isawaitable(closed):  # Motor's close is a plain call.
@@ -262,14 +263,6 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> MongoSettings:
     settings = load_settings()
     if client is not None:
-        # The configured database is not meant, so a variable that is unset there is no error.
+        # The configured database is not used, so an unset variable there is not an error.
         return settings.db.mongodb.with_overrides(**overrides)
     return settings.backend("mongodb", url=url, **overrides)
-
-
-def _in_use(client: Any) -> int:
-    # Motor wraps PyMongo's client, of which any other attribute is a database. PyMongo counts the connections
-    # of its pools and tells nobody.
-    client = vars(client).get("delegate", client)
-    servers = client._topology._servers.values() if client._topology is not None else ()
-    return sum(server.pool.active_sockets for server in servers)

@@ -1,4 +1,4 @@
-"""Deleting in MongoDB: a session with its messages, and what a delete that died half-way has left."""
+"""Deleting in MongoDB: a session with its messages, and the orphaned messages of an interrupted delete."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
+from sessions.backends.mongodb.cleanup import MongoCleanup
 from sessions.backends.mongodb.client import in_transaction, is_conflict, raw_cursor
 from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.leftovers import MongoLeftovers
-from sessions.core.port import EarlierTries
+from sessions.core.port import EarlierAttempts
 from sessions.models.documents import ChatSessionDocument
 
 __all__ = ["MongoDeletion"]
@@ -21,12 +21,12 @@ __all__ = ["MongoDeletion"]
 DELETE_BATCH_SIZE = 100
 
 
-class MongoDeletion(MongoLeftovers):
-    """Deletes in one transaction where there are any, else the session first."""
+class MongoDeletion(MongoCleanup):
+    """Deletes in one transaction where the server has them, else the session first."""
 
     _manager: MongoConnectionManager
 
-    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
         chosen = {"session_id": session_id, "user_id": user_id}
 
         async def work(client_session: Any) -> int:
@@ -39,22 +39,22 @@ class MongoDeletion(MongoLeftovers):
         if deleted is None:
             await self._delete_session_first(chosen, earlier)
         else:
-            # Known for the next try, should what follows fail.
+            # For the next attempt, should the following fail.
             earlier.may_have_worked |= bool(deleted)
-            # Also where nothing was deleted: an earlier delete may have died half-way.
-            await self._remove_leftovers(session_id)
+            # Also where nothing was deleted: an earlier delete may have been interrupted.
+            await self._delete_orphaned(session_id)
         return earlier.may_have_worked
 
-    async def _delete_session_first(self, chosen: Filter, earlier: EarlierTries) -> None:
+    async def _delete_session_first(self, chosen: Filter, earlier: EarlierAttempts) -> None:
         if not await chat_sessions().find_one(chosen, {"_id": 1}):
-            await self._remove_leftovers(chosen["session_id"])
+            await self._delete_orphaned(chosen["session_id"])
             return
         async with self._noted([chosen["session_id"]]):
             earlier.may_have_worked |= bool((await chat_sessions().delete_one(chosen)).deleted_count)
-            await self._remove_leftovers(chosen["session_id"])
+            await self._delete_orphaned(chosen["session_id"])
 
     async def _try_transaction(self, work: Callable[[Any], Awaitable[int]]) -> int | None:
-        """Return None where there are no transactions, or others kept writing to the same documents."""
+        """Return None where the server has no transactions, or each attempt met a write conflict."""
         if not self._manager.has_transactions:
             return None
         try:
@@ -75,7 +75,7 @@ class MongoDeletion(MongoLeftovers):
         return await self._delete_batch({"user_id": user_id})
 
     async def _delete_batch(self, where: Filter, skip: int = 0) -> int:
-        """Delete some sessions with their messages; 0 only if none is left to delete."""
+        """Delete some sessions with their messages; return 0 only if none remains."""
         session_ids: list[str] = []
 
         async def work(client_session: Any) -> int:
@@ -93,13 +93,13 @@ class MongoDeletion(MongoLeftovers):
         if deleted is None:
             deleted = await self._delete_sessions_first(where, skip)
         if not deleted:
-            await self._finish_work()
-        # A message that came after the transaction began, and bumped to a time that was there already,
-        # was not seen and did not stop it.
+            await self._clean_up_unfinished()
+        # A message appended after the transaction began is not in its snapshot, and conflicts with it only
+        # if it changes `updated_at`.
         if session_ids:
             late = await chat_messages().distinct("session_id", {"session_id": {"$in": session_ids}})
             if late:
-                await self._remove_leftovers(*late)
+                await self._delete_orphaned(*late)
         return deleted
 
     async def _delete_sessions_first(self, where: Filter, skip: int) -> int:
@@ -113,17 +113,17 @@ class MongoDeletion(MongoLeftovers):
         ids = [document["_id"] for document in found]
         chosen = where | {"_id": {"$in": ids}}
         if skip:
-            # A session that got a message since it was chosen may not be one to skip over any longer.
+            # A session with a message appended since it was chosen may now be among those to keep.
             same = [{"_id": document["_id"], "updated_at": document["updated_at"]} for document in found]
             chosen |= {"$or": same}
         deleted: int = (await chat_sessions().delete_many(chosen)).deleted_count
-        # Of those that are still there it removes nothing.
-        await self._remove_leftovers(*(document["session_id"] for document in found))
+        # Messages of sessions that still exist stay.
+        await self._delete_orphaned(*(document["session_id"] for document in found))
         return deleted
 
     @staticmethod
     async def _choose(where: Filter, skip: int, client_session: Any = None) -> list[dict[str, Any]]:
         query = ChatSessionDocument.find(where, session=client_session)
-        # An order is only needed for what to skip.
+        # Only skipping needs an order.
         query = query.sort(NEWEST_FIRST).skip(skip) if skip else query
         return [item async for item in await raw_cursor(query.limit(DELETE_BATCH_SIZE))]

@@ -1,4 +1,4 @@
-"""What an error of PyMongo means, by its class and code, never by its text."""
+"""Classifies errors of PyMongo by class, code and label, never by message text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRANSIENT_CODES = frozenset(
         134,  # ReadConcernMajorityNotAvailableYet
         189,  # PrimarySteppedDown
         262,  # ExceededTimeLimit
-        COLLECTION_UUID_MISMATCH,  # Dropped once more while it was made ready.
+        COLLECTION_UUID_MISMATCH,  # Dropped again while it was made ready.
         9001,  # SocketException
         10107,  # NotWritablePrimary
         11600,  # InterruptedAtShutdown
@@ -32,7 +32,7 @@ TRANSIENT_CODES = frozenset(
     }
 )
 TRANSIENT_LABELS = ("RetryableWriteError", "TransientTransactionError")
-TOO_LARGE_CODES = frozenset({10334, 17419})  # BSONObjectTooLarge, and what an update would make too large
+TOO_LARGE_CODES = frozenset({10334, 17419})  # BSONObjectTooLarge, also as the result of an update
 # The setting at fault, and what is wrong with it.
 SETTINGS = {
     11: ("username", "there is no such user"),  # UserNotFound
@@ -45,11 +45,11 @@ SETTINGS = {
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the driver's error class, code or label promises better luck."""
+    """Return whether the driver's error is transient, by its class, code or label."""
     if isinstance(error, errors.WaitQueueTimeoutError | ServerRefusesError):
-        return False  # It was waited for as long as a setting says; another wait would double the bound.
+        return False  # It took the whole timeout of a setting; a retry would double it.
     if isinstance(error, errors.ConnectionFailure | errors.InvalidOperation):
-        return True  # Invalid is what another thread has closed; the next attempt connects anew.
+        return True  # InvalidOperation: another thread closed the client; the next attempt opens a new one.
     if isinstance(error, errors.PyMongoError) and any(map(error.has_error_label, TRANSIENT_LABELS)):
         return True
     return isinstance(error, errors.OperationFailure) and error.code in TRANSIENT_CODES
@@ -67,8 +67,8 @@ def translate(error: BaseException, place: Place, *, by_url: bool) -> SessionsEr
     """Return the package's error for an error of PyMongo.
 
     Args:
-        error: Stays as it is.
-        place: What the text calls the database.
+        error: Not modified.
+        place: The database, as the text names it.
         by_url: Whether the user and the password were given in a URL.
 
     Returns:
@@ -113,8 +113,8 @@ def _quoted(error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the driver says of servers: their addresses, and what the system said of each.
+    """Return the driver's text on servers: their addresses, and the error of each.
 
-    Without what it adds of its own settings and state.
+    Without its settings and the topology description.
     """
     return str(error).partition(", Timeout: ")[0].partition(" (configured timeouts")[0]

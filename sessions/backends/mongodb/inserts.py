@@ -1,4 +1,4 @@
-"""Inserts into MongoDB: into a collection that was made ready, and never taken for stored without a look."""
+"""Inserts into MongoDB: into a collection that is ready, and idempotent by the ids of the documents."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteConcernError
 
+from sessions.backends.mongodb.cleanup import stored_batches
 from sessions.backends.mongodb.collections import Filter
-from sessions.backends.mongodb.leftovers import stored_batches
 from sessions.errors import MessageConflictError
 from sessions.models.documents import SESSION_FIELD, bound_uuid
 
@@ -16,31 +16,32 @@ __all__ = ["insert", "insert_all", "is_refused", "not_stored"]
 
 DUPLICATE_KEY = 11000
 IDS_AT_ONCE = 1000
-# A command carries 48 MB and 100,000 documents. Smaller ones leave the server time for others in between.
+# The server's limits are 48 MB and 100,000 documents. Smaller commands let other operations in between.
 COMMAND_BYTES = 8 * 1024 * 1024
 COMMAND_DOCUMENTS = 10_000
 
 
 async def insert(collection: Any, documents: list[dict[str, Any]], client_session: Any = None) -> None:
-    """Insert documents in their order by one command, which creates no collection.
+    """Insert documents in order with one command, which never creates the collection.
 
-    Not the driver's ``insert_many``, which cannot say which collection is meant: the server would create one
-    without index and validator where ours was dropped.
+    Not the driver's ``insert_many``, which takes no collection UUID: the server would create a dropped
+    collection again, without indexes and validator.
 
     Args:
-        collection: Where to.
-        documents: With their ``_id``.
-        client_session: Of a transaction.
+        collection: Target collection.
+        documents: Documents with ``_id``.
+        client_session: Client session of a transaction, or None.
 
     Raises:
-        DuplicateKeyError: A document with one of the ids is there already.
-        OperationFailure: A document is refused. Those before it are inserted, unless in a transaction.
-        OperationFailure: With code 361, the collection was dropped or replaced.
+        DuplicateKeyError: A document with one of the ids exists.
+        OperationFailure: The server rejects a document. The documents before it are inserted, unless in a
+            transaction.
+        OperationFailure: With code 361 (CollectionUUIDMismatch): the collection was dropped or replaced.
     """
     command: dict[str, Any] = {"insert": collection.name, "documents": documents}
     if (uuid := bound_uuid(collection.name)) is not None:
         command["collectionUUID"] = uuid
-    # A transaction has one write concern for all.
+    # In a transaction only the commit has a write concern.
     if client_session is None and (concern := collection.write_concern.document):
         command["writeConcern"] = concern
     reply = await collection.database.command(command, session=client_session)
@@ -52,20 +53,20 @@ async def insert(collection: Any, documents: list[dict[str, Any]], client_sessio
 
 
 def is_refused(error: BaseException) -> bool:
-    """Return whether the server refuses one document of an insert, as a validator of the service's may."""
+    """Return whether the server rejects one document of an insert, as a service's own validator may."""
     return isinstance(error, OperationFailure) and "index" in (error.details or {})
 
 
 async def insert_all(
     collection: Any, messages: list[dict[str, Any]], inserted: list[dict[str, Any]], client_session: Any
 ) -> None:
-    """Insert messages in their order, by as many commands as they need.
+    """Insert messages in order, with as many commands as they need.
 
     Args:
-        collection: Where to.
-        messages: Their documents.
-        inserted: Takes those that were inserted, also where another one is refused.
-        client_session: Of a transaction.
+        collection: Target collection.
+        messages: Documents of the messages.
+        inserted: Collects the inserted ones, also if a later one is rejected.
+        client_session: Client session of a transaction, or None.
 
     Raises:
         OperationFailure: See `insert`.
@@ -84,7 +85,7 @@ def _in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any
     part: list[dict[str, Any]] = []
     size = 0
     for document in documents:
-        # A character takes four bytes at the most.
+        # A character takes at most four bytes.
         needed = len(document["content"]) * 4
         if part and (len(part) == COMMAND_DOCUMENTS or size + needed > COMMAND_BYTES):
             yield part
@@ -96,13 +97,13 @@ def _in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any
 
 
 async def not_stored(messages: Any, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages that are not stored yet, after an insert found one of their ids taken.
+    """Return the messages that are not stored yet, after a duplicate key error.
 
-    One that an earlier attempt stored for an earlier session of the same id, or as a part of a batch that was
-    never completed, is made one of this attempt.
+    A message that an earlier attempt stored for an earlier session with the same id, or in an incomplete
+    batch, is assigned to this attempt.
 
     Raises:
-        MessageConflictError: What is stored under one of the ids is another message.
+        MessageConflictError: Another message is stored under one of the ids.
     """
     wanted = {document["_id"]: document for document in documents}
     if len(wanted) < len(documents):

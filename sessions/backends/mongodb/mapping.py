@@ -1,4 +1,4 @@
-"""MongoDB's documents: made from checked arguments, and mapped to what callers see."""
+"""Maps checked arguments to documents, and documents to the dataclasses that callers get."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
     "to_session",
 ]
 
-# The server's limit of 16 MB for a document, less what our other fields can take.
+# The server's limit of 16 MB for a document, less the maximum size of the other fields.
 MAX_VALUE_BYTES = 16 * 1024 * 1024 - 8 * 1024
-# A transaction is held in the server's cache until it is committed, which may be small.
+# The server keeps an uncommitted transaction in its cache, which may be small.
 TRANSACTION_BYTES = 16 * 1024 * 1024
 TRANSACTION_MESSAGES = 5000
 # The server takes an insert command in storage transactions of up to 256 KB and, by version, 64 or 500
 # documents; a smaller one is therefore stored whole or not at all.
 ATOMIC_BYTES = 200 * 1024
 ATOMIC_MESSAGES = 64
-# What the fields besides the content take in a message, at the most.
+# Maximum size of the fields of a message besides the content.
 FIELD_BYTES = 1024
 
 
@@ -48,7 +48,7 @@ def check_size(argument: str, value: str | dict[str, Any] | None) -> None:
         InvalidInputError: It is too large.
     """
     if isinstance(value, str):
-        # A character takes four bytes at the most, so most texts need not be encoded to be measured.
+        # A character takes at most four bytes, so most texts need not be encoded to be measured.
         too_large = len(value) * 4 > MAX_VALUE_BYTES and len(value.encode()) > MAX_VALUE_BYTES
     else:
         too_large = bool(value) and len(bson.encode(value or {})) > MAX_VALUE_BYTES
@@ -67,7 +67,7 @@ def check_batch_size(rows: list[MessageRow]) -> None:
 
 
 def is_one_write(rows: list[MessageRow]) -> bool:
-    """Return whether the server stores the batch in one go, as it does with small inserts."""
+    """Return whether the server inserts the batch atomically, as it does with small inserts."""
     return len(rows) <= ATOMIC_MESSAGES and _batch_bytes(rows) <= ATOMIC_BYTES
 
 
@@ -109,33 +109,34 @@ def storable(value: Any) -> Any:
     return stored
 
 
-def message_document(session_id: str, incarnation: Any, row: MessageRow) -> dict[str, Any]:
+def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict[str, Any]:
     """Return the document of a new message.
 
-    Its ``_id`` is the message's id: no two messages have the same, and an attempt finds what an earlier one
-    stored. For which document of its session it was written, a field says. Its ``timestamp`` is the time of
-    its id, so that the two never order a process's messages differently.
+    Its ``_id`` is the message's id, so the insert is idempotent. ``session_oid`` is the ``_id`` of the
+    session's document. Its ``timestamp`` is the time in its id, so both order a process's messages in
+    the same way.
     """
     message_id, role, content = row
     return {
         "_id": message_id,
         "message_id": message_id,
         "session_id": session_id,
-        SESSION_FIELD: incarnation,
+        SESSION_FIELD: session_oid,
         "role": role,
         "content": content,
         "timestamp": uuid7_time(message_id),
     }
 
 
-def to_messages(documents: list[dict[str, Any]], incarnation: Any) -> list[ChatMessage]:
-    """Return the messages that count for this document of their session.
+def to_messages(documents: list[dict[str, Any]], session_oid: Any) -> list[ChatMessage]:
+    """Return the messages that belong to this document of their session.
 
-    One that was written for an earlier session of the same id may still be there: its writer is about to take
-    it back, or died before it could. A message that another program stored counts for any.
+    A message of an earlier session with the same id may still be stored: its writer is about to undo the
+    insert, or was killed before. A message that another program stored belongs to any.
     """
     epoch, naive_epoch = EPOCH, NAIVE_EPOCH
-    # Without a call of ours, and no zone by the driver: of a long history this is most of the time.
+    # Without a function call, and with naive datetimes from the driver: for a long history this is most of
+    # the time.
     return [
         ChatMessage(
             document["message_id"],
@@ -146,9 +147,9 @@ def to_messages(documents: list[dict[str, Any]], incarnation: Any) -> list[ChatM
         )
         for document in documents
         if (
-            document[SESSION_FIELD] == incarnation
+            document[SESSION_FIELD] == session_oid
             if SESSION_FIELD in document
-            else former_ids.is_for(document, incarnation)
+            else former_ids.is_for(document, session_oid)
         )
     ]
 
@@ -159,12 +160,12 @@ _LAST_TIME = "e677d21f-dbff"
 
 
 def is_uuid7(message_id: str) -> bool:
-    """Return whether a message id is like ours, which holds its timestamp."""
+    """Return whether a message id is a UUIDv7, which holds its timestamp."""
     return _UUID7.fullmatch(message_id) is not None and message_id[:13] <= _LAST_TIME
 
 
 def to_session(document: dict[str, Any]) -> ChatSession:
-    """Return the session of a document, which may be older than this package."""
+    """Return the session of a document, which another program may have written."""
     return ChatSession(
         session_id=document["session_id"],
         title=document["title"],
@@ -176,7 +177,7 @@ def to_session(document: dict[str, Any]) -> ChatSession:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value without the types that BSON's decoder makes of plain JSON."""
+    """Return plain JSON in place of the types that BSON's decoder returns."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -186,6 +187,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, MinKey):
         return None
     if isinstance(value, DBRef):
-        # An object that has the keys "$ref" and "$id", as a JSON schema may.
+        # An object with the keys "$ref" and "$id", as in a JSON schema.
         return {key: _plain(item) for key, item in value.as_doc().items()}
     return value

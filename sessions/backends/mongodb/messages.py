@@ -1,4 +1,4 @@
-"""The messages of MongoDB's sessions: appended without transactions, read without those that do not count."""
+"""Appends messages in MongoDB without transactions, and reads those that are visible."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
-from sessions.backends.mongodb.client import acknowledged_early, in_transaction
-from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
-from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.inserts import insert_all, is_refused, not_stored
-from sessions.backends.mongodb.leftovers import (
-    MongoLeftovers,
+from sessions.backends.mongodb.cleanup import (
+    MongoCleanup,
     mark_batch,
     remove_incomplete_batch,
     remove_messages,
     stored_batches,
 )
+from sessions.backends.mongodb.client import acknowledged_early, in_transaction
+from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
+from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.inserts import insert_all, is_refused, not_stored
 from sessions.backends.mongodb.mapping import (
     fits_transaction,
     is_one_write,
@@ -39,14 +39,14 @@ __all__ = ["MongoMessages"]
 IN_ORDER = {"timestamp": 1, "message_id": 1}
 IN_REVERSE = {"timestamp": -1, "message_id": -1}
 CHAT_SESSIONS = ChatSessionDocument.Settings.name
-# How often what is stored is looked at again while others write the same messages.
-MAX_LOOKS = 10
-# Documents in one answer, of which the server sends no more than 16 MB.
+# Attempts of an insert while other callers insert the same messages.
+MAX_INSERT_ATTEMPTS = 10
+# Documents in one batch of a cursor, which the server limits to 16 MB.
 MAX_BATCH_SIZE = 10_000
 
 
-class MongoMessages(MongoLeftovers):
-    """Appends and reads messages; what an incarnation is, `MongoBackend`'s module says."""
+class MongoMessages(MongoCleanup):
+    """Appends and reads messages; the protocol is described in the module of `MongoBackend`."""
 
     _manager: MongoConnectionManager
 
@@ -56,51 +56,51 @@ class MongoMessages(MongoLeftovers):
         return await self._add_batch(session_id, user_id, [(message_id, role, content)])
 
     async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
-        # Twice at the most: what was remembered may be an incarnation that is gone.
+        # At most twice: the cached document may have been deleted.
         for remembered in (self._manager.recall(session_id, user_id), None):
-            incarnation = remembered or await self._find_incarnation(session_id, user_id)
-            if incarnation is None:
+            session_oid = remembered or await self._find_session_oid(session_id, user_id)
+            if session_oid is None:
                 return False
-            if await self._append_to(incarnation, session_id, rows):
+            if await self._append_to(session_oid, session_id, rows):
                 return True
             self._manager.forget(session_id)
         return False
 
-    async def _append_to(self, incarnation: Any, session_id: str, rows: list[MessageRow]) -> bool:
+    async def _append_to(self, session_oid: Any, session_id: str, rows: list[MessageRow]) -> bool:
         """Insert messages, all or none, and bump the session."""
-        documents = [message_document(session_id, incarnation, row) for row in rows]
+        documents = [message_document(session_id, session_oid, row) for row in rows]
         if is_one_write(rows):
-            return await self._append_at_once(incarnation, session_id, documents)
-        # A transaction of the caller's is all or none anyway.
+            return await self._append_at_once(session_oid, session_id, documents)
+        # A caller's transaction is atomic anyway.
         if self._manager.is_borrowed or (self._manager.has_transactions and fits_transaction(rows)):
-            # Without the bump: those of others would be in its way, again and again in a busy session.
+            # Without the update of the session, which in a busy session would cause write conflicts.
             await self._insert(documents, chat_messages(), at_once=True)
         else:
             await self._insert_marked(session_id, documents)
-        return await self._bump(incarnation, session_id, documents)
+        return await self._bump(session_oid, session_id, documents)
 
     async def _append_at_once(
-        self, incarnation: Any, session_id: str, documents: list[dict[str, Any]]
+        self, session_oid: Any, session_id: str, documents: list[dict[str, Any]]
     ) -> bool:
-        """Append what one insert stores whole, and wait for the disks once."""
+        """Append messages that one insert stores atomically, and wait for the journal once."""
         connection = await self._manager.connect()
-        reign, early = connection.reign(), acknowledged_early(chat_messages())
-        if reign is not None and early is not None:
+        primary, early = connection.primary_identity(), acknowledged_early(chat_messages())
+        if primary is not None and early is not None:
             await self._insert(documents, early)
-            bumped = await self._bump(incarnation, session_id, documents)
-            # What is durable is all that the server has done until the bump. If another server took over
-            # in between, or this one began a new life, the insert may not be among it.
-            if not bumped or connection.reign() == reign:
+            bumped = await self._bump(session_oid, session_id, documents)
+            # A durable update makes all earlier writes of the same primary durable. After an election or a
+            # restart in between, the insert may have been rolled back.
+            if not bumped or connection.primary_identity() == primary:
                 return bumped
         await self._insert(documents, chat_messages())
-        return await self._bump(incarnation, session_id, documents)
+        return await self._bump(session_oid, session_id, documents)
 
     @staticmethod
-    async def _bump(incarnation: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
-        """Let inserted messages count for this incarnation of the session; take them back if it is gone."""
+    async def _bump(session_oid: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
+        """Bump the session, which makes inserted messages visible; undo the inserts if it is deleted."""
         moment = max((document["timestamp"] for document in documents), default=utc_now())
         bumped = await chat_sessions().update_one(
-            {"_id": incarnation, "session_id": session_id},
+            {"_id": session_oid, "session_id": session_id},
             {"$max": {"updated_at": moment}},
         )
         if bumped.matched_count:
@@ -110,13 +110,13 @@ class MongoMessages(MongoLeftovers):
         return False
 
     async def _insert_marked(self, session_id: str, documents: list[dict[str, Any]]) -> None:
-        """Insert messages that count only once all of them are there.
+        """Insert messages that are visible only once all of them are stored.
 
         Raises:
-            MessageConflictError: One of the ids is taken by another message; none of them is there.
+            MessageConflictError: One of the ids is taken by another message; none of them is stored.
         """
         missing, messages = documents, chat_messages()
-        # The mark is the last one's id: were that there, those that are inserted before it would count.
+        # The mark is the id of the last one: if that were stored, those inserted before it would be visible.
         if await messages.find_one({"_id": documents[-1]["_id"]}, {"_id": 1}):
             missing = await not_stored(messages, documents)
         if not missing:
@@ -134,22 +134,22 @@ class MongoMessages(MongoLeftovers):
             raise refusal
 
     async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
-        """Insert messages in their order; an earlier attempt may have stored some, or still be at it.
+        """Insert messages in order; an earlier attempt may have stored some, or may still be running.
 
         Args:
             documents: The messages.
-            messages: Their collection.
+            messages: Target collection.
             at_once: Whether to insert them in a transaction.
 
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them was inserted.
             DocumentTooLarge: One of them is too large for the server; none of them was inserted.
-            OperationFailure: The server refuses one of them; none of them was inserted.
+            OperationFailure: The server rejects one of them; none of them was inserted.
         """
         inserted: list[dict[str, Any]] = []
         try:
             missing = documents
-            for _ in range(MAX_LOOKS):
+            for _ in range(MAX_INSERT_ATTEMPTS):
                 try:
                     if at_once:
                         work = partial(insert_all, messages, missing, [])
@@ -161,14 +161,14 @@ class MongoMessages(MongoLeftovers):
                     missing = await not_stored(messages, documents)
                     if not missing:
                         return
-            raise MessageConflictError("a message is refused by a unique index that is not ours")
+            raise MessageConflictError("a message violates a unique index that is not part of this package")
         except (MessageConflictError, DocumentTooLarge, OperationFailure) as error:
-            # Those that no attempt would store. After any other error the next attempt goes on.
+            # No attempt can store these. After any other error the next attempt continues.
             if inserted and (not isinstance(error, OperationFailure) or is_refused(error)):
                 await remove_messages(inserted)
             raise
 
-    async def _find_incarnation(self, session_id: str, user_id: str | None) -> Any:
+    async def _find_session_oid(self, session_id: str, user_id: str | None) -> Any:
         where = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
         found = await chat_sessions().find_one(where, {"user_id": 1})
         if found is None:
@@ -193,18 +193,18 @@ class MongoMessages(MongoLeftovers):
         return messages
 
     async def _timestamp_of(self, session_id: str, user_id: str, message_id: str) -> datetime | None:
-        """Return the time of a message that counts; None if the user has no such session.
+        """Return the time of a visible message; None if the user has no such session.
 
         Raises:
             InvalidInputError: The session has no such message.
         """
         where: Filter = {"session_id": session_id, "message_id": message_id}
-        # The time in the id leads straight to the index entry; without, all of the session's are read.
+        # With the time in the id the index finds one entry; without it, the query scans all of the session.
         hints: list[Filter] = [{"timestamp": uuid7_time(message_id)}] if is_uuid7(message_id) else []
         for hint in [*hints, {}]:
             if found := await self._read_owned(session_id, user_id, where | hint, IN_ORDER, 1):
                 return found[0].timestamp
-        if await self._find_incarnation(session_id, user_id) is None:
+        if await self._find_session_oid(session_id, user_id) is None:
             return None
         raise no_such_message("before")
 
@@ -223,12 +223,12 @@ class MongoMessages(MongoLeftovers):
     async def _read_owned(
         self, session_id: str, user_id: str, where: Filter, order: dict[str, int], limit: int | None
     ) -> list[ChatMessage]:
-        """Return messages if one incarnation, of this owner, was there from before to after."""
+        """Return messages if the same session document, of this owner, existed before and after the read."""
         for remembered in (self._manager.recall(session_id, user_id), None):
-            incarnation = remembered or await self._find_incarnation(session_id, user_id)
-            if incarnation is None:
+            session_oid = remembered or await self._find_session_oid(session_id, user_id)
+            if session_oid is None:
                 return []
-            owned = _Owned(session_id, incarnation, user_id, self._manager.is_borrowed)
+            owned = _Owned(session_id, session_oid, user_id, self._manager.is_borrowed)
             messages = await _read(where, order, limit, owned)
             if messages is not None:
                 return messages
@@ -237,10 +237,10 @@ class MongoMessages(MongoLeftovers):
 
 
 class _Owned(NamedTuple):
-    """A session as it is remembered, and whether it is looked for in a transaction of the caller's."""
+    """A session as it is cached, and whether the read is in a caller's transaction."""
 
     session_id: str
-    incarnation: Any
+    session_oid: Any
     user_id: str
     in_transaction: bool
 
@@ -248,9 +248,9 @@ class _Owned(NamedTuple):
 async def _read(
     where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[ChatMessage] | None:
-    """Return the messages that count, up to a limit; None if their session was gone after they were read.
+    """Return the visible messages, up to a limit; None if their session was deleted during the read.
 
-    Left out are those that were for an earlier incarnation, and those of a batch that is not complete.
+    Messages of an earlier session with the same id, and of an incomplete batch, are left out.
     """
     left_out = 0
     complete: set[Any] = set()
@@ -262,12 +262,12 @@ async def _read(
         if marks := marks - complete:
             complete |= marks & {document["_id"] for document in found}
         if marks := marks - complete:
-            # Their last messages are not among those that were read. And read again: a batch may have
-            # become complete only after its part was read.
+            # The last message of these batches was not read. Read again: a batch may have become complete
+            # after its part was read.
             complete |= await stored_batches(marks)
             where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
             continue
-        messages = to_messages(found, owned.incarnation)
+        messages = to_messages(found, owned.session_oid)
         if limit is None or len(messages) >= limit or len(found) < limit + left_out:
             return messages[:limit]
         left_out = len(found) - len(messages)
@@ -276,22 +276,22 @@ async def _read(
 async def _messages_then_session(
     where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[dict[str, Any]] | None:
-    """Return messages, or None if their session was gone when the last of them had been read.
+    """Return messages, or None if their session was deleted before the last of them was read.
 
-    The server begins with the second part of a union when it is through with the first. A session that is
-    asked for by nothing but its ``_id`` takes it no planning.
+    The server runs the pipeline of ``$unionWith`` after the first one is exhausted. A match on ``_id`` alone
+    needs no query planning.
     """
     if owned.in_transaction:
         return await _messages_in_snapshot(where, order, limit, owned)
     session = {
         "coll": CHAT_SESSIONS,
-        "pipeline": [{"$match": {"_id": owned.incarnation}}, {"$unset": "metadata"}],
+        "pipeline": [{"$match": {"_id": owned.session_oid}}, {"$unset": "metadata"}],
     }
     pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
     pipeline += [{"$limit": limit}] if limit is not None else []
-    # Without a size the first answer has 101 documents, and what is more takes a second question.
+    # By default the first batch has 101 documents, and the rest takes another round trip.
     cursor = chat_messages().aggregate([*pipeline, {"$unionWith": session}], batchSize=MAX_BATCH_SIZE)
-    # Motor's is a cursor, and no coroutine.
+    # Motor's `aggregate` returns a cursor, not a coroutine.
     found: list[dict[str, Any]] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(
         None
     )
@@ -303,8 +303,8 @@ async def _messages_then_session(
 async def _messages_in_snapshot(
     where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
 ) -> list[dict[str, Any]] | None:
-    """Do as `_messages_then_session`, in a transaction, which has no unions but sees one snapshot."""
-    chosen = {"_id": owned.incarnation, "user_id": owned.user_id}
+    """Do as `_messages_then_session`, in a transaction, which reads from one snapshot."""
+    chosen = {"_id": owned.session_oid, "user_id": owned.user_id}
     if await chat_sessions().find_one(chosen, {"_id": 1}) is None:
         return None
     found = chat_messages().find(where, sort=list(order.items()), limit=limit or 0)

@@ -1,4 +1,4 @@
-"""From the settings to a client of the driver's."""
+"""Makes a client of the driver from the settings."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def client_class() -> Any:
 
 
 def new_client(settings: MongoSettings, password: str | None = None) -> Any:
-    """Return a client, which does not connect yet.
+    """Return a client, which is not connected yet.
 
     Args:
-        settings: What it is made of.
-        password: What a callable password returned; the driver takes one for as long as the client lives.
+        settings: The settings of MongoDB.
+        password: The result of a callable password; the client uses it until it is closed.
 
     Raises:
-        ConfigurationError: A setting or a parameter of the URL is of no use. The text names it, without its
+        ConfigurationError: A setting or a parameter of the URL is invalid. The text names it, without its
             value.
     """
     options = _options(settings, password)
     try:
         return client_class()(**options)
     except (errors.PyMongoError, ValueError, OSError) as error:
-        # Without the cause: the driver may quote the part of the URL it stumbles on. What it says of single
-        # parameters was found out before.
+        # Without the cause: the driver may quote the part of the URL that it rejects. Single parameters are
+        # checked before.
         raise _refused_together(settings, options, error) from None
 
 
@@ -66,7 +66,7 @@ def _refused_together(
 
 
 def place_of(settings: MongoSettings) -> tuple[tuple[str, ...], str | None]:
-    """Return the addresses where the settings look for a server, and the user who logs in."""
+    """Return the addresses of the servers in the settings, and the user."""
     if settings.url is None:
         return (f"{settings.host}:{settings.port}",), settings.username
     try:
@@ -84,15 +84,15 @@ def _options(settings: MongoSettings, password: str | None) -> dict[str, Any]:
     }
     options: dict[str, Any] = {name: max(1, int(value * 1000)) for name, value in seconds.items()}
     options |= {"maxPoolSize": settings.pool_size, "appname": "agenthub-sessions"}
-    # Sooner than a load balancer, or the like, drops an idle connection without telling: a call on one would
-    # wait for an answer until it times out.
+    # Shorter than the idle timeout of load balancers, which drop a connection without closing it: a command
+    # on it would wait until it times out.
     options |= {"maxIdleTimeMS": MAX_IDLE_SECONDS * 1000}
-    # As many as there may be: where callers have to wait for their turn to connect, and have a deadline, the
-    # driver (4.20) may let nobody connect any more once a connection was lost.
+    # As many as the pool holds: with fewer, and with deadlines, the driver (4.20) may block all further
+    # connects after a connection is lost.
     options |= {"maxConnecting": settings.pool_size}
     if settings.url is not None:
         url = settings.url.get_secret_value()
-        # What the URL itself says wins; the driver would let the arguments win.
+        # Parameters of the URL win; in the driver, arguments would win.
         parsed = parse_url(url)
         options = {name: value for name, value in options.items() if name.lower() not in parsed.options}
         if password is not None:

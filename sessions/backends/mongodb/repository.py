@@ -1,15 +1,15 @@
-"""Sessions in MongoDB. Two collections and, on a standalone server, no transactions: the order matters.
+"""Sessions in MongoDB, where the order of writes matters: a standalone server has no transactions.
 
-A session id may be deleted and created anew, by another user too, while others are at work on it. What
-tells the two apart is the *incarnation*, the ``_id`` of the session's document:
+A session may be deleted and created again under the same id, by another user too, during concurrent
+operations on it. The two are told apart by the ``_id`` of the session's document, ``session_oid`` here:
 
-- A message is inserted while a known incarnation exists, and counts only once that same incarnation has
-  been bumped; if it is gone, the insert is undone.
-- A history is read between two looks at the same incarnation, without the messages of earlier ones: each
-  message says for which it was written.
-- Leftovers (of a process that died between two steps) are removed by their own ``_id``, and only if
-  there was no session before and after they were listed. So nothing that counts goes with them. How they
-  are found, `MongoLeftovers`' module says.
+- A message is inserted with a known ``session_oid``, and is visible only once the document with that
+  ``_id`` is updated; if that document is deleted, the insert is undone.
+- A history read returns only messages with the ``session_oid`` of a document that exists before and after
+  the read.
+- Orphaned messages (a process was killed between two writes) are deleted by their own ``_id``, and only if
+  the session is absent before and after they are listed, so no visible message is deleted. See the module of
+  `MongoCleanup`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sessions.backends.mongodb.mapping import (
 )
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.core.identifiers import utc_now
-from sessions.core.port import EarlierTries, MessageRow, NewSession
+from sessions.core.port import EarlierAttempts, MessageRow, NewSession
 from sessions.errors import SessionConflictError
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to
@@ -45,13 +45,13 @@ __all__ = ["MongoBackend"]
 
 R = TypeVar("R")
 
-# What may be read from where the client's read preference says; all else rests on what the primary has.
+# Operations that use the client's read preference; all others read from the primary.
 READS = frozenset(
     {"_count", "_export_messages", "_export_sessions", "_get", "_history", "_list_after", "_list_page"}
 )
-MAX_LOOKS = 10
-# What a busy server stores of a large batch, at the least, which may take so much longer. One that falls
-# silent is found out by the driver's monitor.
+MAX_ENSURE_ATTEMPTS = 10
+# The least that a busy server inserts of a large batch: its deadline is longer by that. The driver's monitor
+# detects a server that does not respond.
 MESSAGES_A_SECOND = 1000
 
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
@@ -90,26 +90,26 @@ class MongoBackend(MongoMessages, MongoDeletion):
             await self._insert_session(new)
         except DuplicateKeyError:
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"_id": 1})
-            # An earlier attempt may have stored it, and somebody may have deleted it since.
+            # An earlier attempt may have stored it, and another caller may have deleted it since.
             if found is not None and found["_id"] != new.key:
                 raise SessionConflictError("the session id is taken by another session") from None
 
     async def _insert_session(self, new: NewSession) -> None:
         await insert(chat_sessions(), [session_document(new)])
 
-    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
-        for _ in range(MAX_LOOKS):
+    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
+        for _ in range(MAX_ENSURE_ATTEMPTS):
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
             if found is not None:
                 if found["user_id"] != new.user_id:
                     return None
                 return earlier.failed > 0 and found["_id"] == new.key
-            await self._remove_leftovers(new.session_id)
-            # A duplicate is another caller's insert, which the next look finds.
+            await self._delete_orphaned(new.session_id)
+            # On a duplicate key, the next iteration finds the session of another caller.
             with contextlib.suppress(DuplicateKeyError):
                 await self._insert_session(new)
                 return True
-        raise SessionConflictError("the session is refused by a unique index that is not ours")
+        raise SessionConflictError("the session violates a unique index that is not part of this package")
 
     async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
         document = await chat_sessions().find_one({"session_id": session_id, "user_id": user_id})

@@ -1,4 +1,4 @@
-"""What a MongoDB collection is to have, where some of it is there already or may not be made by this user."""
+"""Creates missing collections, indexes and validators, as far as the user is authorized."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ logger = logging.getLogger(__name__)
 DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 UNAUTHORIZED = 13
 NAMESPACE_NOT_FOUND = 26
-# A command that names the UUID of its collection came after that was dropped. The server knows it since 6.0.
+# CollectionUUIDMismatch: the collection that a command names by UUID was dropped. Since MongoDB 6.0.
 COLLECTION_UUID_MISMATCH = 361
-# How long what was found is taken for granted where the server does not know it.
+# Interval of the checks on servers without that.
 RECHECK_SECONDS = 1.0
-# An index of that name, or of those keys, is there and is another one.
+# IndexOptionsConflict, IndexKeySpecsConflict.
 INDEX_CONFLICTS = (85, 86)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ready:
-    """What is known of a database whose collections are there, with their indexes and validators.
+    """The state of a database whose collections, indexes and validators exist.
 
     Attributes:
         has_transactions: Whether the server is a replica set or sharded.
-        uuids: Of the collections by name; empty where the server does not check them.
-        until: When to look again, on the monotonic clock.
+        uuids: UUIDs of the collections by name; empty if the server does not check them.
+        until: Time of the next check, on the monotonic clock.
     """
 
     has_transactions: bool
@@ -49,11 +49,11 @@ class Ready:
 
 
 async def prepare(connection: MongoConnection) -> Ready:
-    """Create what is missing of collections, indexes and validators, and return what is known then.
+    """Create missing collections, indexes and validators, and return the state of the database.
 
     Raises:
-        ConfigurationError: Documents from before share a value that has to be unique.
-        OperationFailure: Something is missing, and the user may not create it.
+        ConfigurationError: Existing documents have duplicate values of a unique field.
+        OperationFailure: Something is missing, and the user is not authorized to create it.
     """
     found = await _collections(connection)
     present = {entry["name"]: entry for entry in found["cursor"]["firstBatch"]}
@@ -62,19 +62,19 @@ async def prepare(connection: MongoConnection) -> Ready:
         name = document.Settings.name
         options = present.get(name, {}).get("options", {})
         if name not in present or await _missing(connection.collections[name], document.Settings.indexes):
-            # Without a deadline: an index takes as long as it takes.
+            # Without a deadline: an index build may take long.
             await _ensure_indexes(connection.collections[name], document.Settings.indexes)
             changed |= name not in present
         validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
         if not validation.items() <= options.items():
-            # The validator last: release 0.1 takes it for a sign that the indexes were made before. A
-            # collection from before gets it too; documents that break it can still be changed.
+            # The validator last: for release 0.1 it means that the indexes exist. An existing collection
+            # gets it too; its level allows updates of documents that are invalid already.
             async with connection.deadline():
                 await _set_validator(connection.database, name, validation)
     if changed:
         found = await _collections(connection)
     uuids = {entry["name"]: entry.get("info", {}).get("uuid") for entry in found["cursor"]["firstBatch"]}
-    # Replica sets and sharded clusters say when they answered, a standalone server does not.
+    # Replica sets and sharded clusters report an operation time, a standalone server does not.
     has_transactions = "operationTime" in found
     if None not in uuids.values() and await _checks_uuids(connection):
         return Ready(has_transactions, uuids, math.inf)
@@ -91,9 +91,9 @@ async def _collections(connection: MongoConnection) -> Mapping[str, Any]:
 
 
 async def _checks_uuids(connection: MongoConnection) -> bool:
-    """Return whether the server refuses a command for a collection with another UUID.
+    """Return whether the server rejects a command with another collection UUID.
 
-    Asked, and not told from its version: servers that only speak MongoDB's protocol say versions, too.
+    By a command, not by version: compatible servers report versions of MongoDB, too.
     """
     name = ChatSessionDocument.Settings.name
     command = {"find": name, "filter": {"_id": ObjectId()}, "limit": 1}
@@ -120,12 +120,12 @@ async def _missing(collection: Any, indexes: Sequence[IndexModel]) -> list[Mappi
 async def _ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None:
     """Create the indexes that are missing.
 
-    A user who may not create any finds them made by another. One from before that has the name, but is
-    not unique, is left alone, and ours takes another name.
+    If the user is not authorized, another user must have created them. An existing index with the same name
+    that is not unique stays, and ours gets another name.
 
     Raises:
-        OperationFailure: An index is missing, and the user may not create it.
-        ConfigurationError: Documents from before share a value that has to be unique.
+        OperationFailure: An index is missing, and the user is not authorized to create it.
+        ConfigurationError: Existing documents have duplicate values of a unique field.
     """
     try:
         await collection.create_indexes(indexes)
@@ -150,7 +150,7 @@ async def _ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> Non
 
 
 def _serves(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Return whether an index that is there does what another one is wanted for."""
+    """Return whether an existing index serves in place of a wanted one."""
     if any(found.get(option) for option in ("sparse", "partialFilterExpression", "collation")):
         return False
     is_unique = bool(found.get("unique")) or not wanted.get("unique")
@@ -159,12 +159,12 @@ def _serves(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def _not_unique(collection: Any) -> ConfigurationError:
     return ConfigurationError(
-        f"db.mongodb: several documents of {collection.name} have the same session_id, which is to be unique"
+        f"db.mongodb: several documents of {collection.name} have the same session_id, which must be unique"
     )
 
 
 async def _set_validator(database: Any, name: str, validation: Mapping[str, Any]) -> None:
-    """Let the server refuse bad documents, if the user may say so; the role ``readWrite`` may not."""
+    """Set the validator, if the user is authorized; the role ``readWrite`` is not."""
     try:
         await database.command("collMod", name, **validation)
     except OperationFailure as error:

@@ -1,4 +1,4 @@
-"""A transaction of the caller's own, in place of our client."""
+"""A caller's own transaction, in place of this package's client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sessions.errors import ConfigurationError, SessionsError
 
 __all__ = ["MongoTransaction"]
 
-# The commands of a collection and a database that take part in a transaction.
+# Methods of a collection and a database that take a client session.
 _COMMANDS = frozenset(
     {
         "aggregate",
@@ -31,7 +31,7 @@ _COMMANDS = frozenset(
         "update_one",
     }
 )
-# What hands out another of the kind.
+# Methods that return another collection or database.
 _VIEWS = frozenset({"get_collection", "with_options"})
 
 
@@ -44,7 +44,7 @@ class _Taking:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._target, name)
         if name == "write_concern":
-            return WriteConcern()  # That of the transaction counts, and no other is allowed.
+            return WriteConcern()  # Only the transaction itself may have a write concern.
         if name == "database":
             return _Taking(found, self._client_session)
         if name in _VIEWS:
@@ -65,42 +65,42 @@ class MongoTransaction(BorrowedConnectionManager):
     Nothing is committed, repeated or closed here.
 
     Args:
-        manager: Of the database that the transaction is in.
+        manager: Manager of the same database.
         client_session: The caller's ``AsyncClientSession``, or Motor's ``AsyncIOMotorClientSession``, of a
             client of the same server.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It is not a client session.
     """
 
     has_transactions = True
     is_borrowed = True
 
     def __init__(self, manager: MongoConnectionManager, client_session: Any) -> None:
-        # Any attribute of a client or a database is there, and is another database or a collection.
+        # A client or a database returns a database or a collection for any attribute.
         if not isinstance(getattr(client_session, "in_transaction", None), bool):
             kind = type(client_session).__name__
             raise ConfigurationError(f"using: must be a client session, not {kind}")
         super().__init__(manager)
         self._manager = manager
         self._client_session = client_session
-        # Of the sessions that the transaction has seen. The manager's own would outlive an abort.
-        self._incarnations: dict[str, tuple[Any, str]] = {}
+        # A cache of this transaction: entries in the manager's cache would outlive an abort.
+        self._session_oids: dict[str, tuple[Any, str]] = {}
 
     async def connect(self) -> MongoConnection:
-        """Return what works in the caller's transaction."""
+        """Return a connection whose operations run in the caller's transaction."""
         connection, _ = await self.connect_ready()
         return connection
 
     async def connect_ready(self) -> tuple[MongoConnection, Ready]:
-        """Return what works in the caller's transaction, and what is known of the database.
+        """Return a connection in the caller's transaction, and the state of the database.
 
         Raises:
             ConfigurationError: No transaction is under way.
         """
         if not self._client_session.in_transaction:
             raise ConfigurationError("using: the client session has no transaction under way")
-        # Made ready out of the transaction, where nothing can be created.
+        # Made ready outside the transaction, in which indexes cannot be created.
         own, ready = await self._manager.connect_ready()
         database = self._client_session.client[own.database.name]
         collections = {
@@ -120,18 +120,18 @@ class MongoTransaction(BorrowedConnectionManager):
         )
         return connection, ready
 
-    def remember(self, session_id: str, incarnation: Any, user_id: str) -> None:
-        """Keep which document a session id means."""
-        self._incarnations[session_id] = (incarnation, user_id)
+    def remember(self, session_id: str, session_oid: Any, user_id: str) -> None:
+        """Cache the ``_id`` of a session's document, and the owner."""
+        self._session_oids[session_id] = (session_oid, user_id)
 
     def recall(self, session_id: str, user_id: str | None) -> Any:
-        """Return the document that a session id means, unless it is another user's."""
-        incarnation, owner = self._incarnations.get(session_id, (None, None))
-        return incarnation if user_id is None or user_id == owner else None
+        """Return the cached ``_id`` of a session's document, or None; None if another user owns it."""
+        session_oid, owner = self._session_oids.get(session_id, (None, None))
+        return session_oid if user_id is None or user_id == owner else None
 
     def forget(self, session_id: str) -> None:
-        """Drop what turned out to be gone."""
-        self._incarnations.pop(session_id, None)
+        """Remove a deleted session from the cache."""
+        self._session_oids.pop(session_id, None)
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error; None for one after which the caller may repeat the transaction.

@@ -1,4 +1,4 @@
-"""What a MongoDB URL says, checked before the driver sees it: the driver quotes what it stumbles on."""
+"""Parses and checks a MongoDB URL before the driver does, whose errors quote the URL."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HOST_AND_PORT = re.compile(r"(\[[^]]+\]|[^:\[\]]*)(:\d+)?")
 
 
 class MongoUrl:
-    """The parts of a URL that texts and options need.
+    """The parts of a URL that error texts and options need.
 
     Attributes:
-        addresses: ``host:port`` of each host; with ``mongodb+srv``, the name that DNS is asked for.
-        user: Who logs in, or None.
-        options: Names of the parameters in lower case, and their values.
+        addresses: ``host:port`` of each host; with ``mongodb+srv``, the host name of the SRV record.
+        user: User name, or None.
+        options: Values of the parameters, by name in lower case.
     """
 
     def __init__(self, addresses: tuple[str, ...], user: str | None, options: dict[str, str]) -> None:
@@ -35,7 +35,7 @@ class MongoUrl:
 
 
 def parse_url(url: str) -> MongoUrl:
-    """Take a URL apart.
+    """Parse a URL.
 
     Raises:
         ConfigurationError: It is not valid. The text names the part or the parameter, and no value.
@@ -56,8 +56,8 @@ def parse_url(url: str) -> MongoUrl:
 def _authority_and_query(rest: str) -> tuple[str, str]:
     before_query, _, query = rest.partition("?")
     authority, slash, database = before_query.partition("/")
-    # A socket's path is escaped, so what follows the first of these signs is no host any more. An "@" there
-    # ends a password, unless it is in the value of a parameter.
+    # A socket's path is percent-encoded, so no host follows the first of these characters. An "@" there ends
+    # a password, unless it is in the value of a parameter.
     is_parameter = "=" in query.partition("@")[0]
     if "@" not in authority and ("@" in database or ("@" in query and not is_parameter)):
         raise ConfigurationError(f"{KEY}: {ESCAPE_HINT}")
@@ -90,9 +90,7 @@ def _options(query: str) -> dict[str, str]:
         if problem is not None:
             raise ConfigurationError(f"{KEY}: the parameter {shown(name)} {problem}")
     if re.fullmatch(r"\s*[+-]?0+\s*", unquote_plus(options.get("w", ""))):
-        raise ConfigurationError(
-            f"{KEY}: the parameter w is 0: writes that nobody acknowledges would be lost unseen"
-        )
+        raise ConfigurationError(f"{KEY}: the parameter w is 0: lost writes would not be reported")
     return options
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import sys
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +15,15 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy import Engine, Executable, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, QueuePool
-from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
+from sessions.backends.sql.sync_calls import run_sync
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.forks import ProcessLock
 from sessions.core.loops import LoopBound
 from sessions.core.shared_work import SharedWork
 from sessions.errors import ConfigurationError
-from sessions.resilience import time_left
+from sessions.resilience import extend_call, time_left
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "SqlPool"]
 
@@ -121,12 +122,15 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 
     async def _prepare(self, pool: SqlPool, work: Callable[[SqlPool], Awaitable[None]]) -> None:
         """Make the schema ready, once for all callers at the same time."""
+        seen, began = self.preparations, time.monotonic()
 
         async def prepare() -> None:
             await work(pool)
             self._note_ready()
 
         await pool.preparing.run(prepare)
+        if self.preparations != seen:
+            extend_call(time.monotonic() - began)  # A migration takes as long as it takes.
 
     async def make_ready(self) -> None:
         """Connect, and bring the schema to head if it is not there, or check it, whatever is known of it.
@@ -252,7 +256,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         try:
             # The driver cancels the statement on the server, too, when the task that awaits it is cancelled.
             async with bound:
-                result = await greenlet_spawn(run, bound)
+                result = await run_sync(run, bound)
         except TimeoutError as error:
             if is_connected and bound.expired():
                 raise NoAnswerError("no answer in time") from error

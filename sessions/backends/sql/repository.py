@@ -14,7 +14,7 @@ from sqlalchemy import Executable
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.core.identifiers import utc_now
-from sessions.core.port import BackendOperations, EarlierTries, MessageRow, NewSession
+from sessions.core.port import BackendOperations, EarlierAttempts, MessageRow, NewSession
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatMessage, ChatSession
 from sessions.queries import Statements, parameters, statements_for
@@ -68,7 +68,7 @@ class SqlBackend(BackendOperations):
         )
         return await self._execute(self._statements.update_session, change) > 0
 
-    async def _delete(self, session_id: str, user_id: str, earlier: EarlierTries) -> bool:
+    async def _delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
         key = parameters(session_id=session_id, user_id=user_id)
         return await self._execute(self._statements.delete_session, key) > 0 or earlier.may_have_worked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -28,11 +29,13 @@ from sessions.backends.sqlite.files import (
     path_of_engine,
     replace_stale_connections,
 )
+from sessions.backends.sqlite.internals import let_event_loop_go
 from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.config import SqliteSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
 from sessions.core import greenlets
 from sessions.core.failures import Place, upgrade_command, without_values
+from sessions.core.loops import kept_on
 from sessions.core.turns import Turns, TurnTimeoutError, turns_for
 from sessions.errors import SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
@@ -45,6 +48,13 @@ R = TypeVar("R")
 PROBE_SIZE = 100_000
 # Part of the busy timeout; a writer whose turn came sooner leaves the connection's own as it is.
 SOON = 0.25
+
+
+class _Owner:
+    """Owns what is kept on event loops."""
+
+
+_OPENED = _Owner()
 
 
 class SqliteConnectionManager(SqlConnectionManager):
@@ -72,10 +82,6 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._temporary_file: str | None = None
         self._creates = True
         self._prepared_file: FileId | None = None
-        # Held here as well, so that a manager which is collected unclosed does not take them with it: its
-        # event loop closes them.
-        self._opened: set[aiosqlite.Connection] = set()
-        weakref.finalize(self, self._opened.clear).atexit = False
         # None for a temporary file, whose path is not known yet, and for one that only the engine knows.
         self._path = self._target.path if engine is None else path_of_engine(engine)
         self._place = Place("SQLite", (self._path,) if self._path else ())
@@ -102,8 +108,10 @@ class SqliteConnectionManager(SqlConnectionManager):
         None for a temporary database: each manager has its own.
         """
         resolved = _settings(url, settings)
+        if engine is not None:
+            return engine_key(engine, resolved)
         target = sqlite_target(resolved)
-        return None if engine is None and target.path is None else engine_key(engine, (resolved, target))
+        return None if target.path is None else (resolved, target)
 
     def _turns_of_writers(self, engine: AsyncEngine | None) -> Turns:
         """Return the turns that all writers of the file in this process take, whatever they call it."""
@@ -114,6 +122,10 @@ class SqliteConnectionManager(SqlConnectionManager):
     # -- Connections -------------------------------------------------------------------------------
 
     def _open_own(self) -> SqlPool:
+        # Held by the event loop as well, so that a manager which is collected unclosed does not take them
+        # with it: the loop closes them. A loop that nobody holds goes together with them.
+        opened: set[aiosqlite.Connection] = kept_on(asyncio.get_running_loop()).setdefault(_OPENED, set())
+
         async def connect() -> aiosqlite.Connection:
             path = self._file()
             try:
@@ -122,7 +134,7 @@ class SqliteConnectionManager(SqlConnectionManager):
                 if is_missing(path):
                     raise errors.MissingFileError(f"there is no file {path}") from error
                 raise
-            self._opened.add(connection)
+            opened.add(connection)
             return connection
 
         engine = create_async_engine(
@@ -137,7 +149,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _set_pragmas)
-        event.listen(engine.sync_engine, "close", functools.partial(_forget, self._opened))
+        event.listen(engine.sync_engine, "close", functools.partial(_forget, opened))
         replace_stale_connections(engine.sync_engine, self._file)
         event.listen(engine.sync_engine, "checkin", _let_event_loop_go)
         return SqlPool(engine)
@@ -393,24 +405,9 @@ def _set_pragmas(dbapi_connection: Any, _record: object) -> None:
         cursor.close()
 
 
-class _Nobody:
-    """Takes the result of what nobody waits for, in place of a future and its event loop."""
-
-    def get_loop(self) -> _Nobody:
-        return self
-
-    def call_soon_threadsafe(self, *_: object) -> None:
-        pass
-
-
 def _let_event_loop_go(dbapi_connection: Any, _record: object) -> None:
-    """Let an idle connection's thread forget the event loop that it worked for last.
-
-    aiosqlite's thread holds the last future until the next one comes, and so a loop that was dropped without
-    being closed. The queue is the driver's own: nothing public gives the thread work without a future.
-    """
     if dbapi_connection is not None:
-        dbapi_connection.driver_connection._tx.put_nowait((_Nobody(), int))
+        let_event_loop_go(dbapi_connection.driver_connection)
 
 
 def _remove_folder(folder: str, owner: int) -> None:

@@ -12,7 +12,7 @@ from sessions.backends.sql.repository import SqlBackend, new_row
 from sessions.backends.sql.transaction import SqlTransaction
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.core.identifiers import utc_now
-from sessions.core.port import EarlierTries, MessageRow, NewSession
+from sessions.core.port import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
 
 __all__ = ["SqliteBackend"]
@@ -26,7 +26,7 @@ class SqliteBackend(SqlBackend):
         manager: SqliteConnectionManager | SqlTransaction = cast(Any, self._manager)
         return manager.write()
 
-    async def _ensure(self, new: NewSession, earlier: EarlierTries) -> bool | None:
+    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         row = new_row(new)
         # Looked up first: readers do not wait for the one writer, and mostly the session is there.
         found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)

@@ -1,11 +1,11 @@
-"""What work that died half-way has left in MongoDB, and how it is found and removed.
+"""Clean-up in MongoDB: what an interrupted operation leaves, and how it is found and deleted.
 
-Without a transaction, deleting a session and adding a large batch take several writes. Such work is noted
-in ``chat_unfinished`` before its first write, and the note is removed after its last. If the process or
-the server dies in between, nobody sees what it has left:
+Without a transaction, deleting a session and adding a large batch take several writes. Such an operation is
+noted in ``chat_unfinished`` before its first write, and the note is deleted after its last. If the process or
+the server is killed in between, no operation returns what is left:
 
-- Messages of a session that is gone are read by no operation, as each looks for the session first.
-- Messages of a large batch count only once the last one is there: see `mark_batch`.
+- Messages of a deleted session are orphaned: every operation finds the session first.
+- Messages of a large batch are visible only once the last one is stored: see `mark_batch`.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from sessions.core.port import BackendOperations
 from sessions.models.documents import SESSION_FIELD
 
 __all__ = [
-    "Leftovers",
-    "MongoLeftovers",
+    "CleanupResult",
+    "MongoCleanup",
     "mark_batch",
     "remove_incomplete_batch",
     "remove_messages",
     "stored_batches",
 ]
 
-LEFTOVER_BATCH_SIZE = 1000
+ORPHAN_BATCH_SIZE = 1000
 NOTES_AT_ONCE = 100
 MESSAGES_AT_ONCE = 10_000
-# Longer than any call takes, with all its tries: then work that is still noted is under way nowhere.
-WORK_ENDS_AFTER = timedelta(hours=1)
+# Longer than any operation takes with all its attempts: an older note belongs to none that still runs.
+MAX_OPERATION_TIME = timedelta(hours=1)
 
 
 @dataclass(slots=True, frozen=True)
-class Leftovers:
-    """What a search for leftovers came to.
+class CleanupResult:
+    """The result of a clean-up.
 
     Attributes:
-        removed: Messages that counted for no session, and are gone now.
-        under_way: Pieces of work that are noted and may not be over yet.
+        removed: Number of deleted messages, all of them orphaned or of an incomplete batch.
+        under_way: Number of noted operations that may still be running.
     """
 
     removed: int
@@ -53,9 +53,9 @@ class Leftovers:
 
 
 def mark_batch(documents: list[dict[str, Any]]) -> Any:
-    """Let the messages of a batch count only once its last one is there, and return their mark.
+    """Hide the messages of a batch until its last one is stored, and return their mark.
 
-    They are inserted in their order, so the last one is there only if all are.
+    They are inserted in order, so the last one is stored only if all are.
     """
     mark = documents[-1]["_id"]
     for document in documents:
@@ -69,13 +69,13 @@ async def stored_batches(marks: Iterable[Any]) -> set[Any]:
     return {document["_id"] for document in await found.to_list(None)}
 
 
-class MongoLeftovers(BackendOperations):
-    """Notes work before it begins, and removes what is left of work that died."""
+class MongoCleanup(BackendOperations):
+    """Notes operations of several writes, and cleans up after interrupted ones."""
 
     @staticmethod
     @contextlib.asynccontextmanager
     async def _noted(session_ids: list[str], batch: Any = None) -> AsyncIterator[None]:
-        """Keep a note of work on these sessions until it is done; where it fails, the note stays."""
+        """Keep a note of an operation on these sessions until it ends; if it fails, the note stays."""
         note = {"_id": ObjectId(), "session_ids": session_ids}
         if batch is not None:
             note["batch"] = batch
@@ -83,45 +83,45 @@ class MongoLeftovers(BackendOperations):
         yield
         await chat_unfinished().delete_one({"_id": note["_id"]})
 
-    async def _finish_work(self) -> Leftovers:
-        """Remove what is left of noted work, and the notes of work that is over."""
+    async def _clean_up_unfinished(self) -> CleanupResult:
+        """Clean up after noted operations, and delete the notes of those that have ended."""
         removed = under_way = 0
         found = chat_unfinished().find().sort("_id", UP).limit(NOTES_AT_ONCE)
         for note in await found.to_list(None):
-            is_old = note["_id"].generation_time < utc_now() - WORK_ENDS_AFTER
-            removed += await self._remove_leftovers(*note["session_ids"])
+            is_old = note["_id"].generation_time < utc_now() - MAX_OPERATION_TIME
+            removed += await self._delete_orphaned(*note["session_ids"])
             if is_old and "batch" in note:
                 removed += await remove_incomplete_batch(note["session_ids"], note["batch"])
             if is_old or await _is_over(note):
                 await chat_unfinished().delete_one({"_id": note["_id"]})
             else:
                 under_way += 1
-        return Leftovers(removed, under_way)
+        return CleanupResult(removed, under_way)
 
-    async def _remove_leftovers(self, *session_ids: str) -> int:
-        """Remove the messages of those sessions that are not there; return how many."""
+    async def _delete_orphaned(self, *session_ids: str) -> int:
+        """Delete the messages of those sessions that do not exist; return how many."""
         messages = chat_messages()
         only_ids, removed = {"session_id": 1, SESSION_FIELD: 1}, 0
         while absent := await _absent(session_ids):
-            cursor = messages.find({"session_id": {"$in": absent}}, only_ids).limit(LEFTOVER_BATCH_SIZE)
+            cursor = messages.find({"session_id": {"$in": absent}}, only_ids).limit(ORPHAN_BATCH_SIZE)
             listed = await cursor.to_list(None)
             if not listed:
                 break
-            # Looked at again: what was listed while there was a session may count for it.
+            # Checked again: a message listed while its session existed may be visible.
             still = set(await _absent(absent))
-            leftovers = [message for message in listed if message["session_id"] in still]
-            removed += await remove_messages(leftovers)
+            orphaned = [message for message in listed if message["session_id"] in still]
+            removed += await remove_messages(orphaned)
         return removed
 
     @staticmethod
     async def _find_orphaned(after: str) -> tuple[list[str], str | None]:
-        """Look at the sessions of the next messages, in the order of their ids.
+        """Find absent sessions among those of the next messages, in the order of session ids.
 
         Args:
             after: The session id to begin after; empty for the first.
 
         Returns:
-            The ids of those that are not there, and where to go on; None at the end.
+            The ids of the absent sessions, and the id to continue after; None at the end.
         """
         in_index = {"_id": 0, "session_id": 1}
         cursor = chat_messages().find({"session_id": {"$gt": after}}, in_index).sort("session_id", UP)
@@ -132,7 +132,7 @@ class MongoLeftovers(BackendOperations):
 
 
 async def _absent(session_ids: Iterable[str]) -> list[str]:
-    """Return those of the sessions that are not there."""
+    """Return the ids of those sessions that do not exist."""
     wanted = list(session_ids)
     found = await chat_sessions().find({"session_id": {"$in": wanted}}, {"session_id": 1}).to_list(None)
     there = {chat_session["session_id"] for chat_session in found}
@@ -140,9 +140,9 @@ async def _absent(session_ids: Iterable[str]) -> list[str]:
 
 
 async def remove_messages(documents: list[dict[str, Any]]) -> int:
-    """Remove messages that were written for a session that is gone; return how many.
+    """Delete messages of a deleted session; return how many.
 
-    One that another attempt of its call has made a message of a later session stays.
+    A message that another attempt of its call has assigned to a later session stays.
     """
     ids = [document["_id"] for document in documents]
     # Without the field: None, which a query takes for an absent one.
@@ -155,12 +155,12 @@ async def remove_messages(documents: list[dict[str, Any]]) -> int:
 async def _is_over(note: dict[str, Any]) -> bool:
     if "batch" in note:
         return bool(await stored_batches([note["batch"]]))
-    # A session that is there may be deleted next.
+    # An existing session may be deleted next.
     return await chat_sessions().find_one({"session_id": {"$in": note["session_ids"]}}, {"_id": 1}) is None
 
 
 async def remove_incomplete_batch(session_ids: list[str], mark: Any) -> int:
-    """Remove the messages of a batch unless it is complete; return how many."""
+    """Delete the messages of a batch unless it is complete; return how many."""
     if await stored_batches([mark]):
         return 0
     of_batch = {"session_id": {"$in": session_ids}, "batch": mark}

@@ -1,0 +1,48 @@
+"""The backends of this package: one row each, which is all that the factories know of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sessions.connections.base import ConnectionType
+
+__all__ = ["BUILT_IN", "BuiltIn"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """One backend. Modules are named by text, so that a service loads only the driver that it uses.
+
+    Attributes:
+        manager_module: Where its connection manager is.
+        manager: The manager's name there.
+        repository_module: Where its repository registers itself.
+        scheme: How the scheme of its URLs begins; a driver may follow, as in ``mongodb+srv``.
+    """
+
+    manager_module: str
+    manager: str
+    repository_module: str
+    scheme: str
+
+
+BUILT_IN = {
+    ConnectionType.MONGODB: BuiltIn(
+        "sessions.backends.mongodb.connection",
+        "MongoConnectionManager",
+        "sessions.repositories.mongo_session_repository",
+        "mongodb",
+    ),
+    ConnectionType.POSTGRES: BuiltIn(
+        "sessions.backends.postgres.connection",
+        "PostgresConnectionManager",
+        "sessions.repositories.postgres_session_repository",
+        "postgres",
+    ),
+    ConnectionType.SQLITE: BuiltIn(
+        "sessions.backends.sqlite.connection",
+        "SqliteConnectionManager",
+        "sessions.repositories.sqlite_session_repository",
+        "sqlite",
+    ),
+}
