@@ -9,7 +9,7 @@ from alembic import context
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.config import load_settings
 from sessions.connections import ConnectionFactory
-from sessions.migrations import VERSION_TABLE, forget_revision, migration_lock, schema_of
+from sessions.migrations import VERSION_TABLE, forget_revision, migration_lock, only_looks, schema_of
 from sessions.models.records import Base
 
 
@@ -58,7 +58,7 @@ def run_online(connection: Connection) -> None:
             if not one_transaction and connection.dialect.name == "postgresql":
                 connection.commit()
         configure(schema, compare_in=compare_in, connection=connection)
-        if schema is not None and not context.get_context().opts.get("dont_mutate"):
+        if schema is not None and not only_looks(context.get_context()):
             create_schema(connection, schema)
             if not one_transaction:
                 connection.commit()
@@ -79,7 +79,7 @@ async def connect_and_run(backend: str) -> None:
     context.config.attributes["one_transaction"] = manager.one_transaction_at_a_time
     # What only looks, such as "alembic current", creates no SQLite file.
     context.configure(dialect_name=manager.dialect)
-    if context.get_context().opts.get("dont_mutate"):
+    if only_looks(context.get_context()):
         manager.require_database()
     try:
         await manager.make_database()

@@ -18,13 +18,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, String, column, delete, exc, inspect, select, table, text
-from sqlalchemy.util import await_only
+from sqlalchemy import (
+    AdaptedConnection,
+    Connection,
+    Select,
+    String,
+    column,
+    delete,
+    exc,
+    inspect,
+    select,
+    table,
+    text,
+)
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
 
 __all__ = [
     "HEAD",
@@ -36,6 +48,7 @@ __all__ = [
     "ini_path",
     "is_current",
     "migration_lock",
+    "only_looks",
     "schema_of",
     "upgrade",
     "version_statement",
@@ -193,6 +206,15 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
             raise error.__context__ from error.__context__.orig
 
 
+def only_looks(context: MigrationContext) -> bool:
+    """Return whether Alembic was asked what there is, as by ``alembic current``, and must change nothing.
+
+    Its commands say so with an option of the context, ``dont_mutate``, which its manual does not name;
+    nothing public tells ``env.py`` which command runs it. A test fails when Alembic changes that.
+    """
+    return bool(context.opts.get("dont_mutate"))
+
+
 @contextlib.contextmanager
 def migration_lock(connection: Connection, *, one_transaction: bool = False) -> Iterator[None]:
     """Keep every other process from migrating this database; ``env.py`` holds it around its work.
@@ -250,5 +272,13 @@ def _wait_for(connection: Connection, try_lock: str) -> None:
         connection.rollback()
         if time.monotonic() > deadline:
             raise BackendUnavailableError("another process has been migrating this database for too long")
-        # The connection's driver is asyncio's, and other tasks of its loop go on.
-        await_only(asyncio.sleep(LOCK_POLL_SECONDS))
+        _pause(connection)
+
+
+def _pause(connection: Connection) -> None:
+    driver = connection.connection.dbapi_connection
+    if isinstance(driver, AdaptedConnection):
+        # An asyncio driver: other tasks of its event loop go on.
+        driver.run_async(lambda _: asyncio.sleep(LOCK_POLL_SECONDS))
+    else:
+        time.sleep(LOCK_POLL_SECONDS)

@@ -24,6 +24,7 @@ __all__ = [
     "RetryStrategy",
     "async_retry",
     "call_with_retry",
+    "extend_call",
     "retry",
     "time_left",
 ]
@@ -121,6 +122,16 @@ def time_left(at_most: float) -> float:
     """
     deadline = _deadline.get()
     return at_most if deadline is None else max(_MIN_SECONDS, min(at_most, deadline - time.monotonic()))
+
+
+def extend_call(seconds: float) -> None:
+    """Leave so many seconds out of the ``max_elapsed`` of the attempt at hand.
+
+    For what takes as long as it takes: a migration is not silence.
+    """
+    deadline = _deadline.get()
+    if deadline is not None:
+        _deadline.set(deadline + seconds)
 
 
 class _FullJitter(tenacity.wait.wait_base):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from sessions.cli.conversation_lines import LINE, Conversation, parse_line
+from sessions.core.appending import append_rows, check_contents, stored_id
 from sessions.core.port import MessageRow
 from sessions.errors import (
     BackendUnavailableError,
@@ -153,8 +154,7 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
         MessageConflictError: One of the ids made for the messages is taken by a message of another session.
     """
     session_id, user_id = conversation.session_id, conversation.user_id
-    for index, (_, content) in enumerate(conversation.messages):
-        repository._check_size(f"messages[{index}].content", content)
+    check_contents(repository, (content for _, content in conversation.messages))
     created = await repository.ensure_session_exists(session_id, user_id, conversation.session_data)
     history = [] if created else await repository.get_session_history(user_id, session_id)
     appended = 0
@@ -187,7 +187,7 @@ async def _append(
     history: list[ChatMessage],
     missing: list[tuple[str, str]],
 ) -> None:
-    session_id = repository._check_session_id("session_id", conversation.session_id)
+    session_id = stored_id(repository, conversation.session_id)
     moment = await _moment(repository, session_id, conversation.user_id, history)
     rows = (
         (_message_id(session_id, moment, index), role, content)
@@ -195,10 +195,7 @@ async def _append(
     )
     for batch in _batches(rows):
         # Not `add_messages`, which gives every call new ids: an earlier import may have stored these.
-        found = await repository._run(
-            "import", repository._add_batch, session_id, conversation.user_id, batch
-        )
-        if not found:
+        if not await append_rows(repository, session_id, conversation.user_id, batch, operation="import"):
             _raise_deleted()
 
 

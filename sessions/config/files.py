@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from sessions.config.environment import Variables
 from sessions.config.interpolation import variables
@@ -39,16 +40,15 @@ class Document:
     variables: Variables
 
 
-class _TextLoader(yaml.SafeLoader):
+class _TextLoader(SafeConstructor, yaml.BaseLoader):
     """Leaves scalars as the text they are, so that the password 007 is not the number 7."""
 
 
-# Beside null, only the merge key keeps its meaning: without it a file with `<<: *defaults` would not load.
-_TextLoader.yaml_implicit_resolvers = {
-    first: kept
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    if (kept := [found for found in resolvers if found[0].endswith((":null", ":merge"))])
-}
+_TextLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
+)
+# Without it a file with `<<: *defaults` would not load.
+_TextLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<$"), ["<"])
 
 
 def config_file() -> Path:

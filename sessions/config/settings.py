@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, overload
 from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.functional_validators import ModelWrapValidatorHandler
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sessions.config.environment import Raw
 from sessions.config.files import SHIPPED, Document, current_document
@@ -89,8 +89,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read nothing but the YAML file, so that there is one place to look at."""
-        assert isinstance(init_settings, InitSettingsSource)
-        return (_YamlSource(settings_cls, init_settings.init_kwargs.get("tree", {})),)
+        return (_YamlSource(settings_cls, init_settings().get("tree", {})),)
 
     @model_validator(mode="wrap")
     @classmethod

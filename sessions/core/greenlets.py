@@ -10,6 +10,8 @@ import asyncio
 import sys
 from typing import Any
 
+from sessions.core.internals import no_running_loop
+
 __all__ = ["are_used", "new_event_loop"]
 
 
@@ -25,13 +27,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
     class Selector(GeventSelector):  # type: ignore[misc]
         def select(self, timeout: float | None = None) -> Any:
-            # The other greenlets run in the same thread, and the running loop is per thread: there is none
-            # while they run.
-            loop = asyncio._get_running_loop()
-            asyncio._set_running_loop(None)
-            try:
+            with no_running_loop():
                 return super().select(timeout)
-            finally:
-                asyncio._set_running_loop(loop)
 
     return asyncio.SelectorEventLoop(Selector())

@@ -17,6 +17,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
+from sessions.core.internals import hide
+
 __all__ = ["FINISH_SECONDS", "Steps", "begin", "hidden_task", "lose_patience", "patience"]
 
 P = ParamSpec("P")
@@ -84,15 +86,14 @@ def patience(seconds: float) -> float:
 def hidden_task(work: Awaitable[R]) -> asyncio.Task[R]:
     """Start a task that ``asyncio.run`` does not cancel with all others when its main coroutine ends.
 
-    It must be awaited before its event loop is closed. ``_unregister_task`` is documented for authors of task
-    classes (Python's manual, "Extending asyncio"): nothing else keeps a task out of ``all_tasks``.
+    It must be awaited before its event loop is closed.
     """
 
     async def run() -> R:
         return await work
 
     task = asyncio.get_running_loop().create_task(run())
-    asyncio._unregister_task(task)
+    hide(task)
     return task
 
 
@@ -132,7 +133,7 @@ class Steps:
 
         _OutsideOfSteps.install()
         task = loop.create_task(step())
-        asyncio._unregister_task(task)  # See `hidden_task`.
+        hide(task)
         try:
             await done
         except asyncio.CancelledError:

@@ -1,8 +1,8 @@
 """A fair lock across the event loops and threads of a process: first come, first served.
 
 An ``asyncio.Lock`` belongs to one event loop, and a ``threading.Lock`` blocks the loop that waits for it. A
-`Turns` does neither: a waiter is a future of its own loop, and releasing the turn wakes the first one, without
-polling.
+`Turns` does neither: a waiter is a future of its own loop, and releasing the turn wakes the first one,
+without polling.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ operation; where it does not, the documents use what a service's own ``init_bean
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from beanie import Document
+from beanie.exceptions import CollectionWasNotInitialized
 from beanie.odm.settings.document import DocumentSettings
 from pydantic import AfterValidator, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -74,9 +76,10 @@ class _BoundDocument(Document):
     @classmethod
     def get_settings(cls) -> DocumentSettings:
         """Return Beanie's settings; before a service's ``init_beanie``, those of the class alone."""
-        if cls._document_settings is None:
-            cls._document_settings = DocumentSettings(name=cls.Settings.name)
-        return cls._document_settings
+        try:
+            return super().get_settings()
+        except CollectionWasNotInitialized:
+            return _settings_of(cls.Settings.name)
 
     @classmethod
     def get_pymongo_collection(cls) -> Any:
@@ -91,6 +94,11 @@ class _BoundDocument(Document):
         if (collections := _collections.get()) is not None:
             return collections[cls.Settings.name]
         return super().get_motor_collection()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@functools.cache
+def _settings_of(name: str) -> DocumentSettings:
+    return DocumentSettings(name=name)
 
 
 class ChatSessionDocument(_BoundDocument):

@@ -14,6 +14,7 @@ from pymongo import ReadPreference, errors
 
 from sessions.backends.mongodb import errors as mongo_errors
 from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
+from sessions.backends.mongodb.internals import connections_in_use, parts_of
 from sessions.backends.mongodb.options import new_client, place_of
 from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH, DOCUMENTS, Ready, prepare
 from sessions.config import MongoSettings, PasswordCallable, load_settings
@@ -60,7 +61,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._connections = LoopBound(
             self._open,
             self._close if client is None else None,
-            parts=lambda connection: tuple(vars(connection.client).values()),
+            parts=lambda connection: parts_of(connection.client),
         )
         self.has_transactions = False
         self._ready: Ready | None = None
@@ -160,7 +161,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops."""
-        return sum(_in_use(connection.client) for connection in self._connections.resources())
+        return sum(connections_in_use(connection.client) for connection in self._connections.resources())
 
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
@@ -265,11 +266,3 @@ def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> MongoS
         # The configured database is not used, so an unset variable there is not an error.
         return settings.db.mongodb.with_overrides(**overrides)
     return settings.backend("mongodb", url=url, **overrides)
-
-
-def _in_use(client: Any) -> int:
-    # Motor wraps PyMongo's client, of which any other attribute is a database. PyMongo counts the connections
-    # of its pools and tells nobody.
-    client = vars(client).get("delegate", client)
-    servers = client._topology._servers.values() if client._topology is not None else ()
-    return sum(server.pool.active_sockets for server in servers)

@@ -204,6 +204,13 @@ class PostgresConnectionManager(SqlConnectionManager):
             raise
         return [revision for (revision,) in found] == [migrations.HEAD]
 
+    async def _upgrade(self, pool: SqlPool) -> None:
+        if self._connector is None:
+            await super()._upgrade(pool)
+            return
+        async with self._connector.while_it_answers():
+            await super()._upgrade(pool)
+
     async def _check_writable(self) -> None:
         pool = await self._pools.get()
         if not isinstance(pool, _OwnPool):

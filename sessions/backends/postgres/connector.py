@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 
+from sessions.backends.postgres.internals import socket_of
 from sessions.backends.postgres.settings import connect_arguments, log_ignored, place_of, tcp_options
 from sessions.config import PasswordCallable, PostgresSettings
 from sessions.core.failures import Place, shown, without_values
@@ -20,6 +24,8 @@ __all__ = ["PostgresConnector", "check_encoding", "pooler_error"]
 
 # Classes of SQLSTATE for a setting that is sent on connecting: its value, its name, the right to set it.
 SETTING_REFUSED = ("22", "42", "55")
+# Seconds between two looks at a server that works on something long.
+WATCH_SECONDS = 5.0
 
 
 class PostgresConnector:
@@ -105,6 +111,37 @@ class PostgresConnector:
             self._key, f"{', '.join(names)}: is refused on connecting: {said} (SQLSTATE {sqlstate})"
         )
 
+    @contextlib.asynccontextmanager
+    async def while_it_answers(self) -> AsyncIterator[None]:
+        """Let the body take as long as it takes, and cancel it when the server no longer lets anybody in.
+
+        For a migration: that nothing comes from the server for an hour may mean an index of that size.
+
+        Raises:
+            TimeoutError: A new connection takes longer than ``connect_timeout``.
+        """
+        bound = asyncio.timeout(None)
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(WATCH_SECONDS)
+                try:
+                    (await self()).terminate()
+                except TimeoutError:
+                    bound.reschedule(asyncio.get_running_loop().time())
+                    return
+                except Exception:
+                    continue
+
+        async with bound:
+            # In a context of its own, where no call's `max_elapsed` is running out.
+            watching = asyncio.get_running_loop().create_task(watch(), context=contextvars.Context())
+            try:
+                yield
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
+
     @property
     def _key(self) -> str:
         return "db.postgres.url" if self._settings.url is not None else "db.postgres"
@@ -172,8 +209,7 @@ def set_tcp_options(connection: Any, settings: PostgresSettings) -> None:
     wanted = tcp_options(settings)
     if not wanted:
         return
-    # asyncpg hands out no socket.
-    raw = connection._transport.get_extra_info("socket")
+    raw = socket_of(connection)
     if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
         for level, option, value in wanted:
             raw.setsockopt(level, option, value)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import sys
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +15,14 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy import Engine, Executable, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, QueuePool
-from sqlalchemy.util import greenlet_spawn
 
 from sessions import migrations
+from sessions.backends.sql.sync_calls import run_sync
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.forks import ProcessLock
 from sessions.core.loops import LoopBound
 from sessions.errors import ConfigurationError
-from sessions.resilience import time_left
+from sessions.resilience import extend_call, time_left
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "SqlPool"]
 
@@ -115,7 +116,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def _ready(self) -> SqlPool:
         pool = await self._pools.get()
         if not self._schema_ready:
-            async with pool.lock:
+            async with self._preparing(pool):
                 if not self._schema_ready:
                     await self._prepare_schema(pool)
                     self._note_ready()
@@ -128,7 +129,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
         """
         pool = await self._pools.get()
-        async with pool.lock:
+        async with self._preparing(pool):
             await self._prepare_schema(pool)
             self._note_ready()
 
@@ -145,7 +146,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         if not (self._auto_migrate and self.is_schema_missing(error)):
             return False
         pool = await self._pools.get()
-        async with pool.lock:
+        async with self._preparing(pool):
             if self.preparations == seen:
                 await self._upgrade(pool)
                 self._note_ready()
@@ -158,6 +159,15 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def make_database(self) -> None:
         """Create the database, where it is a file that is not there; a server has it already."""
         return
+
+    @contextlib.asynccontextmanager
+    async def _preparing(self, pool: SqlPool) -> AsyncIterator[None]:
+        """Let one task of the event loop prepare the schema, and the others wait for it."""
+        seen, began = self.preparations, time.monotonic()
+        async with pool.lock:
+            yield
+        if self.preparations != seen:
+            extend_call(time.monotonic() - began)  # A migration takes as long as it takes.
 
     def _note_ready(self) -> None:
         self._schema_ready = True
@@ -251,7 +261,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         try:
             # The driver cancels the statement on the server, too, when the task that awaits it is cancelled.
             async with bound:
-                result = await greenlet_spawn(run, bound)
+                result = await run_sync(run, bound)
         except TimeoutError as error:
             if is_connected and bound.expired():
                 raise NoAnswerError("no answer in time") from error

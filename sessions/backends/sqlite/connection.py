@@ -29,6 +29,7 @@ from sessions.backends.sqlite.files import (
     path_of_engine,
     replace_stale_connections,
 )
+from sessions.backends.sqlite.internals import let_event_loop_go
 from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.config import SqliteSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
@@ -404,24 +405,9 @@ def _set_pragmas(dbapi_connection: Any, _record: object) -> None:
         cursor.close()
 
 
-class _Nobody:
-    """Takes the result of what nobody waits for, in place of a future and its event loop."""
-
-    def get_loop(self) -> _Nobody:
-        return self
-
-    def call_soon_threadsafe(self, *_: object) -> None:
-        pass
-
-
 def _let_event_loop_go(dbapi_connection: Any, _record: object) -> None:
-    """Let an idle connection's thread forget the event loop that it worked for last.
-
-    aiosqlite's thread holds the last future until the next one comes, and so a loop that was dropped without
-    being closed. The queue is the driver's own: nothing public gives the thread work without a future.
-    """
     if dbapi_connection is not None:
-        dbapi_connection.driver_connection._tx.put_nowait((_Nobody(), int))
+        let_event_loop_go(dbapi_connection.driver_connection)
 
 
 def _remove_folder(folder: str, owner: int) -> None:

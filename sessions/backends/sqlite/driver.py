@@ -23,6 +23,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
+from sessions.backends.sqlite.internals import thread_of
+
 __all__ = ["is_closed", "is_ended_by_fork", "open_connection"]
 
 P = ParamSpec("P")
@@ -236,8 +238,7 @@ async def open_connection(database: str, *, uri: bool, busy_timeout: float) -> a
         check_same_thread=False,
         factory=functools.partial(_Connection, loop=asyncio.get_running_loop()),
     )
-    # Its own up to 0.21, where a connection is a thread.
-    thread: Any = getattr(connecting, "_thread", connecting)
+    thread = thread_of(connecting)
     thread.daemon = True
     try:
         return await connecting

@@ -1,0 +1,91 @@
+"""A migration takes as long as it takes, but not on a server that keeps silent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import psutil
+import pytest
+
+from sessions import BackendUnavailableError, RetryConfig, SessionRepositoryFactory, migrations
+from sessions.backends.postgres import connector
+from tests.faults.breakable import Postgres, running
+
+# Less than what the migrations below wait for.
+QUICK = RetryConfig(max_attempts=2, base_delay=0.01, max_elapsed=1.5)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with running(postgres := Postgres()):
+        yield postgres
+
+
+@pytest.fixture(autouse=True)
+def _watching_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector, "WATCH_SECONDS", 0.2)
+
+
+@pytest.fixture
+async def repository(server: Postgres) -> AsyncIterator[Any]:
+    """A repository whose schema is not there yet."""
+    async with SessionRepositoryFactory.create_repository(
+        "postgres", url=server.url, schema=f"s{uuid.uuid4().hex}", connect_timeout=2, retry=QUICK
+    ) as repo:
+        yield repo
+
+
+@contextlib.asynccontextmanager
+async def another_migration(server: Postgres) -> AsyncIterator[None]:
+    """Let every migration wait."""
+    connection = await asyncpg.connect(server.url)
+    await connection.execute(f"SELECT pg_advisory_lock({migrations.LOCK_KEY})")
+    try:
+        yield
+    finally:
+        connection.terminate()
+
+
+@contextlib.contextmanager
+def frozen(server: Postgres) -> Iterator[None]:
+    parent = psutil.Process(server.process.pid)
+    processes = [parent, *parent.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+
+
+async def test_a_server_that_keeps_silent_ends_it(server: Postgres, repository: Any) -> None:
+    async with another_migration(server):
+        calls = [asyncio.create_task(repository.count_sessions("alice")) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        assert not any(call.done() for call in calls)
+        with frozen(server):
+            started = time.monotonic()
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert time.monotonic() - started < 20
+    for result in results:
+        assert isinstance(result, BackendUnavailableError)
+        assert "connect_timeout" in str(result)
+    assert await repository.count_sessions("alice") == 0
+
+
+async def test_a_server_that_answers_others_has_its_time(server: Postgres, repository: Any) -> None:
+    async with another_migration(server):
+        calls = [asyncio.create_task(repository.count_sessions("alice")) for _ in range(3)]
+        await asyncio.sleep(3 * QUICK.max_elapsed)
+        assert not any(call.done() for call in calls)
+    assert await asyncio.gather(*calls) == [0, 0, 0]

@@ -1,0 +1,81 @@
+"""What `sessions.backends.mongodb` takes from inside PyMongo and Beanie is what it is taken for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from bson import ObjectId
+
+from sessions.backends.mongodb.internals import connections_in_use, parts_of
+from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
+from tests.support.databases import mongodb_client
+
+
+async def test_a_cursor_in_a_transaction_and_a_slow_command_count_as_connections_in_use(
+    mongodb_url: str,
+) -> None:
+    async with mongodb_client(mongodb_url) as client:
+        assert connections_in_use(client) == 0  # Never connected.
+        await client.admin.command("ping")
+        assert connections_in_use(client) == 0
+        await client.get_default_database("test").slow.insert_one({})
+        slow = [
+            asyncio.create_task(
+                client.get_default_database("test").slow.find_one({"$where": "sleep(1500) || true"})
+            )
+            for _ in range(3)
+        ]
+        async with asyncio.timeout(30):
+            while connections_in_use(client) < 3:
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*slow)
+        assert connections_in_use(client) == 0
+
+
+async def test_a_client_consists_of_what_a_fork_must_leave_alone(mongodb_url: str) -> None:
+    async with mongodb_client(mongodb_url) as client:
+        await client.admin.command("ping")
+        parts = parts_of(client)
+        inner = getattr(client, "delegate", None) if type(client).__module__.startswith("motor") else client
+        held = parts_of(inner)
+        assert inner is client or inner in parts
+        # The pools and the monitors of the servers hang on the topology.
+        assert any(part is inner._topology for part in held)
+
+
+async def test_a_client_tells_the_size_of_its_pool_and_how_long_a_checkout_waits(mongodb_url: str) -> None:
+    joint = "&" if "?" in mongodb_url else "?"
+    async with mongodb_client(f"{mongodb_url}{joint}maxPoolSize=7&waitQueueTimeoutMS=1500") as client:
+        options = client.options.pool_options
+        assert (options.max_pool_size, options.wait_queue_timeout) == (7, 1.5)
+    async with mongodb_client(mongodb_url) as client:
+        assert client.options.pool_options.wait_queue_timeout is None
+
+
+async def descriptions(client: Any) -> list[Any]:
+    await client.admin.command("ping")
+    return list(client.topology_description.server_descriptions().values())
+
+
+async def test_a_primary_has_an_election_and_a_process(mongodb_url: str) -> None:
+    async with mongodb_client(mongodb_url) as client:
+        [primary] = [found for found in await descriptions(client) if found.server_type_name == "RSPrimary"]
+        assert isinstance(primary.election_id, ObjectId)
+        assert isinstance(primary.topology_version["processId"], ObjectId)
+        assert primary.error is None
+
+
+async def test_a_standalone_server_has_a_process(mongodb_standalone_url: str) -> None:
+    async with mongodb_client(mongodb_standalone_url) as client:
+        [server] = await descriptions(client)
+        assert server.server_type_name == "Standalone"
+        assert server.election_id is None
+        assert isinstance(server.topology_version["processId"], ObjectId)
+
+
+def test_a_document_has_settings_without_a_service_s_init_beanie() -> None:
+    for document in (ChatSessionDocument, ChatMessageDocument):
+        settings = document.get_settings()
+        assert settings.name == document.Settings.name
+        assert settings is document.get_settings()

@@ -1,0 +1,79 @@
+"""What `sessions.backends.sqlite.internals` takes from inside aiosqlite is what it is taken for."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import queue
+import threading
+import weakref
+
+import aiosqlite
+import pytest
+
+from sessions.backends.sqlite.internals import let_event_loop_go, thread_of
+
+
+def threads() -> set[threading.Thread]:
+    return set(threading.enumerate())
+
+
+async def test_the_thread_of_a_connection_is_the_one_that_calls_sqlite() -> None:
+    before = threads()
+    connecting = aiosqlite.connect(":memory:")
+    thread = thread_of(connecting)
+    assert not thread.is_alive()
+    thread.daemon = True
+    connection = await connecting
+    assert threads() - before == {thread}
+    names: list[str] = []
+    await connection.create_function("note", 0, lambda: names.append(threading.current_thread().name))
+    await connection.execute("SELECT note()")
+    assert names == [thread.name]
+    await connection.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+async def test_the_thread_of_a_connection_that_failed_ends() -> None:
+    connecting = aiosqlite.connect("/nowhere/at/all.db")
+    thread = thread_of(connecting)
+    with pytest.raises(aiosqlite.OperationalError):
+        await connecting
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+
+
+def test_a_connection_without_such_a_thread_is_refused() -> None:
+    with pytest.raises(TypeError, match="keeps its thread elsewhere"):
+        thread_of(object())  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_idle_thread_lets_its_event_loop_go() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def connect() -> aiosqlite.Connection:
+        return await aiosqlite.connect(":memory:", check_same_thread=False)
+
+    connection = loop.run_until_complete(connect())
+    let_event_loop_go(connection)
+    # The queue is the thread's: it does what was put in, in order, and then the next call.
+    assert isinstance(connection._tx, queue.SimpleQueue | queue.Queue)
+
+    async def use() -> object:
+        return await (await connection.execute("SELECT 1")).fetchone()
+
+    assert loop.run_until_complete(use()) == (1,)
+    let_event_loop_go(connection)
+    gone = weakref.ref(loop)
+    # A second piece of work proves that the thread is done with the first.
+    done = threading.Event()
+    connection._tx.put_nowait((None, done.set))
+    assert done.wait(10)
+    del loop
+    gc.collect()
+    assert gone() is None
+    with asyncio.Runner() as runner:
+        runner.run(connection.close())
