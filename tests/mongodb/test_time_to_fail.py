@@ -61,6 +61,37 @@ async def test_servers_that_refuse_connections_are_given_up_soon(hosts: int) -> 
     assert "within refused_timeout" in text
 
 
+async def failures_at_once(repo: Any, callers: int) -> float:
+    """Return how many seconds it takes until so many calls at once have failed."""
+    started = time.monotonic()
+    calls = (repo.count_sessions("alice") for _ in range(callers))
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    took = time.monotonic() - started
+    assert {type(error) for error in found} == {BackendUnavailableError}
+    assert all("within refused_timeout" in str(error) for error in found)
+    return took
+
+
+async def test_first_calls_at_once_find_together_that_a_server_refuses_connections() -> None:
+    repo = repository(f"mongodb://127.0.0.1:{free_port()}/chat", refused_timeout=1)
+    took = await failures_at_once(repo, 20)
+    await repo.aclose()
+
+    assert took < 3 * SLACK  # One after the other, they would take 20 seconds.
+
+
+async def test_calls_that_wait_for_a_connection_fail_with_those_that_have_one() -> None:
+    server = Mongod()
+    with running(server):
+        repo = repository(server.url, refused_timeout=1, pool_size=1)
+        await repo.create_session_async("alice")
+        server.kill()
+        took = await failures_at_once(repo, 20)
+        await repo.aclose()
+
+    assert took < 3 * SLACK
+
+
 async def test_how_long_refusals_are_waited_out_can_be_set() -> None:
     repo = repository(f"mongodb://127.0.0.1:{free_port()}/chat", refused_timeout=0.5)
     _, took = await failure(repo)

@@ -116,8 +116,14 @@ async def test_an_escaped_password_logs_in() -> None:
         ("tls=true&tlsCAFile=/no/such/file.pem", "parameter tlsCAFile names a file that cannot be read"),
         ("tls=true&tlsCertificateKeyFile=/no/such.pem", "parameter tlsCertificateKeyFile names a file"),
         ("w=0", "parameter w is 0"),
+        ("w=%30", "parameter w is 0"),
+        ("w=00", "parameter w is 0"),
+        ("minPoolSize=11", "parameter minPoolSize is more than pool_size (10)"),
         ("tls", "parameter tls has no value"),
-        ("tls=true&tlsInsecure=true&tlsAllowInvalidHostnames=true", "combination of parameters"),
+        (
+            "tls=true&tlsInsecure=true&tlsAllowInvalidHostnames=true",
+            "combination of parameters (tls, tlsallowinvalidhostnames, tlsinsecure)",
+        ),
     ],
 )
 async def test_a_parameter_at_fault_is_named_and_nothing_is_retried(
@@ -153,6 +159,12 @@ async def test_the_wrong_name_of_a_replica_set_is_named(mongodb_replica_set_serv
 @pytest.mark.parametrize("limit", ["0", "1"])
 async def test_a_pool_without_a_limit_works_and_so_does_one_of_one(mongodb_url: str, limit: str) -> None:
     async with repository(f"{mongodb_url}&maxPoolSize={limit}") as repo:
+        session_id = await repo.create_session_async("alice")
+        assert await repo.add_message(session_id, "user", "Hello")
+
+
+async def test_a_url_that_sets_no_timeout_leaves_the_configured_one(mongodb_url: str) -> None:
+    async with repository(f"{mongodb_url}&timeoutMS=0") as repo:
         session_id = await repo.create_session_async("alice")
         assert await repo.add_message(session_id, "user", "Hello")
 

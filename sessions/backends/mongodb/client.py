@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pymongo
 from pymongo import ReadPreference, WriteConcern, errors
 
+from sessions.core.shared_work import SharedWork
 from sessions.resilience import time_left
 
 __all__ = [
@@ -64,7 +65,7 @@ class MongoConnection:
     readable: Mapping[str, Any]
     timeout: float
     refused_timeout: float
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    preparing: SharedWork = field(default_factory=SharedWork)
     client_session: Any = None
     _turns: asyncio.Semaphore | None = None
 
@@ -98,17 +99,18 @@ class MongoConnection:
             WaitQueueTimeoutError: It waited longer than ``pool_timeout``.
             ServerSelectionTimeoutError: See `deadline`.
         """
-        if self._turns is not None:
-            await self._take_turn(self._turns)
-        try:
-            # Not `deadline`, a generator: this is the path of every operation, and a generator is slower.
-            async with _RefusalWatch(self):
+        # Not `deadline`, a generator: this is the path of every operation, and a generator is slower. Waiting
+        # for a turn is watched as well: the operations that run may all wait for servers that refuse.
+        async with _RefusalWatch(self):
+            if self._turns is not None:
+                await self._take_turn(self._turns)
+            try:
                 await self._find_server()
                 with pymongo.timeout(time_left(self.timeout) + more):
                     return await work(*arguments)
-        finally:
-            if self._turns is not None:
-                self._turns.release()
+            finally:
+                if self._turns is not None:
+                    self._turns.release()
 
     async def _take_turn(self, turns: asyncio.Semaphore) -> None:
         if not turns.locked():

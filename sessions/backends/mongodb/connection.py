@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -96,16 +97,12 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """Return the running event loop's client, and the state of its database."""
         connection = await self._connection()
         while (ready := self._ready) is None or ready.until <= time.monotonic():
-            async with connection.lock:
-                if self._ready is ready:
-                    await self._prepare(connection)
+            await self._prepare(connection)
         return connection, ready
 
     async def make_ready(self) -> None:
         """Connect, and create missing collections, indexes and validators, also if they were ready before."""
-        connection = await self._connection()
-        async with connection.lock:
-            await self._prepare(connection)
+        await self._prepare(await self._connection())
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
         """Make the collections ready again if an error reports that one was dropped.
@@ -119,13 +116,15 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """
         if not (isinstance(error, errors.OperationFailure) and error.code == COLLECTION_UUID_MISMATCH):
             return False
-        connection = await self._connection()
-        async with connection.lock:
-            if self.preparations == seen:
-                await self._prepare(connection)
+        if self.preparations == seen:
+            await self._prepare(await self._connection())
         return True
 
     async def _prepare(self, connection: MongoConnection) -> None:
+        """Make the collections ready, once for all callers at the same time."""
+        await connection.preparing.run(functools.partial(self._prepare_now, connection))
+
+    async def _prepare_now(self, connection: MongoConnection) -> None:
         self._ready = await prepare(connection)
         self.has_transactions = self._ready.has_transactions
         self._session_oids.clear()
@@ -248,7 +247,8 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
             for preference in (ReadPreference.PRIMARY, client.read_preference)
         )
         own_timeout = client.options.timeout
-        timeout = self._settings.timeout if own_timeout is None else own_timeout
+        # As for the driver, 0 is no timeout of its own.
+        timeout = own_timeout or self._settings.timeout
         refused_timeout = self._settings.refused_timeout
         return MongoConnection(client, database, collections, readable, timeout, refused_timeout)
 

@@ -10,6 +10,7 @@ from pymongo import errors
 from sessions.backends.mongodb.url import parse_url
 from sessions.config import MongoSettings, PasswordCallable
 from sessions.config.passwords import password_for_driver
+from sessions.core.failures import shown
 from sessions.errors import ConfigurationError
 
 __all__ = ["client_class", "new_client", "place_of"]
@@ -45,8 +46,23 @@ def new_client(settings: MongoSettings, password: str | None = None) -> Any:
     except (errors.PyMongoError, ValueError, OSError) as error:
         # Without the cause: the driver may quote the part of the URL that it rejects. Single parameters are
         # checked before.
-        reason = f"the driver refuses this combination of parameters ({type(error).__name__})"
-        raise ConfigurationError(f"db.mongodb.{'url' if settings.url else 'host'}: {reason}") from None
+        raise _refused_together(settings, options, error) from None
+
+
+def _refused_together(
+    settings: MongoSettings, options: dict[str, Any], error: Exception
+) -> ConfigurationError:
+    """Return which parameters are fine by themselves, and which the driver refuses together."""
+    parameters = {} if settings.url is None else parse_url(settings.url.get_secret_value()).options
+    pool_size = options.get("maxPoolSize")
+    if pool_size and int(parameters.get("minpoolsize", 0)) > pool_size:
+        reason = f"the parameter minPoolSize is more than pool_size ({pool_size}); set that, or maxPoolSize"
+    else:
+        what = "user, password or database"
+        if parameters:
+            what = f"combination of parameters ({shown(', '.join(sorted(parameters)))}), or its {what}"
+        reason = f"the driver refuses this {what} ({type(error).__name__})"
+    return ConfigurationError(f"db.mongodb.{'url' if settings.url else 'host'}: {reason}")
 
 
 def place_of(settings: MongoSettings) -> tuple[tuple[str, ...], str | None]:

@@ -89,7 +89,7 @@ def _options(query: str) -> dict[str, str]:
             raise ConfigurationError(f"{KEY}: {ESCAPE_HINT}")
         if problem is not None:
             raise ConfigurationError(f"{KEY}: the parameter {shown(name)} {problem}")
-    if options.get("w") == "0":
+    if re.fullmatch(r"\s*[+-]?0+\s*", unquote_plus(options.get("w", ""))):
         raise ConfigurationError(f"{KEY}: the parameter w is 0: lost writes would not be reported")
     return options
 

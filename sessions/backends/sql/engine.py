@@ -21,6 +21,7 @@ from sessions.backends.sql.sync_calls import run_sync
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.forks import ProcessLock
 from sessions.core.loops import LoopBound
+from sessions.core.shared_work import SharedWork
 from sessions.errors import ConfigurationError
 from sessions.resilience import extend_call, time_left
 
@@ -42,7 +43,7 @@ class SqlPool:
     """An engine of one event loop."""
 
     engine: AsyncEngine
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    preparing: SharedWork = field(default_factory=SharedWork)
 
 
 class SqlConnectionManager(AsyncBaseConnectionManager):
@@ -116,11 +117,20 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def _ready(self) -> SqlPool:
         pool = await self._pools.get()
         if not self._schema_ready:
-            async with self._preparing(pool):
-                if not self._schema_ready:
-                    await self._prepare_schema(pool)
-                    self._note_ready()
+            await self._prepare(pool, self._prepare_schema)
         return pool
+
+    async def _prepare(self, pool: SqlPool, work: Callable[[SqlPool], Awaitable[None]]) -> None:
+        """Make the schema ready, once for all callers at the same time."""
+        seen, began = self.preparations, time.monotonic()
+
+        async def prepare() -> None:
+            await work(pool)
+            self._note_ready()
+
+        await pool.preparing.run(prepare)
+        if self.preparations != seen:
+            extend_call(time.monotonic() - began)  # A migration takes as long as it takes.
 
     async def make_ready(self) -> None:
         """Connect, and bring the schema to head if it is not there, or check it, whatever is known of it.
@@ -128,10 +138,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         Raises:
             SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
         """
-        pool = await self._pools.get()
-        async with self._preparing(pool):
-            await self._prepare_schema(pool)
-            self._note_ready()
+        await self._prepare(await self._pools.get(), self._prepare_schema)
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
         """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
@@ -145,11 +152,8 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """
         if not (self._auto_migrate and self.is_schema_missing(error)):
             return False
-        pool = await self._pools.get()
-        async with self._preparing(pool):
-            if self.preparations == seen:
-                await self._upgrade(pool)
-                self._note_ready()
+        if self.preparations == seen:
+            await self._prepare(await self._pools.get(), self._upgrade)
         return True
 
     @abstractmethod
@@ -159,15 +163,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def make_database(self) -> None:
         """Create the database, where it is a file that is not there; a server has it already."""
         return
-
-    @contextlib.asynccontextmanager
-    async def _preparing(self, pool: SqlPool) -> AsyncIterator[None]:
-        """Let one task of the event loop prepare the schema, and the others wait for it."""
-        seen, began = self.preparations, time.monotonic()
-        async with pool.lock:
-            yield
-        if self.preparations != seen:
-            extend_call(time.monotonic() - began)  # A migration takes as long as it takes.
 
     def _note_ready(self) -> None:
         self._schema_ready = True
