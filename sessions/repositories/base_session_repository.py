@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import weakref
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +15,7 @@ from sessions.connections import (
     ConnectionType,
 )
 from sessions.core.forks import ProcessLock
+from sessions.core.loops import kept_on, running_loop
 from sessions.core.operations import AsyncOperations
 from sessions.errors import ConfigurationError
 from sessions.models import ChatMessage, ChatSession
@@ -30,6 +30,29 @@ def _is_operation(name: str) -> bool:
     """Return whether the built-in backends have an operation of this name."""
     plain = name.removesuffix("_sync")
     return name == "close" or (not plain.startswith("_") and hasattr(AsyncOperations, plain))
+
+
+class _OnLoop:
+    """What a repository has on one event loop: an async connection belongs to it, and goes with it."""
+
+    __slots__ = ("connection", "is_connected", "lock")
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.is_connected = False
+        self.lock = asyncio.Lock()
+
+
+class _OnLoops:
+    """Finds it. Not a map by loop here: a connection refers to its loop, and would keep it alive."""
+
+    def here(self) -> _OnLoop:
+        """Return what is kept on the running event loop."""
+        kept = kept_on(asyncio.get_running_loop())
+        found: _OnLoop | None = kept.get(self)
+        if found is None:
+            found = kept[self] = _OnLoop()
+        return found
 
 
 class BaseSessionRepository(ABC):
@@ -62,13 +85,7 @@ class BaseSessionRepository(ABC):
         self._creating_tables = False
         self._sync_connection: Any = None
         self._connection_is_set = False
-        # An async connection belongs to one event loop, and is dropped with it.
-        self._async_connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._async_locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._on_loops = _OnLoops()
         if connection_manager is None:
             self.load_and_validate_connection()
 
@@ -104,13 +121,13 @@ class BaseSessionRepository(ABC):
             return self._sync_connection
         if isinstance(self._connection_manager, BaseConnectionManager):
             return self._connect()
-        try:
-            return self._async_connections[asyncio.get_running_loop()]
-        except (RuntimeError, KeyError):
+        here = self._on_loops.here() if running_loop() else None
+        if here is None or not here.is_connected:
             raise ConfigurationError(
                 f"{type(self).__name__} is not connected in this event loop: "
                 "await self._ensure_connection() first"
-            ) from None
+            )
+        return here.connection
 
     @_connection.setter
     def _connection(self, connection: Any) -> None:
@@ -137,24 +154,25 @@ class BaseSessionRepository(ABC):
 
     async def _ensure_connection(self) -> None:
         """Connect, then create the tables, each once; cheap after that."""
-        loop = asyncio.get_running_loop()
         is_async = isinstance(self._connection_manager, AsyncBaseConnectionManager)
-        if self._tables_created and (not is_async or loop in self._async_connections):
+        here = self._on_loops.here()
+        if self._tables_created and (not is_async or here.is_connected):
             return
         if self in _preparing.get():
             return  # `_create_tables_if_not_exist` itself uses the operations.
-        async with self._async_locks.setdefault(loop, asyncio.Lock()):
+        async with here.lock:
             token = _preparing.set((*_preparing.get(), self))
             try:
-                await self._prepare(loop)
+                await self._prepare(here)
             finally:
                 _preparing.reset(token)
 
-    async def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _prepare(self, here: _OnLoop) -> None:
         manager = self._connection_manager
         if isinstance(manager, AsyncBaseConnectionManager):
-            if loop not in self._async_connections:
-                self._async_connections[loop] = await manager.connect()
+            if not here.is_connected:
+                here.connection = await manager.connect()
+                here.is_connected = True
         elif not self._connection_is_set:
             self._connect()
         if not self._tables_created:

@@ -11,7 +11,7 @@ import weakref
 import aiosqlite
 import pytest
 
-from sessions.backends.sqlite.internals import release_event_loop, thread_of
+from sessions.backends.sqlite.internals import _NoWaiter, release_event_loop, thread_of
 
 
 def threads() -> set[threading.Thread]:
@@ -70,7 +70,7 @@ def test_an_idle_thread_lets_its_event_loop_go() -> None:
     gone = weakref.ref(loop)
     # A second piece of work proves that the thread is done with the first.
     done = threading.Event()
-    connection._tx.put_nowait((None, done.set))
+    connection._tx.put_nowait((_NoWaiter(), done.set))
     assert done.wait(10)
     del loop
     gc.collect()
