@@ -1,4 +1,4 @@
-"""The interface of a session repository: what a backend of your own implements."""
+"""The interface of a session repository, which custom backends implement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sessions.models import ChatMessage, ChatSession
 
 __all__ = ["BaseSessionRepository"]
 
-# The repositories that the running task, or the one that started it, makes ready.
+# The repositories that the running task, or its parent, makes ready.
 _preparing: ContextVar[tuple[BaseSessionRepository, ...]] = ContextVar("sessions_preparing", default=())
 
 
@@ -58,9 +58,9 @@ class _OnLoops:
 class BaseSessionRepository(ABC):
     """Base of all session repositories.
 
-    A backend needs the six operations and ``_create_tables_if_not_exist``, sync or async as it likes, and
-    a connection manager, sync or async. It reaches its database through ``self._connection``. The operations
-    that only the built-in backends have raise ``NotImplementedError``, unless it has them too.
+    A backend implements the six operations and ``_create_tables_if_not_exist``, sync or async, and has a
+    connection manager, sync or async. It uses its database through ``self._connection``. Operations of the
+    built-in backends that it does not implement raise ``NotImplementedError``.
 
     Args:
         connection_type: A built-in type, or a name registered with `register_connection_manager`.
@@ -90,9 +90,9 @@ class BaseSessionRepository(ABC):
             self.load_and_validate_connection()
 
     if not TYPE_CHECKING:
-        # Checkers do not see it: to them an operation that a class does not have stays a mistake.
+        # Hidden from type checkers, for which a missing operation is an error.
         def __getattr__(self, name: str) -> Any:
-            """Return, for an operation that this backend does not have, what says so when it is called."""
+            """Return a function that raises ``NotImplementedError`` for a missing operation."""
             if not _is_operation(name):
                 kind = type(self).__name__
                 raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=self)
@@ -131,13 +131,13 @@ class BaseSessionRepository(ABC):
 
     @_connection.setter
     def _connection(self, connection: Any) -> None:
-        # A backend that sets it itself also knows when its tables are due.
+        # A backend that sets it itself also creates its tables itself.
         self._sync_connection = connection
         self._connection_is_set = connection is not None
 
     def _connect(self) -> Any:
         assert isinstance(self._connection_manager, BaseConnectionManager)
-        # Other threads wait here until the tables are there; the one that creates them passes.
+        # Other threads wait here until the tables exist; the one that creates them passes.
         with self._tables_lock:
             if self._sync_connection is None:
                 self._sync_connection = self._connection_manager.connect()
