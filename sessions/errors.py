@@ -1,4 +1,4 @@
-"""Every error the package raises on purpose: one root, one class for each thing a caller can handle."""
+"""The errors of this package: one root, and one class for each case that a caller can handle."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ConfigurationError(SessionsError):
 
 
 class InvalidInputError(SessionsError, ValueError):
-    """An argument was refused before anything was sent to the database.
+    """An argument is invalid; nothing was sent to the database.
 
     Attributes:
-        argument: Name of the refused argument, with the path inside it where it has one
+        argument: Name of the invalid argument, with the path inside it
             (``"metadata.tags[2]"``).
     """
 
@@ -38,7 +38,7 @@ class InvalidInputError(SessionsError, ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[InvalidInputError], tuple[str, str]]:
-        # Exceptions pickle by their args, which hold the joined text here; workers send errors home.
+        # Exceptions pickle by their args, which hold the joined text here; process pools pickle errors.
         return type(self), (self.argument, self.reason)
 
 
@@ -55,7 +55,7 @@ class MessageConflictError(SessionsError):
 
 
 class BackendUnavailableError(SessionsError):
-    """The database could not be reached or refused to work, after all retries; the cause is chained."""
+    """The database cannot be reached or used, after all retries; the cause is chained."""
 
 
 class SchemaOutdatedError(SessionsError):

@@ -53,11 +53,11 @@ class RetryConfig:
         max_attempts: All attempts, the first one included; at least 1.
         base_delay: Seconds before the second attempt.
         max_delay: Seconds that no delay exceeds.
-        strategy: Growth of the delay: doubled, added, or kept.
-        jitter: Draw each delay evenly from 0 to its computed value, so that callers spread out.
-        max_elapsed: Seconds that a call may take with all its attempts and delays, where the database does
-            not answer. No attempt begins after them, and what an attempt waits for is bounded by what is
-            left of them: see ``time_left``.
+        strategy: Growth of the delay: exponential, linear, or none.
+        jitter: Full jitter: each delay is drawn uniformly from 0 to its computed value.
+        max_elapsed: Seconds that a call may take with all its attempts and delays, if the database does not
+            respond. No attempt begins after them, and the rest of them limits every wait of an attempt: see
+            ``time_left``.
     """
 
     max_attempts: int = 3
@@ -79,7 +79,7 @@ class RetryConfig:
             raise ConfigurationError(f"retry.strategy: must be one of {', '.join(RetryStrategy)}")
 
     def wait(self) -> tenacity.wait.wait_base:
-        """Return the tenacity wait that follows this configuration."""
+        """Return the tenacity wait of this configuration."""
         strategy = RetryStrategy(self.strategy)
         wait: tenacity.wait.wait_base
         if strategy is RetryStrategy.EXPONENTIAL:
@@ -93,7 +93,7 @@ class RetryConfig:
         return _FullJitter(wait) if self.jitter else wait
 
 
-# In use where neither the settings (``sessions.retry``) nor the caller (``retry=``) say otherwise.
+# Defaults, unless the settings (``sessions.retry``) or the caller (``retry=``) override them.
 MONGODB_RETRY_CONFIG = RetryConfig(
     max_attempts=3, base_delay=0.5, max_delay=5.0, strategy=RetryStrategy.EXPONENTIAL, jitter=True
 )
@@ -104,30 +104,30 @@ POSTGRES_RETRY_CONFIG = RetryConfig(
 SQLITE_RETRY_CONFIG = RetryConfig(max_attempts=2, base_delay=0.1)
 
 
-# When the call at hand has to be over, on the monotonic clock.
+# Deadline of the current call, on the monotonic clock.
 _deadline: ContextVar[float | None] = ContextVar("sessions_deadline", default=None)
-# A driver takes 0 for no timeout.
+# For a driver, 0 means no timeout.
 _MIN_SECONDS = 0.001
 
 
 def time_left(at_most: float) -> float:
-    """Return how many seconds a wait of the call at hand may take.
+    """Return how many seconds a wait of the current call may take.
 
     Args:
-        at_most: The wait's own bound, in seconds.
+        at_most: The wait's own time limit, in seconds.
 
     Returns:
-        The smaller one of that and of what is left of the call's ``max_elapsed``, and never 0; ``at_most``
-        outside of `call_with_retry`.
+        The minimum of ``at_most`` and the rest of the call's ``max_elapsed``, never 0; ``at_most`` outside of
+        `call_with_retry`.
     """
     deadline = _deadline.get()
     return at_most if deadline is None else max(_MIN_SECONDS, min(at_most, deadline - time.monotonic()))
 
 
 def extend_call(seconds: float) -> None:
-    """Leave so many seconds out of the ``max_elapsed`` of the attempt at hand.
+    """Extend the ``max_elapsed`` of the current call by so many seconds.
 
-    For what takes as long as it takes: a migration is not silence.
+    For a migration, during which the database responds, however long it takes.
     """
     deadline = _deadline.get()
     if deadline is not None:
@@ -135,7 +135,7 @@ def extend_call(seconds: float) -> None:
 
 
 class _FullJitter(tenacity.wait.wait_base):
-    """Any wait, spread evenly between nothing and its full value."""
+    """Full jitter for any wait: uniform between 0 and its value."""
 
     def __init__(self, wait: tenacity.wait.wait_base) -> None:
         self._wait = wait
@@ -150,7 +150,7 @@ def _itself(error: BaseException) -> BaseException:
 
 def _condition(on: RetryOn) -> tenacity.retry_base:
     matches = (lambda error: isinstance(error, on)) if isinstance(on, type | tuple) else on
-    # Cancelling, Ctrl-C and exit are no Exception: they end the call, whatever ``on`` says.
+    # Cancellation, Ctrl-C and exit are not an Exception: they end the call, whatever ``on`` matches.
     return tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and matches(error))
 
 
@@ -167,7 +167,7 @@ def _log_retry(
     def log(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         delay = state.next_action.sleep if state.next_action else 0.0
-        # The class alone: a driver's text may quote the row, and so the conversation.
+        # Only the class: a driver's text may quote the row, and so the conversation.
         logger.warning(
             "%s: attempt %d of %d failed with %s, next in %.2f s",
             operation,
@@ -183,13 +183,13 @@ def _log_retry(
 def async_retry(
     config: RetryConfig, *, on: RetryOn, unwrap: Unwrap = _itself
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """Repeat a coroutine function while it raises what ``on`` names.
+    """Retry a coroutine function while it raises an error that ``on`` matches.
 
     Args:
         config: Attempts and delays.
-        on: Exception class, tuple of classes, or predicate. There is no default: repeating is only
-            right where the caller knows the work is idempotent and the error transient.
-        unwrap: Returns the error that the log names, where a library has wrapped it.
+        on: Exception class, tuple of classes, or predicate. There is no default: a retry is only
+            correct if the work is idempotent and the error transient.
+        unwrap: Returns the error to log, without a library's wrapper.
 
     Returns:
         A decorator. The last error is raised as it is when the attempts are used up;
@@ -217,7 +217,7 @@ def async_retry(
 def retry(
     config: RetryConfig, *, on: RetryOn, unwrap: Unwrap = _itself
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Repeat a plain function while it raises what ``on`` names; see `async_retry`."""
+    """Retry a plain function while it raises an error that ``on`` matches; see `async_retry`."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         retrying = tenacity.Retrying(
@@ -245,14 +245,14 @@ async def call_with_retry(
     on: RetryOn,
     unwrap: Unwrap = _itself,
 ) -> R:
-    """Await ``work()`` as `async_retry` would, without its cost while nothing fails.
+    """Await ``work()`` as `async_retry` would, without its overhead if nothing fails.
 
     Args:
-        operation: What the log calls it.
+        operation: Its name in the log.
         work: Called once for each attempt; must be safe to repeat.
         config: Attempts and delays.
-        on: What to repeat for; see `async_retry`.
-        unwrap: Returns the error that the log names.
+        on: Errors to retry; see `async_retry`.
+        unwrap: Returns the error to log.
     """
     started = time.monotonic()
     token = _deadline.set(started + config.max_elapsed)

@@ -27,19 +27,18 @@ class AsyncChats:
             await chats.add_message("alice", session_id, "user", "What should I see first?")
             history = await chats.get_session_history("alice", session_id)
 
-    Cheap to create: connections are shared by all that use the same database, and the last ``async with``
-    of a database closes them.
+    Cheap to create: all instances for the same database share its connections, and the last ``async with``
+    block of a database closes them.
 
     Args:
-        url: ``postgresql://…``, ``mongodb://…`` or ``sqlite:///…``; None for what the settings say.
-        backend: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``, where no URL tells.
-        repository: Use the database of this repository; goes with no other option.
+        url: ``postgresql://…``, ``mongodb://…`` or ``sqlite:///…``; None for the settings.
+        backend: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``, if there is no URL.
+        repository: Use the database of this repository; excludes all other options.
         **options: As for `SessionRepositoryFactory.create_repository`.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
-        InvalidInputError: From every operation: an argument is refused before anything is sent; nothing is
-            stored.
+        InvalidInputError: From every operation: an argument is invalid; nothing is sent.
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
         SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
     """
@@ -69,7 +68,7 @@ class AsyncChats:
                 a client session in a transaction.
 
         Raises:
-            ConfigurationError: It is something else.
+            ConfigurationError: It is none of these.
         """
         return AsyncChats(repository=self._repository.using(transaction))
 
@@ -102,7 +101,7 @@ class AsyncChats:
         title: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> bool:
-        """Create the session unless it is there; safe to call concurrently.
+        """Create the session unless it exists; idempotent, and safe to call concurrently.
 
         Args:
             user_id: Owner.
@@ -193,7 +192,7 @@ class AsyncChats:
         Args:
             user_id: Owner.
             session_id: The session.
-            messages: ``(role, content)`` pairs; an empty batch only checks that the session is there.
+            messages: ``(role, content)`` pairs; an empty batch only checks that the session exists.
 
         Raises:
             SessionNotFoundError: The user has no such session; nothing is stored.
@@ -233,7 +232,7 @@ class AsyncChats:
 
         Args:
             user_id: Owner.
-            cutoff: Timezone-aware; sessions with ``updated_at`` before it go, with their messages.
+            cutoff: Timezone-aware; sessions with ``updated_at`` before it are deleted with their messages.
         """
         owner = validation.check_user_id(user_id)
         return await self._repository.delete_sessions_older_than(cutoff, user_id=owner)
@@ -249,7 +248,7 @@ class AsyncChats:
         """
         return self._repository.export_user(user_id)
 
-    # -- Life cycle --------------------------------------------------------------------------------
+    # -- Lifecycle ---------------------------------------------------------------------------------
 
     async def ensure_ready(self) -> None:
         """Connect and make the schema ready, or raise why not."""

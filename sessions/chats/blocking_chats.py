@@ -29,18 +29,17 @@ class Chats:
             chats.add_message("alice", session_id, "user", "What should I see first?")
             history = chats.get_session_history("alice", session_id)
 
-    May be called from any thread, also from one whose event loop is running, which then waits.
+    May be called from any thread, also from one whose event loop is running, which it blocks.
 
     Args:
-        url: ``postgresql://…``, ``mongodb://…`` or ``sqlite:///…``; None for what the settings say.
-        backend: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``, where no URL tells.
-        repository: Use the database of this repository; goes with no other option.
+        url: ``postgresql://…``, ``mongodb://…`` or ``sqlite:///…``; None for the settings.
+        backend: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``, if there is no URL.
+        repository: Use the database of this repository; excludes all other options.
         **options: As for `SessionRepositoryFactory.create_repository`.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
-        InvalidInputError: From every operation: an argument is refused before anything is sent; nothing is
-            stored.
+        InvalidInputError: From every operation: an argument is invalid; nothing is sent.
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
         SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
     """
@@ -89,7 +88,7 @@ class Chats:
         title: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> bool:
-        """Create the session unless it is there; safe to call concurrently.
+        """Create the session unless it exists; idempotent, and safe to call concurrently.
 
         Args:
             user_id: Owner.
@@ -178,7 +177,7 @@ class Chats:
         Args:
             user_id: Owner.
             session_id: The session.
-            messages: ``(role, content)`` pairs; an empty batch only checks that the session is there.
+            messages: ``(role, content)`` pairs; an empty batch only checks that the session exists.
 
         Raises:
             SessionNotFoundError: The user has no such session; nothing is stored.
@@ -218,7 +217,7 @@ class Chats:
 
         Args:
             user_id: Owner.
-            cutoff: Timezone-aware; sessions with ``updated_at`` before it go, with their messages.
+            cutoff: Timezone-aware; sessions with ``updated_at`` before it are deleted with their messages.
         """
         owner = validation.check_user_id(user_id)
         return self._repository.delete_sessions_older_than_sync(cutoff, user_id=owner)
@@ -234,7 +233,7 @@ class Chats:
         """
         return self._repository.export_user_sync(user_id)
 
-    # -- Life cycle --------------------------------------------------------------------------------
+    # -- Lifecycle ---------------------------------------------------------------------------------
 
     def ensure_ready(self) -> None:
         """Connect and make the schema ready, or raise why not."""

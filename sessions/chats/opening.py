@@ -1,4 +1,4 @@
-"""From what a caller says of a database to its repository."""
+"""Resolves the arguments of `AsyncChats` and `Chats` to a repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Role = Literal["user", "assistant"]
 
 
 class SessionData(TypedDict, total=False):
-    """What a session is created with, or changed to.
+    """Values of a session to create or update.
 
     Attributes:
         title: 1 to 255 characters.
@@ -33,11 +33,11 @@ def open_repository(
     repository: AsyncSessionRepository | None,
     options: dict[str, Any],
 ) -> AsyncSessionRepository:
-    """Return the repository that is meant: the one given, the URL's, the named backend's, or the default.
+    """Return the given repository, that of the URL or of the named backend, or the default one.
 
     Raises:
-        ConfigurationError: A setting is missing or wrong, or the backend has no blocking and async
-            operations of its own.
+        ConfigurationError: A setting is missing or wrong, or the backend is not an
+            `AsyncSessionRepository`.
     """
     if repository is not None:
         if url is not None or backend is not None or options:
@@ -58,10 +58,10 @@ def open_repository(
 def merged(
     session_data: Mapping[str, Any] | None, title: str | None, metadata: dict[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    """Return one mapping of what was given by keyword or as a mapping.
+    """Return one mapping of the values given by keyword or as a mapping.
 
     Raises:
-        InvalidInputError: A value was given both ways.
+        InvalidInputError: A value is given both ways.
     """
     given = {"title": title, "metadata": metadata}
     keywords = {key: value for key, value in given.items() if value is not None}
@@ -70,7 +70,7 @@ def merged(
     if session_data is None:
         return keywords
     if not isinstance(session_data, Mapping):
-        return session_data  # Refused by the operation, which says what it has to be.
+        return session_data  # Rejected by the operation.
     for key in keywords:
         if session_data.get(key) is not None:
             raise InvalidInputError(key, "is given twice")

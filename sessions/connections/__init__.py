@@ -1,4 +1,4 @@
-"""Connections: managers, their factory, and what belongs to one event loop."""
+"""Connections: managers and their factory."""
 
 from sessions.connections.base import (
     AsyncBaseConnectionManager,

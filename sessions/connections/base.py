@@ -1,4 +1,4 @@
-"""What a connection manager is: it hands out the connection of one database and releases it."""
+"""Base classes of connection managers, each of which opens and releases the connections of one database."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class ConnectionType(StrEnum):
 
 
 class _ConnectionManager:
-    # Set by the factory that made this manager: the options, and what to tell when it is closed.
+    # Set by the factory that made this manager: the options, and a callback on close.
     made_with: Mapping[str, Any] | None = None
     on_close: Callable[[], None] | None = None
     _contexts = 0
 
     def hold(self) -> None:
-        """Count a ``with`` block of this database that has begun."""
+        """Count a ``with`` block of this database that begins."""
         with _counting:
             self._contexts += 1
 
     def release(self) -> bool:
-        """Count a ``with`` block that has ended; return whether it was the last, which has to close."""
+        """Count a ``with`` block that ends; return whether it was the last, which must close."""
         with _counting:
             self._contexts -= 1
             return self._contexts <= 0
@@ -56,10 +56,10 @@ class _ConnectionManager:
 
     @classmethod
     def cache_key(cls, **options: Any) -> Hashable | None:
-        """Return what tells one manager of this type from another; None for one that is not shared.
+        """Return the key of a manager of this type; None for one that is not shared.
 
         Args:
-            **options: What the manager would be made with.
+            **options: Options of the manager.
         """
         return tuple(sorted(options.items()))
 
@@ -80,7 +80,7 @@ class BaseConnectionManager(_ConnectionManager, ABC):
         """Return whether a write would work now."""
 
     def close(self) -> None:
-        """Release the connection at once, whoever else is in a ``with`` block, and leave the factory."""
+        """Release the connection at once, also within other ``with`` blocks, and leave the factory."""
         self._note_close()
         self.disconnect()
 
@@ -103,7 +103,7 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     """Manages the connection of an asynchronous client.
 
     Attributes:
-        preparations: How often this manager has made the schema, or found all of it.
+        preparations: How often this manager has created the schema, or found it complete.
     """
 
     preparations: int = 0
@@ -117,7 +117,7 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Release all connections. Does nothing if there are none; `connect` opens new ones."""
 
     async def make_ready(self) -> None:
-        """Connect, and look at the schema again, whatever is known of it; here only connect."""
+        """Connect, and check the schema again, also if it was ready before; here only connect."""
         await self.connect()
 
     @abstractmethod
@@ -133,25 +133,25 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         raise NotImplementedError(f"using is not implemented by {type(self).__name__}")
 
     def require_database(self) -> None:
-        """Create no database until `disconnect`, where connecting would: for what only looks."""
+        """Create no database until `disconnect`: for commands that only read."""
         return
 
     def checked_out(self) -> int:
-        """Return how many connections are in use, in all event loops; 0 where that is not known."""
+        """Return how many connections are in use, in all event loops; 0 if that is not known."""
         return 0
 
     def log_unhealthy(self, error: Exception) -> None:
-        """Log why a write would not work, for `is_healthy`, which only says that it would not."""
+        """Log why a write would not work, for `is_healthy`, which only returns False."""
         reason = error if isinstance(error, SessionsError) else self.translate(error)
-        # Else its class alone: the text of an error that nobody knows may quote anything.
+        # Only the class of an unknown error: its text may quote anything.
         logger.warning("is_healthy: no, as a write would fail: %s", reason or type(error).__name__)
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
         """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
 
-        Here the step is awaited as it is, which is right where the driver may be cancelled anywhere and
-        ends at once. For any other a manager overrides this with ``LoopBound.run``, which lets the step go
-        on in the background.
+        Here the step is awaited directly, for drivers that support cancellation and respond to it at once.
+        For any other driver a manager overrides this with ``LoopBound.run``, which continues the step in the
+        background.
         """
         return await step()
 
@@ -160,41 +160,41 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         return False
 
     def outcome_is_unknown(self, error: BaseException) -> bool:
-        """Return whether what failed with this error may have taken effect: its answer was lost."""
+        """Return whether a call that failed with this error may have taken effect: its response was lost."""
         return False
 
     def is_duplicate_key(self, error: BaseException) -> bool:
-        """Return whether a row with the same primary key is there already; here never."""
+        """Return whether a row with the same primary key exists; here never."""
         return False
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
-        """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
+        """Make the schema ready again if an error reports that it is missing; concurrent callers do it once.
 
         Args:
             error: From an operation.
             seen: ``preparations`` when the operation began.
 
         Returns:
-            Whether the operation may be repeated at once; here never.
+            Whether the operation may be retried at once; here never.
         """
         return False
 
     def driver_error(self, error: BaseException) -> BaseException:
-        """Return the error of the driver itself, where a library has wrapped it."""
+        """Return the error of the driver itself, without a library's wrapper."""
         return error
 
     def translate(self, error: BaseException) -> SessionsError | None:
-        """Return this package's error for a driver's error, or None to let it pass as it is.
+        """Return this package's error for a driver's error, or None to raise it unchanged.
 
-        Its ``__cause__`` is what callers may see of the driver's error, where that shows too much; without
-        one it is the driver's error itself.
+        Its ``__cause__`` is a copy of the driver's error without values; if there is none, the driver's error
+        itself becomes the cause.
         """
         return None
 
     async def aclose(self) -> None:
-        """Release all connections at once, whoever else is in a ``with`` block, and leave the factory.
+        """Release all connections at once, also within other ``with`` blocks, and leave the factory.
 
-        A caller that is cancelled meanwhile returns, and the closing goes on.
+        If the caller is cancelled, it returns at once, and the close continues.
         """
         self._note_close()
         closing = asyncio.ensure_future(self.disconnect())
@@ -220,4 +220,4 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
 def _closed(closing: asyncio.Future[None]) -> None:
     _closing.discard(closing)
     if not closing.cancelled():
-        closing.exception()  # The caller has it, unless it was cancelled and has gone.
+        closing.exception()  # Marks it as retrieved: the caller may have been cancelled.

@@ -1,4 +1,4 @@
-"""What the managers of a caller's own transactions share."""
+"""The base of the managers of a caller's own transaction."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ R = TypeVar("R")
 
 
 class BorrowedConnectionManager(AsyncBaseConnectionManager):
-    """Its connection is the caller's, which nobody else closes, and belongs to one event loop.
+    """Uses the caller's connection, never closes it, and belongs to one event loop.
 
     Args:
-        manager: Of the database that the caller's transaction is in.
+        manager: Manager of the same database.
     """
 
     def __init__(self, manager: AsyncBaseConnectionManager) -> None:
@@ -42,7 +42,7 @@ class BorrowedConnectionManager(AsyncBaseConnectionManager):
         """Do nothing: the connection is the caller's."""
 
     async def is_healthy(self) -> bool:
-        """Return whether a write would work now, on a connection of the lender's own."""
+        """Return whether a write would work now, on a connection of the database's own manager."""
         return await self._lender.is_healthy()
 
     def driver_error(self, error: BaseException) -> BaseException:
@@ -50,5 +50,5 @@ class BorrowedConnectionManager(AsyncBaseConnectionManager):
         return self._lender.driver_error(error)
 
     def is_duplicate_key(self, error: BaseException) -> bool:
-        """Return whether a row with the same primary key is there already."""
+        """Return whether a row with the same primary key exists."""
         return self._lender.is_duplicate_key(error)

@@ -28,29 +28,29 @@ M = TypeVar("M", bound=type[ConnectionManager])
 
 
 def is_same_class(one: type, other: type) -> bool:
-    """Return whether two classes are one, or come from the same place in the same module."""
+    """Return whether two classes are one, or have the same module and qualified name."""
     return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 def kept_by(own: Any) -> Managers:
-    """Return the managers of a service's own engine or client, which keeps them, and not they it."""
-    # An AsyncEngine has no room for attributes; the engine that it stands for has.
+    """Return the managers of a service's own engine or client, stored as an attribute of it."""
+    # An AsyncEngine has slots; its `sync_engine` accepts attributes.
     holder = own.sync_engine if hasattr(type(own), "sync_engine") else own
     try:
         managers: Managers = vars(holder).setdefault("_sessions_managers", {})
-    except TypeError:  # Neither an engine nor a client, as the manager is about to say.
+    except TypeError:  # Neither an engine nor a client: the manager raises.
         managers = {}
     return managers
 
 
 class ConnectionFactory:
-    """Makes and keeps connection managers: one for each type and set of options, the URL first of all."""
+    """Creates and caches connection managers: one for each type and set of options."""
 
     _classes: ClassVar[dict[str, type[ConnectionManager]]] = {}
     _managers: ClassVar[Managers] = {}
-    # Those that were closed, for as long as a repository has them.
+    # Closed managers, as long as a repository references them.
     _closed: ClassVar[weakref.WeakValueDictionary[Key, ConnectionManager]] = weakref.WeakValueDictionary()
-    # Those of temporary databases, each of which belongs to whoever asked for it.
+    # Managers of temporary databases, which are not shared.
     _unshared: ClassVar[weakref.WeakSet[ConnectionManager]] = weakref.WeakSet()
     _lock: ClassVar[ProcessLock] = ProcessLock()
 
@@ -58,7 +58,7 @@ class ConnectionFactory:
     def register(cls, connection_type: ConnectionType | str, manager: type[ConnectionManager]) -> None:
         """Register a manager class under a name; `register_connection_manager` is its decorator.
 
-        The same class again, as a notebook's cell that is run twice defines it, replaces the one from before.
+        The same class again, such as from a notebook cell that is run twice, replaces the former one.
 
         Raises:
             ValueError: The name is taken by another class.
@@ -68,7 +68,7 @@ class ConnectionFactory:
             if name in BUILT_IN or not is_same_class(cls._classes.get(name, manager), manager):
                 raise ValueError(f"a connection manager is already registered as {name!r}")
             if cls._classes.get(name, manager) is not manager:
-                # Those of the class from before stay with the repositories that have them.
+                # Managers of the former class stay with the repositories that reference them.
                 for key in [key for key in (*cls._managers, *cls._closed) if key[0] == name]:
                     cls._managers.pop(key, None)
                     cls._closed.pop(key, None)
@@ -82,7 +82,7 @@ class ConnectionFactory:
 
         Args:
             connection_type: A built-in type or a registered name.
-            **options: What the manager class takes; for the built-in ones ``url=``, ``engine=`` or
+            **options: Options of the manager class; for the built-in ones ``url=``, ``engine=`` or
                 ``client=``, and any key of their settings.
 
         Raises:
@@ -121,11 +121,11 @@ class ConnectionFactory:
                     managers[key] = manager
                     if managers is cls._managers:
                         manager.made_with = options
-                        manager.on_close = functools.partial(cls._let_go, key)
+                        manager.on_close = functools.partial(cls._forget_closed, key)
         return manager
 
     @classmethod
-    def _let_go(cls, key: Key) -> None:
+    def _forget_closed(cls, key: Key) -> None:
         with cls._lock:
             if (manager := cls._managers.pop(key, None)) is not None:
                 cls._closed[key] = manager
@@ -151,7 +151,7 @@ class ConnectionFactory:
 
     @classmethod
     async def aclose_all(cls) -> None:
-        """Close every connection that a manager of this factory opened, in whatever loop.
+        """Close every connection that a manager of this factory opened, in all event loops.
 
         Managers stay usable: the next call connects again.
         """

@@ -1,4 +1,4 @@
-"""What tells the built-in connection managers apart, remembered for services that ask once a request."""
+"""Cache keys of the built-in connection managers, cached for services that need one in each request."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ __all__ = ["built_in_key", "name_variables"]
 
 Manager = type[BaseConnectionManager] | type[AsyncBaseConnectionManager]
 
-# Options, such as the URLs of as many tenants, whose keys are remembered.
+# Number of cached keys, such as of the URLs of tenants.
 MAX_REMEMBERED = 128
 
 _remembered: dict[tuple[object, ...], tuple[Settings, Hashable]] = {}
 
 
 def built_in_key(name: str, manager: Manager, options: dict[str, Any]) -> Hashable:
-    """Return ``manager.cache_key(**options)``, without validating the same options again and again.
+    """Return ``manager.cache_key(**options)``, without validating the same options each time.
 
-    The key follows from the options, from the settings as they are now, and for a file from the directories
-    that a relative path and one with a ``~`` begin at.
+    The key depends on the options, the current settings, and for a file the working directory and the home
+    directory.
 
     Args:
-        name: The type that the class is registered as.
+        name: Registered type of the class.
         manager: A built-in manager class.
-        options: What the manager is to be made with.
+        options: Options of the manager.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
     """
     if options.get("engine") is not None or options.get("client") is not None:
-        # Nothing here may keep a service's own alive.
+        # The cache must not keep a service's own engine or client alive.
         return manager.cache_key(**options)
     settings = load_settings()
     try:
         here = (os.getcwd(), os.path.expanduser("~")) if name == ConnectionType.SQLITE else ()
-        # With their types: 1 and True are equal, and one of them is no number of connections.
+        # With their types: 1 and True are equal, and True is not a number of connections.
         asked = (manager, id(settings), *here, *options.items(), *map(type, options.values()))
         found = _remembered.get(asked)
-    except (TypeError, OSError):  # An option has no hash, or the working directory is gone.
+    except (TypeError, OSError):  # An option is not hashable, or the working directory is deleted.
         return manager.cache_key(**options)
     if found is not None and found[0] is settings:
         return found[1]
@@ -61,8 +61,8 @@ def name_variables(error: ConfigurationError, options: dict[str, Any]) -> None:
     """Let an error about a key (``db.postgres.url: …``) name the environment variable that the value is from.
 
     Args:
-        error: What a manager raised; its text is changed, and still shows no value.
-        options: What the manager was to be made with; they are the caller's own, and no variable's.
+        error: Error of a manager; its text is changed, and still shows no value.
+        options: Options of the manager, which do not come from a variable.
     """
     found = re.match(r"(db\.\w+\.(\w+)): (.*)", str(error), re.DOTALL)
     if found is None or options.get(found[2]) is not None:

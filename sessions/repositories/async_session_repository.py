@@ -1,7 +1,7 @@
-"""The built-in backends' parent: the async operations, and their blocking twins.
+"""The parent of the built-in repositories: the async operations, and their blocking twins.
 
 A twin runs the async operation on the background loop and waits, from any thread, also from one whose
-own event loop is running. What arguments mean, and which errors are raised, the async operations tell.
+own event loop is running. The async operations document the arguments and errors.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
     ``_async`` or ``_sync``; every other operation is async, with a ``_sync`` twin.
 
     Args:
-        connection_manager: A manager made elsewhere, instead of the one for the options.
+        connection_manager: A connection manager, instead of the factory's for the options.
         retry: Attempts and delays for transient errors; None for the settings, else the backend's own.
-        **options: What the manager of the backend takes.
+        **options: Options of the backend's connection manager.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
@@ -63,7 +63,7 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
 
     @property
     def _retry(self) -> RetryConfig:
-        # Found by the first operation: most repositories live for one request, and some for none.
+        # Resolved by the first operation: many repositories are created without one.
         if self._chosen_retry is None:
             self._chosen_retry = load_settings().sessions.retry or self.DEFAULT_RETRY
         return self._chosen_retry
@@ -78,17 +78,17 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
     def using(self, transaction: Any) -> Self:
         """Return a repository whose operations run in a transaction of the caller's own.
 
-        The caller commits it or rolls it back, together with rows of its own. Nothing is committed or
-        repeated here, and closing the repository does nothing. Use the async methods, where the transaction
-        was begun; the schema has to be ready.
+        The caller commits it or rolls it back, together with rows of its own. The repository never commits
+        or retries, and closing it does nothing. Use the async methods, in the event loop of the transaction;
+        the schema must be ready.
 
         Args:
             transaction: For SQL an ``AsyncSession`` or ``AsyncConnection`` of the same database, for MongoDB
                 a client session in a transaction.
 
         Raises:
-            ConfigurationError: It is something else.
-            NotImplementedError: The backend has no such transactions.
+            ConfigurationError: It is none of these.
+            NotImplementedError: The backend does not support it.
         """
         borrowed = object.__new__(type(self))
         vars(borrowed).update(vars(self))
@@ -123,7 +123,7 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
     def ensure_session_exists_sync(
         self, session_id: Identifier, user_id: str, session_data: SessionData = None
     ) -> bool:
-        """Create the session unless it is there; the blocking twin of `ensure_session_exists`."""
+        """Create the session unless it exists; the blocking twin of `ensure_session_exists`."""
         return run_blocking(self.ensure_session_exists, session_id, user_id, session_data)
 
     def get_session_sync(self, user_id: str, session_id: Identifier) -> ChatSession | None:
@@ -219,8 +219,8 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The options, with a password if there is one in them, and no connection.
-        return _made_again, (type(self), self._check_copyable(), self._chosen_retry)
+        # The options, which may hold a password, without the connection.
+        return _recreate, (type(self), self._check_copyable(), self._chosen_retry)
 
     def _check_copyable(self) -> Mapping[str, Any]:
         options: Mapping[str, Any] | None = self._manager.made_with
@@ -232,5 +232,5 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         return options
 
 
-def _made_again(repository: type[Any], options: Mapping[str, Any], retry: RetryConfig | None) -> Any:
+def _recreate(repository: type[Any], options: Mapping[str, Any], retry: RetryConfig | None) -> Any:
     return repository(retry=retry, **options)

@@ -1,10 +1,9 @@
-"""The interface of a session repository: what a backend of your own implements."""
+"""The interface of a session repository, which custom backends implement."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import weakref
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,13 +15,14 @@ from sessions.connections import (
     ConnectionType,
 )
 from sessions.core.forks import ProcessLock
+from sessions.core.loops import kept_on, running_loop
 from sessions.core.operations import AsyncOperations
 from sessions.errors import ConfigurationError
 from sessions.models import ChatMessage, ChatSession
 
 __all__ = ["BaseSessionRepository"]
 
-# The repositories that the running task, or the one that started it, makes ready.
+# The repositories that the running task, or its parent, makes ready.
 _preparing: ContextVar[tuple[BaseSessionRepository, ...]] = ContextVar("sessions_preparing", default=())
 
 
@@ -32,12 +32,35 @@ def _is_operation(name: str) -> bool:
     return name == "close" or (not plain.startswith("_") and hasattr(AsyncOperations, plain))
 
 
+class _OnLoop:
+    """What a repository has on one event loop: an async connection belongs to it, and goes with it."""
+
+    __slots__ = ("connection", "is_connected", "lock")
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.is_connected = False
+        self.lock = asyncio.Lock()
+
+
+class _OnLoops:
+    """Finds it. Not a map by loop here: a connection refers to its loop, and would keep it alive."""
+
+    def here(self) -> _OnLoop:
+        """Return what is kept on the running event loop."""
+        kept = kept_on(asyncio.get_running_loop())
+        found: _OnLoop | None = kept.get(self)
+        if found is None:
+            found = kept[self] = _OnLoop()
+        return found
+
+
 class BaseSessionRepository(ABC):
     """Base of all session repositories.
 
-    A backend needs the six operations and ``_create_tables_if_not_exist``, sync or async as it likes, and
-    a connection manager, sync or async. It reaches its database through ``self._connection``. The operations
-    that only the built-in backends have raise ``NotImplementedError``, unless it has them too.
+    A backend implements the six operations and ``_create_tables_if_not_exist``, sync or async, and has a
+    connection manager, sync or async. It uses its database through ``self._connection``. Operations of the
+    built-in backends that it does not implement raise ``NotImplementedError``.
 
     Args:
         connection_type: A built-in type, or a name registered with `register_connection_manager`.
@@ -62,20 +85,14 @@ class BaseSessionRepository(ABC):
         self._creating_tables = False
         self._sync_connection: Any = None
         self._connection_is_set = False
-        # An async connection belongs to one event loop, and goes with it.
-        self._async_connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._async_locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._on_loops = _OnLoops()
         if connection_manager is None:
             self.load_and_validate_connection()
 
     if not TYPE_CHECKING:
-        # Checkers do not see it: to them an operation that a class does not have stays a mistake.
+        # Hidden from type checkers, for which a missing operation is an error.
         def __getattr__(self, name: str) -> Any:
-            """Return, for an operation that this backend does not have, what says so when it is called."""
+            """Return a function that raises ``NotImplementedError`` for a missing operation."""
             if not _is_operation(name):
                 kind = type(self).__name__
                 raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=self)
@@ -104,23 +121,23 @@ class BaseSessionRepository(ABC):
             return self._sync_connection
         if isinstance(self._connection_manager, BaseConnectionManager):
             return self._connect()
-        try:
-            return self._async_connections[asyncio.get_running_loop()]
-        except (RuntimeError, KeyError):
+        here = self._on_loops.here() if running_loop() else None
+        if here is None or not here.is_connected:
             raise ConfigurationError(
                 f"{type(self).__name__} is not connected in this event loop: "
                 "await self._ensure_connection() first"
-            ) from None
+            )
+        return here.connection
 
     @_connection.setter
     def _connection(self, connection: Any) -> None:
-        # A backend that sets it itself also knows when its tables are due.
+        # A backend that sets it itself also creates its tables itself.
         self._sync_connection = connection
         self._connection_is_set = connection is not None
 
     def _connect(self) -> Any:
         assert isinstance(self._connection_manager, BaseConnectionManager)
-        # Other threads wait here until the tables are there; the one that creates them passes.
+        # Other threads wait here until the tables exist; the one that creates them passes.
         with self._tables_lock:
             if self._sync_connection is None:
                 self._sync_connection = self._connection_manager.connect()
@@ -137,24 +154,25 @@ class BaseSessionRepository(ABC):
 
     async def _ensure_connection(self) -> None:
         """Connect, then create the tables, each once; cheap after that."""
-        loop = asyncio.get_running_loop()
         is_async = isinstance(self._connection_manager, AsyncBaseConnectionManager)
-        if self._tables_created and (not is_async or loop in self._async_connections):
+        here = self._on_loops.here()
+        if self._tables_created and (not is_async or here.is_connected):
             return
         if self in _preparing.get():
             return  # `_create_tables_if_not_exist` itself uses the operations.
-        async with self._async_locks.setdefault(loop, asyncio.Lock()):
+        async with here.lock:
             token = _preparing.set((*_preparing.get(), self))
             try:
-                await self._prepare(loop)
+                await self._prepare(here)
             finally:
                 _preparing.reset(token)
 
-    async def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _prepare(self, here: _OnLoop) -> None:
         manager = self._connection_manager
         if isinstance(manager, AsyncBaseConnectionManager):
-            if loop not in self._async_connections:
-                self._async_connections[loop] = await manager.connect()
+            if not here.is_connected:
+                here.connection = await manager.connect()
+                here.is_connected = True
         elif not self._connection_is_set:
             self._connect()
         if not self._tables_created:

@@ -23,7 +23,7 @@ class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
     Args:
         url: ``mongodb://`` or ``mongodb+srv://``; None for the configured database.
         client: A service's own client; used, never closed. It belongs to one event loop.
-        connection_manager: A manager made elsewhere, instead of both.
+        connection_manager: A connection manager, instead of both.
         retry: Attempts and delays for transient errors.
         **settings: Any key of ``db.mongodb``, over the configured value.
 

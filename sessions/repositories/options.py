@@ -1,6 +1,6 @@
-"""The options of each built-in backend, for type checkers: a misspelt one is an error there, too.
+"""The options of each built-in backend, for type checkers, which report a misspelt one.
 
-A test compares them with the settings models, which check them at run time.
+A test compares them with the settings models, which validate them at run time.
 """
 
 from __future__ import annotations
@@ -74,20 +74,20 @@ class _Database(TypedDict, total=False):
 
 
 class PostgresOptions(_PostgresKeys, _Database, total=False):
-    """What ``create_repository("postgres", …)`` takes; `PostgresSettings` says what the keys mean."""
+    """Options of ``create_repository("postgres", …)``; `PostgresSettings` documents the keys."""
 
 
 class MongoOptions(_MongoKeys, _Database, total=False):
-    """What ``create_repository("mongodb", …)`` takes; `MongoSettings` says what the keys mean."""
+    """Options of ``create_repository("mongodb", …)``; `MongoSettings` documents the keys."""
 
 
 class SqliteOptions(_SqliteKeys, _Database, total=False):
-    """What ``create_repository("sqlite", …)`` takes; `SqliteSettings` says what the keys mean."""
+    """Options of ``create_repository("sqlite", …)``; `SqliteSettings` documents the keys."""
 
 
 class ChatsOptions(_PostgresKeys, _MongoKeys, _SqliteKeys, total=False):
-    """What `AsyncChats` and `Chats` take: the options of whichever backend it is."""
+    """Options of `AsyncChats` and `Chats`: those of all backends."""
 
 
 class BuiltInOptions(ChatsOptions, _Database, total=False):
-    """What ``create_repository`` takes where a type checker cannot tell which backend it is."""
+    """Options of ``create_repository`` if a type checker cannot infer the backend."""

@@ -23,7 +23,7 @@ class PostgresSessionRepository(PostgresBackend, AsyncSessionRepository):
     Args:
         url: ``postgresql://`` or ``postgresql+asyncpg://``; None for the configured database.
         engine: A service's own ``AsyncEngine``; used, never closed.
-        connection_manager: A manager made elsewhere, instead of both.
+        connection_manager: A connection manager, instead of both.
         retry: Attempts and delays for transient errors.
         **settings: Any key of ``db.postgres``, over the configured value.
 

@@ -1,4 +1,4 @@
-"""Repositories by name: a registry that decorators and entry points fill, and the factory over it."""
+"""Repositories by name: a registry, filled by decorators and entry points, and the factory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SessionRepositoryRegistry:
     def register_repository(cls, repo_type: SessionRepositoryType | str) -> Callable[[C], C]:
         """Register the decorated class under a name.
 
-        The same class again, as a notebook's cell that is run twice defines it, replaces the one from before.
+        The same class again, such as from a notebook cell that is run twice, replaces the former one.
 
         Raises:
             ValueError: The name is taken by another class.
@@ -87,7 +87,7 @@ class SessionRepositoryRegistry:
         loaded = [_load(point) for point in entry_points(group=ENTRY_POINT_GROUP, name=name)]
         if loaded:
             with cls._lock:
-                # Its module may have registered it by the decorator, too.
+                # Its module may also have registered it with the decorator.
                 found = cls._classes.setdefault(name, loaded[0])
             if not all(is_same_class(found, other) for other in loaded):
                 raise _taken(name)
@@ -170,8 +170,8 @@ class SessionRepositoryFactory:
         repo_type: SessionRepositoryType, **options: Unpack[BuiltInOptions]
     ) -> AsyncSessionRepository: ...
 
-    # A built-in backend with an option that it does not have. Without this overload the last one would take
-    # it; with it, what is made is of no use to a type checker.
+    # A built-in backend with an unknown option. Without this overload the last one would match; with it, the
+    # result has no operations for a type checker.
     @overload
     @staticmethod
     def create_repository(
@@ -188,7 +188,7 @@ class SessionRepositoryFactory:
 
         Args:
             repo_type: A built-in type or a registered name.
-            **options: What its class takes. The built-in ones take ``url=``, or ``engine=`` (SQL) or
+            **options: Options of its class. The built-in ones accept ``url=``, or ``engine=`` (SQL) or
                 ``client=`` (MongoDB) of your own, which is never closed here; ``retry=``; and any key of
                 their settings.
 
@@ -207,7 +207,7 @@ class SessionRepositoryFactory:
         """Return the repository that ``sessions.default_repository`` names; MongoDB if it names none.
 
         Args:
-            **options: As in `create_repository`, over the settings of whichever type it is.
+            **options: As in `create_repository`; they override the settings.
 
         Returns:
             An `AsyncSessionRepository`, unless the setting names a type that another package registers.
@@ -224,5 +224,5 @@ class SessionRepositoryFactory:
 
     @staticmethod
     def list_repositories() -> list[SessionRepositoryType | str]:
-        """Return the names that `create_repository` takes."""
+        """Return the names that `create_repository` accepts."""
         return SessionRepositoryRegistry.list_repositories()

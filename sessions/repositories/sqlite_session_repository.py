@@ -23,7 +23,7 @@ class SqliteSessionRepository(SqliteBackend, AsyncSessionRepository):
     Args:
         url: ``sqlite:///file.db``, or ``sqlite://`` for a temporary database; None for the configured one.
         engine: A service's own ``AsyncEngine`` that sets ``foreign_keys=ON``; used, never closed.
-        connection_manager: A manager made elsewhere, instead of both.
+        connection_manager: A connection manager, instead of both.
         retry: Attempts and delays for a file that is busy.
         **settings: Any key of ``db.sqlite``, over the configured value.
 

@@ -1,4 +1,4 @@
-"""Which backend a URL is for."""
+"""The backend of a URL."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["repository_type_of"]
 
 
 def repository_type_of(url: str, *, argument: str = "url") -> SessionRepositoryType:
-    """Return the built-in backend that a URL is for, by its scheme.
+    """Return the built-in backend of a URL, by its scheme.
 
     Args:
         url: Such as ``postgresql://user@host/database``.
-        argument: What an error calls the URL.
+        argument: Name of the URL in an error text.
 
     Raises:
         ConfigurationError: The URL has no scheme of a built-in backend. The text does not show it: it may

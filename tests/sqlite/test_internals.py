@@ -11,7 +11,7 @@ import weakref
 import aiosqlite
 import pytest
 
-from sessions.backends.sqlite.internals import let_event_loop_go, thread_of
+from sessions.backends.sqlite.internals import _NoWaiter, release_event_loop, thread_of
 
 
 def threads() -> set[threading.Thread]:
@@ -58,7 +58,7 @@ def test_an_idle_thread_lets_its_event_loop_go() -> None:
         return await aiosqlite.connect(":memory:", check_same_thread=False)
 
     connection = loop.run_until_complete(connect())
-    let_event_loop_go(connection)
+    release_event_loop(connection)
     # The queue is the thread's: it does what was put in, in order, and then the next call.
     assert isinstance(connection._tx, queue.SimpleQueue | queue.Queue)
 
@@ -66,11 +66,11 @@ def test_an_idle_thread_lets_its_event_loop_go() -> None:
         return await (await connection.execute("SELECT 1")).fetchone()
 
     assert loop.run_until_complete(use()) == (1,)
-    let_event_loop_go(connection)
+    release_event_loop(connection)
     gone = weakref.ref(loop)
     # A second piece of work proves that the thread is done with the first.
     done = threading.Event()
-    connection._tx.put_nowait((None, done.set))
+    connection._tx.put_nowait((_NoWaiter(), done.set))
     assert done.wait(10)
     del loop
     gc.collect()

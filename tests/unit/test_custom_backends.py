@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -329,6 +331,26 @@ def test_each_event_loop_has_its_connection_but_the_tables_are_created_once() ->
     for number in range(1, 4):
         asyncio.run(repo.add_message("session", "user", "Hi"))
         assert (repo.created, repo._connection_manager.connects) == (1, number)
+
+
+def test_a_dropped_event_loop_goes_although_its_connection_refers_to_it() -> None:
+    class OfItsLoop(FakeRedis):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loop = asyncio.get_running_loop()
+
+    class Manager(AsyncRedisLikeManager):
+        async def connect(self) -> FakeRedis:
+            return OfItsLoop()
+
+    repo = AsyncRedisLike("mine", connection_manager=Manager())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(repo.add_message("session", "user", "Hi"))
+    dropped = weakref.ref(loop)
+    loop.close()
+    del loop
+    gc.collect()
+    assert dropped() is None
 
 
 async def test_async_tables_may_use_the_operations_themselves() -> None:

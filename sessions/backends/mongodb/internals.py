@@ -1,4 +1,4 @@
-"""What is taken from inside PyMongo, because nothing public tells it.
+"""Access to private parts of PyMongo that have no public equivalent.
 
 `tests/mongodb/test_internals.py` fails when PyMongo changes it.
 """
@@ -15,8 +15,8 @@ __all__ = ["connections_in_use", "parts_of"]
 def connections_in_use(client: Any) -> int:
     """Return how many connections of a client's pools are checked out.
 
-    PyMongo counts them in each pool and publishes no total. Its pool events would tell, at a cost for every
-    operation, but not those of a service's own client, which takes listeners only when it is made.
+    PyMongo counts them in each pool, without a public total. Pool events would cost time in every operation,
+    and a service's own client accepts listeners only when it is created.
 
     Args:
         client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
@@ -27,10 +27,10 @@ def connections_in_use(client: Any) -> int:
 
 
 def parts_of(client: Any) -> tuple[object, ...]:
-    """Return what a client consists of: its pools, its monitors and their tasks among them.
+    """Return the parts of a client, such as its pools and monitors.
 
-    In a child process the driver replaces them. Whoever holds them keeps them from being collected there,
-    where that would close the parent's sockets and touch its event loop.
+    In a forked child the driver replaces them. A reference to them prevents their finalization there, which
+    would close the parent's sockets.
 
     Args:
         client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
@@ -39,5 +39,5 @@ def parts_of(client: Any) -> tuple[object, ...]:
 
 
 def _driver_client(client: Any) -> Any:
-    """Return PyMongo's client; Motor's has it as ``delegate``, an attribute that its manual does not name."""
+    """Return PyMongo's client; the undocumented attribute ``delegate`` of Motor's client."""
     return client if isinstance(client, AsyncMongoClient) else client.delegate

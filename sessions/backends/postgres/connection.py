@@ -1,4 +1,4 @@
-"""PostgreSQL: our own pool of asyncpg, or a service's SQLAlchemy engine."""
+"""PostgreSQL: a pool of asyncpg, or a service's SQLAlchemy engine."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ __all__ = ["PostgresConnectionManager"]
 
 R = TypeVar("R")
 
-# The server ends a statement itself, and says so; only one that keeps silent is given up on this much later.
-SILENCE_SECONDS = 1.0
+# The server itself cancels a statement at `statement_timeout`; a server that does not respond gets this much
+# more.
+ANSWER_GRACE_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +78,7 @@ class PostgresConnectionManager(SqlConnectionManager):
         self._place = place_of(self._settings) if engine is None else place_of_engine(engine)
         given = url is not None or bool(self._settings.PARTS & settings.keys())
         self._upgrade_command = upgrade_command_of(self._settings, engine, given=given)
-        self._answer_timeout = self._settings.statement_timeout + SILENCE_SECONDS
+        self._answer_timeout = self._settings.statement_timeout + ANSWER_GRACE_SECONDS
         self.answer_timeout = self._answer_timeout
         self.checkout_timeout = (
             self._settings.pool_timeout + self._settings.connect_timeout + self._answer_timeout
@@ -96,7 +97,7 @@ class PostgresConnectionManager(SqlConnectionManager):
     def cache_key(
         cls, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any
     ) -> Hashable:
-        """Return the service's engine or the complete settings, with the URL in one spelling."""
+        """Return the service's engine or the complete settings, with the normalized URL."""
         return engine_key(engine, resolved_settings(url, engine, settings))
 
     def _open_own(self) -> SqlPool:
@@ -125,7 +126,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             await pool.engine.dispose()
 
     def _engine_on(self, connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
-        """Return an engine for what needs SQLAlchemy's connections, which is to say for migrations.
+        """Return an engine for migrations, which need SQLAlchemy's connections.
 
         Args:
             connect: Lends a connection, which the engine closes when it has been used.
@@ -133,16 +134,16 @@ class PostgresConnectionManager(SqlConnectionManager):
         proxied = self.one_transaction_at_a_time
         return create_async_engine(
             "postgresql+asyncpg://",
-            # Ours, because asyncpg reads the URL itself: all of libpq's forms work as they do in psql.
+            # The URL is parsed by this package, so that all of libpq's forms work as in psql.
             async_creator=connect,
             execution_options=self._execution_options,
             isolation_level="READ COMMITTED" if proxied else "AUTOCOMMIT",
-            # Behind a proxy no named statement may stay: the next transaction has another connection.
+            # No named statements behind a pooler: the next transaction has another server connection.
             connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
             if proxied
             else {},
             poolclass=NullPool,
-            # Parameters are the conversation; they belong in no error text and no log.
+            # Parameters hold the conversation, which must not be in error texts or logs.
             hide_parameters=True,
         )
 
@@ -152,7 +153,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             async with super()._connected(pool) as connection:
                 yield connection
             return
-        # An engine for one connection: SQLAlchemy loses a connection whose first questions are cancelled.
+        # An engine for one connection: SQLAlchemy leaks a connection whose initial statements are cancelled.
         async with pool.driver.lend() as driver_connection:
 
             async def connect() -> Any:
@@ -162,7 +163,7 @@ class PostgresConnectionManager(SqlConnectionManager):
                 yield connection
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
-        """Await ``step()``; where the pool itself sees to a cancellation, without a task for each call."""
+        """Await ``step()``; without a task for each call if the pool itself handles cancellation."""
         if self._schema_ready and self._own:
             return await step()
         return await super().run_step(step)
@@ -170,8 +171,7 @@ class PostgresConnectionManager(SqlConnectionManager):
     async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote.
 
-        On the driver's own pool. A service's own engine is used as it is, and its listeners see what is
-        executed.
+        On the driver's own pool. With a service's own engine its event listeners see each statement.
         """
         pool = await self._ready()
         if not isinstance(pool, _OwnPool):
@@ -220,9 +220,9 @@ class PostgresConnectionManager(SqlConnectionManager):
             if not self._schema_ready and not await self._is_current(pool):
                 await super()._check_writable()
                 return
-            nobody = {"nobody": str(uuid.uuid4())}
+            absent = {"absent": str(uuid.uuid4())}
             try:
-                await self._run_on(pool, _no_op_write(), nobody, True, HEALTH_TIMEOUT_SECONDS)
+                await self._run_on(pool, _no_op_write(), absent, True, HEALTH_TIMEOUT_SECONDS)
             except asyncpg.PostgresError as error:
                 if not postgres_errors.is_schema_missing(error):
                     raise
@@ -236,7 +236,7 @@ class PostgresConnectionManager(SqlConnectionManager):
         may_create = func.has_schema_privilege(func.current_schema(), "CREATE")
         if (schema := self._settings.schema_name) is not None:
             quoted = connection.dialect.identifier_preparer.quote(schema)
-            # Nothing is known of a schema that is not there: then it has to be made first.
+            # NULL for a missing schema: then the migration creates it.
             may_create = func.coalesce(
                 func.has_schema_privilege(func.to_regnamespace(quoted), "CREATE"),
                 func.has_database_privilege(func.current_database(), "CREATE"),
@@ -244,23 +244,23 @@ class PostgresConnectionManager(SqlConnectionManager):
         return bool(await connection.scalar(select(~read_only & may_create)))
 
     async def _try_write(self, connection: AsyncConnection) -> None:
-        # Of a session that there is not: every right is checked, and nothing is written.
-        await connection.execute(_no_op_write(), {"nobody": str(uuid.uuid4())})
+        # On an absent session: the server checks every privilege, and writes nothing.
+        await connection.execute(_no_op_write(), {"absent": str(uuid.uuid4())})
 
     def is_duplicate_key(self, error: BaseException) -> bool:
-        """Return whether a row with the same primary key is there already."""
+        """Return whether a row with the same primary key exists."""
         return postgres_errors.is_duplicate_key(error)
 
     def is_schema_missing(self, error: BaseException) -> bool:
-        """Return whether SQLSTATE says that a table, a column or a schema is not there."""
+        """Return whether a table, a column or a schema is missing, by SQLSTATE."""
         return postgres_errors.is_schema_missing(error)
 
     def is_outdated_plan(self, error: BaseException) -> bool:
-        """Return whether a prepared statement was refused because a table has changed."""
+        """Return whether the plan of a prepared statement is outdated by a change of a table."""
         return isinstance(postgres_errors.driver_error(error), asyncpg.InvalidCachedStatementError)
 
     def is_transient(self, error: BaseException) -> bool:
-        """Return whether SQLSTATE or the kind of connection error promises better luck."""
+        """Return whether an error is transient, by SQLSTATE or class."""
         return postgres_errors.is_transient(error)
 
     def outcome_is_unknown(self, error: BaseException) -> bool:
@@ -278,11 +278,11 @@ class PostgresConnectionManager(SqlConnectionManager):
 
 @functools.cache
 def _no_op_write() -> Executable:
-    """Return a write of every kind to the session ``:nobody``."""
+    """Return a statement with every kind of write, on the absent session ``:absent``."""
     sessions: Table = ChatSessionRecord.__table__  # type: ignore[assignment]
     messages: Table = ChatMessageRecord.__table__  # type: ignore[assignment]
-    nobody = sessions.c.session_id == bindparam("nobody", type_=sessions.c.session_id.type)
-    found = update(sessions).where(nobody).values(title=sessions.c.title).returning(sessions).cte("found")
+    is_absent = sessions.c.session_id == bindparam("absent", type_=sessions.c.session_id.type)
+    found = update(sessions).where(is_absent).values(title=sessions.c.title).returning(sessions).cte("found")
     return select(literal_column("1")).add_cte(
         found,
         insert(sessions).from_select(list(found.c.keys()), select(found), include_defaults=False).cte("new"),
@@ -299,5 +299,5 @@ def _no_op_write() -> Executable:
             include_defaults=False,
         )
         .cte("message"),
-        delete(sessions).where(nobody).cte("gone"),
+        delete(sessions).where(is_absent).cte("gone"),
     )

@@ -1,4 +1,4 @@
-"""Opens a connection to PostgreSQL, and refuses one that is of no use."""
+"""Opens a connection to PostgreSQL, and checks that it is usable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sessions.resilience import time_left
 
 __all__ = ["PostgresConnector", "check_encoding", "pooler_error"]
 
-# Classes of SQLSTATE for a setting that is sent on connecting: its value, its name, the right to set it.
+# SQLSTATE classes for a rejected startup parameter: its value, its name, the privilege to set it.
 SETTING_REFUSED = ("22", "42", "55")
 # Seconds between two looks at a server that works on something long.
 WATCH_SECONDS = 5.0
@@ -32,16 +32,16 @@ class PostgresConnector:
     """Opens the connections of one database.
 
     Args:
-        settings: Resolved.
+        settings: Resolved settings.
 
     Attributes:
-        place: What the texts of errors call the database.
+        place: The database, as error texts name it.
     """
 
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
         self.place = place_of(settings)
-        # Whether a server, or a pooler before it, has ever taken what is sent first.
+        # Whether a server, or a pooler before it, has ever accepted the startup parameters.
         self._was_let_in = False
         log_ignored(settings)
 
@@ -49,23 +49,23 @@ class PostgresConnector:
         """Return a new connection.
 
         Args:
-            **options: Of ``asyncpg.connect``, over those that the settings come to.
+            **options: Options of ``asyncpg.connect``; they override those from the settings.
 
         Raises:
-            ConfigurationError: The settings are wrong in a way that the driver or the server finds out.
+            ConfigurationError: The driver or the server rejects a setting.
             OSError: The server cannot be reached.
             asyncpg.PostgresError: The server refuses the connection.
         """
         arguments = connect_arguments(self._settings) | options
         arguments["timeout"] = time_left(arguments["timeout"])
         if isinstance(password := arguments["password"], PasswordCallable):
-            # Not by the driver: what goes wrong in there is not an error of the driver.
+            # Not called by the driver: an error in the callable is not a driver error.
             async with asyncio.timeout(arguments["timeout"]):
                 arguments["password"] = await password()
         try:
             connection = await _connect_in_turn(arguments)
         except ssl.SSLError:
-            raise  # One of them is a ValueError, too.
+            raise  # SSLCertVerificationError is also a ValueError.
         except asyncpg.PostgresError as error:
             failure = None if self._was_let_in else await self._refused_setting(error, arguments)
             if failure is None:
@@ -82,25 +82,25 @@ class PostgresConnector:
                 connection.terminate()
                 raise
             return connection
-        # Unchained: asyncpg quotes the part of the settings it stumbles on, which may be of the password.
+        # Without cause: asyncpg quotes the rejected part of the settings, which may be from the password.
         raise ConfigurationError(f"{self._key}: is not valid ({problem})")
 
     async def _refused_setting(
         self, error: asyncpg.PostgresError, arguments: dict[str, Any]
     ) -> ConfigurationError | None:
-        """Return the error for a setting of the server's session that is refused, if that is what it is.
+        """Return the error for a rejected startup parameter, or None.
 
-        No conversation was under way, so what the server says may be shown.
+        No conversation is sent on connecting, so the server's message may be shown.
         """
         sqlstate, said = error.sqlstate or "", shown(str(error.args[0]))
         is_pooler = isinstance(error, asyncpg.ProtocolViolationError)
         if is_pooler and not self._settings.pgbouncer:
-            # What a pooler says to a setting that it cannot keep apart.
+            # A pooler's error for a startup parameter that it does not track.
             return pooler_error(self.place, sqlstate, said)
         names = [name for name in arguments["server_settings"] if name != "statement_timeout"]
         if not names or not (is_pooler or sqlstate.startswith(SETTING_REFUSED)):
             return None
-        # A pooler says the same where it cannot reach the server. So: is it let in without them?
+        # A pooler reports the same if it cannot reach the server, so connect without the parameters.
         bare = arguments | {"server_settings": {}, "timeout": time_left(self._settings.connect_timeout)}
         try:
             connection = await _connect_in_turn(bare)
@@ -148,13 +148,13 @@ class PostgresConnector:
 
 
 async def _connect_in_turn(arguments: dict[str, Any]) -> asyncpg.Connection:
-    """Connect to the first host that will do; each has an equal share of the time that is left."""
+    """Connect to the first suitable host; each attempt gets an equal share of the remaining time."""
     arguments = dict(arguments)
     hosts, ports = arguments.get("host", []), arguments.get("port", [])
     if len(hosts) < 2:
         return await asyncpg.connect(**arguments)
     wanted = arguments.pop("target_session_attrs", os.environ.get("PGTARGETSESSIONATTRS", "any"))
-    # The driver would choose among all that it has connected to; here there is one at a time.
+    # The driver would connect to all hosts and choose one; here it connects to one at a time.
     rounds = ("standby", "any") if wanted == "prefer-standby" else (wanted,)
     attempts = [
         (host, port, attribute) for attribute in rounds for host, port in zip(hosts, ports, strict=True)
@@ -167,7 +167,7 @@ async def _connect_in_turn(arguments: dict[str, Any]) -> asyncpg.Connection:
         place = {"host": host, "port": port, "target_session_attrs": attribute}
         try:
             return await asyncpg.connect(**arguments | place, timeout=share)
-        # As the driver goes on to the next one.
+        # The errors after which the driver continues with the next host.
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
             last = error
     assert last is not None
@@ -175,7 +175,7 @@ async def _connect_in_turn(arguments: dict[str, Any]) -> asyncpg.Connection:
 
 
 def pooler_error(place: Place, sqlstate: str, reason: str = "") -> ConfigurationError:
-    """Return the error for what only a pooler in transaction mode, or one before it, says."""
+    """Return the error for a pooler in transaction mode that is not configured as one."""
     said = f": {reason}" if reason else ""
     return place.refused(
         "db.postgres.pgbouncer",
@@ -186,14 +186,14 @@ def pooler_error(place: Place, sqlstate: str, reason: str = "") -> Configuration
 
 
 def check_encoding(connection: Any, place: Place) -> None:
-    """Refuse a database that cannot store all of Unicode.
+    """Reject a database that cannot store all of Unicode.
 
     Args:
-        connection: Of asyncpg; what the server announces is known already.
+        connection: Connection of asyncpg, which has the server's parameters.
         place: The database.
 
     Raises:
-        ConfigurationError: The encoding is another one than UTF-8; the text names it.
+        ConfigurationError: The encoding is not UTF-8; the text names it.
     """
     encoding = getattr(connection.get_settings(), "server_encoding", "UTF8")
     if encoding != "UTF8":
@@ -205,7 +205,7 @@ def check_encoding(connection: Any, place: Place) -> None:
 
 
 def set_tcp_options(connection: Any, settings: PostgresSettings) -> None:
-    """Let the system find out that a connection was dropped, so that no call waits long for it."""
+    """Set TCP options, so that the system detects a dropped connection soon."""
     wanted = tcp_options(settings)
     if not wanted:
         return

@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL, asyncpg or SQLAlchemy means, by SQLSTATE and class, never by its text."""
+"""Classifies errors of PostgreSQL, asyncpg and SQLAlchemy by SQLSTATE and class, never by message text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRANSIENT_SQLSTATES = frozenset(
         "57P03",  # cannot_connect_now
     }
 )
-# A connection with one of these was refused before it was of any use, or a statement was taken back.
+# The connection was rejected, or the statement was rolled back.
 UNDONE_SQLSTATES = frozenset({"40001", "40P01", "53300", "55P03", "57P03"})
 REASONS = {
     "25006": "the server is read-only; with several hosts, target_session_attrs=read-write finds the other",
@@ -50,9 +50,9 @@ REASONS = {
     "57P02": "the server has crashed",
     "57P03": "the server starts up, or shuts down",
 }
-CONNECTION_EXCEPTION = "08"  # Its messages are about the protocol, or a pooler's own, and quote no values.
+CONNECTION_EXCEPTION = "08"  # Its messages are about the protocol, or from a pooler, and quote no values.
 DATA_EXCEPTION = "22"  # Its messages quote the value.
-# What is left of TLS where the connection is lost.
+# Errors of TLS when the connection is lost.
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 # By SQLSTATE or its class: the setting at fault, and what is wrong with it.
@@ -66,7 +66,7 @@ SETTINGS = {
     "3F": ("db.postgres.schema", "there is no such schema"),
     "42501": ("db.postgres.username", "the role may not do this"),
 }
-# A prepared statement that is not there, or is there already: it was prepared on another connection.
+# A missing or duplicate prepared statement: it was prepared on another connection.
 POOLER_SQLSTATES = ("26000", "42P05")
 UNIQUE_VIOLATION = "23505"
 INVALID_SCHEMA_NAME = "3F000"
@@ -74,22 +74,22 @@ SCHEMA_SQLSTATES = ("42P01", "42703")  # undefined table, undefined column
 
 
 class ConnectionLostError(Exception):
-    """The connection was lost after a statement was sent on it, or while it was; its cause says how."""
+    """The connection was lost during or after sending a statement; the cause is the driver's error."""
 
 
 def ends_the_connection(error: BaseException) -> bool:
-    """Return whether a connection is of no use after an error of asyncpg."""
+    """Return whether a connection is unusable after an error of asyncpg."""
     sqlstate = _sqlstate(error)
     if sqlstate is not None:
-        # The server's process ends with it, or the two sides no longer understand each other.
+        # The server process exits, or the protocol is out of sync.
         return sqlstate.startswith(("57P", "08")) or sqlstate == "25P03"
     return isinstance(error, asyncpg.InternalClientError | OSError)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether SQLSTATE or the kind of connection error promises better luck."""
+    """Return whether an error is transient, by SQLSTATE or class."""
     if isinstance(error, exc.TimeoutError):
-        return False  # The pool's own wait is over; another one would double the bound.
+        return False  # It took the whole `pool_timeout`; a retry would double it.
     if isinstance(error, ConnectionLostError):
         return True
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
@@ -100,18 +100,18 @@ def is_transient(error: BaseException) -> bool:
     of_driver = driver_error(error)
     if isinstance(of_driver, ssl.SSLError) and not isinstance(of_driver, CUT_OFF):
         return False
-    # Of several hosts there may be none to write to while one takes over.
+    # During a failover there may be no writable host.
     passing = OSError | asyncpg.InterfaceError | asyncpg.TargetServerAttributeNotMatched
     return isinstance(of_driver, passing)
 
 
 def is_duplicate_key(error: BaseException) -> bool:
-    """Return whether a row with the same primary key is there already; no other column is unique."""
+    """Return whether a row with the same primary key exists; no other column is unique."""
     return _sqlstate(error) == UNIQUE_VIOLATION
 
 
 def is_schema_missing(error: BaseException) -> bool:
-    """Return whether a statement failed because a table, a column or a schema is not there."""
+    """Return whether a statement failed because a table, a column or a schema is missing."""
     return _sqlstate(error) in (*SCHEMA_SQLSTATES, INVALID_SCHEMA_NAME)
 
 
@@ -119,7 +119,7 @@ def outcome_is_unknown(error: BaseException) -> bool:
     """Return whether the connection was lost after a statement was sent on it."""
     if isinstance(error, NoAnswerError):
         return True
-    # What fails while connecting is not wrapped, and an interface error is raised before sending.
+    # An error on connecting is not wrapped, and an interface error is raised before sending.
     of_driver = driver_error(error)
     return (
         isinstance(error, exc.DBAPIError | ConnectionLostError)
@@ -144,15 +144,15 @@ def translate(error: BaseException, place: Place, *, upgrade: str) -> SessionsEr
     """Return the package's error for an error of SQLAlchemy, asyncpg or the network.
 
     Args:
-        error: Stays as it is, and so does all that it is chained to.
-        place: What the text calls the database.
-        upgrade: The command that upgrades its schema.
+        error: Not modified, and neither are its cause and context.
+        place: The database, as the text names it.
+        upgrade: Command that upgrades the schema.
 
     Returns:
         The error, whose cause is the driver's error without the values that it quotes.
     """
     if isinstance(error, exc.StatementError):
-        error.hide_parameters = True  # Where it is not translated, it is shown itself.
+        error.hide_parameters = True  # An error that is not translated is raised itself.
     failure = _failure(error, place, upgrade)
     if failure is not None:
         failure.__cause__ = _cause(error)
@@ -162,9 +162,9 @@ def translate(error: BaseException, place: Place, *, upgrade: str) -> SessionsEr
 def _cause(error: BaseException) -> BaseException:
     of_driver = driver_error(error)
     if isinstance(error, NoAnswerError) and error.__cause__ is not None:
-        silent = without_values(error)
-        silent.__cause__ = _cause(error.__cause__)
-        return silent
+        no_answer = without_values(error)
+        no_answer.__cause__ = _cause(error.__cause__)
+        return no_answer
     if isinstance(of_driver, asyncpg.DataError):
         return without_values(of_driver, text=lambda _: "a value was refused")
     if not isinstance(of_driver, asyncpg.PostgresError):
@@ -172,7 +172,7 @@ def _cause(error: BaseException) -> BaseException:
             return without_values(of_driver)
         # Of another driver of a service's own engine, whose text has the row in it, too.
         return without_values(of_driver, text=lambda _: f"SQLSTATE {_sqlstate(of_driver)}")
-    # The row that broke a constraint, and the like; SQLAlchemy copies it into texts of its own.
+    # They quote the row that violates a constraint; SQLAlchemy copies it into its own texts.
     hidden = {"detail": None, "context": None, "internal_query": None}
     if (of_driver.sqlstate or "").startswith(DATA_EXCEPTION):
         return without_values(
@@ -221,12 +221,12 @@ def _network_reason(error: OSError) -> str:
         return f"TLS, as sslmode asks for, fails: {error.reason}"
     if error.errno is not None:
         return os.strerror(error.errno)
-    # Of asyncpg, which has one class for all that hinders TLS; or of asyncio, for several addresses.
+    # From asyncpg, which has one class for all TLS errors, or from asyncio, for several addresses.
     what = "TLS, as sslmode asks for, fails: " if type(error) is ConnectionError else ""
     return what + shown(str(error))
 
 
 def _sqlstate(error: BaseException) -> str | None:
-    # SQLAlchemy's wrapper of asyncpg's error has it, too.
+    # SQLAlchemy's wrapper of asyncpg's error has the attribute, too.
     sqlstate = getattr(error.orig if isinstance(error, exc.DBAPIError) else error, "sqlstate", None)
     return sqlstate if isinstance(sqlstate, str) else None

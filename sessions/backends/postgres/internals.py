@@ -1,4 +1,4 @@
-"""What is taken from inside asyncpg, because nothing public gives it.
+"""Access to private parts of asyncpg that have no public equivalent.
 
 `tests/postgres/test_internals.py` fails when asyncpg changes it.
 """
@@ -14,7 +14,7 @@ __all__ = ["socket_of"]
 def socket_of(connection: Any) -> socket.socket | None:
     """Return the socket of a connection, for its TCP options.
 
-    asyncpg neither takes these options nor hands out the socket or its transport.
+    asyncpg has no argument for these options, and no public access to the socket or its transport.
 
     Args:
         connection: ``asyncpg.Connection``.

@@ -1,4 +1,4 @@
-"""What becomes of each parameter that a PostgreSQL URL may carry: one table, which the manual repeats."""
+"""The parameters of a PostgreSQL URL, and how they are used: one table, which the manual repeats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["PARAMETERS", "SERVER_SETTINGS", "TABLE", "Row", "Use"]
 
 
 class Use(StrEnum):
-    """What becomes of a parameter."""
+    """How a parameter is used."""
 
     HONOURED = "honoured"
     IGNORED = "ignored"
@@ -17,13 +17,13 @@ class Use(StrEnum):
 
 
 class Row(NamedTuple):
-    """Parameters that are dealt with in the same way.
+    """Parameters that are used in the same way.
 
     Attributes:
         names: Separated by spaces.
-        use: What becomes of them.
-        note: What they mean here, or why they are not used.
-        only: The values that are accepted, in lower case; empty for any. Others are refused.
+        use: How they are used.
+        note: Their meaning, or why they are not used.
+        only: Accepted values in lower case; empty for any. Others are rejected.
     """
 
     names: str

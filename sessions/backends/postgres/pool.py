@@ -1,8 +1,8 @@
 """The connections of one event loop: asyncpg's own pool behind a fair, bounded queue.
 
-asyncpg's pool gives a busy task the connection that it has just returned before the tasks that wait for one,
-and bounds no wait; so whoever needs a connection takes a turn first. A statement goes to asyncpg as it is:
-SQLAlchemy's layers over it take about as long as PostgreSQL does.
+In asyncpg's pool a busy task gets the connection that it has just returned before waiting tasks do, and a
+wait has no time limit; so a task acquires a semaphore first. Statements are executed by asyncpg itself:
+SQLAlchemy's layers above it take about as long as PostgreSQL does.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sessions.resilience import time_left
 
 __all__ = ["PostgresPool"]
 
-# How long the server may take to confirm that a statement was cancelled; then its connection is closed.
+# Time limit for the cancellation of a statement on the server; then the connection is closed.
 CANCEL_SECONDS = 1.0
-# How long a close waits for calls under way, and then for the server to say good-bye.
+# Time limits of a close: for calls in progress, and then for closing the connections.
 DRAIN_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
-# As many connections as were in use at once in a period of this length stay open, and at least pool_size.
+# Period of trimming: as many connections as were in use at once in a period stay open, at least pool_size.
 TRIM_SECONDS = 3.0
 
 # Awaits ``work(*arguments)`` in the background: `LoopBound.start`.
@@ -35,12 +35,12 @@ Start = Callable[..., None]
 
 
 class _Connection(asyncpg.Connection):
-    """A connection that the pool's proxy does not hide, and that knows whether it is in use."""
+    """A connection that is accessible through the pool's proxy, and has that proxy while it is in use."""
 
     proxy: Any = None
 
     def itself(self) -> _Connection:
-        """Return the connection; the proxy passes on what it does not know."""
+        """Return the connection; the proxy delegates unknown methods to it."""
         return self
 
 
@@ -48,13 +48,13 @@ class PostgresPool:
     """Executes statements on the connections of one event loop.
 
     Args:
-        connect: Opens a connection; is given what asyncpg's pool adds to ``asyncpg.connect``.
+        connect: Opens a connection; gets the arguments that asyncpg's pool adds to ``asyncpg.connect``.
         size: Connections that stay open.
-        overflow: How many more may be opened while all of them are in use.
-        checkout_timeout: Seconds to wait for a turn.
-        one_transaction: Execute each statement in a transaction of its own, for a proxy that lends a server
-            connection for one transaction.
-        start: Runs in the background what a cancelled call leaves to be done.
+        overflow: Connections that may be opened beyond ``size``.
+        checkout_timeout: Seconds to wait for a connection.
+        one_transaction: Execute each statement in a transaction of its own, for a pooler in transaction
+            mode.
+        start: Runs the clean-up after a cancelled call in the background.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class PostgresPool:
         self._checkout_timeout = checkout_timeout
         self._one_transaction = one_transaction
         self._start = start
-        self._turns = asyncio.Semaphore(size + overflow)
+        self._slots = asyncio.Semaphore(size + overflow)
         self._opened: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._in_use = self._most_in_use = 0
         self._trimming: asyncio.TimerHandle | None = None
@@ -81,18 +81,18 @@ class PostgresPool:
         self._pool: Any = asyncpg.create_pool(
             min_size=0,
             max_size=size + overflow,
-            # Never for its age or its idleness; see `_trim`.
+            # No limit by age or idle time; see `_trim`.
             max_queries=2**62,
             max_inactive_connection_lifetime=0,
             connect=opening,
             connection_class=_Connection,
-            # Nothing is left to reset: what begins a transaction ends it, too.
+            # No reset needed: every transaction is ended where it begins.
             reset=_do_nothing,
         )
 
     @property
     def checked_out(self) -> int:
-        """How many connections are in use."""
+        """Number of connections in use."""
         return self._in_use
 
     async def _open(self, _dsn: None, **options: Any) -> Any:
@@ -108,15 +108,15 @@ class PostgresPool:
         """Execute one statement in its own transaction.
 
         Args:
-            query: With ``$1`` and so on.
-            arguments: In their order.
-            rows: Whether to return the rows, or else how many were written.
-            seconds: How long the server may take to answer.
+            query: SQL with ``$1`` and so on.
+            arguments: Values in order.
+            rows: Whether to return the rows, or else the number of written rows.
+            seconds: Time limit for the response.
 
         Raises:
-            NoAnswerError: It takes longer. The statement is cancelled; whether it took effect is not known.
+            NoAnswerError: The time limit is exceeded. The statement is cancelled; its outcome is unknown.
             ConnectionLostError: The connection was lost after the statement was sent, or while it was.
-            asyncpg.PostgresError: The server refuses the statement; nothing was done.
+            asyncpg.PostgresError: The server rejects the statement; it has no effect.
             sqlalchemy.exc.TimeoutError: No connection became free in time.
         """
         connection = await self._check_out()
@@ -125,10 +125,10 @@ class PostgresPool:
             async with asyncio.timeout(time_left(seconds)):
                 result = await execute(connection, query, arguments, rows)
         except asyncio.CancelledError:
-            # asyncpg asks the server to cancel the statement, which takes longer than the caller has.
+            # asyncpg cancels the statement on the server, for which the caller does not wait.
             self._start(self._recover, connection)
             raise
-        except TimeoutError as error:  # Never the socket's, which comes as an error of the connection.
+        except TimeoutError as error:  # Not the socket's timeout, which is a connection error.
             self._close_idle()
             self._start(self._recover, connection)
             raise NoAnswerError("no answer in time") from error
@@ -137,7 +137,7 @@ class PostgresPool:
                 connection.terminate()
             lost = connection.is_closed()
             if lost:
-                self._close_idle()  # All that were opened before are suspect, too.
+                self._close_idle()  # The idle connections may be lost, too.
             await self._check_in(connection)
             if lost:
                 raise ConnectionLostError from error
@@ -152,21 +152,21 @@ class PostgresPool:
     # -- Checking out and in -----------------------------------------------------------------------
 
     async def _check_out(self) -> _Connection:
-        if self._turns.locked():
+        if self._slots.locked():
             try:
                 async with asyncio.timeout(time_left(self._checkout_timeout)):
-                    await self._turns.acquire()
+                    await self._slots.acquire()
             except TimeoutError as error:
                 raise exc.TimeoutError("no connection became free in time") from error
         else:
-            await self._turns.acquire()
+            await self._slots.acquire()
         try:
             if not self._is_open:
-                await self._pool  # Opens no connection yet, and so never waits.
+                await self._pool  # Opens no connection yet, so it does not wait.
                 self._is_open = True
             proxy = await self._pool.acquire()
         except BaseException:
-            self._turns.release()
+            self._slots.release()
             raise
         connection: _Connection = proxy.itself()
         connection.proxy = proxy
@@ -179,18 +179,18 @@ class PostgresPool:
         try:
             await self._pool.release(proxy, timeout=seconds)
         finally:
-            self._give_turn_back(connection, proxy)
+            self._release_slot(connection, proxy)
 
-    def _give_turn_back(self, connection: _Connection, proxy: object) -> None:
-        if connection.proxy is proxy:  # Nobody else has it by now.
+    def _release_slot(self, connection: _Connection, proxy: object) -> None:
+        if connection.proxy is proxy:  # It is not checked out again.
             connection.proxy = None
         self._in_use -= 1
-        self._turns.release()
+        self._slots.release()
 
     async def _recover(self, connection: _Connection) -> None:
-        """Take in a connection whose statement is being cancelled, or close it if that takes too long."""
+        """Check a connection in after its statement is cancelled, or close it if that takes too long."""
         try:
-            if self._one_transaction:  # A transaction may be open, which only the end of the connection ends.
+            if self._one_transaction:  # A transaction may be open: only closing ends it.
                 async with asyncio.timeout(CANCEL_SECONDS):
                     await connection.close()
         except BaseException:
@@ -201,7 +201,7 @@ class PostgresPool:
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection for whatever may change it: it is closed afterwards."""
+        """Check out a connection whose state may change; it is closed afterwards."""
         connection = await self._check_out()
         try:
             yield connection
@@ -210,10 +210,10 @@ class PostgresPool:
             await self._check_in(connection)
 
     async def lend_until_closed(self) -> asyncpg.Connection:
-        """Lend a connection to whoever closes it."""
+        """Check out a connection that the caller closes."""
         connection = await self._check_out()
         proxy = connection.proxy
-        connection.add_termination_listener(lambda _: self._give_turn_back(connection, proxy))
+        connection.add_termination_listener(lambda _: self._release_slot(connection, proxy))
         return connection
 
     # -- Closing -----------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class PostgresPool:
         self._trimming = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
 
     def _trim(self) -> None:
-        """Close the connections beyond the pool's size that were not needed since the last time."""
+        """Close the connections beyond the pool's size that were not in use since the last run."""
         self._trimming = None
         needed = max(self._size, self._most_in_use)
         idle = [one for one in tuple(self._opened) if one.proxy is None and not one.is_closed()]
@@ -238,7 +238,7 @@ class PostgresPool:
             self._trim_later()
 
     async def close(self) -> None:
-        """Close all connections, after the calls under way; those that take too long fail."""
+        """Close all connections, after the calls in progress; those that take too long fail."""
         if self._trimming is not None:
             self._trimming.cancel()
         if not self._is_open:

@@ -1,4 +1,4 @@
-"""What PostgreSQL's settings come to: where to connect, and how."""
+"""Resolves the settings of PostgreSQL to connection arguments."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 SCHEME = "postgresql"
 NAME = "PostgreSQL"
-# Parameters that `asyncpg.connect` has an argument for.
+# Parameters with an argument of `asyncpg.connect`.
 ARGUMENTS = ("passfile", "krbsrvname", "gsslib")
-# A connection that the network has dropped is found out while it is idle, and by a call within a second.
+# A dropped connection is detected while it is idle, and by a call within a second.
 TCP_DEFAULTS = {"keepalives_interval": "2", "keepalives_count": "3"}
-# By libpq's parameter; not every system has all of them.
+# By parameter of libpq; not every system has all of them.
 TCP_OPTIONS = {
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -53,26 +53,26 @@ _logged: set[str] = set()
 def resolved_settings(
     url: str | None, engine: AsyncEngine | None, overrides: dict[str, Any]
 ) -> PostgresSettings:
-    """Return the configured settings with a caller's over them, and over both what the URL says.
+    """Return the settings: parameters of the URL win over a caller's options, those over the configuration.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
     """
     settings = load_settings()
     if engine is not None:
-        # The configured database is not meant, so a variable that is unset there is no error.
+        # The configured database is not used, so an unset variable there is not an error.
         return settings.db.postgres.with_overrides(**overrides)
     resolved = settings.backend("postgres", url=url, **overrides)
     if resolved.url is not None:
         return _with_url(resolved)
     if "@" in resolved.host or "://" in resolved.host:
-        # Not shown, as a host is in the texts of errors: it holds a password, as likely as not.
+        # Without the value: it probably holds a password.
         raise ConfigurationError("db.postgres.host: is not a host's name; a URL is db.postgres.url")
     return resolved
 
 
 def _with_url(settings: PostgresSettings) -> PostgresSettings:
-    """Return settings with those that the URL says itself, and the URL in one spelling."""
+    """Return settings with the URL's own, and the URL normalized."""
     assert settings.url is not None
     url = settings.url.get_secret_value()
     said = parse_url(url)
@@ -82,13 +82,13 @@ def _with_url(settings: PostgresSettings) -> PostgresSettings:
         "schema": said.parameters.get("schema"),
         "pgbouncer": said.through_pooler,
     }
-    # So that all spellings share one manager.
+    # Normalized, so that equivalent URLs share one manager.
     one_spelling = SecretStr(f"{SCHEME}://{url.strip().partition('://')[2]}")
     return settings.with_overrides(**own).model_copy(update={"url": one_spelling})
 
 
 def _said(settings: PostgresSettings) -> PostgresUrl:
-    """Return what says where to connect: the URL, else its parts in the settings."""
+    """Return the parsed URL, or one made from its parts in the settings."""
     if settings.url is not None:
         return parse_url(settings.url.get_secret_value())
     return PostgresUrl(
@@ -100,16 +100,15 @@ def _said(settings: PostgresSettings) -> PostgresUrl:
 
 
 def connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
-    """Return what ``asyncpg.connect`` is given.
+    """Return the arguments of ``asyncpg.connect``.
 
-    Made for each connection: files of certificates are read anew, and may have been replaced.
+    Called for each connection, so that replaced certificate files are read again.
 
     Returns:
-        All that is said of the connection; ``host`` and ``port``, if they are there, are lists of the same
-        length.
+        The arguments; ``host`` and ``port``, if present, are lists of the same length.
 
     Raises:
-        ConfigurationError: A file of the URL's cannot be read; the text names the parameter and the file.
+        ConfigurationError: A file cannot be read; the text names the parameter and the file.
     """
     said = _said(settings)
     parameters = said.parameters
@@ -139,9 +138,9 @@ def connect_arguments(settings: PostgresSettings) -> dict[str, Any]:
 
 
 def tcp_options(settings: PostgresSettings) -> list[tuple[int, int, int]]:
-    """Return what a connection's socket is told: level, option and value, for ``setsockopt``.
+    """Return the socket options of a connection: level, option and value, for ``setsockopt``.
 
-    What the URL says wins over the settings; 0 leaves an option to the system, as in libpq.
+    Parameters of the URL win over the settings; 0 keeps the default of the system, as in libpq.
     """
     own = {
         "keepalives": str(int(settings.tcp_keepalive > 0)),
@@ -166,7 +165,7 @@ def _server_settings(settings: PostgresSettings, said: PostgresUrl) -> dict[str,
     if name := name or parameters.get("fallback_application_name"):
         found["application_name"] = name
     if not settings.pgbouncer:
-        # Not through a pooler, which refuses what it cannot keep apart; there only silence is bounded.
+        # Not through a pooler, which rejects it; there only the wait for the response is limited.
         found["statement_timeout"] = str(max(1, math.ceil(settings.statement_timeout * 1000)))
     return found
 
@@ -196,7 +195,7 @@ def _default_port() -> int:
 
 
 def place_of(settings: PostgresSettings) -> Place:
-    """Return where the settings lead to, for the text of an error."""
+    """Return the addresses, database and user of the settings, for the text of an error."""
     said = _said(settings)
     hosts = said.hosts
     ports = said.ports if len(said.ports) == len(hosts) else said.ports * len(hosts)
@@ -211,12 +210,12 @@ def place_of(settings: PostgresSettings) -> Place:
 
 def _address(host: str, port: int) -> str:
     if host.startswith("/"):
-        return f"{host}/.s.PGSQL.{port}"  # The file, whose name is PostgreSQL's.
+        return f"{host}/.s.PGSQL.{port}"  # The socket file of PostgreSQL.
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def place_of_engine(engine: AsyncEngine) -> Place:
-    """Return where a service's own engine leads to, as far as its URL says so."""
+    """Return the address, database and user in the URL of a service's own engine."""
     url = engine.url
     addresses = (f"{url.host}:{url.port or 5432}",) if url.host else ()
     return Place(NAME, addresses, url.database, url.username)
@@ -225,7 +224,7 @@ def place_of_engine(engine: AsyncEngine) -> Place:
 def _login() -> str | None:
     try:
         return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # Whose number has no name; which one depends on the version.
+    except (OSError, KeyError, ImportError):  # A user id without a name; the class depends on the version.
         return None
 
 
@@ -233,9 +232,9 @@ def upgrade_command_of(settings: PostgresSettings, engine: AsyncEngine | None, *
     """Return the command that upgrades the schema of a database.
 
     Args:
-        settings: Resolved.
-        engine: A service's own, whose database is meant.
-        given: Whether a caller said which database it is, instead of the configuration.
+        settings: Resolved settings.
+        engine: A service's own engine, or None.
+        given: Whether a caller, not the configuration, chose the database.
     """
     if engine is not None:
         url = engine.url.render_as_string(hide_password=True) if engine.url.host else "postgresql://…"

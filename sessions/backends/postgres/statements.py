@@ -1,4 +1,4 @@
-"""Statements as asyncpg takes them: compiled by SQLAlchemy, with what the columns' types do to values."""
+"""Statements for asyncpg, compiled by SQLAlchemy, with the bind and result processors of the types."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DriverStatement:
     """One statement: its SQL, its parameters in their order, and the processors of its types.
 
     Attributes:
-        query: With ``$1`` and so on.
+        query: SQL with ``$1`` and so on.
     """
 
     __slots__ = ("_binds", "_columns", "query")
@@ -34,14 +34,14 @@ class DriverStatement:
         self._columns = tuple(columns) if any(columns) else ()
 
     def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
-        """Return the values of the parameters, as the driver takes them."""
+        """Return the values of the parameters for the driver, in order."""
         return [
             parameters[name] if process is None else process(parameters[name])
             for name, process in self._binds
         ]
 
     def rows(self, records: Sequence[Any]) -> Sequence[Any]:
-        """Return the driver's rows, with their values as the types of the columns make them."""
+        """Return the driver's rows, with the result processors of the columns' types applied."""
         if not self._columns:
             return records
         return [
@@ -57,7 +57,7 @@ class CompiledStatements:
     """Compiles each statement once.
 
     Args:
-        schema: Where the tables are; None for where the server looks by itself.
+        schema: Schema of the tables; None for the ``search_path``.
     """
 
     def __init__(self, schema: str | None) -> None:
@@ -66,7 +66,7 @@ class CompiledStatements:
         self._compiled: dict[Executable, DriverStatement] = {}
 
     def __call__(self, statement: Executable) -> DriverStatement:
-        """Return a statement as the driver takes it."""
+        """Return a compiled statement, from the cache after the first time."""
         return self._compiled.get(statement) or self._compile(statement)
 
     def _compile(self, statement: Executable) -> DriverStatement:

@@ -1,4 +1,4 @@
-"""TLS to a PostgreSQL server, as libpq's parameters say it."""
+"""TLS to a PostgreSQL server, by libpq's parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OF_CLIENT: Final = ("sslcert", "sslkey", "sslpassword")
 
 
 class _Context(ssl.SSLContext):
-    """Names the host that is meant to a server that is connected to by its address."""
+    """Sends the name of the host, and checks it, if the connection is to its address."""
 
     names: Mapping[str, str] = {}
 
@@ -41,16 +41,16 @@ class _Context(ssl.SSLContext):
 def tls_arguments(
     mode: str | bool | None, parameters: Mapping[str, str], names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return what ``asyncpg.connect`` is told about TLS. Reads the files that are named, each time.
+    """Return the arguments of ``asyncpg.connect`` for TLS. Reads the files each time.
 
     Args:
-        mode: libpq's ``sslmode``, or whether there is to be TLS: True is ``verify-full``, with the system's
-            authorities unless ``sslrootcert`` says otherwise. None for the default of the driver.
-        parameters: Of the URL.
-        names: The host that is meant, for each address that is connected to in its place.
+        mode: libpq's ``sslmode``, or whether to use TLS: True is ``verify-full``, with the system's
+            authorities unless ``sslrootcert`` is set. None for the default of the driver.
+        parameters: Parameters of the URL.
+        names: Names of the hosts by address, for ``hostaddr``.
 
     Raises:
-        ConfigurationError: A file cannot be read, or does not hold what it should; names the parameter and
+        ConfigurationError: A file cannot be read, or has invalid content; the text names the parameter and
             the file.
     """
     root = parameters.get("sslrootcert")
@@ -81,7 +81,7 @@ def tls_arguments(
 
 
 def _without_certainty(mode: str | None, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Return the arguments where it may end without TLS, which only the driver can arrange."""
+    """Return the arguments for modes that may connect without TLS, which the driver negotiates."""
     given = {name: parameters[name] for name in (*OF_CLIENT, *VERSIONS) if name in parameters}
     for name in OF_CLIENT[:2]:
         if name in given:
@@ -89,7 +89,7 @@ def _without_certainty(mode: str | None, parameters: Mapping[str, str]) -> dict[
     for name in VERSIONS:
         if name in given:
             given[name] = _version(given[name]).name.replace("_", ".")
-    # As the driver takes them: it has no arguments for these.
+    # In a DSN: the driver has no arguments for these.
     arguments: dict[str, Any] = {"dsn": f"postgresql://?{urlencode(given)}"} if given else {}
     return arguments if mode is None else arguments | {"ssl": mode}
 
@@ -134,14 +134,14 @@ def _load_certificate(context: ssl.SSLContext, parameters: Mapping[str, str]) ->
     if key is not None:
         _check_readable("sslkey", key)
     password = parameters.get("sslpassword", "")
-    # OpenSSL does not tell which of the two it is, and asks on the terminal where it is given no password.
+    # OpenSSL does not report which of them is wrong, and prompts on the terminal without a password.
     with _reading("sslcert, sslkey or sslpassword", certificate):
         context.load_cert_chain(certificate, key, password=lambda: password)
 
 
 def _default(name: str) -> str | None:
-    """Return a file of libpq's own folder, if it is there."""
-    with contextlib.suppress(RuntimeError, OSError):  # There is no home, or it cannot be looked into.
+    """Return a file in libpq's default directory, if it exists."""
+    with contextlib.suppress(RuntimeError, OSError):  # No home directory, or not readable.
         path = Path.home() / ".postgresql" / name
         return str(path) if path.exists() else None
     return None

@@ -1,4 +1,4 @@
-"""Reads a PostgreSQL URL as libpq does, and says what is wrong with it without showing it."""
+"""Parses a PostgreSQL URL as libpq does; errors name its parts without showing values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "db.postgres.url"
 SCHEMES: Final = ("postgresql", "postgresql+asyncpg", "postgres")
 ESCAPE_HINT: Final = "percent-encode the user name and password"
 LISTS: Final = frozenset({"host", "port", "hostaddr"})
-# PostgreSQL's units of time, in seconds; without one a number is of milliseconds.
+# PostgreSQL's units of time, in seconds; without a unit, milliseconds.
 UNITS: Final = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 NUMBERS: Final = frozenset(
     {
@@ -32,25 +32,25 @@ NUMBERS: Final = frozenset(
     }
 )
 IPV6: Final = r"[0-9A-Fa-f:.]+(?:%[\w.-]+)?"
-# What false and true mean, in whatever spelling.
+# Values for false and true.
 TRUTHS: Final = {"ssl": ("disable", "require"), "pgbouncer": ("0", "1")}
-# Poolers in transaction mode that are known by their hosts' names: Neon's, and Supabase's by the port.
+# Poolers in transaction mode, recognized by host name: Neon's, and Supabase's by port.
 POOLERS: Final = re.compile(r"[^.]+-pooler\.(.+\.)?neon\.tech:\d+|.+\.supabase\.(com|co|red):6543")
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresUrl:
-    """What a URL says.
+    """A parsed URL.
 
     Attributes:
-        hosts: Names, addresses or socket directories; empty where the URL says nothing.
-        ports: One for each host, or for the host that the URL does not name; None for the default.
-        user: None where the URL says nothing, as for all that follow.
+        hosts: Names, addresses or socket directories; empty if the URL has none.
+        ports: One for each host, or for the default host; None for the default port.
+        user: None if the URL has none, as for all that follow.
         password: Decoded.
         database: Decoded.
-        parameters: Those that are honoured, by name in lower case, without the ones above. Booleans are "1"
-            or "0".
-        ignored: The parameters that ask for what does not happen.
+        parameters: Honoured parameters by name in lower case, without the ones above. Booleans are "1" or
+            "0".
+        ignored: Names of parameters without effect.
     """
 
     hosts: tuple[str, ...] = ()
@@ -63,12 +63,12 @@ class PostgresUrl:
 
     @property
     def connect_timeout(self) -> float | None:
-        """Seconds; None where the URL sets no bound."""
+        """Seconds; None if the URL sets no limit."""
         return float(self.parameters["connect_timeout"]) if "connect_timeout" in self.parameters else None
 
     @property
     def statement_timeout(self) -> float | None:
-        """Seconds; None where the URL says nothing."""
+        """Seconds; None if the URL has none."""
         found = re.findall(
             r"(?:^|\s)(?:-c\s*|--)statement[-_]timeout\s*=\s*(\S+)", self.parameters.get("options", "")
         )
@@ -77,7 +77,7 @@ class PostgresUrl:
 
     @property
     def through_pooler(self) -> bool | None:
-        """Whether the server is reached through a pooler in transaction mode; None where nothing tells."""
+        """Whether the server is behind a pooler in transaction mode; None if the URL does not say so."""
         said = self.parameters.get("pgbouncer")
         if said is not None:
             return said == "1"
@@ -89,11 +89,11 @@ class PostgresUrl:
 
 
 def parse_url(url: str) -> PostgresUrl:
-    """Return what a URL says.
+    """Parse a URL.
 
     Raises:
         ConfigurationError: It is not a PostgreSQL URL, or has a parameter that is not supported, which the
-            text names. The text never shows the URL, nor a value of it.
+            text names. The text never shows the URL or a value of it.
     """
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme.lower() not in SCHEMES:
@@ -126,7 +126,7 @@ def parse_url(url: str) -> PostgresUrl:
 
 
 def _refuse_what_is_not_escaped(rest: str, authority: str, path: str, query: str) -> None:
-    """Refuse what is most likely the rest of a password that was cut off at one of its characters."""
+    """Reject characters that are probably part of a password that is not percent-encoded."""
     escapes = "(@ is %40, / is %2F, ? is %3F, # is %23, % is %25)"
     if not rest.isprintable():
         raise _error("has a character that cannot be in a URL")
@@ -139,7 +139,7 @@ def _refuse_what_is_not_escaped(rest: str, authority: str, path: str, query: str
         or re.search(r"%(?![0-9A-Fa-f]{2})", rest)
         or authority.count("@") > 1
         or "@" in path
-        # An address of mail may be the value of a parameter, such as Azure's user@server.
+        # A parameter may have an e-mail address as value, such as Azure's user@server.
         or ("@" in query and unknown)
     ):
         raise _error(f"has a character that must be escaped; {ESCAPE_HINT} {escapes}")
@@ -160,10 +160,10 @@ def _parameters(query: str) -> tuple[dict[str, str], tuple[str, ...]]:
         if row.use is Use.REFUSED:
             raise _error(f"{name}: is not supported; {row.note.replace('`', '')}")
         if not value:
-            continue  # As if it were not there, as in libpq.
+            continue  # As if it were absent, as in libpq.
         value = _checked(name, value, row)
         if row.use is Use.IGNORED:
-            # Of those that have few values, the others are what happens anyway.
+            # The accepted values of the others describe the actual behaviour.
             if not row.only or (name, value) == ("channel_binding", "require"):
                 ignored.append(name)
         elif name in LISTS and name in found:
@@ -173,7 +173,7 @@ def _parameters(query: str) -> tuple[dict[str, str], tuple[str, ...]]:
     if found.get("connect_timeout") == "0":
         del found["connect_timeout"]
     if found.get("ssl") == "require" and found.get("sslmode") in ("verify-ca", "verify-full"):
-        del found["ssl"]  # As Yugabyte writes it: sslmode says how.
+        del found["ssl"]  # As in URLs of Yugabyte: sslmode is more specific.
     _join(found, "ssl", "sslmode")
     _join(found, "statement_cache_size", "prepared_statement_cache_size")
     return found, tuple(dict.fromkeys(ignored))
@@ -187,7 +187,7 @@ def _unknown(name: str) -> str:
 
 
 def _checked(name: str, value: str, row: Row) -> str:
-    """Return a value in one spelling."""
+    """Return a normalized value."""
     if row.only:
         value = value.lower()
         if value not in row.only:
@@ -207,7 +207,7 @@ def _checked(name: str, value: str, row: Row) -> str:
 
 
 def _join(found: dict[str, str], other: str, name: str) -> None:
-    """Write a parameter that has two names under one of them."""
+    """Store a parameter that has two names under one of them."""
     if (value := found.pop(other, None)) is not None and found.setdefault(name, value) != value:
         raise _error(f"{other} and {name}: say different things")
 
@@ -222,7 +222,7 @@ def _duration(name: str, text: str) -> float:
 
 
 def _addresses(location: str, parameters: dict[str, str]) -> tuple[tuple[str, ...], tuple[int | None, ...]]:
-    """Return the hosts and their ports, from before and from after the question mark."""
+    """Return the hosts and their ports, from the authority and from the query."""
     pairs = [_host_and_port(unquote(part)) for part in location.split(",")] if location else []
     if (listed := parameters.pop("host", None)) is not None:
         named = [_host_and_port(part, in_query=True) for part in listed.split(",")]

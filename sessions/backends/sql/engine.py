@@ -1,4 +1,4 @@
-"""What the SQL connection managers share: an engine for each event loop, and a schema that is ready."""
+"""The base of the SQL connection managers: an engine for each event loop, and a schema at head."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _migrating = ProcessLock(reentrant=False)
 
 
 class NoAnswerError(TimeoutError):
-    """The server kept silent for longer than a statement may take."""
+    """The server did not respond within ``statement_timeout``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,22 +50,22 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     """Hands out an engine in autocommit: every statement is its own transaction.
 
     Args:
-        engine: A service's own engine, used as it is and never closed here.
-        auto_migrate: Bring the schema to head on first use, or only check it.
-        max_overflow: Connections that an engine of our own opens beyond the size of its pool.
-        upgrade_command: What to run where the schema is not at head.
-        schema: Where our tables are; None for where the database looks by itself.
+        engine: A service's own engine; used, never closed.
+        auto_migrate: Whether to upgrade the schema to head on first use, or only check it.
+        max_overflow: Connections that this package's own engine opens beyond the size of its pool.
+        upgrade_command: Command that upgrades the schema, for error texts.
+        schema: Schema of the tables; None for the default schema.
     """
 
     dialect: ClassVar[str]
-    # Whether the driver may be cancelled anywhere. If not, its step goes on when the caller is cancelled.
+    # Whether the driver supports cancellation. If not, its step continues when the caller is cancelled.
     may_be_interrupted: ClassVar[bool] = False
-    # True behind a proxy that lends a server connection for one transaction only. Autocommit is then no
-    # use: the driver prepares and executes a statement in two steps, each a transaction of its own.
+    # True behind a pooler in transaction mode. Autocommit does not work there: the driver prepares and
+    # executes a statement in two steps, each a transaction of its own.
     one_transaction_at_a_time = False
 
-    # Seconds that a checkout may take, a new connection and its first words included, and a statement.
-    # None where nothing can keep the driver waiting for an answer.
+    # Time limits in seconds: of a checkout, including a new connection and its initial statements, and of a
+    # statement. None if the driver does not wait for a server.
     checkout_timeout: float | None = None
     answer_timeout: float | None = None
 
@@ -82,10 +82,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             raise ConfigurationError(f"engine: is for {engine.dialect.name}, not {self.dialect}")
         self._auto_migrate = auto_migrate
         self._own = engine is None
-        # What a service's own engine may open is not known.
+        # The limit of a service's own engine is not known.
         self._max_overflow = max_overflow if self._own else -sys.maxsize
-        # Written into each statement, and not a setting of the server's session, which a proxy that lends
-        # connections for one transaction would lose.
+        # Rendered into each statement, not set with `search_path`: a pooler in transaction mode would lose
+        # the setting.
         self._execution_options: dict[str, Any] = {migrations.UPGRADE_COMMAND: upgrade_command}
         if schema is not None:
             self._execution_options["schema_translate_map"] = {None: schema}
@@ -99,12 +99,12 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         self._pools = LoopBound(self._open, self._close if self._own else None)
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
-        """Await ``step()`` in a task of its own, for which a cancelled caller does not wait."""
+        """Await ``step()`` in its own task; a caller that is cancelled does not wait for it."""
         return await self._pools.run(step, interrupt=self.may_be_interrupted)
 
     @abstractmethod
     def _open_own(self) -> SqlPool:
-        """Return a new engine of our own in autocommit; must not connect yet."""
+        """Return a new engine in autocommit; must not connect yet."""
 
     async def connect(self) -> AsyncEngine:
         """Return the running event loop's engine, with the schema ready.
@@ -133,7 +133,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             extend_call(time.monotonic() - began)  # A migration takes as long as it takes.
 
     async def make_ready(self) -> None:
-        """Connect, and bring the schema to head if it is not there, or check it, whatever is known of it.
+        """Connect, and upgrade the schema to head or check it, also if it was ready before.
 
         Raises:
             SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
@@ -141,14 +141,14 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         await self._prepare(await self._pools.get(), self._prepare_schema)
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
-        """Make the schema ready once more, if an error says that it is gone; concurrent callers do it once.
+        """Upgrade the schema again if an error reports that it is missing; concurrent callers do it once.
 
         Args:
             error: From an operation.
             seen: ``preparations`` when the operation began.
 
         Returns:
-            Whether the operation may be repeated at once: never without ``auto_migrate``.
+            Whether the operation may be retried at once: never without ``auto_migrate``.
         """
         if not (self._auto_migrate and self.is_schema_missing(error)):
             return False
@@ -158,10 +158,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 
     @abstractmethod
     def is_schema_missing(self, error: BaseException) -> bool:
-        """Return whether a statement failed because a table, a column or a schema is not there."""
+        """Return whether a statement failed because a table, a column or a schema is missing."""
 
     async def make_database(self) -> None:
-        """Create the database, where it is a file that is not there; a server has it already."""
+        """Create the database if it is a missing file; on a server it exists."""
         return
 
     def _note_ready(self) -> None:
@@ -172,7 +172,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """Lend a connection with the schema ready; each statement executed on it is committed.
 
         Raises:
-            NoAnswerError: The server kept silent for too long; the connection is gone.
+            NoAnswerError: The server did not respond in time; the connection is closed.
         """
         async with self._lend(await self._ready()) as connection:
             yield connection
@@ -195,14 +195,14 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             raise
 
     def _connected(self, pool: SqlPool) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """Return what opens a connection of an engine, and gives it back."""
+        """Check a connection of an engine out, and return it to the pool."""
         return pool.engine.connect()
 
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute one statement in its own transaction and return its rows, each with its columns in order.
 
         Raises:
-            NoAnswerError: The server kept silent for too long; the connection is gone.
+            NoAnswerError: The server did not respond in time; the connection is closed.
         """
         rows: Sequence[Any] = await self._run(statement, parameters, rows=True)
         return rows
@@ -211,7 +211,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """Execute one statement in its own transaction and return how many rows it wrote.
 
         Raises:
-            NoAnswerError: The server kept silent for too long; the connection is gone.
+            NoAnswerError: The server did not respond in time; the connection is closed.
         """
         count: int = await self._run(statement, parameters, rows=False)
         return count
@@ -225,7 +225,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     ) -> Any:
         """Do as `_run` does, in a pool whose schema is ready.
 
-        In one greenlet, and without the task that `connection` needs to give the connection back.
+        In one greenlet, and without the task in which `connection` returns the connection to the pool.
         """
         engine = pool.engine.sync_engine
         check_cancelled = cancellation_check()
@@ -249,12 +249,12 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                 except exc.DBAPIError as error:
                     if not self.is_outdated_plan(error):
                         raise
-                # On the same connection: any other one of the pool may have outdated plans as well.
+                # On the same connection: others in the pool may have outdated plans, too.
                 return execute()
 
         bound = asyncio.timeout(_smaller(self.checkout_timeout, math.inf))
         try:
-            # The driver cancels the statement on the server, too, when the task that awaits it is cancelled.
+            # When the task is cancelled, the driver also cancels the statement on the server.
             async with bound:
                 result = await run_sync(run, bound)
         except TimeoutError as error:
@@ -265,19 +265,19 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         return result
 
     def is_outdated_plan(self, error: BaseException) -> bool:
-        """Return whether a prepared statement was refused because a table has changed; here never."""
+        """Return whether the plan of a prepared statement is outdated by a change of a table; here never."""
         return False
 
     async def _let_others_go_first(self, pool: Pool) -> None:
-        """Let who may wait for a connection have the one that this task has just given back.
+        """Let a waiting task check out the connection that this task has just returned.
 
-        The task's next statement would find it before them, again and again.
+        Otherwise the next statement of this task gets it before them every time.
         """
         if not isinstance(pool, QueuePool) or pool.overflow() >= self._max_overflow:
             await asyncio.sleep(0)
 
     async def engine(self) -> AsyncEngine:
-        """Return the running event loop's engine without looking at the schema."""
+        """Return the running event loop's engine without checking the schema."""
         return (await self._pools.get()).engine
 
     async def _prepare_schema(self, pool: SqlPool) -> None:
@@ -293,23 +293,23 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             return await connection.run_sync(migrations.is_current)
 
     async def _upgrade(self, pool: SqlPool) -> None:
-        # A migration takes as long as it takes.
+        # Without a time limit: a migration may take long.
         async with self._connected(pool) as connection:
-            # Alembic works on globals, so one migration at a time in a process. Polled: a loop that
-            # blocks here might be the one that has to finish the migration it waits for.
+            # Alembic uses globals, so one migration at a time in a process. Polled: a loop that blocks here
+            # might be the one that runs the migration it waits for.
             while not _migrating.acquire(blocking=False):  # noqa: ASYNC110 - held by other loops too
                 await asyncio.sleep(0.05)
             try:
                 await connection.run_sync(migrations.upgrade, one_transaction=self.one_transaction_at_a_time)
             finally:
                 _migrating.release()
-        # Counted here and not where the revision was only looked at, which tells nothing of the tables.
+        # Counted only after an upgrade: a check of the revision does not check the tables.
         self.preparations += 1
 
     async def disconnect(self) -> None:
-        """Close the engines of all event loops; a service's own engine is left alone.
+        """Close the engines of all event loops; a service's own engine is not closed.
 
-        What was known of the database is forgotten: the next call looks at the schema again.
+        The next call checks the schema again.
         """
         self._schema_ready = False
         await self._pools.aclose()
@@ -318,7 +318,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """Return a manager that executes statements in a transaction of the caller's.
 
         Raises:
-            ConfigurationError: It is no ``AsyncSession`` or ``AsyncConnection`` of this kind of database.
+            ConfigurationError: It is not an ``AsyncSession`` or ``AsyncConnection`` of this kind of database.
         """
         from sessions.backends.sql.transaction import SqlTransaction
 
@@ -348,7 +348,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
                     await self._try_write(connection)
                     return
                 except Exception as error:
-                    # Of a schema that is gone: a write would make it again.
+                    # The schema is missing: a write would upgrade it again.
                     if not (self._auto_migrate and self.is_schema_missing(error)):
                         raise
                 await connection.rollback()
@@ -362,11 +362,11 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 
     @abstractmethod
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
-        """Return whether bringing the schema to head, from a revision before it, would be allowed."""
+        """Return whether the user is allowed to upgrade the schema to head."""
 
     @abstractmethod
     async def _try_write(self, connection: AsyncConnection) -> None:
-        """Do what a write needs to be allowed, and leave nothing behind."""
+        """Try a write without an effect: it fails if a real one would."""
 
     def _open(self) -> SqlPool:
         if self._given is not None:
@@ -374,7 +374,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         return self._open_own()
 
     async def _close(self, pool: SqlPool) -> None:
-        # An engine forgets the connections that are in use; they would outlive it.
+        # `dispose` detaches connections that are checked out; they would stay open.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 while pool.engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110
@@ -392,10 +392,10 @@ def _from_now(seconds: float | None) -> float | None:
 
 
 def cancellation_check() -> Callable[[], None]:
-    """Return what raises ``CancelledError`` if the running task was cancelled since and is not to know.
+    """Return a function that raises ``CancelledError`` if the running task lost a cancellation.
 
-    SQLAlchemy up to 2.1.5 waits for a connection of a full pool with a function that loses a cancellation in
-    Python 3.11, if the connection comes at the same time.
+    In Python 3.11, SQLAlchemy up to 2.1.5 loses a cancellation during the wait for a connection, if one is
+    returned to the pool at the same time.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
@@ -411,7 +411,7 @@ def check_engine(engine: object) -> AsyncEngine:
     """Return a service's own engine.
 
     Raises:
-        ConfigurationError: It is of another kind, such as SQLAlchemy's blocking one.
+        ConfigurationError: It is not an ``AsyncEngine``.
     """
     if not isinstance(engine, AsyncEngine):
         kind = "a blocking Engine" if isinstance(engine, Engine) else f"a {type(engine).__name__}"
@@ -422,8 +422,8 @@ def check_engine(engine: object) -> AsyncEngine:
 
 
 def engine_key(engine: AsyncEngine | None, settings: Hashable) -> Hashable:
-    """Return the cache key of a manager: the service's own engine, or the settings, the URL among them."""
+    """Return the cache key of a manager: the service's own engine, or the settings with the URL."""
     if engine is not None:
         check_engine(engine)
-    # The engine itself, which the key keeps alive: its id alone could become another engine's.
+    # The engine itself, not its id, which could be reused after a garbage collection.
     return settings if engine is None else (engine, settings)

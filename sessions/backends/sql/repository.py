@@ -21,7 +21,7 @@ from sessions.queries import Statements, parameters, statements_for
 
 __all__ = ["SqlBackend"]
 
-# SQLite takes 32,766 parameters.
+# SQLite's limit is 32,766 parameters.
 IDS_AT_ONCE = 1000
 
 
@@ -47,7 +47,7 @@ class SqlBackend(BackendOperations):
         if await self._execute(self._statements.create_session, new_row(new)):
             return
         found = await self._fetch(self._statements.find_owner, parameters(session_id=new.session_id))
-        # An earlier attempt may have stored it, and somebody may have deleted it since.
+        # An earlier attempt may have stored it, and another caller may have deleted it since.
         if found and tuple(found[0]) != (new.user_id, new.created_at):
             raise SessionConflictError("the session id is taken by another session")
 
@@ -114,7 +114,7 @@ class SqlBackend(BackendOperations):
         """Return the messages that are not stored yet.
 
         Raises:
-            MessageConflictError: The message that is stored under one of the ids is another one.
+            MessageConflictError: Another message is stored under one of the ids.
         """
         if len({message_id for message_id, _, _ in rows}) < len(rows):
             raise MessageConflictError("a message id occurs twice in one batch")
@@ -134,7 +134,7 @@ class SqlBackend(BackendOperations):
         statement = self._statements.history[limit is not None, before is not None]
         part = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
         messages = to_messages(session_id, await self._fetch(statement, part))
-        # Looked for only where nothing was found: the message may also be the first one of its session.
+        # Queried only if nothing was found: the message may also be the first one of its session.
         if before is not None and not messages and await self._fetch(self._statements.lacks_message, part):
             raise validation.no_such_message("before")
         if limit is not None:
@@ -142,7 +142,7 @@ class SqlBackend(BackendOperations):
         return messages
 
     async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
-        if keep_last_n == 0:  # Then none can be saved by getting newer.
+        if keep_last_n == 0:  # Every session is deleted, however new.
             return await self._delete_user(user_id, limit)
         chosen = parameters(user_id=user_id, keep_last_n=keep_last_n, limit=limit)
         return await self._execute(self._statements.keep_latest, chosen)
@@ -212,8 +212,8 @@ def encode_json(metadata: dict[str, Any]) -> str:
     """Return JSON text; the metadata is already checked."""
     text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if "e+" in text:
-        # JSONB keeps decimal digits, and those that Python writes of 1.2345678901234568e+18 are rounded:
-        # read as an integer they are another number. With all digits and a point it stays the same float.
+        # JSONB keeps decimal digits, and the shortest form of 1.2345678901234568e+18 is rounded: read as an
+        # integer it is another number. With all digits and a point it stays the same float.
         text = _STRING_OR_LARGE_FLOAT.sub(
             lambda found: f"{float(found[1]):.1f}" if found[1] else found[0], text
         )
@@ -221,7 +221,7 @@ def encode_json(metadata: dict[str, Any]) -> str:
 
 
 def decode_json(text: str | None) -> dict[str, Any]:
-    """Return the object that was stored; a row from before may have none."""
+    """Return the stored object; an old row may have none."""
     if text is None or text == "{}":
         return {}
     decoded = _decoder.decode(text)
@@ -229,8 +229,8 @@ def decode_json(text: str | None) -> dict[str, Any]:
 
 
 def _parse_integer(digits: str) -> int | float:
-    # JSONB writes 1e300 with all its zeros. Integers beyond 64 bits are refused on the way in, so one
-    # that comes out was a float.
+    # JSONB returns 1e300 with all its zeros. Integers beyond 64 bits are rejected before they are stored, so
+    # such a number was a float.
     number = int(digits) if len(digits) < 25 else float(digits)
     return number if -(2**63) <= number < 2**63 else float(number)
 

@@ -1,4 +1,4 @@
-"""Runs blocking SQLAlchemy code where it may use the asyncio driver of an engine."""
+"""Runs blocking SQLAlchemy code in a greenlet, in which it may use an asyncio driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transaction of the caller's own, in place of our connections."""
+"""A caller's own transaction, in place of this package's connections."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class SqlTransaction(BorrowedConnectionManager):
     Nothing is committed, repeated or closed here.
 
     Args:
-        manager: Of the database that the transaction is in.
+        manager: Manager of the same database.
         transaction: The caller's ``AsyncSession`` or ``AsyncConnection``.
 
     Raises:
-        ConfigurationError: It is something else, or of another kind of database.
+        ConfigurationError: It is neither, or of another kind of database.
     """
 
     def __init__(self, manager: SqlConnectionManager, transaction: object) -> None:
@@ -45,7 +45,7 @@ class SqlTransaction(BorrowedConnectionManager):
             raise ConfigurationError(f"using: is for {connection.dialect.name}, not {self.dialect}")
 
     async def connect(self) -> AsyncConnection:
-        """Return the caller's connection; a session begins its transaction, if it has none."""
+        """Return the caller's connection; an ``AsyncSession`` begins its transaction, if it has none."""
         if isinstance(self._transaction, AsyncConnection):
             return self._transaction
         connection = await self._transaction.connection()
@@ -69,7 +69,7 @@ class SqlTransaction(BorrowedConnectionManager):
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Lend the caller's connection for statements that belong together, as all in its transaction do."""
+        """Lend the caller's connection for several statements of one transaction."""
         yield await self.connect()
 
     def translate(self, error: BaseException) -> SessionsError | None:

@@ -29,7 +29,7 @@ from sessions.backends.sqlite.files import (
     path_of_engine,
     replace_stale_connections,
 )
-from sessions.backends.sqlite.internals import let_event_loop_go
+from sessions.backends.sqlite.internals import release_event_loop
 from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.config import SqliteSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
@@ -44,9 +44,9 @@ __all__ = ["SqliteConnectionManager"]
 
 R = TypeVar("R")
 
-# Bytes; more than the largest page that SQLite can have.
+# Bytes; more than the largest page size of SQLite.
 PROBE_SIZE = 100_000
-# Part of the busy timeout; a writer whose turn came sooner leaves the connection's own as it is.
+# Part of the busy timeout; a writer that waited less keeps the connection's own busy timeout.
 SOON = 0.25
 
 
@@ -62,14 +62,14 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or ``sqlite://`` for a temporary
-            database of this manager alone, which lives until it is closed. ``file:`` URIs and the
+            database of this manager alone, which is deleted on close. ``file:`` URIs and the
             parameters ``mode=ro|rw|rwc|memory``, ``immutable=1`` and ``timeout=`` (seconds, over
-            ``busy_timeout``) are taken; in a path, ``%``, ``?`` and ``#`` are percent-encoded.
+            ``busy_timeout``) are accepted; in a path, ``%``, ``?`` and ``#`` are percent-encoded.
         engine: A service's own ``AsyncEngine``; used, never closed. It must set ``foreign_keys=ON``.
         **settings: Any key of ``db.sqlite``, over the configured value.
 
     Raises:
-        ConfigurationError: A setting is missing or wrong, or the URL asks for what is not supported.
+        ConfigurationError: A setting is missing or wrong, or a parameter of the URL is not supported.
     """
 
     dialect: ClassVar[str] = "sqlite"
@@ -82,7 +82,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._temporary_file: str | None = None
         self._creates = True
         self._prepared_file: FileId | None = None
-        # None for a temporary file, whose path is not known yet, and for one that only the engine knows.
+        # None for a temporary file, and for one that only the engine knows.
         self._path = self._target.path if engine is None else path_of_engine(engine)
         self._place = Place("SQLite", (self._path,) if self._path else ())
         given = engine is not None or url is not None or "path" in settings
@@ -114,7 +114,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         return None if target.path is None else (resolved, target)
 
     def _turns_of_writers(self, engine: AsyncEngine | None) -> Turns:
-        """Return the turns that all writers of the file in this process take, whatever they call it."""
+        """Return the turns that all writers of the file in this process share, whatever its path."""
         if self._path is not None:
             return turns_for(("sqlite", os.path.realpath(self._path)))
         return Turns() if engine is None else turns_for(("sqlite", weakref.ref(engine.sync_engine)))
@@ -122,8 +122,8 @@ class SqliteConnectionManager(SqlConnectionManager):
     # -- Connections -------------------------------------------------------------------------------
 
     def _open_own(self) -> SqlPool:
-        # Held by the event loop as well, so that a manager which is collected unclosed does not take them
-        # with it: the loop closes them. A loop that nobody holds goes together with them.
+        # References that outlive a manager that is collected without being closed: the event loop closes the
+        # connections. A loop that is no longer referenced is collected together with them.
         opened: set[aiosqlite.Connection] = kept_on(asyncio.get_running_loop()).setdefault(_OPENED, set())
 
         async def connect() -> aiosqlite.Connection:
@@ -142,7 +142,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             async_creator=connect,
             execution_options=self._execution_options,
             isolation_level="AUTOCOMMIT",
-            # Under gevent a connection that waits for another one's lock keeps that one from going on.
+            # Under gevent a connection that waits for another one's lock blocks that one.
             pool_size=1 if greenlets.are_used() else self._settings.pool_size,
             max_overflow=0 if greenlets.are_used() else self._settings.max_overflow,
             pool_timeout=self._settings.pool_timeout,
@@ -151,7 +151,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         event.listen(engine.sync_engine, "connect", _set_pragmas)
         event.listen(engine.sync_engine, "close", functools.partial(_forget, opened))
         replace_stale_connections(engine.sync_engine, self._file)
-        event.listen(engine.sync_engine, "checkin", _let_event_loop_go)
+        event.listen(engine.sync_engine, "checkin", _release_event_loop)
         return SqlPool(engine)
 
     async def _open_connection(self, mode: Any) -> aiosqlite.Connection:
@@ -161,7 +161,7 @@ class SqliteConnectionManager(SqlConnectionManager):
     def _file(self) -> str:
         if self._path is not None:
             return self._path
-        # A real file, because an in-memory database belongs to one connection and so to one event loop.
+        # A file, because an in-memory database belongs to one connection and so to one event loop.
         if self._remove_temporary is None or not self._remove_temporary.alive or not self._temporary_file:
             folder = tempfile.mkdtemp(prefix="sessions-")
             self._remove_temporary = weakref.finalize(self, _remove_folder, folder, os.getpid())
@@ -169,10 +169,10 @@ class SqliteConnectionManager(SqlConnectionManager):
         return self._temporary_file
 
     async def make_database(self) -> None:
-        """Create the file, unless it is there, or the URL says not to. Nothing else creates it.
+        """Create the file, unless it exists or the URL's mode forbids it. Nothing else creates it.
 
         Raises:
-            SchemaOutdatedError: It is not there, and must be, as `require_database` said.
+            SchemaOutdatedError: It does not exist, and `require_database` was called.
         """
         if not self._own or self._target.mode != "rwc" or file_id(self._file()) is not None:
             return
@@ -191,9 +191,9 @@ class SqliteConnectionManager(SqlConnectionManager):
         self._creates = self._path is None
 
     async def _ready(self) -> SqlPool:
-        """Return the running event loop's pool, with the schema of the file that is there now ready."""
+        """Return the running event loop's pool, with the schema of the current file ready."""
         if self._schema_ready and self._known_path is not None:
-            # Deleted or replaced, else: the new file knows nothing of our schema.
+            # False after the file is deleted or replaced: a new file has no schema.
             self._schema_ready = file_id(self._known_path) == self._prepared_file
         return await super()._ready()
 
@@ -225,14 +225,14 @@ class SqliteConnectionManager(SqlConnectionManager):
     async def _upgrade(self, pool: SqlPool) -> None:
         if self._target.read_only:
             raise self._outdated("the schema is not up to date, and its URL says mode=ro")
-        # A migration takes as long as it takes, also one of another event loop.
+        # With the time limit of a migration: another event loop may run one.
         async with self._turns.turn(migrations.LOCK_TIMEOUT_SECONDS):
             await super()._upgrade(pool)
 
     # -- Writing -----------------------------------------------------------------------------------
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
-        """Await ``step()`` as for every database; a step that a fork has kept from beginning is repeated."""
+        """Await ``step()`` as on every database; repeat a step that a fork ended before it began."""
 
         async def repeated() -> R:
             while True:
@@ -246,19 +246,19 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Open a write transaction when it is this caller's turn, and commit it or take it back."""
+        """Begin a write transaction in turn; commit it, or roll it back on an error."""
         pool = await self._ready()
         async with contextlib.AsyncExitStack() as turn:
             at_most = await turn.enter_async_context(self._turn())
             async with self._lend(pool) as connection:
                 async with _busy_timeout(connection, at_most):
-                    # IMMEDIATE takes the write lock now: a read lock cannot be upgraded while another waits.
+                    # IMMEDIATE acquires the write lock now: a read lock may fail to be upgraded later.
                     await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
                 await connection.exec_driver_sql("COMMIT")
-                # The next writer need not wait until the connection is back in the pool.
+                # The next writer need not wait for the return of the connection to the pool.
                 await turn.aclose()
-            # On any error the pool rolls back when it takes the connection in, before the turn ends.
+            # On any error the pool rolls back when the connection is returned, before the turn ends.
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
         """Execute one statement in its own transaction, in turn, and return how many rows it wrote."""
@@ -272,7 +272,7 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[float | None]:
-        """Wait for the turn, and say how much of the busy timeout that has left; None for all of it."""
+        """Wait for the turn; yield the rest of the busy timeout, or None for all of it."""
         async with self._turns.turn(self._busy_timeout) as waited:
             soon = waited < SOON * self._busy_timeout
             yield None if soon else max(self._busy_timeout - waited, 0.0)
@@ -281,7 +281,7 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     async def _check_writable(self) -> None:
         if self._own and self._path is not None and is_missing(self._path):
-            # The first call creates it, and this one does not.
+            # The first operation creates it; a health check does not.
             if not (self._auto_migrate and self._target.mode == "rwc"):
                 raise self._no_file()
             if not os.access(os.path.dirname(self._path), os.W_OK | os.X_OK):
@@ -295,14 +295,14 @@ class SqliteConnectionManager(SqlConnectionManager):
             return True
 
     async def _try_write(self, connection: AsyncConnection) -> None:
-        nobody = str(uuid.uuid4())
-        row = {"session_id": nobody, "user_id": nobody, "title": nobody, "metadata": {}}
+        absent = str(uuid.uuid4())
+        row = {"session_id": absent, "user_id": absent, "title": absent, "metadata": {}}
         async with self._probing(connection):
             await connection.execute(insert(ChatSessionRecord), row)
-            # Long enough to need a page of its own: a full disk is found out, too.
+            # Large enough to need new pages, which detects a full disk, too.
             message = {
-                "message_id": nobody,
-                "session_id": nobody,
+                "message_id": absent,
+                "session_id": absent,
                 "role": "user",
                 "content": "-" * PROBE_SIZE,
             }
@@ -315,19 +315,21 @@ class SqliteConnectionManager(SqlConnectionManager):
         try:
             yield
         finally:
-            await connection.exec_driver_sql("ROLLBACK")
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            if raw.in_transaction:  # SQLite itself rolls back where the disk is full.
+                await connection.exec_driver_sql("ROLLBACK")
 
     # -- Errors ------------------------------------------------------------------------------------
 
     def is_duplicate_key(self, error: BaseException) -> bool:
-        """Return whether a row with the same primary key is there already."""
+        """Return whether a row with the same primary key exists."""
         return (
             getattr(errors.driver_error(error), "sqlite_errorcode", None)
             == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
         )
 
     def is_schema_missing(self, error: BaseException) -> bool:
-        """Return whether a statement failed, as it does for a missing table only: ours are fixed."""
+        """Return whether a statement is invalid: as all are fixed, a table or a column is missing."""
         return errors.result_code(error) == sqlite3.SQLITE_ERROR
 
     def is_transient(self, error: BaseException) -> bool:
@@ -337,11 +339,11 @@ class SqliteConnectionManager(SqlConnectionManager):
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for an error of SQLAlchemy, sqlite3 or the file system."""
         if isinstance(error, exc.StatementError):
-            error.hide_parameters = True  # Where it is not translated, it is shown itself.
+            error.hide_parameters = True  # An error that is not translated is raised itself.
         of_driver = errors.driver_error(error)
         failure = self._failure(error, of_driver)
         if failure is not None:
-            # Without SQLAlchemy's error: that of a service's own engine quotes the parameters.
+            # Without SQLAlchemy's error: with a service's own engine it quotes the parameters.
             failure.__cause__ = without_values(of_driver)
         return failure
 
@@ -353,7 +355,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         if isinstance(of_driver, errors.MissingFileError) and self._target.mode == "rwc":
             return self._no_file()
         if errors.result_code(error) == sqlite3.SQLITE_ERROR:
-            # SQLite's only code for a missing table or column; our statements are fixed.
+            # SQLite's only code for a missing table or column; all statements are fixed.
             return self._outdated("the schema is not there or not ours")
         if isinstance(of_driver, sqlite3.Error | OSError) or isinstance(error, exc.DBAPIError):
             return self._place.unusable(errors.reason(error, self._path, read_only=self._target.read_only))
@@ -368,7 +370,7 @@ class SqliteConnectionManager(SqlConnectionManager):
 
 @contextlib.asynccontextmanager
 async def _busy_timeout(connection: AsyncConnection, seconds: float | None) -> AsyncIterator[None]:
-    """Let a connection wait no longer than so many seconds for others; None changes nothing."""
+    """Set the busy timeout of a connection for the block; None keeps it."""
     if seconds is None:
         yield
         return
@@ -381,7 +383,7 @@ async def _busy_timeout(connection: AsyncConnection, seconds: float | None) -> A
 
 
 def _ensure_wal(connection: Connection) -> None:
-    """Put the file into WAL mode, where it stays; one that another program made may not be."""
+    """Set WAL mode, which is persistent; a file of another program may not have it."""
     cursor = connection.connection.cursor()
     try:
         cursor.execute("PRAGMA journal_mode")
@@ -405,9 +407,9 @@ def _set_pragmas(dbapi_connection: Any, _record: object) -> None:
         cursor.close()
 
 
-def _let_event_loop_go(dbapi_connection: Any, _record: object) -> None:
+def _release_event_loop(dbapi_connection: Any, _record: object) -> None:
     if dbapi_connection is not None:
-        let_event_loop_go(dbapi_connection.driver_connection)
+        release_event_loop(dbapi_connection.driver_connection)
 
 
 def _remove_folder(folder: str, owner: int) -> None:

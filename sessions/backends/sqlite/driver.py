@@ -1,11 +1,11 @@
 """aiosqlite's connections, made safe to fork.
 
 SQLite keeps the locks of a process in that process's memory, by file. A fork copies them, and the child's own
-connections to the same file then rely on locks that only the parent has: they are locked out for ever if the
-parent was writing. If it was not, the parent may delete the log that the child goes on writing to, and with
-it what the child has committed. SQLite's manual forbids to carry a connection into a child, even to close it
-there. So there must be none while a process forks: before it does, the driver finishes what it is at, and
-every connection is closed. The parent's pools then open new ones.
+connections to the same file then rely on locks that only the parent holds: they are locked out for ever if
+the parent was writing. If it was not, the parent may delete the WAL that the child writes to, and with it the
+child's commits. SQLite's manual forbids carrying a connection across a fork, even to close it in the child.
+So every connection is closed before a fork, after running statements and transactions have ended. The
+parent's pools then open new ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["is_closed", "is_ended_by_fork", "open_connection"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# How long a fork waits for statements and transactions under way.
+# Time limit of a fork's wait for statements and transactions in progress.
 FORK_SECONDS = 5.0
 
 
@@ -42,12 +42,12 @@ class EndedByForkError(sqlite3.OperationalError):
 
 
 def is_ended_by_fork(error: BaseException | None) -> bool:
-    """Return whether this is why a driver's statement has failed, so that it may be repeated at once."""
+    """Return whether a fork ended a statement before it began, so that it may be repeated at once."""
     return isinstance(error, EndedByForkError)
 
 
 def is_closed(connection: aiosqlite.Connection) -> bool:
-    """Return whether SQLite's connection is closed; costs no call into its thread."""
+    """Return whether SQLite's connection is closed, without a call into its thread."""
     try:
         connection.in_transaction  # noqa: B018 - raises
     except (sqlite3.ProgrammingError, ValueError):
@@ -56,10 +56,10 @@ def is_closed(connection: aiosqlite.Connection) -> bool:
 
 
 class _Gate:
-    """Counts the calls into SQLite, and lets no further one in while the process forks."""
+    """Counts the calls into SQLite, and blocks new ones while the process forks."""
 
     def __init__(self) -> None:
-        # Guards all that the threads of connections share with one that forks.
+        # Guards the state that connection threads share with a thread that forks.
         self.condition = threading.Condition()
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._forks = 0
@@ -85,7 +85,7 @@ class _Gate:
             self._connections.discard(connection)
 
     def close(self) -> None:
-        """Wait until SQLite has nothing to do, and close all connections."""
+        """Wait until SQLite is idle, and close all connections."""
         try:
             current = asyncio.get_running_loop()
         except RuntimeError:
@@ -151,7 +151,7 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Connection(sqlite3.Connection):
-    """Calls SQLite through the gate, and may be closed by the thread that forks."""
+    """Calls SQLite through the gate; the thread that forks may close it."""
 
     def __init__(self, *arguments: Any, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         self._loop = weakref.ref(loop)
@@ -175,25 +175,25 @@ class _Connection(sqlite3.Connection):
             _gate.leave(self)
 
     def call_unless_ended(self, function: Callable[[], object]) -> None:
-        """Call what ending the connection has done already."""
+        """Call a clean-up function, unless the connection has ended."""
         with contextlib.suppress(EndedByForkError):
             self.call(function)
 
     def is_busy(self) -> bool:
-        """Return whether there is a transaction, or are rows to be read, from a call before."""
+        """Return whether an earlier call left an open transaction or unread rows."""
         if not self._opened or self.ended:
             return False
         return self.in_transaction or any(cursor.has_rows for cursor in tuple(self._cursors))
 
     def goes_on(self, current: asyncio.AbstractEventLoop | None) -> bool:
-        """Return whether SQLite is at work for this connection, or will be soon without the given loop."""
+        """Return whether a call is running, or another loop than the given one will make one soon."""
         if self.calling:
             return True
         loop = self._loop()
         return loop is not None and loop is not current and loop.is_running() and self.is_busy()
 
     def end(self) -> None:
-        """Close it from another thread than its own; an open transaction is rolled back."""
+        """Close it from any thread; an open transaction is rolled back."""
         self.ended = True
         for cursor in tuple(self._cursors):
             sqlite3.Cursor.close(cursor)
@@ -224,12 +224,12 @@ class _Connection(sqlite3.Connection):
 
 
 async def open_connection(database: str, *, uri: bool, busy_timeout: float) -> aiosqlite.Connection:
-    """Open a connection, whose thread does not keep the process alive.
+    """Open a connection with a daemon thread.
 
     Args:
         database: Path of the file, or a URI.
-        uri: Which of both.
-        busy_timeout: Seconds to wait for another connection that locks the file.
+        uri: Whether it is a URI.
+        busy_timeout: Seconds to wait for the lock of another connection.
     """
     connecting = aiosqlite.connect(
         database,
@@ -243,13 +243,13 @@ async def open_connection(database: str, *, uri: bool, busy_timeout: float) -> a
     try:
         return await connecting
     except BaseException:
-        # A failed connection tells its thread to end, which reports back to this event loop.
+        # A failed connection stops its thread, which calls back into this event loop.
         await asyncio.to_thread(thread.join)
         raise
 
 
 def _after_fork_in_child() -> None:
-    # The threads that had calls under way, and whose locks these are, are the parent's.
+    # The threads that hold these locks exist only in the parent.
     global _gate
     _gate = _Gate()
 

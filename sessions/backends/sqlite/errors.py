@@ -1,4 +1,4 @@
-"""What SQLite's result codes mean for somebody who has to mend it: which file, and what is the matter."""
+"""Classifies SQLite's result codes, and explains them for an administrator: the file and the reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRANSIENT_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PR
 
 
 class MissingFileError(sqlite3.OperationalError):
-    """There is no such file, and opening it is not to make one."""
+    """The file does not exist, and opening it must not create it."""
 
     sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
     sqlite_errorname = "SQLITE_CANTOPEN"
@@ -46,17 +46,17 @@ def result_code(error: BaseException) -> int | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the lock of another connection was in the way."""
+    """Return whether another connection held the lock for longer than the busy timeout."""
     return result_code(error) in TRANSIENT_CODES
 
 
 def reason(error: BaseException, path: str | None, *, read_only: bool) -> str:
-    """Return what is the matter, as far as the result code and the file system tell.
+    """Return the reason of an error, by the result code and the state of the file system.
 
     Args:
-        error: Of SQLAlchemy, sqlite3 or the system.
-        path: The database file; None for one that is not known.
-        read_only: Whether the URL says so.
+        error: Error of SQLAlchemy, sqlite3 or the system.
+        path: The database file; None if it is not known.
+        read_only: Whether the URL opens it read-only.
     """
     code, of_driver = result_code(error), driver_error(error)
     name = getattr(of_driver, "sqlite_errorname", None) or type(of_driver).__name__
@@ -75,7 +75,7 @@ def reason(error: BaseException, path: str | None, *, read_only: bool) -> str:
 
 
 def _of_file_system(path: str, *, to_write: bool) -> str:
-    """Return why a file cannot be opened, or be written to."""
+    """Return why a file cannot be opened or written to."""
     folder = os.path.dirname(path)
     try:
         os.stat(os.path.join(folder, "."))

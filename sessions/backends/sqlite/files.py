@@ -1,7 +1,6 @@
-"""Is the file that connections have open still the one at its path?
+"""Detects that a database file was deleted or replaced while connections to it are open.
 
-A database file may be deleted, or replaced, while connections to it are open. SQLite goes on writing into the
-one that nobody will ever open again, and reports success.
+SQLite continues to write into the old file, which has no path any more, and reports success.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ KEY = "sessions_file"
 
 
 def file_id(path: str) -> FileId | None:
-    """Return what tells the file at a path from every other one; None if there is none."""
+    """Return the device and inode of the file at a path; None if there is none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -31,12 +30,12 @@ def file_id(path: str) -> FileId | None:
 
 
 def is_missing(path: str) -> bool:
-    """Return whether there is no such file, in a directory that there is."""
+    """Return whether the file does not exist, but its directory does."""
     return not os.path.lexists(path) and os.path.isdir(os.path.dirname(path))
 
 
 def path_of_engine(engine: AsyncEngine) -> str | None:
-    """Return the absolute path that a service's own engine opens; None if its URL does not tell."""
+    """Return the absolute path that a service's own engine opens; None if its URL has none."""
     name = engine.url.database
     if not name or name == ":memory:" or name.startswith("file:"):
         return None
@@ -44,21 +43,21 @@ def path_of_engine(engine: AsyncEngine) -> str | None:
 
 
 def replace_stale_connections(engine: Engine, path: Callable[[], str]) -> None:
-    """Open a new connection instead of a pooled one whose file is no longer the one at its path.
+    """Replace a pooled connection whose file was deleted or replaced by a new connection.
 
-    Costs a look at the file, some microseconds, for each connection that is checked out.
+    Costs one ``stat``, some microseconds, for each checkout.
     """
 
     def note(_dbapi_connection: object, record: Any) -> None:
         record.info[KEY] = file_id(path())
 
-    def look(dbapi_connection: Any, record: Any, _proxy: object) -> None:
+    def check(dbapi_connection: Any, record: Any, _proxy: object) -> None:
         now = file_id(path())
-        # A service's engine may have opened it before this was listening.
+        # A service's engine may have opened it before the listener was added.
         if record.info.setdefault(KEY, now) != now:
             raise exc.InvalidatePoolError("the database file was deleted or replaced")
         if is_closed(dbapi_connection.driver_connection):
             raise exc.DisconnectionError("the connection was closed by a fork")
 
     event.listen(engine, "connect", note)
-    event.listen(engine, "checkout", look)
+    event.listen(engine, "checkout", check)

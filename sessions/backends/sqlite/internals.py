@@ -1,4 +1,4 @@
-"""What is taken from inside aiosqlite, because nothing public gives it.
+"""Access to private parts of aiosqlite that have no public equivalent.
 
 `tests/sqlite/test_internals.py` fails when aiosqlite changes it.
 """
@@ -10,14 +10,14 @@ from typing import Any
 
 import aiosqlite
 
-__all__ = ["let_event_loop_go", "thread_of"]
+__all__ = ["release_event_loop", "thread_of"]
 
 
 def thread_of(connection: aiosqlite.Connection) -> threading.Thread:
     """Return the thread in which a connection calls SQLite.
 
-    A connection that is not closed keeps the process alive unless its thread is a daemon, and only before it
-    starts may that be said; and a connection that failed to open is gone only when its thread has ended.
+    An open connection keeps the process alive unless its thread is a daemon, which must be set before it
+    starts. A connection that failed to open is released only when its thread has ended.
     """
     # Up to aiosqlite 0.21 a connection is its thread.
     thread: Any = getattr(connection, "_thread", connection)
@@ -26,24 +26,24 @@ def thread_of(connection: aiosqlite.Connection) -> threading.Thread:
     return thread
 
 
-class _Nobody:
-    """Takes the result of what nobody waits for, in place of a future and its event loop."""
+class _NoWaiter:
+    """Takes a result that no caller awaits, in place of a future and its event loop."""
 
-    def get_loop(self) -> _Nobody:
+    def get_loop(self) -> _NoWaiter:
         return self
 
     def call_soon_threadsafe(self, *_: object) -> None:
         pass
 
 
-def let_event_loop_go(connection: Any) -> None:
-    """Let the thread of an idle connection forget the event loop that it worked for last.
+def release_event_loop(connection: Any) -> None:
+    """Drop the reference of an idle connection's thread to its last event loop.
 
-    It holds the last future until the next one comes, and so a loop that was dropped without being closed.
-    Every public call gives it a future of the running event loop; so it gets work with something else,
-    through the connection's own queue.
+    The thread references the last future until the next one, and so keeps alive a loop that was dropped
+    without being closed. Every public call submits a future of the running event loop, so this submits a
+    call without one through the connection's private queue.
 
     Args:
         connection: ``aiosqlite.Connection``.
     """
-    connection._tx.put_nowait((_Nobody(), int))
+    connection._tx.put_nowait((_NoWaiter(), int))

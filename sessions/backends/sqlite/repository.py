@@ -22,13 +22,13 @@ class SqliteBackend(SqlBackend):
     """Sessions in one SQLite file."""
 
     def _write(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        # Its manager's, or in a transaction of the caller's that one's.
+        # A transaction of its own, or the caller's.
         manager: SqliteConnectionManager | SqlTransaction = cast(Any, self._manager)
         return manager.write()
 
     async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         row = new_row(new)
-        # Looked up first: readers do not wait for the one writer, and mostly the session is there.
+        # Read first: readers do not wait for the writer, and mostly the session exists.
         found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)
         if not found:
             async with self._write() as connection:

@@ -1,4 +1,4 @@
-"""Which file a SQLite URL means, and how it is to be opened; nothing of a URL ever becomes part of a name."""
+"""Parses a SQLite URL: the file, and how to open it. A query never becomes part of a file name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = "db.sqlite.url"
 SCHEMES = ("sqlite://", "sqlite+aiosqlite://")
 MEMORY = ":memory:"
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-# Parameters of SQLite, of Python's driver and of SQLAlchemy that would change what this package relies on.
+# Parameters of SQLite, Python's driver and SQLAlchemy that this package does not support, and why.
 REFUSED = {
     "cache": "only private is supported, as readers of a shared cache lock writers out",
     "cached_statements": "is the driver's own matter",
@@ -39,9 +39,9 @@ class SqliteTarget:
 
     Attributes:
         path: Absolute; None for a temporary database.
-        mode: SQLite's: read only, read and write, or create the file as well.
-        immutable: The file never changes, so it is read without locks.
-        busy_timeout: Seconds, where the URL says so.
+        mode: SQLite's mode: read-only, read-write, or read-write and create.
+        immutable: Whether the file never changes, so it is read without locks.
+        busy_timeout: Seconds, if the URL sets it.
     """
 
     path: str | None
@@ -51,20 +51,20 @@ class SqliteTarget:
 
     @property
     def read_only(self) -> bool:
-        """Whether every write is refused."""
+        """Whether every write is rejected."""
         return self.mode == "ro"
 
     def uri(self, path: str, mode: Mode) -> str:
-        """Return the URI with which SQLite opens this database, at a path and in a mode."""
+        """Return the URI of this database for SQLite, at a path and in a mode."""
         immutable = "&immutable=1" if self.immutable else ""
         return f"file:{quote(os.fsencode(path))}?mode={mode}{immutable}"
 
 
 def sqlite_target(settings: SqliteSettings) -> SqliteTarget:
-    """Return what the settings name.
+    """Return the database file of the settings.
 
     Raises:
-        ConfigurationError: The URL is wrong, or asks for what is not supported; the text names the parameter.
+        ConfigurationError: The URL is wrong, or has a parameter that is not supported; the text names it.
     """
     if settings.url is not None:
         found = _parsed(settings.url)
