@@ -1,4 +1,4 @@
-"""Finds the packaged Alembic files, and brings a schema to head or says how.
+"""Finds the packaged Alembic files, and upgrades a schema to head or names the command.
 
 The functions take a plain SQLAlchemy ``Connection``; with an async engine use ``run_sync``. Where our tables
 are in a schema of their own, the connection says so itself, with the execution option
@@ -68,7 +68,7 @@ UPGRADE_COMMANDS = {
     "sqlite": "sessions db upgrade --backend sqlite",
 }
 
-# Any fixed number serves, as long as every release uses the same.
+# Any fixed number; every release must use the same.
 LOCK_KEY = 7_310_028_430_061_157_219
 LOCK_TIMEOUT_SECONDS = 300.0
 LOCK_POLL_SECONDS = 0.1
@@ -82,7 +82,7 @@ def ini_path() -> Path:
 
 
 def alembic_config(connection: Connection | None = None, *, one_transaction: bool = False) -> Config:
-    """Return Alembic's configuration for our scripts.
+    """Return Alembic's configuration for the packaged scripts.
 
     Args:
         connection: Use this connection, instead of one that ``env.py`` opens from the settings.
@@ -90,7 +90,7 @@ def alembic_config(connection: Connection | None = None, *, one_transaction: boo
     """
     from alembic.config import Config
 
-    # Alembic's own default is the stdout of when it was imported, which may be closed by now.
+    # Alembic's own default is the stdout at its import, which may be closed.
     config = Config(str(ini_path()), stdout=sys.stdout)
     config.attributes["one_transaction"] = one_transaction
     if connection is not None:
@@ -99,7 +99,7 @@ def alembic_config(connection: Connection | None = None, *, one_transaction: boo
 
 
 def schema_of(connection: Connection) -> str | None:
-    """Return the schema a connection keeps our tables in; None for where the database looks by itself."""
+    """Return the schema of the tables on a connection; None for the default schema."""
     translated = connection.get_execution_options().get("schema_translate_map") or {}
     schema: str | None = translated.get(None)
     return schema
@@ -119,7 +119,7 @@ def version_statement(schema: str | None) -> Select[Any]:
 
 
 def lacks_tables(connection: Connection) -> bool:
-    """Return whether a table of ours is not there, whatever the version table says."""
+    """Return whether a table is missing, whatever the version table holds."""
     inspector, schema = inspect(connection), schema_of(connection)
     return not all(inspector.has_table(name, schema=schema) for name in TABLES)
 
@@ -140,11 +140,11 @@ def _version(connection: Connection) -> str | None:
 
 
 def is_current(connection: Connection) -> bool:
-    """Return whether the schema is at this package's head; if it is, one statement tells."""
+    """Return whether the schema is at this package's head, with one statement if it is."""
     try:
         return _version(connection) == HEAD
     except (exc.ProgrammingError, exc.OperationalError):
-        # Most likely the table is not there; whatever it was, the longer way finds out.
+        # Probably the table is missing; the slower check finds out.
         connection.rollback()
         return current(connection) == HEAD
 
@@ -175,7 +175,7 @@ def check(connection: Connection) -> None:
 
 
 def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
-    """Bring the schema to head. Processes that start together take turns, and one does the work.
+    """Upgrade the schema to head. Of concurrent processes one upgrades, and the others wait.
 
     Where a table is gone and the version table is not, every revision is run again: each creates and
     changes only what is not as it should be.
@@ -242,13 +242,13 @@ def migration_lock(connection: Connection, *, one_transaction: bool = False) -> 
 @contextlib.contextmanager
 def _session_lock(connection: Connection) -> Iterator[None]:
     _wait_for(connection, f"SELECT pg_try_advisory_lock({LOCK_KEY})")
-    connection.exec_driver_sql("SET statement_timeout = 0")  # An index takes as long as it takes.
+    connection.exec_driver_sql("SET statement_timeout = 0")  # An index build may take long.
     connection.commit()
     try:
         yield
         connection.commit()
     finally:
-        # With the connection the lock is gone too.
+        # The lock ends with the connection.
         if not connection.invalidated:
             connection.rollback()
             connection.exec_driver_sql("RESET statement_timeout")

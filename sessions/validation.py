@@ -1,4 +1,4 @@
-"""What a caller may pass. Every backend checks here before any I/O, so all of them refuse the same things.
+"""Validates arguments before any I/O, in the same way for every backend.
 
 Each function returns the value in the plain form that is stored (an exact ``str``, a fresh ``dict``),
 or raises `InvalidInputError` naming the argument.
@@ -139,7 +139,7 @@ def check_messages(value: object) -> list[tuple[str, str]]:
 
 
 def _check_integer(argument: str, value: object, minimum: int, maximum: int) -> int:
-    # bool is an int to Python; as a page number it is a mistake.
+    # bool is a subclass of int; as a page number it is a mistake.
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidInputError(argument, f"must be int, not {type(value).__name__}")
     if not minimum <= value <= maximum:
@@ -175,7 +175,7 @@ def check_cutoff(value: object) -> datetime:
 
 
 class _MetadataCopier:
-    """Copies a JSON object into plain Python values, refusing what no backend could give back."""
+    """Copies a JSON object into plain Python values; rejects values that a backend cannot return equal."""
 
     def __init__(self) -> None:
         self._values = 0

@@ -1,4 +1,4 @@
-"""What callers see (dataclasses) and what the databases hold (records, documents).
+"""The dataclasses that callers see, and the records and documents in the databases.
 
 The record and document modules are not imported here: each loads its own database library.
 """

@@ -22,12 +22,12 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 __all__ = ["SESSION_FIELD", "ChatMessageDocument", "ChatSessionDocument", "aware", "bound_to", "bound_uuid"]
 
-# By collection name, for the operation at hand.
+# By collection name, for the current operation.
 _collections: ContextVar[Mapping[str, Any] | None] = ContextVar("sessions_mongodb_collections", default=None)
 _uuids: ContextVar[Mapping[str, Any] | None] = ContextVar("sessions_mongodb_uuids", default=None)
 
-# What ties a message to one document of its session: that one's ``_id``. The session may be deleted, and one
-# made anew under the same ``session_id``.
+# The field of a message that holds the ``_id`` of its session's document. A session may be deleted, and
+# another one created under the same ``session_id``.
 SESSION_FIELD = "session_oid"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
@@ -52,7 +52,7 @@ def bound_to(collections: Mapping[str, Any], uuids: Mapping[str, Any] | None = N
 
 
 def bound_uuid(name: str) -> Any:
-    """Return the UUID that a collection had when the operation at hand began, or None."""
+    """Return the UUID that a collection had when the current operation began, or None."""
     return (_uuids.get() or {}).get(name)
 
 
@@ -120,7 +120,7 @@ class ChatSessionDocument(_BoundDocument):
             IndexModel([("user_id", ASCENDING), ("updated_at", DESCENDING), ("session_id", ASCENDING)]),
         ]
 
-    # What the server itself refuses, whoever writes.
+    # Validated by the server, for every writer.
     VALIDATOR: ClassVar[dict[str, Any]] = {
         "$jsonSchema": {
             "bsonType": "object",
@@ -141,11 +141,10 @@ class ChatMessageDocument(_BoundDocument):
     """A document of ``chat_messages``.
 
     Attributes:
-        id: The ``message_id``; an ObjectId in documents from before, and whatever another program chose.
-        session_oid: ``_id`` of the session's document that it was written for; absent in documents from
-            before.
-        batch: ``_id`` of the last message of a large batch that was added without a transaction; while
-            that one is not there, none of them counts.
+        id: The ``message_id``; an ObjectId in older documents, or any value of another program.
+        session_oid: ``_id`` of the session's document that it belongs to; absent in older documents.
+        batch: ``_id`` of the last message of a large batch that was added without a transaction; none of
+            them is visible until that one is stored.
     """
 
     id: Any = Field(default=None, alias="_id")

@@ -1,4 +1,4 @@
-"""The columns, parameters and conditions that the statements are made of."""
+"""The columns, parameters and conditions of the statements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "time",
 ]
 
-# What an insert fills, in this order.
+# Columns of an insert, in order.
 SESSION_FIELDS = (
     ChatSessionRecord.session_id,
     ChatSessionRecord.title,
@@ -70,7 +70,7 @@ def parameters(**values: Any) -> dict[str, Any]:
 
 
 def bind(name: str, type_: Any = None) -> Any:
-    """Return the parameter that `parameters` fills under a name."""
+    """Return the bind parameter for a name of `parameters`."""
     return bindparam(f"p_{name}", type_=type_)
 
 

@@ -97,8 +97,8 @@ class Statements:
         # Keyed by whether the owner is given.
         self.delete_older = {owned: writes.delete_batch(old, of_user=owned) for owned in (True, False)}
         self.lacks_message = self._lacks_message()
-        # Keyed by whether they go on after one that was read before. In the order of change: a session
-        # that changes meanwhile comes later, not never.
+        # Keyed by whether they continue after one that was read before. In the order of change: a session
+        # that changes during the export comes later, instead of never.
         self.export_sessions = {
             False: ranges.ordered(of_user, *OLDEST_FIRST, limit=LIMIT),
             True: ranges.both(
@@ -128,7 +128,7 @@ class Statements:
         )
 
     def _find_messages(self) -> Any:
-        """Return what is stored under some message ids, whoever's it is."""
+        """Return the messages stored under some ids, of any user."""
         ids: Any
         if self._postgres:
             texts: Any = func.unnest(bind("message_ids", type_=ARRAY(Text())))

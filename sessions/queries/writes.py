@@ -64,7 +64,7 @@ class Writes:
 
     def insert_session(self) -> Insert:
         """Store a session unless its id is taken."""
-        # Nothing on conflict: the repository looks whether what is there is an earlier attempt's own row.
+        # DO NOTHING on conflict: the repository checks whether the row is from an earlier attempt.
         statement: Insert = (
             self._insert(ChatSessionRecord)
             .values(
@@ -82,7 +82,7 @@ class Writes:
         return statement
 
     def ensure_session(self) -> Executable:
-        """Return the owner and creation time of the row that is there after the statement.
+        """Return the owner and creation time of the row that exists after the statement.
 
         No row comes back when another caller's insert won but is not yet visible here: ask again.
         """
@@ -144,7 +144,7 @@ class Writes:
         )
 
     def touch_session(self, with_owner: bool) -> Update:
-        """Bump a session and return its id and its new ``updated_at``; no row if it is not there."""
+        """Bump a session and return its id and its new ``updated_at``; no row if it does not exist."""
         where = OWNED if with_owner else ChatSessionRecord.session_id == SESSION_ID
         return (
             update(ChatSessionRecord)
@@ -154,7 +154,7 @@ class Writes:
         )
 
     def add_message(self, with_owner: bool) -> Select[Any]:
-        """PostgreSQL: bump the session and append to it at once; no row if it is not there."""
+        """PostgreSQL: bump the session and append to it in one statement; no row if it does not exist."""
         owner = self.touch_session(with_owner).cte("owner")
         stored = (
             postgresql.insert(ChatMessageRecord)

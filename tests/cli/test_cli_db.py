@@ -1,4 +1,4 @@
-"""``sessions db``: look after the schema, whatever ``auto_migrate`` says."""
+"""``sessions db``: maintain the schema, even if ``auto_migrate`` is off."""
 
 from __future__ import annotations
 
