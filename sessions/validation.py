@@ -163,7 +163,7 @@ def check_count(argument: str, value: object, minimum: int = 0) -> int:
 
 
 def check_cutoff(value: object) -> datetime:
-    """Return a point in time in UTC; a naive one is refused, since nobody knows what it means."""
+    """Return a point in time in UTC; a naive one is rejected, as it is ambiguous."""
     if not isinstance(value, datetime):
         raise InvalidInputError("cutoff", f"must be datetime, not {type(value).__name__}")
     if value.utcoffset() is None:

@@ -17,7 +17,7 @@ from pymongo import MongoClient
 from sessions import ConnectionFactory, SessionRepositoryFactory
 from sessions.config.files import SHIPPED
 from tests.support import conversations as conversations_to_test_on
-from tests.support import leftovers, servers
+from tests.support import servers, stray_processes
 from tests.support.databases import Backend, execute_postgres, in_database, postgres_major, run_in_thread
 
 # Nothing here is a test of speed, however busy the machine is.
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     One that is missing is left to the tests that need it: their fixtures fail and say what to set.
     """
-    config.pluginmanager.register(leftovers)
+    config.pluginmanager.register(stray_processes)
     if config.getoption("dist", "no") == "no" or config.option.collectonly:
         return
     shared = contextlib.ExitStack()

@@ -39,7 +39,7 @@ PAGE_SIZE = 1000
 
 Backend = Annotated[
     SessionRepositoryType | None,
-    typer.Option(help="Where the sessions are; if left out, what the URL or the settings say."),
+    typer.Option(help="Where the sessions are; by default as in the URL or the settings."),
 ]
 Url = Annotated[
     str | None, typer.Option(help="URL of the database, instead of the configured one.", show_default=False)
@@ -224,7 +224,7 @@ def _run(
     *,
     creates: bool = True,
 ) -> R:
-    """Return what some work on a repository returns, with everything closed after it.
+    """Call a function with a repository, close everything, and return its result.
 
     Args:
         backend: Which database.
@@ -251,7 +251,7 @@ def _finish(work: Coroutine[Any, Any, R]) -> R:
 
 
 def _backend(backend: SessionRepositoryType | None, url: str | None) -> SessionRepositoryType:
-    """Return the backend that is meant: the one named, else the URL's, else the configured one."""
+    """Return the named backend, else the URL's, else the configured one."""
     if backend is not None:
         return backend
     if url is not None:

@@ -1,4 +1,4 @@
-"""``sessions db``: what each command does, and the line it has to say about it."""
+"""``sessions db``: the work of each command, and the line that it prints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = {
 
 
 async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
-    """Bring the schema to head, whatever ``auto_migrate`` says.
+    """Bring the schema to head, even if ``auto_migrate`` is off.
 
     Args:
         backend: Which database.
@@ -81,7 +81,7 @@ async def check(backend: SessionRepositoryType, url: str | None) -> str:
 
 
 def require(backend: SessionRepositoryType, url: str | None) -> None:
-    """Let whatever connects to a database find it there, and not create it."""
+    """Require that the database exists, instead of creating it."""
     manager = ConnectionFactory.get_connection_manager(backend, url=url)
     assert isinstance(manager, AsyncBaseConnectionManager)
     manager.require_database()
@@ -94,7 +94,7 @@ async def _answers(manager: AsyncBaseConnectionManager, backend: SessionReposito
 
 
 async def _remove_orphaned(manager: AsyncBaseConnectionManager) -> str:
-    # Imported here: who uses the other databases has no need of MongoDB's driver.
+    # Imported here: the other databases do not need MongoDB's driver.
     from sessions.backends.mongodb.connection import MongoConnectionManager
     from sessions.repositories.mongo_session_repository import MongoSessionRepository
 
@@ -114,7 +114,7 @@ async def _in_connection(manager: SqlConnectionManager, work: Callable[[Connecti
 async def _manager(
     backend: SessionRepositoryType, url: str | None
 ) -> AsyncIterator[AsyncBaseConnectionManager]:
-    """Open a manager without looking at the schema; drivers' errors become the package's."""
+    """Open a manager without checking the schema; translate drivers' errors."""
     manager = ConnectionFactory.get_connection_manager(backend, url=url)
     assert isinstance(manager, AsyncBaseConnectionManager)
     try:

@@ -39,22 +39,22 @@ PANEL_WIDTH = 64
 
 
 async def run_demo(repository: AsyncSessionRepository, console: Console, database: str) -> None:
-    """Show the life of a conversation, and leave nothing behind, however it ends.
+    """Show one conversation from its creation to its deletion, and always delete it.
 
     Args:
         repository: Where to store it.
         console: Where to print.
         database: What to call the database.
     """
-    # Nobody else's: the clean-up deletes all that this user has.
+    # A unique user: the clean-up deletes all sessions of this user.
     user_id = f"demo-{uuid.uuid4().hex[:12]}"
-    # Before a word is printed: a database that cannot be used has nothing to show.
+    # Before any output: with an unusable database there is nothing to show.
     await repository.count_sessions(user_id)
     console.print(Text.assemble(("A conversation in ", "bold"), (database, "bold magenta")))
     try:
         await _live(repository, console, user_id)
     except BaseException:
-        # What went wrong is what the person should read, not what then fails here too.
+        # The first error is reported, not a later one of the clean-up.
         with contextlib.suppress(SessionsError):
             await repository.delete_user(user_id)
         raise
@@ -115,7 +115,7 @@ class _Steps:
 async def _get(repository: AsyncSessionRepository, user_id: str, session_id: str) -> ChatSession:
     chat_session = await repository.get_session(user_id, session_id)
     if chat_session is None:
-        raise SessionsError("the session of the demo is gone: somebody else deleted it")
+        raise SessionsError("the session of the demo was deleted by another process")
     return chat_session
 
 

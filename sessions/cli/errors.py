@@ -1,4 +1,4 @@
-"""How the command line fails: with one line on stderr and an exit status, never with a traceback."""
+"""Errors of the command line: one line on stderr and an exit status, never a traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 
 class OneLineErrors(TyperGroup):
-    """Turns whatever goes wrong, usage errors included, into one line and an exit status."""
+    """Turns every error, usage errors included, into one line and an exit status."""
 
     def main(
         self,

@@ -1,4 +1,4 @@
-"""Stores conversations from a JSON Lines file, so that any number of runs, also at once, store them once.
+"""Stores conversations from a JSON Lines file; idempotent, also with concurrent runs.
 
 What makes a run repeatable is the message ids: they are computed from the session and the place in it,
 so a message that another run has stored, or is storing now, is the same row, and the database drops it.
@@ -30,15 +30,15 @@ from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["Stored", "Totals", "import_lines", "store"]
 
-# A batch of this size is all or none on every backend, a standalone MongoDB server included.
+# A batch of this size is atomic on every backend, also on a standalone MongoDB server.
 BATCH_MESSAGES = 64
 BATCH_CHARACTERS = 32 * 1024
 
-# What is wrong with one line, and no reason not to go on with the next.
+# Errors of one line, after which the import continues.
 LINE_ERRORS = (InvalidInputError, SessionConflictError, SessionNotFoundError, MessageConflictError)
 
-# How often a session that others write to meanwhile is looked at again.
-MAX_LOOKS = 10
+# Attempts for a session with concurrent writers.
+MAX_ATTEMPTS = 10
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -115,7 +115,7 @@ async def import_lines(
     """
     totals, unread = Totals(), iter(lines)
     for number in itertools.count(1):
-        # In a list, out of which it is taken to be parsed: a line may be most of the memory.
+        # In a list, from which the parser removes it: a line may be most of the memory.
         line = list(itertools.islice(unread, 1))
         if not line:
             break
@@ -145,12 +145,12 @@ def _fault(error: SessionsError) -> str:
 async def store(repository: AsyncSessionRepository, conversation: Conversation) -> Stored:
     """Store a conversation, or what is missing of it.
 
-    Nothing is stored of one that is there already, whole or with more messages after it.
+    Stores nothing if it exists already, complete or with further messages.
 
     Raises:
         InvalidInputError: This backend cannot store it.
         SessionConflictError: The id is taken by another user's session, or by one with other messages.
-        SessionNotFoundError: Somebody deleted the session meanwhile.
+        SessionNotFoundError: The session was deleted concurrently.
         MessageConflictError: One of the ids made for the messages is taken by a message of another session.
     """
     session_id, user_id = conversation.session_id, conversation.user_id
@@ -158,7 +158,7 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
     created = await repository.ensure_session_exists(session_id, user_id, conversation.session_data)
     history = [] if created else await repository.get_session_history(user_id, session_id)
     appended = 0
-    for _ in range(MAX_LOOKS):
+    for _ in range(MAX_ATTEMPTS):
         missing = _missing(history, conversation.messages)
         if not missing:
             return Stored(created, appended)
@@ -166,7 +166,7 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
         appended += len(missing)
         if created:
             return Stored(created, appended)
-        # It was there before us, so another run may be at it; what counts is what came of both.
+        # It existed before, so another run may be storing it; check the result of both.
         history = await repository.get_session_history(user_id, session_id)
     raise SessionConflictError("the session is being written to; import it again later")
 
@@ -194,7 +194,7 @@ async def _append(
         for index, (role, content) in enumerate(missing, start=len(history))
     )
     for batch in _batches(rows):
-        # Not `add_messages`, which gives every call new ids: an earlier import may have stored these.
+        # Not `add_messages`, which makes new ids: an earlier import may have stored these.
         if not await append_rows(repository, session_id, conversation.user_id, batch, operation="import"):
             _raise_deleted()
 

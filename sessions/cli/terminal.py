@@ -1,4 +1,4 @@
-"""What the command line prints. Stored text is shown as text: no markup, and no raw control characters."""
+"""Output of the command line. Stored text is shown as text: no markup, and no raw control characters."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ PIPE_WIDTH = 10_000
 
 
 class _ErrorConsole(Console):
-    """Prints on stderr as long as somebody reads there; the work goes on without."""
+    """Prints on stderr while it is open; the command continues without it."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 def make_console(*, stderr: bool = False, fixed_width: bool = False) -> Console:
-    """Return a console for the streams as they are now.
+    """Return a console for the current streams.
 
     Args:
         stderr: Print there.
@@ -72,7 +72,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text of our own, or of a library, on one line."""
+    """Return a text of this package, or of a library, on one line."""
     return printable(" ".join(text.split()))
 
 

@@ -1,4 +1,4 @@
-"""The variables of the process's environment, as often as a service asks for them."""
+"""Fast access to environment variables, which each request reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Raw = tuple[bytes | str | None, ...]
 
 
 class Variables:
-    """The environment variables that a settings file asks for.
+    """The environment variables of a settings file.
 
     ``os.environ.get`` takes more than a microsecond for a variable that is not set, and most of some forty
     are not: too long for settings that each request looks at. So the values are read from the dict behind
@@ -29,14 +29,14 @@ class Variables:
         self._encoded = tuple(map(os.fsencode, self.names))
 
     def raw(self) -> Raw:
-        """Return the values as they are now, to be compared and hashed; None for what is not set."""
+        """Return the current values, for comparison and hashing; None if not set."""
         behind = getattr(os.environ, "_data", None) if os.name == "posix" else None
         if type(behind) is dict:
             return tuple(map(behind.get, self._encoded))
         return tuple(map(os.environ.get, self.names))
 
     def decoded(self, raw: Raw) -> dict[str, str | None]:
-        """Return what `raw` has returned, by name and as text."""
+        """Return the result of `raw` by name and as text."""
         return {
             name: value if value is None else os.fsdecode(value)
             for name, value in zip(self.names, raw, strict=True)

@@ -1,4 +1,4 @@
-"""The settings file: which one is in use, and what it says."""
+"""Finds and parses the settings file."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Document:
 
     Attributes:
         path: Absolute path of the file.
-        tree: What the file says, every scalar as text or None, not interpolated. Shared: do not change it.
-        variables: The environment variables that it asks for.
+        tree: Content of the file, every scalar as text or None, not interpolated. Shared: do not change it.
+        variables: The environment variables of its placeholders.
     """
 
     path: str
@@ -41,7 +41,7 @@ class Document:
 
 
 class _TextLoader(SafeConstructor, yaml.BaseLoader):
-    """Leaves scalars as the text they are, so that the password 007 is not the number 7."""
+    """Loads scalars as text, so that the password 007 is not the number 7."""
 
 
 _TextLoader.add_implicit_resolver(
@@ -87,11 +87,11 @@ def current_document() -> Document:
         return _read(named or _LOCAL)
     except FileNotFoundError:
         if not named:
-            # A part of the package, which changes with its code or not at all.
+            # Part of the package, which does not change while it runs.
             return _parse(str(SHIPPED))
         place = str(config_file())
     except (OSError, ValueError):
-        # That function tells what they mean.
+        # `config_file` raises the error.
         place = str(config_file())
     try:
         return _read(place)
@@ -120,7 +120,7 @@ def _parse(place: str, *_status: int) -> Document:
     except (yaml.YAMLError, ValueError, RecursionError):
         problem = f"{path}: is not valid YAML"
     if problem:
-        # Raised out here, unchained: these errors quote the line or carry the file, passwords and all.
+        # Raised outside of `except`, without cause: these errors quote the file, passwords included.
         raise ConfigurationError(problem)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):

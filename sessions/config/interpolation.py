@@ -18,12 +18,12 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
 class Unset:
     """Stands for a value whose environment variables are unset and have no default.
 
-    Whether that is an error is only known when the backend is used, so the value travels until then.
+    It is an error only when the backend is used, so the value is kept until then.
 
     Attributes:
         key: Dotted key of the value (``"db.postgres.password"``).
         variables: Names of the variables that are missing.
-        source: File that asks for them.
+        source: File with the placeholders.
     """
 
     key: str
@@ -38,7 +38,7 @@ class Unset:
 
 
 def variables(value: Any) -> Iterator[str]:
-    """Yield the name of each variable that the values of a tree ask for, once for each placeholder."""
+    """Yield the name of each variable in the values of a tree, once for each placeholder."""
     if isinstance(value, dict):
         for item in value.values():
             yield from variables(item)
@@ -78,7 +78,7 @@ def interpolate(value: Any, *, source: str, environment: Mapping[str, str | None
         return {
             name: item
             for (name, item), written in zip(tree.items(), value.values(), strict=True)
-            # A mapping that was written as an empty one means something: retries with their defaults.
+            # An empty mapping in the file has a meaning: retries with their defaults.
             if item is not None and item != "" and (item != {} or written == {})
         }
     if isinstance(value, list):

@@ -58,7 +58,7 @@ def _check_ssl(value: object, handler: ValidatorFunctionWrapHandler) -> object:
 
 
 def _check_schema(value: str) -> str:
-    # What PostgreSQL would cut off, and what would need escapes that differ from place to place.
+    # Rejects names that PostgreSQL truncates, or that need different escapes in different contexts.
     if not re.fullmatch(r"[\w $-]+", value) or len(value.encode()) > MAX_NAME_BYTES:
         raise PydanticCustomError(
             "schema", "Input should be a name of letters, digits, spaces, _, $ and -, of 63 bytes at most"
@@ -76,7 +76,7 @@ _Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_refuse_bool)]
 _Count = Annotated[int, Field(ge=0), BeforeValidator(_refuse_bool)]
 _PositiveCount = Annotated[int, Field(ge=1), BeforeValidator(_refuse_bool)]
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_refuse_bool)]
-# Never endless: a wait that a setting bounds is what keeps a lost server from hanging the caller.
+# Always finite: the time limits keep a lost server from blocking the caller.
 _PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_refuse_bool)]
 _Password = Annotated[SecretStr | PasswordCallable | None, WrapValidator(check_password)]
 _SecretUrl = Annotated[SecretStr, Field(min_length=1)]
@@ -85,11 +85,11 @@ _Ssl = Annotated[bool | SslMode | None, WrapValidator(_check_ssl)]
 
 
 class _Model(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
-    """Hashable; a checker sees that only in classes which say themselves that they are frozen."""
+    """Hashable; type checkers need ``frozen=True`` in each subclass."""
 
 
 class BackendSettings(_Model, frozen=True):
-    """What all backends share.
+    """The settings of all backends.
 
     Attributes:
         pool_size: Connections kept open for each event loop.
@@ -140,7 +140,7 @@ class BackendSettings(_Model, frozen=True):
             raise configuration_error(error, key=self.KEY) from error
         losers = sorted(self.PARTS & given.keys())
         if callable(given.get("password")):
-            losers.remove("password")  # It goes with a URL that has the user and the host.
+            losers.remove("password")  # It is used with a URL that has the user and the host.
         if losers and "url" not in given and values["url"] is not None:
             # Ignoring it would store data in another database than the caller asked for.
             raise ConfigurationError(
@@ -163,20 +163,20 @@ class PostgresSettings(BackendSettings, frozen=True):
         database: Name of the database.
         username: Role to log in as.
         password: None for peer, trust or ``.pgpass`` authentication. As an option also a callable, or an
-            async one, that is asked for each new connection.
+            async one, that is called for each new connection.
         url: ``postgresql://user:password@host:port/database``; wins over the five above.
         max_overflow: Connections opened beyond ``pool_size`` while all are in use, and closed when they have
             not been needed for some seconds.
         connect_timeout: Seconds to wait for the server to accept a connection.
-        statement_timeout: Seconds that a statement may take, and the server keep silent.
+        statement_timeout: Seconds that a statement may take, and that the server may not respond.
         tcp_keepalive: Seconds after which an idle connection is probed; 0 leaves it to the system.
         tcp_user_timeout: Seconds after which a connection is given up whose other end confirms nothing that
             was sent; 0 leaves it to the system.
         ssl: A boolean, or libpq's ``sslmode``; None leaves the choice to the driver or the URL.
         auto_migrate: Bring the schema up to date on the first connection.
-        schema_name: ``schema`` in a file and as an option: the schema that holds our tables, made if it is
-            not there; None for the first one of the role's ``search_path``.
-        pgbouncer: The server is reached through pgbouncer, or the like, in transaction mode.
+        schema_name: ``schema`` in a file and as an option: the schema that holds our tables, created if it
+            is missing; None for the first one of the role's ``search_path``.
+        pgbouncer: Whether the server is behind a pooler in transaction mode, such as pgbouncer.
     """
 
     KEY = "db.postgres"
@@ -190,7 +190,7 @@ class PostgresSettings(BackendSettings, frozen=True):
     url: _SecretUrl | None = None
     max_overflow: _Count = 10
     connect_timeout: _PositiveSeconds = 10.0
-    # Less than a call may take with all its attempts, so that the server itself ends what takes too long.
+    # Less than `max_elapsed`, so that the server itself cancels a slow statement.
     statement_timeout: _PositiveSeconds = 20.0
     tcp_keepalive: _Seconds = 10.0
     tcp_user_timeout: _Seconds = 1.0
@@ -250,7 +250,7 @@ class SqliteSettings(BackendSettings, frozen=True):
     PARTS = frozenset({"path"})
 
     path: _Path = "sessions.db"
-    # Out of the repr, for a server's URL that was passed to the wrong backend.
+    # Not in the repr: it may be a server's URL that was passed to the wrong backend.
     url: _Text | None = Field(default=None, repr=False)
     pool_size: _PositiveCount = 5
     max_overflow: _Count = 10
@@ -275,7 +275,7 @@ class _RetryKeys(_Model, frozen=True):
     max_elapsed: _PositiveSeconds = 1.0
 
     def config(self) -> RetryConfig:
-        # Only what was given, so that RetryConfig alone knows the defaults.
+        # Only given keys, so that only RetryConfig has the defaults.
         return RetryConfig(**self.model_dump(exclude_unset=True))
 
 

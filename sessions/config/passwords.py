@@ -1,4 +1,4 @@
-"""A password that is not known beforehand: a callable that returns it, such as an IAM token."""
+"""A password from a callable, such as an IAM token."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _HIDDEN = "**********"
 
 
 class PasswordCallable:
-    """A caller's callable, asked for the password of each new connection.
+    """A caller's callable that returns the password of each new connection.
 
     Two are equal if their callables are, so that the same function, or the same method of the same object,
-    means the same pool. A lambda that is made for each call is another one each time.
+    shares a pool. A lambda that is created in each call is a different one each time.
 
     Args:
         ask: Takes nothing; returns the password, or an awaitable of it.
@@ -40,7 +40,7 @@ class PasswordCallable:
         """Return the password for a connection that is about to be opened.
 
         Raises:
-            ConfigurationError: The callable returned something else than text.
+            ConfigurationError: The callable did not return text.
         """
         password = self._ask()
         if inspect.isawaitable(password):
@@ -86,5 +86,5 @@ def check_password(value: object, handler: ValidatorFunctionWrapHandler) -> obje
 
 
 def password_for_driver(password: SecretStr | PasswordCallable | None) -> str | PasswordCallable | None:
-    """Return a password as text, or what asks for it."""
+    """Return a password as text, or its callable."""
     return password.get_secret_value() if isinstance(password, SecretStr) else password

@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in a text that shows no secret and names what to change."""
+"""Error texts for settings: they name the key or variable to change, and show no secret."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def find_origin(
     assert value is not None
     # With an @ it may be a URL that went into the wrong variable, with its password.
     is_secret = location[-1] in SECRET_KEYS or "@" in value or any(secret in value for secret in secrets)
-    # What is not the variable alone would be a value that nobody has written like this.
+    # With other text around the placeholder, the value is written nowhere like this.
     is_whole = re.fullmatch(r"\$\{\w+(:[^}]*)?\}", text) is not None
     return Origin(names, value if is_whole and not is_secret else None)
 

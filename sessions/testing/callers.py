@@ -33,7 +33,7 @@ class Caller(ABC):
 
 
 class MixedCaller(Caller):
-    """Calls the names of `BaseSessionRepository`, and awaits what turns out to be awaitable."""
+    """Calls the names of `BaseSessionRepository`, and awaits an awaitable result."""
 
     def __getattr__(self, operation: str) -> Callable[..., Awaitable[Any]]:
         """Return an operation, to be awaited."""
@@ -46,7 +46,7 @@ class MixedCaller(Caller):
         return call
 
     def export_user(self, user_id: Any) -> AsyncGenerator[Any, None]:
-        """Refuse: the six operations have no export."""
+        """Raise: the six operations have no export."""
         raise NotImplementedError("BaseSessionRepository has no export_user")
 
 

@@ -25,7 +25,7 @@ class LifecycleContract(RepositoryContract):
             await chats.aclose()
             self.assert_nothing_left_open(chats.repository)
             assert await chats.is_healthy() is True
-            # What a close could lose of a database that lives in memory is the backend's own matter.
+            # Whether an in-memory database survives a close is up to the backend.
             assert await chats.count_sessions(USER) in (number, 0)
 
     async def test_it_is_made_ready_at_once_and_again_after_a_close(self, chats: Caller) -> None:
@@ -53,11 +53,11 @@ class LifecycleContract(RepositoryContract):
             repository.create_session(USER)
         self.assert_nothing_left_open(repository)
 
-    async def test_both_colours_have_the_same_signatures(self, repository: Any) -> None:
+    async def test_async_and_blocking_operations_have_the_same_signatures(self, repository: Any) -> None:
         assert find_twin_mismatches(type(repository)) == []
 
-    async def test_both_colours_see_the_same_sessions(self, repository: Any) -> None:
-        # The sync calls block the running loop, as those of a careless service do.
+    async def test_async_and_blocking_operations_see_the_same_sessions(self, repository: Any) -> None:
+        # The blocking calls block the running loop, as in a careless service.
         first = repository.create_session(USER, {"title": "sync"})
         second = await repository.create_session_async(USER, {"title": "async"})
         await repository.add_message(first, "user", "async")

@@ -42,7 +42,7 @@ class RepositoryContract:
         self.assert_nothing_left_open(repository)
 
     def assert_nothing_left_open(self, repository: Any) -> None:
-        """Fail if the repository still holds what an operation took; called at the end of each test.
+        """Fail if the repository still holds a resource of an operation; called at the end of each test.
 
         Override it for a backend whose connection manager has a pool of its own.
         """
@@ -62,7 +62,7 @@ class RepositoryContract:
         return found
 
     async def assert_refused(self, chats: Caller, call: BadCall) -> None:
-        """Make a bad call and fail unless it is refused by the name of the bad argument."""
+        """Make a bad call; fail unless the error names the bad argument."""
         try:
             operation = getattr(chats, call.operation)
             if call.operation == "export_user":

@@ -1,4 +1,4 @@
-"""What the contract stores, and what it expects to be refused."""
+"""Values that the contract stores, and values that it expects to be rejected."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class DictConnectionManager(BaseConnectionManager):
 
 
 class DictSessionRepository(BaseSessionRepository):
-    """The colours of the base class."""
+    """Async and blocking operations as in the base class."""
 
     def __init__(self) -> None:
         super().__init__("dict", connection_manager=DictConnectionManager())

@@ -226,7 +226,7 @@ async def test_a_fault_in_one_of_the_other_operations_is_found(
 
 async def test_twins_that_differ_are_found(sqlite_url: str) -> None:
     with pytest.raises(AssertionError, match="takes other arguments"):
-        await SessionRepositoryContract().test_both_colours_have_the_same_signatures(
+        await SessionRepositoryContract().test_async_and_blocking_operations_have_the_same_signatures(
             IgnoresTheOwner(url=sqlite_url)
         )
 

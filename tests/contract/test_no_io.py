@@ -14,9 +14,9 @@ from sessions.testing.values import ADDED_CALLS, BASE_CALLS, bad_calls
 
 
 @pytest.mark.parametrize("repository_type", ["sqlite", "postgres", "mongodb"])
-@pytest.mark.parametrize("colour", [AsyncCaller, SyncCaller])
+@pytest.mark.parametrize("caller", [AsyncCaller, SyncCaller])
 async def test_bad_input_is_refused_before_any_io(
-    repository_type: str, colour: type[Caller], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    repository_type: str, caller: type[Caller], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = {
         "sqlite": f"sqlite:///{tmp_path}/no/such/folder.db",
@@ -33,6 +33,6 @@ async def test_bad_input_is_refused_before_any_io(
     for calls in (BASE_CALLS, ADDED_CALLS):
         for operation in calls:
             for call in bad_calls(calls, operation, str(uuid.uuid4()), repository_type != "mongodb"):
-                await contract.assert_refused(colour(repository), call)
+                await contract.assert_refused(caller(repository), call)
                 count += 1
     assert count > 400

@@ -21,7 +21,7 @@ import bson
 import psutil
 from pymongo import MongoClient
 
-from tests.support import leftovers, postgres, servers
+from tests.support import postgres, servers, stray_processes
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02
@@ -70,7 +70,7 @@ class Server(ABC):
                 start_new_session=True,  # Ctrl-C in the test run is for the test, which stops its servers.
             )
         # The test stops it, as `running` does; a fixture of several tests may have it started again in one.
-        leftovers.keep(self.process.pid)
+        stray_processes.keep(self.process.pid)
         wait_until(self.answers, lambda: self.log.read_text(errors="replace")[-2000:])
         return time.monotonic()
 

@@ -15,7 +15,7 @@ from tests.support.serving import serving
 READ_BYTES = 1 << 16
 MONGODB_HEADER_BYTES = 16
 OP_MSG = 2013
-# What MongoDB's driver sends on its own: to watch its servers, and to say good-bye.
+# What MongoDB's driver sends on its own: to watch its servers, and to end its sessions.
 OF_THE_DRIVER = ("hello", "ismaster", "isMaster", "endSessions")
 
 

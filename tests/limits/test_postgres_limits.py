@@ -123,12 +123,17 @@ async def test_health_leaves_nothing_behind(postgres_url: str) -> None:
         await connection.close()
 
 
-async def test_a_schema_that_is_gone_is_unhealthy(postgres_url: str) -> None:
-    async with repository(postgres_url) as repo:
+@pytest.mark.parametrize("auto_migrate", [True, False])
+async def test_a_schema_that_is_gone_is_unhealthy_unless_a_write_makes_it_again(
+    postgres_url: str, auto_migrate: bool
+) -> None:
+    async with repository(postgres_url, auto_migrate=auto_migrate) as repo:
         assert await repo.is_healthy() is True
         await repo.count_sessions("alice")
         await execute(postgres_url, "DROP TABLE chat_messages")
-        assert await repo.is_healthy() is False
+        assert await repo.is_healthy() is auto_migrate
+        if auto_migrate:
+            assert await repo.create_session_async("alice")
 
 
 @pytest.mark.parametrize("auto_migrate", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +20,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _drop_here() -> Iterator[None]:
+    """Collect what the test has dropped while its warnings are expected, and not in another test."""
+    yield
+    gc.collect()
 
 
 def use(repository: Any, times: int) -> list[weakref.ref[asyncio.AbstractEventLoop]]:

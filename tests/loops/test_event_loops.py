@@ -204,16 +204,19 @@ def test_aclose_all_closes_what_other_loops_opened(shape: tuple[Backend, Counter
 
     thread = threading.Thread(target=asyncio.run, args=(keep_running(),))
     thread.start()
-    assert opened.wait(30)
-    with asyncio.Runner() as standing_still:
-        standing_still.run(repository.create_session_async("user"))
-        repository.create_session("user", None)
-        assert count() >= 3
-        asyncio.run(ConnectionFactory.aclose_all())
-        assert settled(count, 0) == 0
-        assert standing_still.run(repository.count_sessions("user")) == 3
-    finish.set()
-    thread.join()
+    try:
+        assert opened.wait(30)
+        with asyncio.Runner() as standing_still:
+            standing_still.run(repository.create_session_async("user"))
+            repository.create_session("user", None)
+            assert count() >= 3
+            asyncio.run(ConnectionFactory.aclose_all())
+            assert settled(count, 0) == 0
+            assert standing_still.run(repository.count_sessions("user")) == 3
+    finally:
+        # Also where this fails: the process would wait for the thread for ever.
+        finish.set()
+        thread.join()
     ConnectionFactory.close_all()
     assert settled(count, 0) == 0
 

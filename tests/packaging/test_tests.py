@@ -72,7 +72,7 @@ def test_what_a_test_leaves_behind_is_ended(
     tmp_path: Path, end: str, options: list[str], outcome: str
 ) -> None:
     (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING).format(end=end))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.leftovers", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.stray_processes", *options]
     finished = subprocess.run(
         command,
         cwd=tmp_path,

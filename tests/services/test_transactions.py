@@ -170,3 +170,19 @@ async def test_a_client_session_needs_a_transaction(mongodb_url: str) -> None:
             async with await started if hasattr(started, "__await__") else started as client_session:
                 with pytest.raises(ConfigurationError, match="no transaction under way"):
                     await repository.using(client_session).count_sessions("alice")
+
+
+async def test_a_standalone_server_which_has_no_transactions_is_named(mongodb_standalone_url: str) -> None:
+    async with mongodb_client(mongodb_standalone_url) as client:
+        repository = SessionRepositoryFactory.create_repository("mongodb", url=mongodb_standalone_url)
+        started = client.start_session()
+        async with (
+            repository,
+            await started if hasattr(started, "__await__") else started as client_session,
+        ):
+            begun = client_session.start_transaction()  # Sends nothing yet.
+            if hasattr(begun, "__await__"):
+                await begun
+            with pytest.raises(ConfigurationError, match="standalone; transactions need a replica set"):
+                await repository.using(client_session).count_sessions("alice")
+            await client_session.abort_transaction()

@@ -39,7 +39,7 @@ PAIRS = {
     ("is_healthy", "is_healthy_sync"),
     ("aclose", "close"),
 }
-# The six operations of the interface, as users call them: colour, and the arguments with their defaults.
+# The six operations of the interface, as users call them: whether it is async, and the arguments.
 SIX = {
     "create_session": (False, ["user_id", "session_data"]),
     "get_session_history": (True, ["user_id", "session_id"]),
@@ -65,7 +65,7 @@ def test_every_operation_has_the_two_names_that_users_know(repository: type[Any]
 
 
 @pytest.mark.parametrize("name", SIX)
-def test_the_six_operations_keep_their_colours_and_arguments(name: str) -> None:
+def test_the_six_operations_stay_async_or_blocking_with_their_arguments(name: str) -> None:
     is_async, arguments = SIX[name]
     for repository in (BaseSessionRepository, *REPOSITORIES):
         method = getattr(repository, name)

@@ -96,12 +96,16 @@ class MongoTransaction(BorrowedConnectionManager):
         """Return a connection in the caller's transaction, and the state of the database.
 
         Raises:
-            ConfigurationError: No transaction is under way.
+            ConfigurationError: No transaction is under way, or the server has none.
         """
         if not self._client_session.in_transaction:
             raise ConfigurationError("using: the client session has no transaction under way")
         # Made ready outside the transaction, in which indexes cannot be created.
         own, ready = await self._manager.connect_ready()
+        if not ready.has_transactions:
+            raise ConfigurationError(
+                "using: the MongoDB server is standalone; transactions need a replica set"
+            )
         database = self._client_session.client[own.database.name]
         collections = {
             name: _Taking(

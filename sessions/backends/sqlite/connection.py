@@ -315,7 +315,9 @@ class SqliteConnectionManager(SqlConnectionManager):
         try:
             yield
         finally:
-            await connection.exec_driver_sql("ROLLBACK")
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            if raw.in_transaction:  # SQLite itself rolls back where the disk is full.
+                await connection.exec_driver_sql("ROLLBACK")
 
     # -- Errors ------------------------------------------------------------------------------------
 
