@@ -18,12 +18,15 @@ import typer.core
 import uvloop
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
+from pymongo import AsyncMongoClient
 from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import sessions
 from alembic import command
 from sessions import migrations
 from sessions.config.environment import Variables
+from sessions.connections.factory import kept_by
 from sessions.core.internals import hide, no_running_loop
 from sessions.core.loops import kept_on
 
@@ -240,3 +243,13 @@ def test_typer_runs_a_group_by_the_method_that_the_command_line_extends() -> Non
         "standalone_mode",
         "windows_expand_args",
     ]
+
+
+# -- What is hung on objects of others -------------------------------------------------------------
+
+
+async def test_an_engine_and_a_client_keep_what_is_hung_on_them() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    assert kept_by(engine) is kept_by(engine)
+    async with AsyncMongoClient("mongodb://localhost:1") as client:
+        assert kept_by(client) is kept_by(client)
