@@ -75,7 +75,7 @@ def test_mongodb_needs_no_migrations(run: Run, mongodb_url: str, monkeypatch: py
         assert "it needs no migrations" in result.stdout
 
 
-def test_check_removes_what_work_that_died_has_left_in_mongodb(run: Run, mongodb_standalone_url: str) -> None:
+def test_check_removes_orphaned_messages_in_mongodb(run: Run, mongodb_standalone_url: str) -> None:
     repository = SessionRepositoryFactory.create_repository("mongodb", url=mongodb_standalone_url)
     kept, gone = (repository.create_session("alice") for _ in range(2))
     for session_id in (kept, gone):
@@ -109,7 +109,7 @@ def test_a_database_that_cannot_be_used_is_one_line(run: Run, command: str, post
     [("db", "check"), ("db", "current"), ("list", "alice"), ("show", "alice", str(uuid.UUID(int=4)))],
 )
 @pytest.mark.parametrize("name", ["missing.db", "missing folder/missing.db"])
-def test_what_only_looks_creates_no_sqlite_file(
+def test_a_command_that_only_reads_creates_no_sqlite_file(
     run: Run, tmp_path: Path, command: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "data"
@@ -124,7 +124,7 @@ def test_what_only_looks_creates_no_sqlite_file(
         assert list(folder.iterdir()) == []
 
 
-def test_what_only_looks_leaves_an_empty_sqlite_file_empty(run: Run, tmp_path: Path) -> None:
+def test_a_command_that_only_reads_leaves_an_empty_sqlite_file_empty(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "data" / "empty.db"
     path.parent.mkdir()
     path.touch()

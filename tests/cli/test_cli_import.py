@@ -86,7 +86,7 @@ async def test_imports_at_the_same_time_store_every_message_once(
     await repositories[0].aclose()
 
 
-def test_a_run_that_died_between_a_session_and_its_messages_is_made_good(
+def test_a_run_that_was_killed_between_a_session_and_its_messages_is_made_good(
     run: Run, backend: Backend, tmp_path: Path
 ) -> None:
     with backend.repository() as repository:

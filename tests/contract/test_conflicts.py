@@ -118,7 +118,7 @@ async def test_a_call_that_failed_before_does_not_take_the_session_of_another_fo
     assert found is False
 
 
-async def test_the_message_of_a_session_that_is_gone_becomes_one_of_the_session_made_anew(
+async def test_the_message_of_a_session_that_is_gone_becomes_one_of_the_session_created_again(
     mongodb: Backend,
 ) -> None:
     """An attempt stored it, and died before it could take it back; the next one finds another session."""

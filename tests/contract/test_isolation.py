@@ -307,7 +307,7 @@ async def test_every_query_of_mongodb_for_a_user_names_the_user_or_an_owned_docu
 async def test_what_a_dead_writer_left_for_an_earlier_session_is_not_shown_in_a_later_one(
     mongodb: Backend, made_by: str
 ) -> None:
-    """Its message was stored after the session was deleted and made anew, and it never took it back."""
+    """Its message is stored after the session is deleted and created again; the insert is never undone."""
     async with mongodb.repository() as repository:
         if made_by == "create_session":
             session_id = await repository.create_session_async("yours")

@@ -83,7 +83,7 @@ def test_a_message_is_acknowledged_or_gone_with_its_session(backend: Backend, ra
     assert len(ids) - len(left) == sum(result["deleted"] for result in results) > 0
 
 
-def test_a_session_made_anew_has_its_own_messages_and_all_of_them(backend: Backend, racers: Racers) -> None:
+def test_a_session_created_again_has_exactly_its_own_messages(backend: Backend, racers: Racers) -> None:
     ids = new_ids(3)
     results = converse(racers, backend, ids, recreate=True)
     assert sum(result["deleted"] for result in results) >= 2

@@ -121,7 +121,7 @@ async def test_a_database_that_was_ready_and_is_gone_is_found_out(postgres_url: 
     await repository.aclose()
 
 
-async def test_what_was_dropped_since_is_made_again(backend: Backend) -> None:
+async def test_what_was_dropped_since_is_created_again(backend: Backend) -> None:
     async with backend.repository() as repository:
         await repository.ensure_ready()
         await drop_everything(backend)

@@ -1,4 +1,4 @@
-"""A server that keeps silent, or a file that another process has locked: a cancelled call ends at once."""
+"""A server that does not respond, or a file that another process locks: a cancelled call ends at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AT_ONCE = 3.0
 
 @dataclass
 class Freezer:
-    """A database that can be made to keep silent, and to go on."""
+    """A database that can be made to stop responding, and to continue."""
 
     repository_type: str
     url: str

@@ -42,7 +42,7 @@ class Work:
         arguments: What it is called with, for a user's sessions.
         gone: The sessions it deletes.
         added: How many messages it adds to the first session.
-        orphaned: Sessions whose document is removed beforehand, as a delete that died would have.
+        orphaned: Sessions whose document is removed beforehand, as an interrupted delete would have.
     """
 
     operation: str

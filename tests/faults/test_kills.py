@@ -195,7 +195,7 @@ def mongodb_replica_set_disturbed() -> Outcome:
 def mongodb_standalone_disturbed() -> Outcome:
     server = Mongod()
     with running(server):
-        # Its driver leaves all further tries to us: more often, and most of them would be hit, too.
+        # Its driver retries nothing itself: with more kills, most attempts would be hit, too.
         return _write_while(_backend(server), lambda until: _disturb(server, until, every=1), sync=True)
 
 

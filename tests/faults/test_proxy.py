@@ -242,7 +242,7 @@ async def test_every_call_into_a_black_hole_ends_in_time_and_the_next_is_served(
         assert await broken.state(names) == _expected(Operation(_title, adds=("after",)), names, {})
 
 
-async def test_connections_that_died_in_silence_are_replaced_and_closed_in_time(server: Any) -> None:
+async def test_connections_that_were_dropped_silently_are_replaced_and_closed_in_time(server: Any) -> None:
     async with _broken(server, seconds=3.0) as broken:
         names = Names()
         await broken.prepare(names)

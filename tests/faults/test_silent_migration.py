@@ -1,4 +1,4 @@
-"""A migration takes as long as it takes, but not on a server that keeps silent."""
+"""A migration has no time limit, but not on a server that does not respond."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def frozen(server: Postgres) -> Iterator[None]:
                 process.send_signal(signal.SIGCONT)
 
 
-async def test_a_server_that_keeps_silent_ends_it(server: Postgres, repository: Any) -> None:
+async def test_a_server_that_does_not_respond_ends_it(server: Postgres, repository: Any) -> None:
     async with another_migration(server):
         calls = [asyncio.create_task(repository.count_sessions("alice")) for _ in range(3)]
         await asyncio.sleep(0.5)

@@ -84,7 +84,7 @@ async def test_health_leaves_nothing_behind(mongodb_url: str) -> None:
             assert await database[name].count_documents({}) == 0
 
 
-async def test_an_operation_that_takes_too_long_ends_after_its_tries_and_changes_nothing(
+async def test_an_operation_that_takes_too_long_ends_after_its_attempts_and_changes_nothing(
     mongodb_url: str,
 ) -> None:
     async with repository(mongodb_url, timeout=0.5) as repo:

@@ -145,7 +145,7 @@ async def test_a_schema_that_is_newer_is_unhealthy(postgres_url: str, auto_migra
             await repo.count_sessions("alice")
 
 
-async def test_a_certificate_that_has_expired_is_named_and_not_tried_again(
+async def test_a_certificate_that_has_expired_is_named_and_not_retried(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with expired_tls_server("postgres") as (port, ca_file):
@@ -160,7 +160,7 @@ async def test_a_certificate_that_has_expired_is_named_and_not_tried_again(
 # --- the time that a statement may take -------------------------------------------------------------
 
 
-async def test_a_statement_that_takes_too_long_is_ended_on_the_server_and_not_tried_again(
+async def test_a_statement_that_takes_too_long_is_ended_on_the_server_and_not_retried(
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocker = await asyncpg.connect(postgres_url)
@@ -188,7 +188,7 @@ async def test_a_statement_that_takes_too_long_is_ended_on_the_server_and_not_tr
         await blocker.close()
 
 
-async def test_a_lock_that_is_not_to_be_had_is_tried_again(
+async def test_a_lock_that_is_not_to_be_had_is_retried(
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocker = await asyncpg.connect(postgres_url)

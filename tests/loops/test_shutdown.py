@@ -156,7 +156,7 @@ def mongodb() -> Iterator[Freezer]:
 
 @pytest.mark.parametrize("body", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("kind", ["sqlite", "postgres", "mongodb"])
-def test_ctrl_c_in_a_call_to_a_silent_server_ends_the_process(
+def test_ctrl_c_in_a_call_to_a_server_that_does_not_respond_ends_the_process(
     kind: str, body: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     freezer: Freezer = request.getfixturevalue(kind)

@@ -162,7 +162,7 @@ async def test_auto_migrate_can_be_turned_off_in_the_settings(
 
 
 @pytest.mark.parametrize("auto_migrate", [True, False])
-async def test_tables_that_are_dropped_underneath_are_made_again_or_an_outdated_schema(
+async def test_tables_that_are_dropped_underneath_are_created_again_or_an_outdated_schema(
     kind: str, url: str, auto_migrate: bool
 ) -> None:
     def drop(connection: Connection) -> None:

@@ -44,7 +44,7 @@ async def use(repo: Any) -> None:
 
 
 @pytest.mark.parametrize("what", [what for what in DROPS if what != "a column"])
-async def test_what_was_dropped_is_made_again(postgres_url: str, what: str) -> None:
+async def test_what_was_dropped_is_created_again(postgres_url: str, what: str) -> None:
     head = await describe_postgres(postgres_url)
     async with repository(postgres_url) as repo:
         await use(repo)
@@ -54,7 +54,7 @@ async def test_what_was_dropped_is_made_again(postgres_url: str, what: str) -> N
 
 
 @pytest.mark.parametrize("what", [what for what in DROPS if what != "a column"])
-async def test_what_was_dropped_before_the_first_call_is_made_again(postgres_url: str, what: str) -> None:
+async def test_what_was_dropped_before_the_first_call_is_created_again(postgres_url: str, what: str) -> None:
     head = await describe_postgres(postgres_url)
     async with repository(postgres_url) as repo:
         await execute(postgres_url, DROPS[what])
@@ -101,7 +101,7 @@ async def test_what_no_migration_can_mend_is_an_error(postgres_url: str) -> None
             await use(repo)
 
 
-async def test_a_database_that_is_dropped_and_created_anew_gets_its_schema(postgres_server: str) -> None:
+async def test_a_database_that_is_dropped_and_created_again_gets_its_schema(postgres_server: str) -> None:
     name = f"sessions_{uuid.uuid4().hex}"
     url = in_database(postgres_server, name)
     await asyncio.to_thread(execute_postgres, postgres_server, f"CREATE DATABASE {name}")
@@ -115,7 +115,7 @@ async def test_a_database_that_is_dropped_and_created_anew_gets_its_schema(postg
         await asyncio.to_thread(execute_postgres, postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_a_schema_of_its_own_is_made_again(empty_postgres_url: str) -> None:
+async def test_a_schema_of_its_own_is_created_again(empty_postgres_url: str) -> None:
     async with repository(empty_postgres_url, schema="chats") as repo:
         await use(repo)
         head = await describe_postgres(empty_postgres_url, "chats")
@@ -181,7 +181,7 @@ async def test_an_upgrade_by_hand_makes_a_lost_table_again(postgres_url: str) ->
     ]
 
 
-async def test_tables_of_a_file_that_were_dropped_are_made_again(sqlite_url: str) -> None:
+async def test_tables_of_a_file_that_were_dropped_are_created_again(sqlite_url: str) -> None:
     async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repo:
         await use(repo)
         await execute_sqlite(sqlite_url, "DROP TABLE chat_messages")
@@ -191,7 +191,7 @@ async def test_tables_of_a_file_that_were_dropped_are_made_again(sqlite_url: str
         ]
 
 
-async def test_tables_of_a_file_that_were_dropped_before_the_first_call_are_made_again(
+async def test_tables_of_a_file_that_were_dropped_before_the_first_call_are_created_again(
     sqlite_url: str,
 ) -> None:
     async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repo:

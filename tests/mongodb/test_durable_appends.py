@@ -58,7 +58,7 @@ async def _watched(url: str) -> AsyncIterator[tuple[Any, Writes]]:
         await closed
 
 
-async def test_only_the_last_write_of_an_append_waits_for_the_disks(watched: tuple[Any, Writes]) -> None:
+async def test_only_the_last_write_of_an_append_waits_for_the_journal(watched: tuple[Any, Writes]) -> None:
     repository, writes = watched
     session_id = await repository.create_session_async("alice")
     await repository.add_message(session_id, "user", "Hello")

@@ -77,7 +77,7 @@ async def test_old_messages_are_shown_among_new_ones_and_deleted_with_them(url: 
         assert raw.chat_messages.count_documents({}) == 0
 
 
-async def test_what_an_old_writer_left_is_not_shown_in_a_session_made_anew(url: str, raw: Any) -> None:
+async def test_what_an_old_writer_left_is_not_shown_in_a_session_created_again(url: str, raw: Any) -> None:
     async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repo:
         await repo._ensure_connection()
         old = session_of_release(str(uuid.uuid4()), "alice")

@@ -111,7 +111,7 @@ async def test_a_server_that_dies_during_a_call_is_given_up_soon() -> None:
     assert f"127.0.0.1:{server.port}" in text
 
 
-async def test_a_server_that_keeps_silent_takes_no_longer_than_the_call_may() -> None:
+async def test_a_server_that_does_not_respond_takes_no_longer_than_the_call_may() -> None:
     # The kernel accepts for it, and nobody reads.
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         url = f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"
@@ -122,7 +122,7 @@ async def test_a_server_that_keeps_silent_takes_no_longer_than_the_call_may() ->
 
 
 @pytest.mark.full_size
-async def test_a_server_that_keeps_silent_is_given_up_on_defaults() -> None:
+async def test_a_server_that_does_not_respond_is_given_up_on_defaults() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         _, took = await failure(repository(f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"))
 
@@ -130,7 +130,7 @@ async def test_a_server_that_keeps_silent_is_given_up_on_defaults() -> None:
 
 
 @pytest.mark.parametrize("max_elapsed", [1.5, pytest.param(None, marks=pytest.mark.full_size)])
-async def test_a_server_that_falls_silent_takes_no_longer_than_the_call_may(
+async def test_a_server_that_stops_responding_takes_no_longer_than_the_call_may(
     standalone: Mongod, max_elapsed: float | None
 ) -> None:
     retry = None if max_elapsed is None else RetryConfig(max_elapsed=max_elapsed)

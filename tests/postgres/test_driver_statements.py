@@ -141,7 +141,7 @@ async def test_a_cancellation_is_heeded_that_comes_together_with_the_awaited_con
         await engine.dispose()
 
 
-async def test_who_waits_for_a_connection_of_the_engine_itself_is_served_before_a_busy_task(
+async def test_a_task_that_waits_for_a_connection_of_the_engine_itself_is_served_before_a_busy_task(
     postgres_url: str,
 ) -> None:
     repository = SessionRepositoryFactory.create_repository(

@@ -126,7 +126,7 @@ async def test_a_server_that_refuses_is_unavailable_within_seconds() -> None:
 
 
 @pytest.mark.slow
-async def test_a_server_that_keeps_silent_is_unavailable_after_all_attempts_together() -> None:
+async def test_a_server_that_does_not_respond_is_unavailable_after_all_attempts_together() -> None:
     async with silent_server() as port:
         repository = SessionRepositoryFactory.create_repository(
             "postgres", url=f"postgresql://u@127.0.0.1:{port}/d"
@@ -213,7 +213,7 @@ async def silent_server() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("attributes", ["any", "read-write", "primary", "prefer-standby"])
-async def test_the_second_host_is_reached_while_the_first_one_keeps_silent(
+async def test_the_second_host_is_reached_while_the_first_one_does_not_respond(
     postgres_url: str, attributes: str
 ) -> None:
     async with silent_server() as silent, network(postgres_url) as way:

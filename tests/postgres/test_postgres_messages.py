@@ -128,7 +128,7 @@ async def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
     )
 
 
-async def test_a_silent_server_is_named_with_the_setting_that_bounds_it() -> None:
+async def test_a_server_that_does_not_respond_is_named_with_the_setting_that_bounds_it() -> None:
     async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -169,7 +169,7 @@ def address_of(postgres_url: str) -> tuple[str, int]:
     return split.hostname or parse_qs(split.query)["host"][0], split.port or 5432
 
 
-async def test_a_silent_first_host_leaves_time_for_the_second(postgres_url: str) -> None:
+async def test_a_first_host_that_does_not_respond_leaves_time_for_the_second(postgres_url: str) -> None:
     async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 

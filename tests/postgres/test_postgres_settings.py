@@ -351,7 +351,7 @@ async def test_a_wrong_password_is_a_configuration_error_without_the_password() 
             await repository(f"postgresql://me:{SECRET}@127.0.0.1:{server.port}/d").count_sessions("u")
 
     assert server.password == SECRET
-    assert server.requests.count(196608) == 1, "tried again"
+    assert server.requests.count(196608) == 1, "retried"
     assert asyncpg.InvalidPasswordError in causes_of(caught.value)
     assert SECRET not in everything_shown(caught.value)
 
@@ -454,7 +454,7 @@ async def test_a_server_that_never_answers_is_given_up_after_connect_timeout(att
     assert SECRET not in everything_shown(caught.value)
 
 
-async def test_a_server_that_starts_up_is_tried_again_and_named_by_the_error_class() -> None:
+async def test_a_server_that_starts_up_is_retried_and_named_by_the_error_class() -> None:
     async with fake_server(start_up) as server:
         repo = repository(
             f"postgresql://u@127.0.0.1:{server.port}/d?sslmode=disable",

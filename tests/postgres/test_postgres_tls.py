@@ -152,7 +152,7 @@ async def test_a_key_with_a_password_is_opened_with_it(postgres_url: str, tmp_pa
                 await count(url_of(postgres_url, front.port, query + wrong))
 
 
-async def test_files_are_read_anew_for_each_connection(postgres_url: str, tmp_path: Path) -> None:
+async def test_files_are_read_again_for_each_connection(postgres_url: str, tmp_path: Path) -> None:
     root = tmp_path / "rotated.crt"
     async with tls_front(postgres_url, tmp_path) as front:
         trustme.CA().cert_pem.write_to_path(str(root))

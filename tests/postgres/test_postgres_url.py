@@ -438,7 +438,7 @@ def test_a_dropped_connection_is_found_out_by_default(
         runner.run(check())
 
 
-def test_hosts_that_share_the_load_are_tried_in_any_order() -> None:
+def test_hosts_that_share_the_load_are_attempted_in_any_order() -> None:
     url = "postgresql://h1:1,h2:2,h3:3/d?load_balance_hosts=random"
     seen = {
         tuple(zip(found["host"], found["port"], strict=True))

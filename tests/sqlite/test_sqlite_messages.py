@@ -92,7 +92,7 @@ def test_a_directory_that_may_not_be_written_to(open_folder: Path) -> None:
     open_folder.chmod(0o755)
 
 
-def test_a_directory_that_may_not_be_looked_into(open_folder: Path) -> None:
+def test_a_directory_that_may_not_be_read(open_folder: Path) -> None:
     open_folder.chmod(0o700)
     as_nobody(open_folder / "x.db", f"{open_folder}: Permission denied")
 

@@ -67,7 +67,7 @@ def test_its_files_are_gone_once_it_is_collected(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_a_cleaner_has_removed_is_made_again(tmp_path: Path) -> None:
+def test_a_folder_that_a_cleaner_has_removed_is_created_again(tmp_path: Path) -> None:
     with make(url="sqlite://") as repository:
         repository.create_session("alice")
         [folder] = tmp_path.iterdir()

@@ -92,7 +92,7 @@ async def converse(
 
     Returns:
         ``added``: ``[session_id, user_id, content, start, end]`` of each acknowledged message;
-        ``created``: ``[session_id, user_id, start, end]`` of each session made anew;
+        ``created``: ``[session_id, user_id, start, end]`` of each session created again;
         ``deleted``: how often; ``strange``: what nobody may see, or an error that is no outcome.
     """
     added: list[Any] = []

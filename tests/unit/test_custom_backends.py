@@ -263,13 +263,13 @@ async def test_no_thread_goes_on_before_the_tables_are_there() -> None:
     assert repo._connection_manager.connects == 1
 
 
-def test_a_failed_creation_of_tables_is_tried_again() -> None:
+def test_a_failed_creation_of_tables_is_retried() -> None:
     class Fails(RedisLikeOperations):
-        tries = 0
+        attempts = 0
 
         def _create_tables_if_not_exist(self) -> None:
-            self.tries += 1
-            if self.tries == 1:
+            self.attempts += 1
+            if self.attempts == 1:
                 raise OSError("not now")
 
     repo = Fails("mine", connection_manager=RedisLikeManager())
@@ -277,7 +277,7 @@ def test_a_failed_creation_of_tables_is_tried_again() -> None:
         repo.create_session("user123", None)
     for _ in range(2):
         assert repo.create_session("user123", None)
-    assert (repo.tries, repo._connection_manager.connects) == (2, 1)
+    assert (repo.attempts, repo._connection_manager.connects) == (2, 1)
 
 
 # -- Other shapes ----------------------------------------------------------------------------------
@@ -366,13 +366,13 @@ async def test_async_tables_may_use_the_operations_themselves() -> None:
     assert len(repo._connection.lrange("messages:welcome", 0, -1)) == 2
 
 
-async def test_a_failed_creation_of_async_tables_is_tried_again() -> None:
+async def test_a_failed_creation_of_async_tables_is_retried() -> None:
     class Fails(AsyncRedisLike):
-        tries = 0
+        attempts = 0
 
         async def _create_tables_if_not_exist(self) -> None:
-            self.tries += 1
-            if self.tries == 1:
+            self.attempts += 1
+            if self.attempts == 1:
                 raise OSError("not now")
             await super()._create_tables_if_not_exist()
 
@@ -380,7 +380,7 @@ async def test_a_failed_creation_of_async_tables_is_tried_again() -> None:
     with pytest.raises(OSError, match="not now"):
         await repo.add_message("session", "user", "Hi")
     await repo.add_message("session", "user", "Hi")
-    assert (repo.tries, repo.created) == (2, 1)
+    assert (repo.attempts, repo.created) == (2, 1)
 
 
 def test_an_async_manager_that_was_not_awaited_says_what_to_do() -> None:

@@ -180,7 +180,7 @@ def test_without_that_dict_the_environment_is_read_in_the_public_way(monkeypatch
     ],
     ids=["current", "upgrade", "downgrade", "stamp"],
 )
-def test_alembic_says_whether_a_command_only_looks(
+def test_alembic_says_whether_a_command_only_reads(
     run: object, looks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = []
@@ -205,7 +205,7 @@ def test_alembic_says_whether_a_command_only_looks(
     assert said == [looks]
 
 
-def test_looking_at_a_sqlite_file_that_is_not_there_creates_none(tmp_path: Path) -> None:
+def test_reading_a_sqlite_file_that_is_not_there_creates_none(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     done = subprocess.run(
         [sys.executable, "-m", "alembic", "-c", migrations.ini_path(), "current"],

@@ -140,11 +140,11 @@ def test_a_strategy_may_be_given_by_its_name(slept: list[float]) -> None:
     assert RetryConfig(strategy="constant") == RetryConfig(strategy=RetryStrategy.CONSTANT)  # type: ignore[arg-type]
 
 
-# --- tries -----------------------------------------------------------------------------------------
+# --- attempts -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 3, 5])
-async def test_max_attempts_counts_all_tries(run: Run, attempts: int) -> None:
+async def test_max_attempts_counts_all_attempts(run: Run, attempts: int) -> None:
     work = Work(*(Flaky() for _ in range(10)))
 
     with pytest.raises(Flaky):
@@ -303,7 +303,7 @@ async def test_no_delay_exceeds_max_delay(run: Run, slept: list[float], strategy
     assert slept == [1.5] * 49
 
 
-async def test_thousands_of_tries_do_not_overflow_the_delay(run: Run, slept: list[float]) -> None:
+async def test_thousands_of_attempts_do_not_overflow_the_delay(run: Run, slept: list[float]) -> None:
     with pytest.raises(Flaky):
         await run(Work(*(Flaky() for _ in range(2001))), config(max_attempts=2000, base_delay=0.1), Flaky)
 
@@ -384,16 +384,16 @@ async def test_a_decorated_function_keeps_its_name_docstring_and_arguments() -> 
     assert (store.__name__, store.__doc__, store("a", times=2)) == ("store", "Store it.", "aa")
 
 
-async def test_tasks_that_share_a_decorated_function_each_have_their_own_tries() -> None:
+async def test_tasks_that_share_a_decorated_function_each_have_their_own_attempts() -> None:
     calls = dict.fromkeys(range(50), 0)
 
     @async_retry(config(max_attempts=4, base_delay=0.001), on=Flaky)
     async def operation(task: int) -> int:
         calls[task] += 1
-        tries = calls[task]
+        attempts = calls[task]
         await asyncio.sleep(0.001 * (task % 3))
         # Every third gives up; the others succeed at a try of their own.
-        if task % 3 == 0 or tries <= task % 4:
+        if task % 3 == 0 or attempts <= task % 4:
             raise Flaky(task)
         return task
 
@@ -409,7 +409,7 @@ async def test_tasks_that_share_a_decorated_function_each_have_their_own_tries()
             assert calls[task] == task % 4 + 1
 
 
-def test_threads_that_share_a_decorated_function_each_have_their_own_tries() -> None:
+def test_threads_that_share_a_decorated_function_each_have_their_own_attempts() -> None:
     calls = dict.fromkeys(range(20), 0)
     start = threading.Barrier(20)
     results: dict[int, Any] = {}
@@ -439,14 +439,14 @@ def test_threads_that_share_a_decorated_function_each_have_their_own_tries() -> 
 
 
 def test_a_decorated_function_may_call_itself() -> None:
-    tries: list[int] = []
+    attempts: list[int] = []
 
     @retry(config(max_attempts=2), on=Flaky)
     def countdown(number: int) -> int:
-        tries.append(number)
-        if tries.count(number) == 1:
+        attempts.append(number)
+        if attempts.count(number) == 1:
             raise Flaky
         return 0 if number == 0 else countdown(number - 1)
 
     assert countdown(3) == 0
-    assert tries == [3, 3, 2, 2, 1, 1, 0, 0]
+    assert attempts == [3, 3, 2, 2, 1, 1, 0, 0]

@@ -1,4 +1,4 @@
-"""Which errors of the drivers are tried again, and after which a try may have taken effect."""
+"""Which errors of the drivers are retried, and after which an attempt may have taken effect."""
 
 from __future__ import annotations
 
@@ -125,6 +125,6 @@ def test_sqlite_errors_are_told_apart_by_code(code: int, transient: bool) -> Non
 @pytest.mark.parametrize(
     "error", [ValueError("wrong"), TypeError("wrong"), KeyError("wrong"), AssertionError(), RuntimeError()]
 )
-def test_a_mistake_in_a_program_is_never_tried_again(error: Exception) -> None:
+def test_a_mistake_in_a_program_is_never_retried(error: Exception) -> None:
     assert not postgres().is_transient(error)
     assert not mongodb().is_transient(error)

@@ -40,7 +40,7 @@ async def test_the_first_to_ask_is_the_first_to_be_served() -> None:
     assert served == list(range(50))
 
 
-async def test_a_holder_that_comes_again_waits_for_all_who_wait() -> None:
+async def test_a_holder_that_comes_again_waits_for_all_waiters() -> None:
     turns, served = Turns(), []
 
     async def take_often(name: int) -> None:
@@ -83,7 +83,7 @@ async def test_loops_of_other_threads_stand_in_the_same_queue() -> None:
     assert served == list(range(12))
 
 
-async def test_who_waits_for_too_long_is_told_and_leaves_the_queue() -> None:
+async def test_a_waiter_that_times_out_leaves_the_queue() -> None:
     turns = Turns()
     async with turns.turn(LONG):
         with pytest.raises(TurnTimeoutError):
