@@ -1,4 +1,4 @@
-"""Work that is done once for all who need it at the same time, on one event loop."""
+"""Work that concurrent callers on one event loop share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["SharedWork"]
 
 
 class SharedWork:
-    """Does one piece of work at a time; whoever asks meanwhile gets the outcome of the one under way.
+    """Runs one piece of work at a time; concurrent callers get the result of the one in progress.
 
-    Under a lock each caller would find out by itself, and one after the other, that a server refuses
-    connections or keeps silent: the last of them after the sum of all waits.
+    Under a lock the callers would detect one after the other that a server refuses connections or does not
+    respond: the last of them after the sum of all waits.
     """
 
     __slots__ = ("_under_way",)
@@ -21,15 +21,15 @@ class SharedWork:
         self._under_way: asyncio.Future[Exception | None] | None = None
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Await ``work()``, or the end of what another caller has under way.
+        """Await ``work()``, or the result of another caller's work in progress.
 
-        If that one is cancelled, one of those who wait for it takes over.
+        If that caller is cancelled, a waiting one takes over.
 
         Raises:
-            Exception: What the work raised, the same one for all.
+            Exception: The error of the work, the same one for all callers.
         """
         while (under_way := self._under_way) is not None:
-            # Not by `await`, which would cancel it with the first of those who wait.
+            # Not `await under_way`, which would cancel it with the first cancelled waiter.
             await asyncio.wait((under_way,))
             if under_way.cancelled():
                 continue

@@ -162,7 +162,7 @@ ANSWERS = (errors.NetworkTimeout, errors.NotPrimaryError)
 class _RefusalWatch:
     """Ends an operation whose servers have refused connections for ``refused_timeout``.
 
-    The driver's server selection goes on until the operation's deadline, even if all servers refuse.
+    The driver's server selection continues until the operation's deadline, even if all servers refuse.
     """
 
     __slots__ = ("_connection", "_handle", "_refused_checks", "_scope")

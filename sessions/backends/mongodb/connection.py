@@ -131,7 +131,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self.preparations += 1
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
-        """Await ``step()`` in a task that goes on in the background if the caller is cancelled.
+        """Await ``step()`` in a task that continues in the background if the caller is cancelled.
 
         PyMongo leaks a socket when a connect is cancelled, and an interrupted write leaves messages for a
         later clean-up.
