@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 import uuid
@@ -62,6 +63,16 @@ def settled(counter: Counter, expected: int, seconds: float = 10.0) -> int:
     while (count := counter()) > expected and time.monotonic() < deadline:
         time.sleep(0.05)
     return count
+
+
+def collected(count: Counter) -> Counter:
+    """Return a counter of what is left without garbage; a driver's thread may hold some for a moment."""
+
+    def counter() -> int:
+        gc.collect()
+        return count()
+
+    return counter
 
 
 def shape_of(name: str, url: str) -> tuple[Backend, Counter]:

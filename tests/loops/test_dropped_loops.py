@@ -12,7 +12,7 @@ import pytest
 
 from sessions import SessionRepositoryFactory
 from tests.faults.breakable import Postgres, running
-from tests.loops.shapes import Counter, settled
+from tests.loops.shapes import Counter, collected, settled
 from tests.support.databases import Backend
 
 # What they leave open says so; PyMongo's tasks do not take it well to be dropped.
@@ -42,10 +42,8 @@ def test_a_loop_that_nobody_holds_is_not_kept_alive(shape: tuple[Backend, Counte
     backend, count = shape
     repository = backend.repository()
     loops = use(repository, 5)
-    for _ in range(2):
-        gc.collect()
-    assert [loop for loop in loops if loop() is not None] == []
-    assert settled(count, 0) == 0
+    assert settled(collected(lambda: sum(loop() is not None for loop in loops)), 0) == 0
+    assert settled(collected(count), 0) == 0
     assert repository.count_sessions_sync("user") == 5
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,7 +13,7 @@ import pytest
 import uvloop
 
 from sessions import ConnectionFactory
-from tests.loops.shapes import Counter, settled
+from tests.loops.shapes import Counter, collected, settled
 from tests.support.databases import Backend
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -58,9 +57,7 @@ def test_loops_closed_without_closing_their_generators_leave_no_connection(
         loop.run_until_complete(repository.create_session_async("user"))
         loop.close()
     del loop
-    gc.collect()
-    gc.collect()
-    assert settled(count, 0) == 0
+    assert settled(collected(count), 0) == 0
     assert repository.count_sessions_sync("user") == 20
 
 
