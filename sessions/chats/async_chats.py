@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self
 from uuid import UUID
 
 from sessions import validation
-from sessions.chats.opening import BackendName, Role, SessionData, merged, open_repository
+from sessions.chats.opening import OpenedChats, Role, SessionData, merged
 from sessions.models import ChatMessage, ChatSession, SessionPage
-from sessions.repositories import AsyncSessionRepository, SessionRepositoryType
-from sessions.repositories.options import ChatsOptions
 
 __all__ = ["AsyncChats"]
 
 
-class AsyncChats:
+class AsyncChats(OpenedChats):
     """The conversations of one database, for callers with an event loop.
 
     ::
@@ -42,21 +40,6 @@ class AsyncChats:
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
         SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        backend: BackendName | SessionRepositoryType | None = None,
-        repository: AsyncSessionRepository | None = None,
-        **options: Unpack[ChatsOptions],
-    ) -> None:
-        self._repository = open_repository(url, backend, repository, {**options})
-
-    @property
-    def repository(self) -> AsyncSessionRepository:
-        """The repository of the same database, with the operations under the names of its interface."""
-        return self._repository
 
     def using(self, transaction: Any) -> AsyncChats:
         """Return chats whose operations run in a transaction of the caller's own.

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self
 from uuid import UUID
 
 from sessions import validation
-from sessions.chats.opening import BackendName, Role, SessionData, merged, open_repository
+from sessions.chats.opening import OpenedChats, Role, SessionData, merged
 from sessions.models import ChatMessage, ChatSession, SessionPage
-from sessions.repositories import AsyncSessionRepository, SessionRepositoryType
-from sessions.repositories.options import ChatsOptions
 
 __all__ = ["Chats"]
 
 
-class Chats:
+class Chats(OpenedChats):
     """The conversations of one database, for callers without an event loop.
 
     The blocking twin of `AsyncChats`.
@@ -43,21 +41,6 @@ class Chats:
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
         SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        backend: BackendName | SessionRepositoryType | None = None,
-        repository: AsyncSessionRepository | None = None,
-        **options: Unpack[ChatsOptions],
-    ) -> None:
-        self._repository = open_repository(url, backend, repository, {**options})
-
-    @property
-    def repository(self) -> AsyncSessionRepository:
-        """The repository of the same database, with the operations under the names of its interface."""
-        return self._repository
 
     # -- Sessions ----------------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 from sessions.errors import ConfigurationError, InvalidInputError
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryFactory, SessionRepositoryType
+from sessions.repositories.options import ChatsOptions
 from sessions.repositories.urls import repository_type_of
 
-__all__ = ["BackendName", "Role", "SessionData", "merged", "open_repository"]
+__all__ = ["BackendName", "OpenedChats", "Role", "SessionData", "merged", "open_repository"]
 
 BackendName = Literal["mongodb", "postgres", "sqlite"]
 Role = Literal["user", "assistant"]
@@ -53,6 +54,25 @@ def open_repository(
         # A backend of another package may have only the six operations of the base class.
         raise ConfigurationError(f"backend: {type(found).__name__} is not an AsyncSessionRepository")
     return found
+
+
+class OpenedChats:
+    """What `AsyncChats` and `Chats` share: how they are opened, and the repository behind them."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        backend: BackendName | SessionRepositoryType | None = None,
+        repository: AsyncSessionRepository | None = None,
+        **options: Unpack[ChatsOptions],
+    ) -> None:
+        self._repository = open_repository(url, backend, repository, {**options})
+
+    @property
+    def repository(self) -> AsyncSessionRepository:
+        """The repository of the same database, with the operations under the names of its interface."""
+        return self._repository
 
 
 def merged(
