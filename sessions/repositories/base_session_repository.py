@@ -16,7 +16,7 @@ from sessions.connections import (
 )
 from sessions.core.forks import ProcessLock
 from sessions.core.loops import kept_on, running_loop
-from sessions.core.operations import AsyncOperations
+from sessions.core.operations import Operations
 from sessions.errors import ConfigurationError
 from sessions.models import ChatMessage, ChatSession
 
@@ -28,8 +28,10 @@ _preparing: ContextVar[tuple[BaseSessionRepository, ...]] = ContextVar("sessions
 
 def _is_operation(name: str) -> bool:
     """Return whether the built-in backends have an operation of this name."""
-    plain = name.removesuffix("_sync")
-    return name == "close" or (not plain.startswith("_") and hasattr(AsyncOperations, plain))
+    plain = name.removesuffix("_sync").removesuffix("_async")
+    return name in ("close", "list_paginated_sessions_async") or (
+        not plain.startswith("_") and hasattr(Operations, plain)
+    )
 
 
 class _OnLoop:
