@@ -35,7 +35,8 @@ class AsyncOperations(BackendOperations):
     Raises:
         InvalidInputError: From every operation: an argument is invalid; nothing was sent.
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
-        SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
+        SchemaOutdatedError: From every operation: the schema is older and ``auto_migrate`` is off, or it
+            lacks what this package needs.
         ConfigurationError: From every operation: the database refuses the user or the database name.
     """
 
