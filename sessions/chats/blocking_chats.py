@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, Unpack
 
 from sessions.chats.async_chats import AsyncChats
 from sessions.chats.opening import BackendName
-from sessions.core.twins import blocking, blocking_iterator
+from sessions.core.twins import blocking, iterate
+from sessions.models import ChatMessage, ChatSession
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryType
 from sessions.repositories.options import ChatsOptions
 
@@ -42,7 +44,8 @@ class Chats:
         ConfigurationError: A setting is missing or wrong.
         InvalidInputError: From every operation: an argument is invalid; nothing is sent.
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
-        SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
+        SchemaOutdatedError: From every operation: the schema is older and ``auto_migrate`` is off, or it
+            lacks what this package needs.
     """
 
     def __init__(
@@ -75,11 +78,17 @@ class Chats:
     keep_latest_sessions = blocking(AsyncChats.keep_latest_sessions, of=_chats)
     delete_sessions_older_than = blocking(AsyncChats.delete_sessions_older_than, of=_chats)
     delete_user = blocking(AsyncChats.delete_user, of=_chats)
-    export_user = blocking_iterator(AsyncChats.export_user, of=_chats)
 
     ensure_ready = blocking(AsyncChats.ensure_ready, of=_chats)
     is_healthy = blocking(AsyncChats.is_healthy, of=_chats)
     close = blocking(AsyncChats.aclose, "close", of=_chats)
+
+    def export_user(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
+        """Yield every session of a user with its messages, oldest first, in constant memory.
+
+        See `AsyncChats.export_user`.
+        """
+        return iterate(self._chats.export_user(user_id))
 
     def __enter__(self) -> Self:
         self.repository.__enter__()

@@ -24,17 +24,19 @@ NAMES = {
     SessionRepositoryType.POSTGRES: "PostgreSQL",
     SessionRepositoryType.SQLITE: "SQLite",
 }
+# What is said of a revision of a newer release, whose tables this one can use.
+NEWER = f"newer than this package, whose head is {migrations.HEAD}; it has all that this package needs"
 
 
 async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
-    """Bring the schema to head, even if ``auto_migrate`` is off.
+    """Bring the schema to head, even if ``auto_migrate`` is off; one of a newer release stays as it is.
 
     Args:
         backend: Which database.
         url: Its URL; None for the configured one.
 
     Raises:
-        SchemaOutdatedError: The schema is newer than this package.
+        SchemaOutdatedError: The schema is newer than this package, and lacks what it needs.
     """
     async with _manager(backend, url) as manager:
         if isinstance(manager, SqlConnectionManager):
@@ -48,6 +50,8 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
             change = (
                 "was there already" if after == before else f"upgraded from {before or 'an empty database'}"
             )
+            if after not in migrations.REVISIONS:
+                change = f"{NEWER}: nothing to do"
             return f"{NAMES[backend]} schema: revision {after} ({change})"
         await manager.connect()
         return f"{NAMES[backend]}: collections and indexes are ready; it needs no migrations"
@@ -61,22 +65,27 @@ async def current(backend: SessionRepositoryType, url: str | None) -> str:
             revision = await _in_connection(manager, migrations.current)
             if revision is None:
                 return f"{NAMES[backend]} schema: no revision (never migrated)"
-            head = " (head)" if revision == migrations.HEAD else f" (head is {migrations.HEAD})"
-            return f"{NAMES[backend]} schema: revision {revision}{head}"
+            note = "head" if revision == migrations.HEAD else f"head is {migrations.HEAD}"
+            if revision not in migrations.REVISIONS:
+                fits = await _in_connection(manager, migrations.is_newer)
+                note = NEWER if fits else f"unknown to this package, whose head is {migrations.HEAD}"
+            return f"{NAMES[backend]} schema: revision {revision} ({note})"
         return await _answers(manager, backend)
 
 
 async def check(backend: SessionRepositoryType, url: str | None) -> str:
-    """Say that the schema is at head. MongoDB has none: remove orphaned messages there.
+    """Say that the schema is at head or newer. MongoDB has none: remove orphaned messages there.
 
     Raises:
-        SchemaOutdatedError: It is not.
+        SchemaOutdatedError: It is older, or lacks what this package needs.
     """
     async with _manager(backend, url) as manager:
         manager.require_database()
         if isinstance(manager, SqlConnectionManager):
             await _in_connection(manager, migrations.check)
-            return f"{NAMES[backend]} schema: revision {migrations.HEAD}, as this package needs it"
+            revision = await _in_connection(manager, migrations.current)
+            note = "as this package needs it" if revision == migrations.HEAD else NEWER
+            return f"{NAMES[backend]} schema: revision {revision}, {note}"
         return f"{await _answers(manager, backend)}; {await _remove_orphaned(manager)}"
 
 

@@ -43,7 +43,7 @@ async def append_messages(
     rows = [(new_message_id(), role, content) for role, content in pairs]
     calls.backend.check_batch_size(rows)
     await append_rows(calls, "add_messages", session_id, user_id, rows)
-    return [message_id for message_id, _, _ in rows]
+    return [row[0] for row in rows]
 
 
 async def append_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sessions import validation
 from sessions.core.identifiers import utc_now
@@ -12,12 +12,9 @@ from sessions.core.port import Backend, ConnectionManager, EarlierAttempts, NewS
 from sessions.errors import SessionNotFoundError, SessionsError
 from sessions.resilience import RetryConfig, call_with_retry
 
-__all__ = ["BATCH_SIZE", "Calls", "not_found"]
+__all__ = ["Calls", "not_found"]
 
 R = TypeVar("R")
-
-# Sessions deleted, or messages exported, by one statement: bounds locks and memory.
-BATCH_SIZE = 1000
 
 
 class Calls:
@@ -28,6 +25,9 @@ class Calls:
         retry: Returns attempts and delays; called by the first operation, because many repositories are
             created without one.
     """
+
+    # Sessions deleted, or messages exported, by one statement: bounds locks and memory.
+    batch_size: ClassVar[int] = 1000
 
     __slots__ = ("_read_retry", "_retry", "backend", "manager")
 
@@ -109,7 +109,7 @@ class Calls:
     async def run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
         """Delete batch after batch, each with retries, until one deletes nothing; return how many."""
         total = 0
-        while deleted := await self.run(operation, delete, *args, BATCH_SIZE):
+        while deleted := await self.run(operation, delete, *args, self.batch_size):
             total += deleted
         return total
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from sessions.core.blocking import run_blocking
 
-__all__ = ["blocking", "blocking_iterator"]
+__all__ = ["blocking", "iterate"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,28 +44,17 @@ def blocking(
     return cast("Twin[P, R]", _described(twin, method, name))
 
 
-def blocking_iterator(
-    method: Callable[Concatenate[Any, P], AsyncGenerator[R, None]], name: str = "", *, of: Find = _itself
-) -> Twin[P, Iterator[R]]:
-    """Return a method that iterates over the items, never None, of an async generator; see `blocking`."""
+def iterate(items: AsyncGenerator[R, None]) -> Iterator[R]:
+    """Yield the items, never None, of an async generator, and close it at the end."""
 
-    def twin(self: Any, *args: Any, **options: Any) -> Iterator[Any]:
-        items = getattr(of(self), method.__name__)(*args, **options)
+    async def step() -> R | None:
+        return await anext(items, None)
 
-        async def step() -> Any:
-            return await anext(items, None)
-
-        try:
-            while (item := run_blocking(step)) is not None:
-                yield item
-        finally:
-            run_blocking(items.aclose)
-
-    described: Any = _described(twin, method, name)
-    signature = inspect.signature(method, eval_str=True)
-    items: Any = get_args(signature.return_annotation)[0]
-    described.__signature__ = signature.replace(return_annotation=GenericAlias(Iterator, items))
-    return cast("Twin[P, Iterator[R]]", described)
+    try:
+        while (item := run_blocking(step)) is not None:
+            yield item
+    finally:
+        run_blocking(items.aclose)
 
 
 def _described(twin: Callable[..., Any], method: Callable[..., Any], name: str) -> Callable[..., Any]:

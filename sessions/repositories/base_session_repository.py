@@ -26,12 +26,22 @@ __all__ = ["BaseSessionRepository"]
 _preparing: ContextVar[tuple[BaseSessionRepository, ...]] = ContextVar("sessions_preparing", default=())
 
 
+# Async operations that are blocking under their plain name.
+RENAMED = {
+    "create_session_async",
+    "delete_session_async",
+    "list_paginated_sessions_async",
+    "update_session_async",
+}
+
+
 def _is_operation(name: str) -> bool:
     """Return whether the built-in backends have an operation of this name."""
-    plain = name.removesuffix("_sync").removesuffix("_async")
-    return name in ("close", "list_paginated_sessions_async") or (
-        not plain.startswith("_") and hasattr(Operations, plain)
-    )
+    plain = name.removesuffix("_sync")
+    if plain in RENAMED or plain == "close":
+        return True
+    # The others have the name of the operation.
+    return not plain.startswith("_") and f"{plain}_async" not in RENAMED and hasattr(Operations, plain)
 
 
 class _OnLoop:

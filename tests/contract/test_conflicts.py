@@ -96,7 +96,9 @@ async def test_a_session_that_an_earlier_attempt_created_is_there_once(repositor
 
 async def test_a_session_id_that_another_call_has_taken_is_a_conflict(repository: Any) -> None:
     session_id = str(uuid.uuid4())
-    await repository._calls.run("create_session", repository._calls.backend.create, new_session(repository, session_id, "alice"))
+    await repository._calls.run(
+        "create_session", repository._calls.backend.create, new_session(repository, session_id, "alice")
+    )
     for user in ("alice", "bob"):
         with pytest.raises(SessionConflictError):
             await repository._calls.run(
@@ -111,7 +113,9 @@ async def test_a_call_that_failed_before_does_not_take_the_session_of_another_fo
     session_id = str(uuid.uuid4())
     assert await repository.ensure_session_exists(session_id, "alice")
     retried = new_session(repository, session_id, "alice")
-    found = await repository._calls.run("ensure", repository._calls.backend.ensure, retried, EarlierAttempts(1, True))
+    found = await repository._calls.run(
+        "ensure", repository._calls.backend.ensure, retried, EarlierAttempts(1, True)
+    )
     assert found is False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from sessions import validation
-from sessions.core.calls import BATCH_SIZE, Calls
+from sessions.core.calls import Calls
 from sessions.models import ChatMessage, ChatSession
 
 __all__ = ["RetentionOperations"]
@@ -41,7 +41,7 @@ class RetentionOperations:
         seen: set[str] = set()
         last: ChatSession | None = None
         work = self._calls.backend.export_sessions
-        while found := await self._calls.run("export_user", work, user_id, last, BATCH_SIZE):
+        while found := await self._calls.run("export_user", work, user_id, last, self._calls.batch_size):
             for last in found:
                 if last.session_id in seen:
                     continue
@@ -54,9 +54,9 @@ class RetentionOperations:
         key = chat_session.session_id, chat_session.user_id
         after: ChatMessage | None = None
         while True:
-            part = await self._calls.run("export_user", work, *key, after, BATCH_SIZE)
+            part = await self._calls.run("export_user", work, *key, after, self._calls.batch_size)
             if part or after is None:
                 yield part
-            if len(part) < BATCH_SIZE:
+            if len(part) < self._calls.batch_size:
                 return
             after = part[-1]
