@@ -86,7 +86,11 @@ class Chats:
     def export_user(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
         """Yield every session of a user with its messages, oldest first, in constant memory.
 
-        See `AsyncChats.export_user`.
+        A session with more than 1000 messages comes in several parts, one after the other, each with the
+        next 1000 of them. A session that is written to meanwhile comes once, not never.
+
+        Args:
+            user_id: Owner.
         """
         return iterate(self._chats.export_user(user_id))
 
