@@ -29,7 +29,7 @@ async def append_message(
     calls.backend.check_size("content", content)
     user_id = None if user_id is None else validation.check_user_id(user_id)
     message_id = new_message_id()
-    await append_rows(calls, "add_message", session_id, user_id, [(message_id, role, content)])
+    await append_rows(calls, "add_message", session_id, user_id, [MessageRow(message_id, role, content)])
     return message_id
 
 
@@ -40,10 +40,10 @@ async def append_messages(
     session_id = calls.check_id("session_id", session_id)
     pairs = validation.check_messages(messages)
     user_id = None if user_id is None else validation.check_user_id(user_id)
-    rows = [(new_message_id(), role, content) for role, content in pairs]
+    rows = [MessageRow(new_message_id(), role, content) for role, content in pairs]
     calls.backend.check_batch_size(rows)
     await append_rows(calls, "add_messages", session_id, user_id, rows)
-    return [row[0] for row in rows]
+    return [row.message_id for row in rows]
 
 
 async def append_rows(
