@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from sessions.cli.conversation_lines import LINE, Conversation, parse_line
 from sessions.core.appending import append_rows
-from sessions.core.port import MessageRow
+from sessions.core.values import MessageRow
 from sessions.errors import (
     BackendUnavailableError,
     InvalidInputError,

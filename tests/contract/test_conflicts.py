@@ -9,7 +9,7 @@ import pytest
 
 from sessions import MessageConflictError, SessionConflictError
 from sessions.core.identifiers import new_message_id, utc_now
-from sessions.core.port import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.validation import DEFAULT_TITLE
 from tests.support.databases import Backend
 

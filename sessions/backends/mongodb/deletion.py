@@ -12,7 +12,7 @@ from sessions.backends.mongodb.cleanup import MongoCleanup
 from sessions.backends.mongodb.client import in_transaction, is_conflict, raw_cursor
 from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.core.port import EarlierAttempts
+from sessions.core.values import EarlierAttempts
 from sessions.models.documents import ChatSessionDocument
 
 __all__ = ["MongoDeletion"]

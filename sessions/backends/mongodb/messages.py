@@ -28,7 +28,7 @@ from sessions.backends.mongodb.mapping import (
     to_messages,
 )
 from sessions.core.identifiers import utc_now, uuid7_time
-from sessions.core.port import MessageRow
+from sessions.core.values import MessageRow
 from sessions.errors import MessageConflictError
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatSessionDocument

@@ -37,7 +37,7 @@ from sessions.backends.mongodb.mapping import (
 )
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.core.identifiers import utc_now
-from sessions.core.port import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.errors import SessionConflictError
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sessions.backends.sql.repository import SqlBackend, new_row
 from sessions.core.identifiers import utc_now
-from sessions.core.port import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
 from sessions.resilience import POSTGRES_RETRY_CONFIG
 

@@ -14,7 +14,8 @@ from sqlalchemy import Executable
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.core.identifiers import utc_now
-from sessions.core.port import Backend, EarlierAttempts, MessageRow, NewSession
+from sessions.core.port import Backend
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatMessage, ChatSession
 from sessions.queries import Statements, parameters, statements_for
