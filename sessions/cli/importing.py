@@ -190,7 +190,7 @@ async def _append(
     session_id = stored_id(repository, conversation.session_id)
     moment = await _moment(repository, session_id, conversation.user_id, history)
     rows = (
-        (_message_id(session_id, moment, index), role, content)
+        MessageRow(_message_id(session_id, moment, index), role, content)
         for index, (role, content) in enumerate(missing, start=len(history))
     )
     for batch in _batches(rows):

@@ -177,7 +177,7 @@ _BAD_METADATA: list[Any] = [
 _BAD_MESSAGES: list[Any] = [
     *["user", b"user", None, 1, {"user": "Hi"}],
     *[["user"], [("user",)], [("user", "a", "b")], [None], [("user", "Hi"), "user"]],
-    *[[("user", "Hi"), (role, "Hi")] for role in ("system", "", "User", None, 1)],
+    *[[("user", "Hi"), (role, "Hi")] for role in ("function", "", "User", None, 1)],
     *[[("user", "Hi"), ("user", content)] for content in (None, *_NOT_TEXT, *_UNSTORABLE)],
 ]
 
@@ -202,7 +202,7 @@ def _bad_values(argument: str, optional: bool, takes_only_uuids: bool) -> Iterat
     values = {
         "user_id": _BAD_NAMES,
         "session_id": [*_BAD_NAMES, uuid.uuid4().bytes] + (_NOT_UUIDS if takes_only_uuids else []),
-        "role": ["system", "", "User", "user ", *_NOT_TEXT, *_UNSTORABLE, None],
+        "role": ["function", "", "User", "user ", *_NOT_TEXT, *_UNSTORABLE, None],
         "content": [*_NOT_TEXT, *_UNSTORABLE, None],
         "messages": _BAD_MESSAGES,
         "page": _NOT_COUNTS,
