@@ -14,6 +14,7 @@ __all__ = [
     "LIMIT",
     "MESSAGE_COLUMNS",
     "MESSAGE_FIELDS",
+    "MESSAGE_ORDER",
     "NEWEST_FIRST",
     "OF_USER",
     "OLDEST_FIRST",
@@ -83,6 +84,13 @@ IS_USERS = ChatSessionRecord.user_id.concat(literal_column("''")) == USER_ID
 OWNED = and_(ChatSessionRecord.session_id == SESSION_ID, IS_USERS)
 BEFORE_ID = bind("before", type_=ChatMessageRecord.message_id.type)
 LIMIT: Any = bind("limit")
+# The order of a session's messages: write_order decides between equal timestamps that callers gave, and the
+# id between those of a batch of release 0.2 or older.
+MESSAGE_ORDER = (
+    ChatMessageRecord.timestamp,
+    ChatMessageRecord.write_order,
+    ChatMessageRecord.message_id,
+)
 NEWEST_FIRST = (ChatSessionRecord.updated_at.desc(), ChatSessionRecord.session_id)
 OLDEST_FIRST = (ChatSessionRecord.updated_at, ChatSessionRecord.session_id.desc())
 
