@@ -8,6 +8,7 @@ from sessions.validation.messages import (
     CheckedMessage,
     check_history_range,
     check_message_ids,
+    check_messages,
     check_new_message,
     check_new_messages,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "check_merge",
     "check_message_ids",
     "check_message_metadata",
+    "check_messages",
     "check_metadata",
     "check_metadata_change",
     "check_new_message",

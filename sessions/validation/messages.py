@@ -17,6 +17,7 @@ __all__ = [
     "CheckedMessage",
     "check_history_range",
     "check_message_ids",
+    "check_messages",
     "check_new_message",
     "check_new_messages",
 ]
@@ -42,6 +43,22 @@ class CheckedMessage(NamedTuple):
     timestamp: datetime | None = None
     metadata: dict[str, Any] | None = None
     payload: str | None = None
+
+
+def check_messages(value: object) -> list[tuple[str, str]]:
+    """Return the ``(role, content)`` pairs of a batch in their order."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidInputError("messages", "must be a list of (role, content) pairs")
+    pairs = []
+    for index, item in enumerate(value):
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise InvalidInputError(f"messages[{index}]", "must be a (role, content) pair")
+        role, content = item
+        try:
+            pairs.append((check_role(role), check_content(content)))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"messages[{index}].{error.argument}", error.reason) from None
+    return pairs
 
 
 def check_new_message(message: NewMessage, check_id: CheckId) -> CheckedMessage:
