@@ -194,7 +194,6 @@ async def _append(
         for index, (role, content) in enumerate(missing, start=len(history))
     )
     for batch in _batches(rows):
-        # Not `add_messages`, which generates new ids: an earlier import may have stored these messages.
         messages = [
             NewMessage(cast("Role", row.role), row.content, message_id=row.message_id) for row in batch
         ]
