@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,41 +21,28 @@ def _racers() -> Iterator[Racers]:
         yield started
 
 
-@pytest.fixture
-def on_fast_disk(backend: Backend) -> Iterator[Backend]:
-    """The backend, with SQLite's file in memory where there is one: each commit waits for the disk."""
-    memory = Path("/dev/shm")
-    if backend.repository_type != "sqlite" or not memory.is_dir():
-        yield backend
-        return
-    folder = tempfile.mkdtemp(prefix="sessions-", dir=memory)
-    yield Backend(backend.name, "sqlite", f"sqlite:///{folder}/sessions.db")
-    shutil.rmtree(folder)
-
-
-async def test_messages_of_one_fast_writer_read_back_in_write_order(on_fast_disk: Backend) -> None:
+async def test_messages_of_one_fast_writer_read_back_in_write_order(repository: Any) -> None:
     choice = random.Random(1)
-    async with on_fast_disk.repository() as repository:
-        session_id = await repository.create_session_async("user")
-        ids: list[str] = []
-        while len(ids) < MANY:
-            # Alone and in small batches in turn, each as soon as the one before was acknowledged.
-            ids.append(await repository.add_message(session_id, "user", str(len(ids))))
-            size = min(choice.randrange(20), MANY - len(ids))
-            batch = [("assistant", str(number)) for number in range(len(ids), len(ids) + size)]
-            ids += await repository.add_messages(session_id, batch)
+    session_id = await repository.create_session_async("user")
+    ids: list[str] = []
+    while len(ids) < MANY:
+        # Alone and in small batches in turn, each as soon as the one before was acknowledged.
+        ids.append(await repository.add_message(session_id, "user", str(len(ids))))
+        size = min(choice.randrange(20), MANY - len(ids))
+        batch = [("assistant", str(number)) for number in range(len(ids), len(ids) + size)]
+        ids += await repository.add_messages(session_id, batch)
 
-        history = await repository.get_session_history("user", session_id)
+    history = await repository.get_session_history("user", session_id)
 
-        same = [message.message_id for message in history] == ids
-        assert same
-        assert [int(message.content) for message in history] == list(range(MANY))
-        assert history == sorted(history, key=lambda message: (message.timestamp, message.message_id))
-        newest = await repository.get_session_history("user", session_id, limit=1000, before=ids[5000])
-        assert newest == history[4000:5000]
-        exported = [part async for _, part in repository.export_user("user")]
-        assert [len(part) for part in exported[:10]] == [1000] * 10
-        assert [message for part in exported for message in part] == history
+    same = [message.message_id for message in history] == ids
+    assert same
+    assert [int(message.content) for message in history] == list(range(MANY))
+    assert history == sorted(history, key=lambda message: (message.timestamp, message.message_id))
+    newest = await repository.get_session_history("user", session_id, limit=1000, before=ids[5000])
+    assert newest == history[4000:5000]
+    exported = [part async for _, part in repository.export_user("user")]
+    assert [len(part) for part in exported[:10]] == [1000] * 10
+    assert [message for part in exported for message in part] == history
 
 
 def test_concurrent_writers_give_one_order_that_every_reader_sees(backend: Backend, racers: Racers) -> None:
