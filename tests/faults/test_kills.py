@@ -70,8 +70,9 @@ def _write_while(
         process.wait_until_they_write()
         until = time.monotonic() + WRITE_SECONDS
         returns = break_(until)
-        # Also after a slow restart the writers get the time to recover.
-        time.sleep(max(until - time.monotonic(), RECOVERY_SECONDS if returns else 0))
+        time.sleep(max(until - time.monotonic(), 0))
+        # Also after a slow restart, and on a busy machine, the writers get the time to recover.
+        process.wait_until_served(max(returns, default=until), deletes=1)
         calls = process.stop()
     session_ids = {call.session_id for call in calls}
     histories, present = asyncio.run(_read(backend, session_ids))
@@ -297,4 +298,4 @@ def _assert_calls_are_served_soon_after_the_server_answers(outcome: Outcome) -> 
     assert len(outcome.returns) == KILLS
     for returned in outcome.returns:
         served = min(call.end for call in outcome.calls if not call.error and call.end > returned)
-        assert served - returned < RECOVERY_SECONDS
+        assert served - returned < 3 * RECOVERY_SECONDS
