@@ -61,19 +61,20 @@ async def test_a_level_cancellation_is_delivered_once() -> None:
 
 
 async def test_an_interrupted_step_cleans_up_in_the_background() -> None:
-    steps, told = Steps(), []
+    steps, told, goes_on = Steps(), [], asyncio.Event()
 
     async def work() -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            await asyncio.sleep(0.05)
+            await goes_on.wait()
             told.append("cleaned up")
             raise
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(steps.run(work, interrupt=True), 0.01)
     assert told == []
+    goes_on.set()
     await steps.finish()
     assert (told, len(steps)) == (["cleaned up"], 0)
 
@@ -96,15 +97,16 @@ async def test_finishing_is_bounded_and_then_cancels(caplog: pytest.LogCaptureFi
 
 
 async def test_an_error_after_the_caller_has_gone_reaches_nobody() -> None:
-    steps, problems = Steps(), []
+    steps, problems, goes_on = Steps(), [], asyncio.Event()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
 
     async def work() -> None:
-        await asyncio.sleep(0.02)
+        await goes_on.wait()
         raise LookupError("a text that may quote a message")
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(steps.run(work), 0.01)
+    goes_on.set()
     await steps.finish()
     assert problems == []
 
