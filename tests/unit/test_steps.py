@@ -160,7 +160,7 @@ def test_the_end_of_a_run_waits_for_steps_and_closes_after_them(
 ) -> None:
     program = textwrap.dedent(END_OF_RUN).format(seconds=seconds, expected=expected)
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, run], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-c", program, run], capture_output=True, text=True, timeout=150
     )
     warned = "1 cancelled calls did not end within 3 s, and were given up\n" if seconds == 60 else ""
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", warned)
@@ -203,6 +203,6 @@ def test_the_end_of_a_run_takes_no_generator_away_from_a_step() -> None:
         [sys.executable, "-W", "error", "-c", GENERATORS_AT_THE_END],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
