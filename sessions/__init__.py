@@ -1,6 +1,6 @@
 """Chat conversations in PostgreSQL, MongoDB or SQLite, behind one interface.
 
-A name is loaded where it is first used, with what it needs: ``import sessions`` alone loads nothing else.
+Each name is loaded, with its dependencies, on first use: ``import sessions`` alone loads nothing else.
 """
 
 from __future__ import annotations
@@ -27,8 +27,21 @@ if TYPE_CHECKING:
         SessionNotFoundError,
         SessionsError,
         UnknownRepositoryError,
+        VersionConflictError,
     )
-    from sessions.models import ChatMessage, ChatSession, SessionPage
+    from sessions.models import (
+        UNSET,
+        ChatMessage,
+        ChatSession,
+        NewMessage,
+        PreviewPage,
+        Role,
+        SearchHit,
+        SearchPage,
+        SessionPage,
+        SessionPreview,
+        Unset,
+    )
     from sessions.repositories import (
         AsyncSessionRepository,
         BaseSessionRepository,
@@ -40,6 +53,7 @@ if TYPE_CHECKING:
     from sessions.resilience import RetryConfig, RetryStrategy, async_retry, retry
 
 __all__ = [
+    "UNSET",
     "AsyncBaseConnectionManager",
     "AsyncChats",
     "AsyncSessionRepository",
@@ -55,25 +69,33 @@ __all__ = [
     "InvalidInputError",
     "MessageConflictError",
     "MissingDependencyError",
+    "NewMessage",
+    "PreviewPage",
     "RetryConfig",
     "RetryStrategy",
+    "Role",
     "SchemaOutdatedError",
+    "SearchHit",
+    "SearchPage",
     "SessionConflictError",
     "SessionNotFoundError",
     "SessionPage",
+    "SessionPreview",
     "SessionRepositoryFactory",
     "SessionRepositoryRegistry",
     "SessionRepositoryType",
     "SessionsError",
     "UnknownRepositoryError",
+    "Unset",
+    "VersionConflictError",
     "async_retry",
     "register_connection_manager",
     "register_repository",
     "retry",
 ]
 
-if not TYPE_CHECKING:  # A type checker would take any other name for one of ours, too.
-    # The imports above once more, for the interpreter: a test compares the two.
+if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept any name.
+    # The imports above again, for the interpreter; a test compares the two.
     _NAMES_OF = {
         "chats": ("AsyncChats", "Chats"),
         "connections": (
@@ -94,8 +116,21 @@ if not TYPE_CHECKING:  # A type checker would take any other name for one of our
             "SessionNotFoundError",
             "SessionsError",
             "UnknownRepositoryError",
+            "VersionConflictError",
         ),
-        "models": ("ChatMessage", "ChatSession", "SessionPage"),
+        "models": (
+            "UNSET",
+            "ChatMessage",
+            "ChatSession",
+            "NewMessage",
+            "PreviewPage",
+            "Role",
+            "SearchHit",
+            "SearchPage",
+            "SessionPage",
+            "SessionPreview",
+            "Unset",
+        ),
         "repositories": (
             "AsyncSessionRepository",
             "BaseSessionRepository",
@@ -105,7 +140,7 @@ if not TYPE_CHECKING:  # A type checker would take any other name for one of our
             "register_repository",
         ),
         "resilience": ("RetryConfig", "RetryStrategy", "async_retry", "retry"),
-        # Modules to be reached as attributes of the package, which no name above loads.
+        # Modules that are attributes of the package, and that no name above loads.
         "config": (),
         "validation": (),
     }

@@ -13,6 +13,7 @@ __all__ = [
     "SessionNotFoundError",
     "SessionsError",
     "UnknownRepositoryError",
+    "VersionConflictError",
 ]
 
 
@@ -52,6 +53,10 @@ class SessionConflictError(SessionsError):
 
 class MessageConflictError(SessionsError):
     """The message id is already taken by another message; nothing is stored."""
+
+
+class VersionConflictError(SessionsError):
+    """The session does not have the expected version; nothing is stored."""
 
 
 class BackendUnavailableError(SessionsError):

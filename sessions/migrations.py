@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import shlex
 import sys
 import time
@@ -33,10 +34,12 @@ from sqlalchemy import (
 )
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
+from sessions.models.records import Base
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
+    from sqlalchemy.engine.interfaces import ReflectedColumn
 
 __all__ = [
     "HEAD",
@@ -47,6 +50,8 @@ __all__ = [
     "current",
     "ini_path",
     "is_current",
+    "is_newer",
+    "log_newer",
     "migration_lock",
     "only_looks",
     "schema_of",
@@ -54,10 +59,11 @@ __all__ = [
     "version_statement",
 ]
 
+logger = logging.getLogger(__name__)
+
 VERSION_TABLE = "sessions_alembic_version"
-TABLES = ("chat_sessions", "chat_messages")
 # Oldest first. Known here so that a check needs no Alembic; a test compares it with the scripts.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 # Execution option of a connection: the command that upgrades the schema of its database.
 UPGRADE_COMMAND = "sessions_upgrade_command"
@@ -121,7 +127,7 @@ def version_statement(schema: str | None) -> Select[Any]:
 def lacks_tables(connection: Connection) -> bool:
     """Return whether a table is missing, whatever the version table holds."""
     inspector, schema = inspect(connection), schema_of(connection)
-    return not all(inspector.has_table(name, schema=schema) for name in TABLES)
+    return not all(inspector.has_table(table.name, schema=schema) for table in Base.metadata.sorted_tables)
 
 
 def forget_revision(connection: Connection) -> None:
@@ -149,14 +155,53 @@ def is_current(connection: Connection) -> bool:
         return current(connection) == HEAD
 
 
-def check(connection: Connection) -> None:
-    """Do nothing if the schema is at head.
+def is_newer(connection: Connection) -> bool:
+    """Return whether a newer release has upgraded the schema, and its tables have all that this one needs.
 
-    Raises:
-        SchemaOutdatedError: It is not; the text names the command that mends it.
+    A revision only adds to the one before, so the services of the release before it go on: they may be
+    running or start while a newer release is deployed.
     """
     revision = current(connection)
-    if revision == HEAD:
+    return revision is not None and revision not in REVISIONS and _has_all(connection)
+
+
+def log_newer(connection: Connection) -> None:
+    """Log that a schema is used which `is_newer`."""
+    logger.warning(
+        "the schema is at revision %s, newer than this package, which knows %s; "
+        "its tables have all that this package needs",
+        current(connection),
+        HEAD,
+    )
+
+
+def _has_all(connection: Connection) -> bool:
+    """Return whether the tables have our columns, and no other column that an INSERT has to name."""
+    inspector, schema = inspect(connection), schema_of(connection)
+    for our_table in Base.metadata.sorted_tables:
+        try:
+            found = {each["name"]: each for each in inspector.get_columns(our_table.name, schema=schema)}
+        except exc.NoSuchTableError:
+            return False
+        ours = {each.name for each in our_table.columns}
+        if not ours <= found.keys() or any(_is_required(found[name]) for name in found.keys() - ours):
+            return False
+    return True
+
+
+def _is_required(column: ReflectedColumn) -> bool:
+    filled = column["default"] is not None or "identity" in column or "computed" in column
+    return not (filled or column["nullable"])
+
+
+def check(connection: Connection) -> None:
+    """Do nothing if the schema is at head, or `is_newer`.
+
+    Raises:
+        SchemaOutdatedError: It is neither; the text names the command that mends it.
+    """
+    revision = current(connection)
+    if revision == HEAD or is_newer(connection):
         return
     default = UPGRADE_COMMANDS[connection.dialect.name]
     command = connection.get_execution_options().get(UPGRADE_COMMAND, default)
@@ -169,8 +214,8 @@ def check(connection: Connection) -> None:
             f"the schema is at revision {revision}, this package needs {HEAD}; run: {command}"
         )
     raise SchemaOutdatedError(
-        f"the schema is at revision {revision}, which this package does not know (its newest is {HEAD}); "
-        "update the package: pip install --upgrade agenthub-sessions"
+        f"the schema is at revision {revision}, which this package does not know (its newest is {HEAD}), "
+        "and lacks what this package needs; update the package: pip install --upgrade agenthub-sessions"
     )
 
 
@@ -178,7 +223,7 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
     """Upgrade the schema to head. Of concurrent processes one upgrades, and the others wait.
 
     Where a table is gone and the version table is not, every revision is run again: each creates and
-    changes only what is not as it should be.
+    changes only what is not as it should be. A schema that `is_newer` is left as it is.
 
     Args:
         connection: To the database.
@@ -186,13 +231,14 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
             builds indexes with writers waiting, which matters only if there are many rows.
 
     Raises:
-        SchemaOutdatedError: The schema is newer than this package.
+        SchemaOutdatedError: The schema is newer than this package, and lacks what it needs.
         BackendUnavailableError: Another process kept the migration lock for five minutes.
     """
     revision = current(connection)
     if revision is not None and revision not in REVISIONS:
         check(connection)
-    if revision != HEAD or lacks_tables(connection):
+        log_newer(connection)
+    elif revision != HEAD or lacks_tables(connection):
         from alembic import command
 
         try:
@@ -229,14 +275,29 @@ def migration_lock(connection: Connection, *, one_transaction: bool = False) -> 
         with _transaction_lock(connection) if one_transaction else _session_lock(connection):
             yield
     else:
-        # SQLite's write lock covers the whole file, schema included, and waits for the busy timeout.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
-        connection.exec_driver_sql("COMMIT")
+        with _foreign_keys_off(connection):
+            # SQLite's write lock covers the whole file, schema included, and waits for the busy timeout.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+
+@contextlib.contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """Let a migration of SQLite drop a table that it has copied, without the rows that refer to it.
+
+    Around the transaction, because SQLite does not change it within one.
+    """
+    enforced = connection.exec_driver_sql("PRAGMA foreign_keys").scalar()
+    connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={enforced}")
 
 
 @contextlib.contextmanager

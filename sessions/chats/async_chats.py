@@ -38,7 +38,8 @@ class AsyncChats(OpenedChats):
         ConfigurationError: A setting is missing or wrong.
         InvalidInputError: From every operation: an argument is invalid; nothing is sent.
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
-        SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
+        SchemaOutdatedError: From every operation: the schema is older and ``auto_migrate`` is off, or it
+            lacks what this package needs.
     """
 
     def using(self, transaction: Any) -> AsyncChats:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, Unpack
 
 from sessions.errors import ConfigurationError, InvalidInputError
+from sessions.models import Role
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryFactory, SessionRepositoryType
 from sessions.repositories.options import ChatsOptions
 from sessions.repositories.urls import repository_type_of
@@ -13,7 +14,6 @@ from sessions.repositories.urls import repository_type_of
 __all__ = ["BackendName", "OpenedChats", "Role", "SessionData", "merged", "open_repository"]
 
 BackendName = Literal["mongodb", "postgres", "sqlite"]
-Role = Literal["user", "assistant"]
 
 
 class SessionData(TypedDict, total=False):

@@ -24,17 +24,19 @@ NAMES = {
     SessionRepositoryType.POSTGRES: "PostgreSQL",
     SessionRepositoryType.SQLITE: "SQLite",
 }
+# What is said of a revision of a newer release, whose tables this one can use.
+NEWER = f"newer than this package, whose head is {migrations.HEAD}; it has all that this package needs"
 
 
 async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
-    """Bring the schema to head, even if ``auto_migrate`` is off.
+    """Bring the schema to head, even if ``auto_migrate`` is off; one of a newer release stays as it is.
 
     Args:
-        backend: Which database.
+        backend: Type of the database.
         url: Its URL; None for the configured one.
 
     Raises:
-        SchemaOutdatedError: The schema is newer than this package.
+        SchemaOutdatedError: The schema is newer than this package, and lacks what it needs.
     """
     async with _manager(backend, url) as manager:
         if isinstance(manager, SqlConnectionManager):
@@ -48,40 +50,47 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
             change = (
                 "was there already" if after == before else f"upgraded from {before or 'an empty database'}"
             )
+            if after not in migrations.REVISIONS:
+                change = f"{NEWER}: nothing to do"
             return f"{NAMES[backend]} schema: revision {after} ({change})"
         await manager.connect()
         return f"{NAMES[backend]}: collections and indexes are ready; it needs no migrations"
 
 
 async def current(backend: SessionRepositoryType, url: str | None) -> str:
-    """Say which revision the schema is at."""
+    """Return a line with the current revision of the schema."""
     async with _manager(backend, url) as manager:
         manager.require_database()
         if isinstance(manager, SqlConnectionManager):
             revision = await _in_connection(manager, migrations.current)
             if revision is None:
                 return f"{NAMES[backend]} schema: no revision (never migrated)"
-            head = " (head)" if revision == migrations.HEAD else f" (head is {migrations.HEAD})"
-            return f"{NAMES[backend]} schema: revision {revision}{head}"
+            note = "head" if revision == migrations.HEAD else f"head is {migrations.HEAD}"
+            if revision not in migrations.REVISIONS:
+                fits = await _in_connection(manager, migrations.is_newer)
+                note = NEWER if fits else f"unknown to this package, whose head is {migrations.HEAD}"
+            return f"{NAMES[backend]} schema: revision {revision} ({note})"
         return await _answers(manager, backend)
 
 
 async def check(backend: SessionRepositoryType, url: str | None) -> str:
-    """Say that the schema is at head. MongoDB has none: remove orphaned messages there.
+    """Check that the schema is at head, or newer and compatible; on MongoDB, remove orphaned messages.
 
     Raises:
-        SchemaOutdatedError: It is not.
+        SchemaOutdatedError: It is older, or lacks what this package needs.
     """
     async with _manager(backend, url) as manager:
         manager.require_database()
         if isinstance(manager, SqlConnectionManager):
             await _in_connection(manager, migrations.check)
-            return f"{NAMES[backend]} schema: revision {migrations.HEAD}, as this package needs it"
+            revision = await _in_connection(manager, migrations.current)
+            note = "as this package needs it" if revision == migrations.HEAD else NEWER
+            return f"{NAMES[backend]} schema: revision {revision}, {note}"
         return f"{await _answers(manager, backend)}; {await _remove_orphaned(manager)}"
 
 
 def require(backend: SessionRepositoryType, url: str | None) -> None:
-    """Require that the database exists, instead of creating it."""
+    """Require that the database exists; do not create it."""
     manager = ConnectionFactory.get_connection_manager(backend, url=url)
     assert isinstance(manager, AsyncBaseConnectionManager)
     manager.require_database()
@@ -89,7 +98,7 @@ def require(backend: SessionRepositoryType, url: str | None) -> None:
 
 async def _answers(manager: AsyncBaseConnectionManager, backend: SessionRepositoryType) -> str:
     if not await manager.is_healthy():
-        raise BackendUnavailableError(f"{NAMES[backend]} does not answer")
+        raise BackendUnavailableError(f"{NAMES[backend]} does not respond")
     return f"{NAMES[backend]}: reachable; it needs no migrations"
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from sessions import validation
 from sessions.core.cursors import decode_cursor, encode_cursor
 from sessions.core.identifiers import Identifier, new_message_id, new_session_id, utc_now
-from sessions.core.port import BackendOperations, ConnectionManager, EarlierAttempts, NewSession
+from sessions.core.port import BackendOperations, ConnectionManager, EarlierAttempts, MessageRow, NewSession
 from sessions.errors import SessionConflictError, SessionNotFoundError, SessionsError
 from sessions.models import ChatMessage, ChatSession, SessionPage
 from sessions.resilience import RetryConfig, call_with_retry
@@ -35,7 +35,8 @@ class AsyncOperations(BackendOperations):
     Raises:
         InvalidInputError: From every operation: an argument is invalid; nothing was sent.
         BackendUnavailableError: From every operation: the database cannot be used, after the retries.
-        SchemaOutdatedError: From every operation: the schema is not at head and ``auto_migrate`` is off.
+        SchemaOutdatedError: From every operation: the schema is older and ``auto_migrate`` is off, or it
+            lacks what this package needs.
         ConfigurationError: From every operation: the database refuses the user or the database name.
     """
 
@@ -188,11 +189,11 @@ class AsyncOperations(BackendOperations):
         session_id = self._check_session_id("session_id", session_id)
         pairs = validation.check_messages(messages)
         user_id = None if user_id is None else validation.check_user_id(user_id)
-        rows = [(new_message_id(), role, content) for role, content in pairs]
+        rows = [MessageRow(new_message_id(), role, content) for role, content in pairs]
         self._check_batch_size(rows)
         if not await self._run("add_messages", self._add_batch, session_id, user_id, rows):
             raise _not_found()
-        return [message_id for message_id, _, _ in rows]
+        return [row.message_id for row in rows]
 
     async def get_session_history(
         self,

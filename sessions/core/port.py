@@ -10,17 +10,103 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sessions.errors import SessionsError
-from sessions.models import ChatMessage, ChatSession
+from sessions.models import UNSET, ChatMessage, ChatSession, Unset
 
-__all__ = ["BackendOperations", "ConnectionManager", "EarlierAttempts", "MessageRow", "NewSession"]
+__all__ = [
+    "BackendOperations",
+    "ConnectionManager",
+    "EarlierAttempts",
+    "HistoryRange",
+    "MessageChange",
+    "MessageRow",
+    "NewSession",
+    "SessionChange",
+]
 
 R = TypeVar("R")
 
-# message_id, role, content
-MessageRow = tuple[str, str, str]
+
+class MessageRow(NamedTuple):
+    """A message to store.
+
+    Attributes:
+        message_id: Id, of the caller or generated; the same for each attempt of a call.
+        role: Role.
+        content: Content.
+        timestamp: In UTC; None lets the backend assign one.
+        metadata: A JSON object, may be empty; None for an empty one.
+        payload: JSON text in ASCII; None for no payload.
+    """
+
+    message_id: str
+    role: str
+    content: str
+    timestamp: datetime | None = None
+    metadata: dict[str, Any] | None = None
+    payload: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class SessionChange:
+    """What an update changes of a session.
+
+    Attributes:
+        title: New title; None keeps the old one.
+        metadata: Replaces the metadata; None keeps the old one.
+        merge: Top-level keys to set in the metadata, atomically.
+        remove: Top-level keys to remove from the metadata, atomically; none of them is in ``merge``.
+        touch: Whether ``updated_at`` becomes the time of the change.
+        if_title: Change nothing unless the title is this one.
+        expected_version: Change nothing, and report a conflict, unless the version is this one.
+    """
+
+    title: str | None = None
+    metadata: dict[str, Any] | None = None
+    merge: dict[str, Any] | None = None
+    remove: tuple[str, ...] = ()
+    touch: bool = True
+    if_title: str | None = None
+    expected_version: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class MessageChange:
+    """What an update changes of a message.
+
+    Attributes:
+        content: New content; None keeps the old one.
+        metadata: Replaces the metadata; None keeps the old one.
+        merge: Top-level keys to set in the metadata, atomically.
+        payload: JSON text of the new payload; None removes it, `UNSET` keeps it.
+        expected_version: Change nothing, and report a conflict, unless the session's version is this one.
+    """
+
+    content: str | None = None
+    metadata: dict[str, Any] | None = None
+    merge: dict[str, Any] | None = None
+    payload: str | Unset | None = UNSET
+    expected_version: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class HistoryRange:
+    """The part of a history to read; at most one of ``before``, ``after`` and ``since`` is given.
+
+    Attributes:
+        limit: At most so many messages: with ``after`` or ``since`` the oldest, else the newest; None
+            for all.
+        before: Only messages before the one with this id.
+        after: Only messages after the one with this id.
+        since: Only messages with this timestamp, in UTC, or a later one.
+    """
+
+    limit: int | None = None
+    before: str | None = None
+    after: str | None = None
+    since: datetime | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -123,6 +209,15 @@ class BackendOperations(ABC):
 
     def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
         """Reject a value that is too large for this backend; most have no practical limit."""
+        return
+
+    def _check_message_size(self, row: MessageRow, prefix: str = "") -> None:
+        """Reject a message that is too large for this backend; most have no practical limit.
+
+        Args:
+            row: The message.
+            prefix: What comes before the name of the argument in an error: ``"messages[3]."``.
+        """
         return
 
     def _check_batch_size(self, rows: list[MessageRow]) -> None:

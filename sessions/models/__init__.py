@@ -3,7 +3,20 @@
 The record and document modules are not imported here: each loads its own database library.
 """
 
-from sessions.models.message import ChatMessage
+from sessions.models.message import UNSET, ChatMessage, NewMessage, Role, Unset
+from sessions.models.pages import PreviewPage, SearchHit, SearchPage, SessionPreview
 from sessions.models.session import ChatSession, SessionPage
 
-__all__ = ["ChatMessage", "ChatSession", "SessionPage"]
+__all__ = [
+    "UNSET",
+    "ChatMessage",
+    "ChatSession",
+    "NewMessage",
+    "PreviewPage",
+    "Role",
+    "SearchHit",
+    "SearchPage",
+    "SessionPage",
+    "SessionPreview",
+    "Unset",
+]

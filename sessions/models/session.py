@@ -20,6 +20,7 @@ class ChatSession:
         created_at: Timezone-aware, UTC.
         updated_at: Timezone-aware, UTC; the last change of the session or its newest message.
         metadata: A JSON object, never None.
+        version: 0 at creation, and one more for each write that changed the session or its messages.
     """
 
     session_id: str
@@ -28,6 +29,7 @@ class ChatSession:
     created_at: datetime
     updated_at: datetime
     metadata: dict[str, Any] = field(default_factory=dict)
+    version: int = 0
 
 
 @dataclass(slots=True, frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from sessions import SchemaOutdatedError, SessionRepositoryFactory
 from sessions.core.failures import upgrade_command
 from sessions.migrations import HEAD, alembic_config
 from tests.cli.command_line import Run, error_line
-from tests.support.databases import in_database
+from tests.support.databases import execute_postgres, in_database
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -50,6 +52,41 @@ def test_upgrade_brings_an_empty_database_to_head(run: Run, empty_url: str) -> N
     repository = SessionRepositoryFactory.create_repository(backend, url=empty_url, auto_migrate=False)
     assert repository.count_sessions_sync("alice") == 0
     repository.close()
+
+
+def test_a_newer_schema_is_said_to_be_newer_and_is_left_as_it_is(run: Run, empty_url: str) -> None:
+    run("db", "upgrade", "--url", empty_url)
+    execute(empty_url, "UPDATE sessions_alembic_version SET version_num = '9999'")
+
+    newer = f"newer than this package, whose head is {HEAD}; it has all that this package needs"
+    for command, expected in (
+        ("upgrade", f"revision 9999 ({newer}: nothing to do)\n"),
+        ("check", f"revision 9999, {newer}\n"),
+        ("current", f"revision 9999 ({newer})\n"),
+    ):
+        result = run("db", command, "--url", empty_url)
+        assert result.exit_code == 0
+        assert result.stdout.endswith(expected)
+
+    execute(empty_url, "ALTER TABLE chat_messages RENAME COLUMN content TO contents")
+    for command in ("upgrade", "check"):
+        result = run("db", command, "--url", empty_url)
+        assert result.exit_code == 1
+        assert "revision 9999" in error_line(result)
+        assert "pip install --upgrade agenthub-sessions" in error_line(result)
+    current = run("db", "current", "--url", empty_url)
+    assert current.stdout.endswith(f"revision 9999 (unknown to this package, whose head is {HEAD})\n")
+
+
+def execute(url: str, statement: str) -> None:
+    """Execute a statement on either database."""
+    if not url.startswith("sqlite"):
+        execute_postgres(url, statement)
+        return
+    with contextlib.closing(
+        sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    ) as connection:
+        connection.execute(statement)
 
 
 def test_the_configured_database_is_the_default(

@@ -9,30 +9,28 @@ import pytest
 
 from sessions import MessageConflictError, SessionConflictError
 from sessions.core.identifiers import new_message_id, utc_now
-from sessions.core.port import EarlierAttempts, NewSession
+from sessions.core.port import EarlierAttempts, MessageRow, NewSession
 from sessions.validation import DEFAULT_TITLE
 from tests.support.databases import Backend
 
-ROW = tuple[str, str, str]
 
-
-async def append(repository: Any, session_id: str, rows: list[ROW]) -> bool:
+async def append(repository: Any, session_id: str, rows: list[MessageRow]) -> bool:
     """Do what every append comes to, with ids of one's own."""
     added: bool
     if len(rows) == 1:
-        added = await repository._run("add_message", repository._add, session_id, None, *rows[0])
+        added = await repository._run("add_message", repository._add, session_id, None, *rows[0][:3])
     else:
         added = await repository._run("add_messages", repository._add_batch, session_id, None, rows)
     return added
 
 
-def rows_of(number: int) -> list[ROW]:
-    return [(new_message_id(), "user", f"text {place}") for place in range(number)]
+def rows_of(number: int) -> list[MessageRow]:
+    return [MessageRow(new_message_id(), "user", f"text {place}") for place in range(number)]
 
 
-async def history(repository: Any, session_id: str, user: str = "alice") -> list[ROW]:
+async def history(repository: Any, session_id: str, user: str = "alice") -> list[MessageRow]:
     found = await repository.get_session_history(user, session_id)
-    return [(item.message_id, item.role, item.content) for item in found]
+    return [MessageRow(item.message_id, item.role, item.content) for item in found]
 
 
 @pytest.mark.parametrize("number", [1, 2, 200])
@@ -61,8 +59,8 @@ async def test_an_id_that_another_message_has_is_a_conflict_and_nothing_is_store
     rows = rows_of(number)
     taken = rows[-1][0]
     stored = {
-        "role": (session_id, (taken, "assistant", rows[-1][2])),
-        "content": (session_id, (taken, "user", "another text")),
+        "role": (session_id, MessageRow(taken, "assistant", rows[-1].content)),
+        "content": (session_id, MessageRow(taken, "user", "another text")),
         "session": (other, rows[-1]),
     }
     there, row = stored[differs]
@@ -82,7 +80,7 @@ async def test_an_id_that_occurs_twice_in_a_batch_is_a_conflict(repository: Any)
     session_id = await repository.create_session_async("alice")
     [row] = rows_of(1)
     with pytest.raises(MessageConflictError):
-        await append(repository, session_id, [row, (row[0], "user", "another text")])
+        await append(repository, session_id, [row, MessageRow(row.message_id, "user", "another text")])
     assert await history(repository, session_id) == []
 
 

@@ -93,14 +93,14 @@ EVERY_VALUE: list[Any] = [
     *GOOD_TEXTS,
     *("", "x" * 255, "x" * 256, EMOJI[0] * 255, EMOJI[0] * 256, "e\u0301" * 128, "x" * 1_000_000),
     *(-1, 2, 1000, 1001, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400),
-    *("user", "assistant", "User", "user ", Text("user"), Role.USER, "system"),
+    *("user", "assistant", "User", "user ", Text("user"), Role.USER, "function"),
     *(datetime(2024, 1, 1), date(2024, 1, 1), datetime.min.replace(tzinfo=UTC)),
     *("ffffffff-ffff-7fff-bfff-ffffffffffff", "00000000-0000-0000-0000-000000000000", "\uff11" * 36),
     "6f1c7c2a95b14f0c8a860d6b0a1f3c55",
     "6F1C7C2A-95B1-4F0C-8A86-0D6B0A1F3C55",
     [("user", "Hi"), ("assistant", "")],
     [["user", "Hi"]],
-    [("user", "Hi"), ("system", "Hi")],
+    [("user", "Hi"), ("function", "Hi")],
     [("user", "Hi"), ("user", "\0")],
     [("user", "Hi"), ("user", {"$ne": ""})],
     [("user",)],
@@ -165,7 +165,7 @@ def is_good(argument: str, value: Any, backend: Backend) -> bool:
         return value is None
     assert argument in ("session_data", "data")
     if value is None:
-        return argument == "session_data"
+        return True
     if not isinstance(value, dict) or not value.keys() <= {"title", "metadata"}:
         return False
     # The only good metadata among the values here.

@@ -152,7 +152,7 @@ def test_the_backends_table_names_every_postgresql_that_ci_runs_on() -> None:
 
 def test_the_table_of_extras_has_every_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    table = [extra.strip("[]") for extra, _ in INSTALLATION.rows("Installing")]
+    table = [extra.strip("[]") for extra, _ in INSTALLATION.rows("Installation")]
     assert sorted(table) == sorted(project["optional-dependencies"])
 
 

@@ -138,8 +138,13 @@ async def test_a_schema_that_is_gone_is_unhealthy_unless_a_write_makes_it_again(
 
 
 @pytest.mark.parametrize("auto_migrate", [True, False])
-async def test_a_schema_that_is_newer_is_unhealthy(postgres_url: str, auto_migrate: bool) -> None:
+async def test_a_schema_that_is_newer_is_unhealthy_if_it_lacks_what_is_needed(
+    postgres_url: str, auto_migrate: bool
+) -> None:
     await execute(postgres_url, "UPDATE sessions_alembic_version SET version_num = '9999'")
+    async with repository(postgres_url, auto_migrate=auto_migrate) as repo:
+        assert await repo.is_healthy() is True
+    await execute(postgres_url, "ALTER TABLE chat_messages RENAME COLUMN content TO contents")
     async with repository(postgres_url, auto_migrate=auto_migrate) as repo:
         assert await repo.is_healthy() is False
         with pytest.raises(SchemaOutdatedError):

@@ -43,12 +43,36 @@ async def describe(url: str) -> dict[str, Any]:
     return describe_sqlite(url) if url.startswith("sqlite") else await describe_postgres(url)
 
 
-async def set_revision(url: str, revision: str) -> None:
-    def update(connection: Connection) -> None:
-        connection.execute(text(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '{revision}'"))
-        connection.commit()
+# What a later release may do: add columns, those with a default or none that is required.
+NEWER_COLUMNS = (
+    "ALTER TABLE chat_messages ADD COLUMN later INTEGER NOT NULL DEFAULT 3",
+    "ALTER TABLE chat_sessions ADD COLUMN later TEXT",
+    "CREATE TABLE later (id INTEGER)",
+    f"UPDATE {migrations.VERSION_TABLE} SET version_num = '9999'",
+)
+NEWER = {
+    "sqlite": NEWER_COLUMNS,
+    "postgres": (
+        *NEWER_COLUMNS,
+        "ALTER TABLE chat_sessions ADD COLUMN number BIGINT GENERATED ALWAYS AS IDENTITY",
+        "ALTER TABLE chat_sessions ADD COLUMN twice BIGINT NOT NULL GENERATED ALWAYS AS (2) STORED",
+    ),
+}
+LACKING = {
+    "a column": "ALTER TABLE chat_messages RENAME COLUMN content TO contents",
+    "a table": "ALTER TABLE chat_messages RENAME TO messages",
+    "a value for a column that is not known": "ALTER TABLE chat_sessions ADD COLUMN needed TEXT NOT NULL",
+}
 
-    await with_connection(url, update)
+
+async def change(url: str, *statements: str) -> None:
+    """Execute statements, with a connection of another service's."""
+
+    def execute_all(connection: Connection) -> None:
+        for statement in statements:
+            connection.execute(text(statement))
+
+    await with_connection(url, execute_all)
 
 
 async def test_a_first_call_on_an_empty_database_makes_the_schema(kind: str, url: str) -> None:
@@ -74,21 +98,58 @@ async def test_an_old_schema_is_brought_up_to_date(kind: str, url: str) -> None:
     assert await describe(url) == head
 
 
-async def test_a_newer_schema_is_left_alone_and_the_error_says_to_update_the_package(
-    kind: str, url: str
+@pytest.mark.parametrize("options", [{}, {"auto_migrate": False}], ids=["auto", "off"])
+async def test_a_newer_schema_that_has_all_that_is_needed_is_used_as_it_is(
+    kind: str, url: str, options: dict[str, bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     await migrate(url)
-    await set_revision(url, "9999")
+    await change(url, *NEWER[kind])
+    before = await describe(url)
+
+    async with repository(kind, url, **options) as repo:
+        assert await repo.is_healthy()
+        assert caplog.messages == []
+        session_id = await repo.create_session_async("u")
+        await repo.add_message(session_id, "user", "Hello")
+        assert [message.content for message in await repo.get_session_history("u", session_id)] == ["Hello"]
+        assert await repo.is_healthy()
+
+    [logged] = caplog.records
+    assert logged.levelname == "WARNING"
+    assert f"revision 9999, newer than this package, which knows {migrations.HEAD}" in logged.getMessage()
+    assert await describe(url) == before
+
+
+@pytest.mark.parametrize("lacks", ["a column", "a table", "a value for a column that is not known"])
+async def test_a_newer_schema_that_lacks_what_is_needed_is_an_error_that_says_to_update_the_package(
+    kind: str, url: str, lacks: str
+) -> None:
+    await migrate(url)
+    await change(url, *NEWER[kind], LACKING[lacks])
     before = await describe(url)
 
     for options in ({}, {"auto_migrate": False}):
         async with repository(kind, url, **options) as repo:
+            assert not await repo.is_healthy()
             with pytest.raises(SchemaOutdatedError) as caught:
                 await repo.count_sessions("u")
         assert "revision 9999" in str(caught.value)
         assert "pip install --upgrade agenthub-sessions" in str(caught.value)
         assert "db upgrade" not in str(caught.value)
 
+    assert await describe(url) == before
+
+
+async def test_an_upgrade_leaves_a_newer_schema_as_it_is(
+    kind: str, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await migrate(url)
+    await change(url, *NEWER[kind])
+    before = await describe(url)
+
+    await with_connection(url, migrations.upgrade)
+
+    assert "revision 9999" in caplog.text
     assert await describe(url) == before
 
 

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 from uuid import UUID
 
 from sessions import (
+    UNSET,
     AsyncBaseConnectionManager,
     AsyncChats,
     AsyncSessionRepository,
@@ -24,22 +25,52 @@ from sessions import (
     InvalidInputError,
     MessageConflictError,
     MissingDependencyError,
+    NewMessage,
+    PreviewPage,
     RetryConfig,
     RetryStrategy,
+    Role,
     SchemaOutdatedError,
+    SearchHit,
+    SearchPage,
     SessionConflictError,
     SessionNotFoundError,
     SessionPage,
+    SessionPreview,
     SessionRepositoryFactory,
     SessionRepositoryRegistry,
     SessionRepositoryType,
     SessionsError,
     UnknownRepositoryError,
+    Unset,
+    VersionConflictError,
     async_retry,
     register_connection_manager,
     register_repository,
     retry,
 )
+
+
+def models(chat_session: ChatSession, message: ChatMessage, role: Role, payload: str | Unset = UNSET) -> None:
+    assert_type(chat_session.version, int)
+    assert_type(message.metadata, dict[str, Any])
+    assert_type(message.payload, Any)
+    assert_type(NewMessage("tool").content, str)
+    assert_type(NewMessage(role, "Hi", message_id=uuid.uuid4(), timestamp=datetime.now(UTC)).role, Role)
+    assert_type(NewMessage("user", metadata={"a": 1}, payload=[1]).metadata, dict[str, Any] | None)
+    if payload is not UNSET:
+        assert_type(payload, str)
+
+
+def pages(previews: PreviewPage, found: SearchPage, hit: SearchHit) -> None:
+    assert_type(previews.previews, list[SessionPreview])
+    assert_type(previews.previews[0].session, ChatSession)
+    assert_type(previews.previews[0].last_message, ChatMessage | None)
+    assert_type(previews.next_cursor, str | None)
+    assert_type(found.hits, list[SearchHit])
+    assert_type(found.next_cursor, str | None)
+    assert_type(hit.session, ChatSession)
+    assert_type(hit.message, ChatMessage)
 
 
 def built_in(name: str) -> None:
@@ -177,7 +208,7 @@ def errors(error: SessionsError) -> None:
     if isinstance(error, InvalidInputError):
         assert_type(error.argument, str)
     as_builtin: list[Exception] = [InvalidInputError("limit", "is too large"), SessionConflictError()]
-    conflicts: list[SessionsError] = [MessageConflictError(), SessionConflictError()]
+    conflicts: list[SessionsError] = [MessageConflictError(), SessionConflictError(), VersionConflictError()]
     value: ValueError = InvalidInputError("limit", "is too large")
     lookup: list[LookupError] = [SessionNotFoundError(), UnknownRepositoryError()]
     missing: ImportError = MissingDependencyError()

@@ -138,8 +138,8 @@ def test_anything_but_a_canonical_uuid_is_refused(text: object) -> None:
 # --- messages --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", ["user", "assistant"])
-def test_the_two_roles_pass(role: str) -> None:
+@pytest.mark.parametrize("role", ["user", "assistant", "system", "developer", "tool"])
+def test_the_five_roles_pass(role: str) -> None:
     assert validation.check_role(role) == role
 
 
@@ -150,7 +150,7 @@ def test_a_role_of_an_enum_is_stored_as_its_value() -> None:
     assert type(checked) is str
 
 
-@pytest.mark.parametrize("role", ["", "system", "User", "user ", "tool", *NOT_TEXT])
+@pytest.mark.parametrize("role", ["", "function", "User", "user ", "tools", *NOT_TEXT])
 def test_every_other_role_is_refused(role: object) -> None:
     with refused("role"):
         validation.check_role(role)
@@ -209,7 +209,7 @@ def test_a_message_that_is_no_pair_is_refused_by_its_place(item: object) -> None
 
 def test_a_bad_role_or_content_in_a_batch_is_refused_by_its_place() -> None:
     with refused("messages[1].role"):
-        validation.check_messages([("user", "a"), ("system", "b")])
+        validation.check_messages([("user", "a"), ("function", "b")])
     with refused("messages[2].content"):
         validation.check_messages([("user", "a"), ("user", "b"), ("user", None)])
 
@@ -449,9 +449,8 @@ def test_data_that_is_no_dict_is_refused(data: object) -> None:
         validation.check_update(data)
 
 
-def test_an_update_needs_data() -> None:
-    with refused("data"):
-        validation.check_update(None)
+def test_an_update_without_data_keeps_both() -> None:
+    assert validation.check_update(None) == (None, None)
 
 
 def test_a_bad_title_or_bad_metadata_is_refused_by_its_own_name() -> None:

@@ -17,10 +17,12 @@ from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware
 
 __all__ = [
     "check_batch_size",
+    "check_message_size",
     "check_size",
     "fits_transaction",
     "is_one_write",
     "is_uuid7",
+    "message_bytes",
     "message_document",
     "session_document",
     "storable",
@@ -37,7 +39,7 @@ TRANSACTION_MESSAGES = 5000
 # documents; a smaller one is therefore stored whole or not at all.
 ATOMIC_BYTES = 200 * 1024
 ATOMIC_MESSAGES = 64
-# Maximum size of the fields of a message besides the content.
+# Maximum size of the fields of a message besides its id, content, metadata and payload.
 FIELD_BYTES = 1024
 
 
@@ -51,9 +53,35 @@ def check_size(argument: str, value: str | dict[str, Any] | None) -> None:
         # A character takes at most four bytes, so most texts need not be encoded to be measured.
         too_large = len(value) * 4 > MAX_VALUE_BYTES and len(value.encode()) > MAX_VALUE_BYTES
     else:
-        too_large = bool(value) and len(bson.encode(value or {})) > MAX_VALUE_BYTES
+        too_large = _object_bytes(value) > MAX_VALUE_BYTES
     if too_large:
         raise InvalidInputError(argument, "is larger than MongoDB stores in one document (16 MB)")
+
+
+def check_message_size(row: MessageRow, prefix: str = "") -> None:
+    """Refuse a message that does not fit one document.
+
+    Args:
+        row: The message.
+        prefix: What comes before the name of the argument in an error: ``"messages[3]."``.
+
+    Raises:
+        InvalidInputError: One of its values, or all of them together, are too large.
+    """
+    check_size(f"{prefix}content", row.content)
+    if row.payload is None and not row.metadata:
+        return
+    check_size(f"{prefix}payload", row.payload)
+    check_size(f"{prefix}metadata", row.metadata)
+    sizes = {
+        "content": len(row.content.encode()),
+        "payload": len(row.payload or ""),
+        "metadata": _object_bytes(row.metadata),
+    }
+    if sum(sizes.values()) > MAX_VALUE_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name])
+        reason = "is with the rest of the message larger than MongoDB stores in one document (16 MB)"
+        raise InvalidInputError(f"{prefix}{largest}", reason)
 
 
 def check_batch_size(rows: list[MessageRow]) -> None:
@@ -62,8 +90,8 @@ def check_batch_size(rows: list[MessageRow]) -> None:
     Raises:
         InvalidInputError: It is too large.
     """
-    for index, (_, _, content) in enumerate(rows):
-        check_size(f"messages[{index}].content", content)
+    for index, row in enumerate(rows):
+        check_message_size(row, f"messages[{index}].")
 
 
 def is_one_write(rows: list[MessageRow]) -> bool:
@@ -77,7 +105,18 @@ def fits_transaction(rows: list[MessageRow]) -> bool:
 
 
 def _batch_bytes(rows: list[MessageRow]) -> int:
-    return sum(len(content.encode()) + FIELD_BYTES for _, _, content in rows)
+    return sum(message_bytes(row) for row in rows)
+
+
+def message_bytes(row: MessageRow) -> int:
+    """Return about how many bytes the document of a message has, rather more than less."""
+    # The id is stored twice. A payload is ASCII.
+    text = len(row.content.encode()) + 2 * len(row.message_id.encode()) + len(row.payload or "")
+    return text + _object_bytes(row.metadata) + FIELD_BYTES
+
+
+def _object_bytes(metadata: dict[str, Any] | None) -> int:
+    return len(bson.encode(storable(metadata))) if metadata else 0
 
 
 def session_document(new: NewSession) -> dict[str, Any]:
@@ -116,15 +155,14 @@ def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict
     session's document. Its ``timestamp`` is the time in its id, so both order a process's messages in
     the same way.
     """
-    message_id, role, content = row
     return {
-        "_id": message_id,
-        "message_id": message_id,
+        "_id": row.message_id,
+        "message_id": row.message_id,
         "session_id": session_id,
         SESSION_FIELD: session_oid,
-        "role": role,
-        "content": content,
-        "timestamp": uuid7_time(message_id),
+        "role": row.role,
+        "content": row.content,
+        "timestamp": uuid7_time(row.message_id),
     }
 
 

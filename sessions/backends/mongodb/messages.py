@@ -53,7 +53,7 @@ class MongoMessages(MongoCleanup):
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
     ) -> bool:
-        return await self._add_batch(session_id, user_id, [(message_id, role, content)])
+        return await self._add_batch(session_id, user_id, [MessageRow(message_id, role, content)])
 
     async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         # At most twice: the cached document may have been deleted.

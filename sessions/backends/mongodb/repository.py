@@ -29,6 +29,7 @@ from sessions.backends.mongodb.deletion import MongoDeletion
 from sessions.backends.mongodb.inserts import insert
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
+    check_message_size,
     check_size,
     session_document,
     storable,
@@ -69,6 +70,9 @@ class MongoBackend(MongoMessages, MongoDeletion):
 
     def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
         check_size(argument, value)
+
+    def _check_message_size(self, row: MessageRow, prefix: str = "") -> None:
+        check_message_size(row, prefix)
 
     def _check_batch_size(self, rows: list[MessageRow]) -> None:
         check_batch_size(rows)

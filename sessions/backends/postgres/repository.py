@@ -27,12 +27,12 @@ class PostgresBackend(SqlBackend):
     async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         values = parameters(session_id=session_id, user_id=user_id, now=utc_now())
         if len(rows) == 1:
-            [(message_id, role, content)] = rows
-            values |= parameters(message_id=message_id, role=role, content=content)
+            [row] = rows
+            values |= parameters(message_id=row.message_id, role=row.role, content=row.content)
             return bool(await self._fetch(self._statements.add_message[user_id is not None], values))
         values |= parameters(
-            message_ids=[message_id for message_id, _, _ in rows],
-            roles=[role for _, role, _ in rows],
-            contents=[content for _, _, content in rows],
+            message_ids=[row.message_id for row in rows],
+            roles=[row.role for row in rows],
+            contents=[row.content for row in rows],
         )
         return bool(await self._fetch(self._statements.add_messages[user_id is not None], values))

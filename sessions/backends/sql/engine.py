@@ -110,7 +110,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """Return the running event loop's engine, with the schema ready.
 
         Raises:
-            SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
+            SchemaOutdatedError: The schema is older and ``auto_migrate`` is off, or lacks what is needed.
         """
         return (await self._ready()).engine
 
@@ -136,7 +136,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """Connect, and upgrade the schema to head or check it, also if it was ready before.
 
         Raises:
-            SchemaOutdatedError: The schema is not at head and ``auto_migrate`` is off.
+            SchemaOutdatedError: The schema is older and ``auto_migrate`` is off, or lacks what is needed.
         """
         await self._prepare(await self._pools.get(), self._prepare_schema)
 
@@ -283,8 +283,11 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     async def _prepare_schema(self, pool: SqlPool) -> None:
         if await self._is_current(pool):
             return
-        if not self._auto_migrate:
-            async with self._lend(pool) as connection:
+        async with self._lend(pool) as connection:
+            if await connection.run_sync(migrations.is_newer):
+                await connection.run_sync(migrations.log_newer)
+                return
+            if not self._auto_migrate:
                 await connection.run_sync(migrations.check)
         await self._upgrade(pool)
 
@@ -343,7 +346,11 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
 
     async def _check_writable(self) -> None:
         async with self._lend(await self._pools.get(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
-            if self._schema_ready or await connection.run_sync(migrations.is_current):
+            if (
+                self._schema_ready
+                or await connection.run_sync(migrations.is_current)
+                or await connection.run_sync(migrations.is_newer)
+            ):
                 try:
                     await self._try_write(connection)
                     return

@@ -94,7 +94,7 @@ class SqlBackend(BackendOperations):
     async def _add(
         self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
     ) -> bool:
-        return await self._add_batch(session_id, user_id, [(message_id, role, content)])
+        return await self._add_batch(session_id, user_id, [MessageRow(message_id, role, content)])
 
     async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         missing = rows
@@ -116,17 +116,17 @@ class SqlBackend(BackendOperations):
         Raises:
             MessageConflictError: Another message is stored under one of the ids.
         """
-        if len({message_id for message_id, _, _ in rows}) < len(rows):
+        if len({row.message_id for row in rows}) < len(rows):
             raise MessageConflictError("a message id occurs twice in one batch")
         stored: dict[str, tuple[str, str, str]] = {}
         for start in range(0, len(rows), IDS_AT_ONCE):
-            ids = [message_id for message_id, _, _ in rows[start : start + IDS_AT_ONCE]]
+            ids = [row.message_id for row in rows[start : start + IDS_AT_ONCE]]
             found = await self._fetch(self._statements.find_messages, parameters(message_ids=ids))
             stored |= {str(message_id): (str(owner), *message) for message_id, owner, *message in found}
-        for message_id, role, content in rows:
-            if stored.get(message_id, same := (session_id, role, content)) != same:
-                raise MessageConflictError(f"the message id {message_id} is taken by another message")
-        return [row for row in rows if row[0] not in stored]
+        for row in rows:
+            if stored.get(row.message_id, same := (session_id, row.role, row.content)) != same:
+                raise MessageConflictError(f"the message id {row.message_id} is taken by another message")
+        return [row for row in rows if row.message_id not in stored]
 
     async def _history(
         self, session_id: str, user_id: str, limit: int | None, before: str | None

@@ -47,13 +47,13 @@ class SqliteBackend(SqlBackend):
                 return False
             messages = [
                 parameters(
-                    message_id=message_id,
+                    message_id=row.message_id,
                     session_id=session_id,
-                    role=role,
-                    content=content,
+                    role=row.role,
+                    content=row.content,
                     timestamp=touched.updated_at,
                 )
-                for message_id, role, content in rows
+                for row in rows
             ]
             if messages:
                 await connection.execute(self._statements.insert_message, messages)
