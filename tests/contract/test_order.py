@@ -12,8 +12,6 @@ import pytest
 from tests.support.databases import Backend
 from tests.support.racers import Racers, racers
 
-MANY = 10_000
-
 
 @pytest.fixture(scope="module", name="racers")
 def _racers() -> Iterator[Racers]:
@@ -21,14 +19,15 @@ def _racers() -> Iterator[Racers]:
         yield started
 
 
-async def test_messages_of_one_fast_writer_read_back_in_write_order(repository: Any) -> None:
+@pytest.mark.parametrize("many", [2_500, pytest.param(10_000, marks=pytest.mark.full_size)])
+async def test_messages_of_one_fast_writer_read_back_in_write_order(repository: Any, many: int) -> None:
     choice = random.Random(1)
     session_id = await repository.create_session_async("user")
     ids: list[str] = []
-    while len(ids) < MANY:
+    while len(ids) < many:
         # Alone and in small batches in turn, each as soon as the one before was acknowledged.
         ids.append(await repository.add_message(session_id, "user", str(len(ids))))
-        size = min(choice.randrange(20), MANY - len(ids))
+        size = min(choice.randrange(20), many - len(ids))
         batch = [("assistant", str(number)) for number in range(len(ids), len(ids) + size)]
         ids += await repository.add_messages(session_id, batch)
 
@@ -36,12 +35,12 @@ async def test_messages_of_one_fast_writer_read_back_in_write_order(repository: 
 
     same = [message.message_id for message in history] == ids
     assert same
-    assert [int(message.content) for message in history] == list(range(MANY))
+    assert [int(message.content) for message in history] == list(range(many))
     assert history == sorted(history, key=lambda message: (message.timestamp, message.message_id))
-    newest = await repository.get_session_history("user", session_id, limit=1000, before=ids[5000])
-    assert newest == history[4000:5000]
+    newest = await repository.get_session_history("user", session_id, limit=1000, before=ids[many // 2])
+    assert newest == history[many // 2 - 1000 : many // 2]
     exported = [part async for _, part in repository.export_user("user")]
-    assert [len(part) for part in exported[:10]] == [1000] * 10
+    assert [len(part) for part in exported[: many // 1000]] == [1000] * (many // 1000)
     assert [message for part in exported for message in part] == history
 
 

@@ -1,8 +1,9 @@
-"""Sixteen writers go on for twenty seconds while servers are killed, connections cut, primaries replaced."""
+"""Sixteen writers go on while servers are killed, connections cut, primaries replaced."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections import Counter
@@ -20,7 +21,6 @@ from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
 from tests.faults.writers import USER, Call, writers
 from tests.support.databases import Backend
 
-WRITE_SECONDS = 20.0
 RECOVERY_SECONDS = 5.0
 KILLS = 3
 DOWN_SECONDS = 2.0
@@ -62,13 +62,18 @@ def _write_while(
     backend: Backend,
     break_: Callable[[float], list[float]],
     *,
+    seconds: float,
     sync: bool = False,
     retry: dict[str, float] | None = None,
 ) -> Outcome:
-    """Let writers write while ``break_(until)`` breaks the server, then look at what is there."""
+    """Let writers write while ``break_(until)`` breaks the server, then look at what is there.
+
+    Args:
+        seconds: For how long at least.
+    """
     with writers(backend, callers=APPENDERS, sync=sync, retry=retry) as process:
         process.wait_until_they_write()
-        until = time.monotonic() + WRITE_SECONDS
+        until = time.monotonic() + seconds
         returns = break_(until)
         time.sleep(max(until - time.monotonic(), 0))
         # Also after a slow restart, and on a busy machine, the writers get the time to recover.
@@ -123,28 +128,28 @@ def _kill_and_restart(server: Postgres | Mongod) -> Callable[[float], list[float
     return kill
 
 
-def postgres_killed() -> Outcome:
+def postgres_killed(seconds: float) -> Outcome:
     server = Postgres()
     with running(server):
-        return _write_while(_backend(server), _kill_and_restart(server), retry=IMPATIENT)
+        return _write_while(_backend(server), _kill_and_restart(server), seconds=seconds, retry=IMPATIENT)
 
 
-def mongodb_replica_set_killed() -> Outcome:
+def mongodb_replica_set_killed(seconds: float) -> Outcome:
     replica_set = ReplicaSet(1)
     with running(replica_set):
         backend = _backend(replica_set, connect_timeout=0.5)
         break_ = _kill_and_restart(replica_set.members[0])
-        return _write_while(backend, break_, sync=True, retry=IMPATIENT)
+        return _write_while(backend, break_, seconds=seconds, sync=True, retry=IMPATIENT)
 
 
-def mongodb_standalone_killed() -> Outcome:
+def mongodb_standalone_killed(seconds: float) -> Outcome:
     server = Mongod()
     with running(server):
         backend = _backend(server, connect_timeout=0.5)
-        return _write_while(backend, _kill_and_restart(server), retry=IMPATIENT)
+        return _write_while(backend, _kill_and_restart(server), seconds=seconds, retry=IMPATIENT)
 
 
-def postgres_connections_terminated() -> Outcome:
+def postgres_connections_terminated(seconds: float) -> Outcome:
     server = Postgres()
 
     def terminate(until: float) -> list[float]:
@@ -165,7 +170,7 @@ def postgres_connections_terminated() -> Outcome:
         return []
 
     with running(server):
-        return _write_while(_backend(server), terminate, sync=True)
+        return _write_while(_backend(server), terminate, seconds=seconds, sync=True)
 
 
 def _disturb(server: Mongod, until: float, *, every: float) -> list[float]:
@@ -186,21 +191,23 @@ def _disturb(server: Mongod, until: float, *, every: float) -> list[float]:
     return []
 
 
-def mongodb_replica_set_disturbed() -> Outcome:
+def mongodb_replica_set_disturbed(seconds: float) -> Outcome:
     replica_set = ReplicaSet(1)
     with running(replica_set):
         backend = _backend(replica_set)
-        return _write_while(backend, lambda until: _disturb(replica_set.members[0], until, every=0.1))
+        disturb = functools.partial(_disturb, replica_set.members[0], every=0.1)
+        return _write_while(backend, disturb, seconds=seconds)
 
 
-def mongodb_standalone_disturbed() -> Outcome:
+def mongodb_standalone_disturbed(seconds: float) -> Outcome:
     server = Mongod()
     with running(server):
         # Its driver retries nothing itself: with more kills, most attempts would be hit, too.
-        return _write_while(_backend(server), lambda until: _disturb(server, until, every=1), sync=True)
+        disturb = functools.partial(_disturb, server, every=1)
+        return _write_while(_backend(server), disturb, seconds=seconds, sync=True)
 
 
-def mongodb_primary_lost() -> Outcome:
+def mongodb_primary_lost(seconds: float) -> Outcome:
     """Step the primary of three members down, twice, and kill it once."""
     replica_set = ReplicaSet(3)
 
@@ -226,7 +233,7 @@ def mongodb_primary_lost() -> Outcome:
         return returns
 
     with running(replica_set):
-        return _write_while(_backend(replica_set), lose)
+        return _write_while(_backend(replica_set), lose, seconds=seconds)
 
 
 KILLED = [postgres_killed, mongodb_replica_set_killed, mongodb_standalone_killed]
@@ -237,9 +244,12 @@ DISTURBED = [
 ]
 
 
+@pytest.mark.parametrize("seconds", [10.0, pytest.param(20.0, marks=pytest.mark.full_size)])
 @pytest.mark.parametrize("scenario", [*KILLED, *DISTURBED, mongodb_primary_lost])
-def test_what_is_acknowledged_is_there_once_and_in_order(scenario: Callable[[], Outcome]) -> None:
-    outcome = scenario()
+def test_what_is_acknowledged_is_there_once_and_in_order(
+    scenario: Callable[[float], Outcome], seconds: float
+) -> None:
+    outcome = scenario(seconds)
     _assert_each_acknowledged_message_is_there_once_and_in_order(outcome)
     _assert_each_message_was_sent_and_each_batch_is_whole(outcome)
     _assert_no_session_is_half_deleted(outcome)
