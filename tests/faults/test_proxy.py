@@ -262,24 +262,33 @@ async def test_connections_that_were_dropped_silently_are_replaced_and_closed_in
             await broken.repository.aclose()
 
 
-@pytest.mark.parametrize("name", WRITES)
-async def test_a_reply_that_never_comes_loses_and_doubles_nothing(server: Any, name: str) -> None:
-    operation = WRITES[name]
+async def test_a_reply_that_never_comes_loses_and_doubles_nothing(server: Any) -> None:
     async with _broken(server, seconds=1.0) as broken:
-        names = Names()
-        await broken.prepare(names)
+        users = {name: Names() for name in WRITES}
+        for names in users.values():
+            await broken.prepare(names)
         broken.proxy.plan = Plan(Fault.DELAY, delay=120.0)
-        with within(_bound(server, broken.seconds)), pytest.raises(BackendUnavailableError):
-            await operation.call(broken.repository, names)
+
+        async def is_given_up(name: str) -> None:
+            with within(_bound(server, broken.seconds)), pytest.raises(BackendUnavailableError):
+                await WRITES[name].call(broken.repository, users[name])
+
+        # Together, as each of them only waits.
+        await asyncio.gather(*map(is_given_up, WRITES))
         broken.proxy.plan = None
-        # Done or not, as nobody can know; never half, never twice.
-        state = await broken.state(names)
-        created = {found: [] for found in state if found not in {names[base] for base in BASE}}
-        assert len(created) <= operation.creates
-        before = _expected(Operation(_title), names, created)
-        after = _expected(operation, names, created)
-        for session_id in before.keys() | state.keys():
-            assert state.get(session_id) in (before.get(session_id), after.get(session_id))
+        for name, operation in WRITES.items():
+            await done_or_not(broken, operation, users[name])
+
+
+async def done_or_not(broken: Broken, operation: Operation, names: Names) -> None:
+    """Fail if an operation is half done, or was done twice; whether it was done nobody can know."""
+    state = await broken.state(names)
+    created = {found: [] for found in state if found not in {names[base] for base in BASE}}
+    assert len(created) <= operation.creates
+    before = _expected(Operation(_title), names, created)
+    after = _expected(operation, names, created)
+    for session_id in before.keys() | state.keys():
+        assert state.get(session_id) in (before.get(session_id), after.get(session_id))
 
 
 async def test_slow_replies_within_the_timeout_are_waited_for(server: Any) -> None:
