@@ -1,4 +1,4 @@
-"""An empty database on each kind of MongoDB server, and as any other client sees it."""
+"""An empty database on each kind of MongoDB server, and a plain client of it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def raw(url: str) -> Iterator[Any]:
-    """The database as any other client sees it."""
+    """The database, through a plain client."""
     with MongoClient[dict[str, Any]](url, tz_aware=False) as client:
         yield client.get_default_database()

@@ -1,4 +1,4 @@
-"""How long a call takes that finds no server: a refusal is over soon, silence later, an election is not."""
+"""The duration of a call without a server: short if it refuses connections, longer without a response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.freezers import Freezer, freezable
 from tests.support.servers import free_port
 from tests.support.timing import within
 
-# The issue's bounds.
+# The required bounds.
 REFUSED_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 
@@ -28,10 +28,10 @@ def repository(url: str, **options: Any) -> Any:
 
 
 async def failure(repo: Any, *, seconds: float) -> str:
-    """Return what a call says that fails in so many seconds at the most."""
+    """Return the error text of a call that fails within a number of seconds."""
     with within(seconds), pytest.raises(BackendUnavailableError) as caught:
         await repo.count_sessions("alice")
-    # PyMongo forgets a socket that is just being connected when its client is closed.
+    # PyMongo does not close a socket that is connecting when its client is closed.
     await asyncio.sleep(0.1)
     await repo.aclose()
     return str(caught.value)
@@ -50,15 +50,15 @@ def test_the_defaults_keep_the_bounds() -> None:
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
-async def test_servers_that_refuse_connections_are_given_up_soon(hosts: int) -> None:
+async def test_calls_to_servers_that_refuse_connections_fail_soon(hosts: int) -> None:
     url = ",".join(f"127.0.0.1:{free_port()}" for _ in range(hosts))
     text = await failure(repository(f"mongodb://{url}/chat"), seconds=REFUSED_SECONDS)
 
     assert "within refused_timeout" in text
 
 
-async def fail_at_once(repo: Any, *, seconds: float) -> None:
-    """Let many calls fail together; one after the other they would take as long each."""
+async def fail_together(repo: Any, *, seconds: float) -> None:
+    """Make many concurrent calls that fail; in sequence they would take as long each."""
     calls = (repo.count_sessions("alice") for _ in range(40))
     with within(seconds):
         found = await asyncio.gather(*calls, return_exceptions=True)
@@ -66,9 +66,9 @@ async def fail_at_once(repo: Any, *, seconds: float) -> None:
     assert all("within refused_timeout" in str(error) for error in found)
 
 
-async def test_first_calls_at_once_find_together_that_a_server_refuses_connections() -> None:
+async def test_concurrent_first_calls_to_a_server_that_refuses_connections_fail_together() -> None:
     repo = repository(f"mongodb://127.0.0.1:{free_port()}/chat", refused_timeout=1)
-    await fail_at_once(repo, seconds=1)
+    await fail_together(repo, seconds=1)
     await repo.aclose()
 
 
@@ -78,11 +78,11 @@ async def test_calls_that_wait_for_a_connection_fail_with_those_that_have_one() 
         repo = repository(server.url, refused_timeout=1, pool_size=1)
         await repo.create_session_async("alice")
         server.kill()
-        await fail_at_once(repo, seconds=1)
+        await fail_together(repo, seconds=1)
         await repo.aclose()
 
 
-async def test_how_long_refusals_are_waited_out_can_be_set() -> None:
+async def test_refused_timeout_is_configurable() -> None:
     longer = load_settings().db.mongodb.refused_timeout + 1
     repo = repository(f"mongodb://127.0.0.1:{free_port()}/chat", refused_timeout=longer)
     started = time.monotonic()
@@ -91,7 +91,7 @@ async def test_how_long_refusals_are_waited_out_can_be_set() -> None:
     assert time.monotonic() - started >= longer - 0.1
 
 
-async def test_a_server_that_dies_during_a_call_is_given_up_soon() -> None:
+async def test_a_call_fails_soon_if_the_server_crashes() -> None:
     server = Mongod()
     with running(server):
         repo = repository(server.url)
@@ -102,8 +102,8 @@ async def test_a_server_that_dies_during_a_call_is_given_up_soon() -> None:
     assert f"127.0.0.1:{server.port}" in text
 
 
-async def test_a_server_that_does_not_respond_takes_no_longer_than_the_call_may() -> None:
-    # The kernel accepts for it, and nobody reads.
+async def test_a_call_to_a_server_that_does_not_respond_is_bounded() -> None:
+    # The kernel accepts connections, and nothing reads from them.
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         url = f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"
         text = await failure(repository(url, retry=RetryConfig(max_elapsed=1.5)), seconds=1.5)
@@ -112,14 +112,14 @@ async def test_a_server_that_does_not_respond_takes_no_longer_than_the_call_may(
 
 
 @pytest.mark.full_size
-async def test_a_server_that_does_not_respond_is_given_up_on_defaults() -> None:
+async def test_a_server_that_does_not_respond_is_unavailable_with_default_settings() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         url = f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"
         await failure(repository(url), seconds=SILENT_SECONDS)
 
 
 @pytest.mark.parametrize("max_elapsed", [1.5, pytest.param(None, marks=pytest.mark.full_size)])
-async def test_a_server_that_stops_responding_takes_no_longer_than_the_call_may(
+async def test_a_call_is_bounded_if_the_server_stops_responding(
     standalone: Freezer, max_elapsed: float | None
 ) -> None:
     retry = None if max_elapsed is None else RetryConfig(max_elapsed=max_elapsed)
@@ -154,10 +154,10 @@ async def test_a_server_that_restarts_costs_no_failed_call() -> None:
             assert [message.message_id for message in history] == [message_id]
 
 
-async def test_an_election_is_waited_out() -> None:
+async def test_a_call_waits_for_an_election() -> None:
     members = ReplicaSet(3)
     with running(members):
-        # Shorter than an election takes: as long as a member answers, it is no bound.
+        # Shorter than an election: it does not apply while a member responds.
         async with repository(members.url, refused_timeout=0.5, retry=RetryConfig(max_elapsed=120)) as repo:
             session_id = await repo.create_session_async("alice")
             primary = members.wait_for_primary()
