@@ -34,6 +34,10 @@ SLOW = {
     *("sqlite/test_sqlite_forks.py", "sqlite/test_sqlite_temporary.py", "sqlite/test_sqlite_turns.py"),
     *("postgres/test_postgres_messages.py", "unit/test_forks.py", "unit/test_steps.py"),
     *("cli/test_cli_streams.py", "mongodb/test_time_to_fail.py", "postgres/test_lost_connections.py"),
+    *("cli/test_cli_errors.py", "cli/test_cli_import.py", "contract/test_batches.py"),
+    *("contract/test_contract_finds_faults.py", "contract/test_many_messages.py"),
+    *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
+    *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
 }
 MEMORY_FOR_FILES = 2**30
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
