@@ -16,7 +16,7 @@ from sessions.models.records import Base
 def configure(schema: str | None, *, compare_in: str | None = None, **target: object) -> None:
     """Configure Alembic for a connection, or for a dialect whose SQL is only printed.
 
-    The migrations find the schema of our tables where they find the one of the version table.
+    The schema of the version table is also the schema of our tables; the migrations read it there.
     """
     metadata = Base.metadata if compare_in is None else in_schema(compare_in)
 
@@ -39,7 +39,7 @@ def configure(schema: str | None, *, compare_in: str | None = None, **target: ob
 
 
 def in_schema(schema: str) -> MetaData:
-    """Return our tables as the models have them, in a schema."""
+    """Return the tables of the models, in a schema."""
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
     for table in Base.metadata.sorted_tables:
         table.to_metadata(metadata, schema=schema)
@@ -47,10 +47,10 @@ def in_schema(schema: str) -> MetaData:
 
 
 def run_online(connection: Connection) -> None:
-    """Migrate over a connection, while no other process does."""
+    """Migrate on a connection, under the lock that excludes other processes."""
     one_transaction = context.config.attributes.get("one_transaction", False)
     schema = schema_of(connection)
-    # Alembic compares what is in the default schema under no name.
+    # Alembic compares tables of the default schema with the name None.
     compare_in = None if schema == connection.dialect.default_schema_name else schema
     with migration_lock(connection, one_transaction=one_transaction):
         if context.config.attributes.get("forget_revision", False):
@@ -67,7 +67,7 @@ def run_online(connection: Connection) -> None:
 
 
 def create_schema(connection: Connection, schema: str) -> None:
-    """Create a schema that is not there; one that is there needs no privilege."""
+    """Create a schema unless it exists; an existing one needs no privilege."""
     if not connection.dialect.has_schema(connection, schema):
         connection.execute(CreateSchema(schema))
 
@@ -77,7 +77,7 @@ async def connect_and_run(backend: str) -> None:
     manager = ConnectionFactory.get_connection_manager(backend)
     assert isinstance(manager, SqlConnectionManager)
     context.config.attributes["one_transaction"] = manager.one_transaction_at_a_time
-    # What only looks, such as "alembic current", creates no SQLite file.
+    # Commands that only read, such as "alembic current", create no SQLite file.
     context.configure(dialect_name=manager.dialect)
     if only_looks(context.get_context()):
         manager.require_database()
@@ -90,7 +90,7 @@ async def connect_and_run(backend: str) -> None:
 
 
 def print_sql(dialect: str, schema: str | None) -> None:
-    """Print what would be executed."""
+    """Print the SQL of the migrations."""
     configure(schema, dialect_name=dialect, literal_binds=True)
     with context.begin_transaction():
         if schema is not None and context.get_starting_revision_argument() is None:
@@ -98,7 +98,7 @@ def print_sql(dialect: str, schema: str | None) -> None:
         context.run_migrations()
 
 
-# MongoDB needs no migrations, so whatever is not SQLite means PostgreSQL here.
+# MongoDB needs no migrations, so every backend but SQLite means PostgreSQL here.
 settings = load_settings()
 is_sqlite = settings.sessions.default_repository == "sqlite"
 

@@ -129,7 +129,8 @@ class PostgresFiller:
                    now() - i * interval '1 ms'
             FROM generate_series(1, {number}) i;
             ALTER TABLE chat_messages ADD CONSTRAINT chat_messages_pkey PRIMARY KEY (message_id);
-            CREATE INDEX idx_messages_session_id ON chat_messages (session_id, timestamp, message_id);
+            CREATE INDEX idx_messages_session_id ON chat_messages
+                (session_id, timestamp, write_order, message_id);
             """
         )
         await self._connection.execute("VACUUM ANALYZE")

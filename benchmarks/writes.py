@@ -47,7 +47,8 @@ READS = {
     ),
     "idx_messages_session_id": (
         "history of about 100",
-        "SELECT content FROM chat_messages WHERE session_id = $1 ORDER BY timestamp, message_id",
+        """SELECT content FROM chat_messages WHERE session_id = $1
+           ORDER BY timestamp, write_order, message_id""",
     ),
     "chat_messages_pkey": (
         "a repeated add_message finds its own row",

@@ -1,6 +1,6 @@
 """Chat conversations in PostgreSQL, MongoDB or SQLite, behind one interface.
 
-A name is loaded where it is first used, with what it needs: ``import sessions`` alone loads nothing else.
+Each name is loaded, with its dependencies, on first use: ``import sessions`` alone loads nothing else.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ __all__ = [
     "retry",
 ]
 
-if not TYPE_CHECKING:  # A type checker would take any other name for one of ours, too.
-    # The imports above once more, for the interpreter: a test compares the two.
+if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept any name.
+    # The imports above again, for the interpreter; a test compares the two.
     _NAMES_OF = {
         "chats": ("AsyncChats", "Chats"),
         "connections": (
@@ -140,7 +140,7 @@ if not TYPE_CHECKING:  # A type checker would take any other name for one of our
             "register_repository",
         ),
         "resilience": ("RetryConfig", "RetryStrategy", "async_retry", "retry"),
-        # Modules to be reached as attributes of the package, which no name above loads.
+        # Modules that are attributes of the package, and that no name above loads.
         "config": (),
         "validation": (),
     }

@@ -9,12 +9,12 @@ from typing import NoReturn
 __all__ = ["main"]
 
 MISSING = "the command line needs typer and rich; install them with: pip install 'agenthub-sessions[cli]'"
-# What a shell reports for a command that ended by Ctrl-C.
+# The exit status that a shell reports for a command that Ctrl-C ended.
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line, or say in one line how to get it."""
+    """Run the command line, or print how to install it."""
     _open_closed_streams()
     try:
         import rich  # noqa: F401
@@ -32,16 +32,16 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Let the standard streams that the caller has closed (``>&-``) lead nowhere.
+    """Open the null device for standard streams that the caller has closed (``>&-``).
 
-    Else the next file or socket that is opened, such as the database, is given the number of a standard
-    stream, and gets what anything writes there; and ``sys.stdout`` is None, which no library expects.
+    Otherwise the next opened file or socket, such as the database, gets the file descriptor of a standard
+    stream, and receives its output; and ``sys.stdout`` is None, which libraries do not expect.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free: this one.
+            # The lowest free descriptor, which is this one.
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115

@@ -63,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 VERSION_TABLE = "sessions_alembic_version"
 # Oldest first. Known here so that a check needs no Alembic; a test compares it with the scripts.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 # Execution option of a connection: the command that upgrades the schema of its database.
 UPGRADE_COMMAND = "sessions_upgrade_command"
@@ -275,14 +275,29 @@ def migration_lock(connection: Connection, *, one_transaction: bool = False) -> 
         with _transaction_lock(connection) if one_transaction else _session_lock(connection):
             yield
     else:
-        # SQLite's write lock covers the whole file, schema included, and waits for the busy timeout.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
-        connection.exec_driver_sql("COMMIT")
+        with _foreign_keys_off(connection):
+            # SQLite's write lock covers the whole file, schema included, and waits for the busy timeout.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+
+@contextlib.contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """Let a migration of SQLite drop a table that it has copied, without the rows that refer to it.
+
+    Around the transaction, because SQLite does not change it within one.
+    """
+    enforced = connection.exec_driver_sql("PRAGMA foreign_keys").scalar()
+    connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={enforced}")
 
 
 @contextlib.contextmanager

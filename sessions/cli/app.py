@@ -39,7 +39,7 @@ PAGE_SIZE = 1000
 
 Backend = Annotated[
     SessionRepositoryType | None,
-    typer.Option(help="Where the sessions are; by default as in the URL or the settings."),
+    typer.Option(help="The backend; by default that of the URL or the settings."),
 ]
 Url = Annotated[
     str | None, typer.Option(help="URL of the database, instead of the configured one.", show_default=False)
@@ -53,7 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-db = typer.Typer(help="Look after the database schema.", rich_markup_mode=None)
+db = typer.Typer(help="Check and upgrade the database schema.", rich_markup_mode=None)
 app.add_typer(db, name="db")
 
 
@@ -70,10 +70,9 @@ def _db_help(context: typer.Context) -> None:
 
 @app.command()
 def demo(backend: Backend = None, url: Url = None) -> None:
-    """Show one conversation from its creation to its end.
+    """Create, read, update and delete one conversation, and show each step.
 
-    It is created, appended to, read back, listed, renamed and deleted. Without options it
-    runs on a temporary SQLite database; nothing needs to be installed or running.
+    Without options it runs on a temporary SQLite database; no server is needed.
     """
     if url is None and backend in (None, SessionRepositoryType.SQLITE):
         backend, url, where = SessionRepositoryType.SQLITE, "sqlite://", "a temporary SQLite database"
@@ -86,15 +85,15 @@ def demo(backend: Backend = None, url: Url = None) -> None:
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One session a line.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="JSON Lines: one session per line.")],
     backend: Backend = None,
     url: Url = None,
 ) -> None:
     """Store the conversations of a JSON Lines file.
 
     A line is an object with session_id, user_id, title, metadata and messages, a list of objects with role
-    and content. What is stored already is not stored again. Lines that cannot be stored are reported, and
-    the exit status is then 1.
+    and content. The import is idempotent: it stores nothing twice. It reports lines that cannot be stored,
+    and the exit status is then 1.
     """
 
     async def store(repository: AsyncSessionRepository) -> Totals:
@@ -110,7 +109,7 @@ def import_(
             file.open("rb") as lines,
             Progress(*columns, console=console, disable=not console.is_terminal) as bar,
         ):
-            # A pipe has no size; its bar only moves.
+            # The size of a pipe is unknown; its bar only pulses.
             task = bar.add_task("", total=os.fstat(lines.fileno()).st_size or None, sessions=0)
             return await import_lines(
                 repository,
@@ -192,28 +191,28 @@ def show(
 
 @db.command()
 def upgrade(backend: Backend = None, url: Url = None) -> None:
-    """Bring the schema up to date."""
+    """Upgrade the schema to head."""
     typer.echo(_finish(database.upgrade(_backend(backend, url), url)))
 
 
 @db.command()
 def current(backend: Backend = None, url: Url = None) -> None:
-    """Show the revision that the schema is at."""
+    """Show the current revision of the schema."""
     typer.echo(_finish(database.current(_backend(backend, url), url)))
 
 
 @db.command()
 def check(backend: Backend = None, url: Url = None) -> None:
-    """Fail if the schema is not up to date.
+    """Fail if the schema is not at head; change nothing.
 
-    Nothing is changed; but on MongoDB, the orphaned messages of interrupted operations are removed.
+    On MongoDB, which has no migrations, remove the orphaned messages of interrupted operations.
     """
     typer.echo(_finish(database.check(_backend(backend, url), url)))
 
 
 @db.command()
 def ini() -> None:
-    """Show where alembic.ini is, for Alembic's own commands."""
+    """Show the path of the packaged alembic.ini, for Alembic's own commands."""
     typer.echo(ini_path())
 
 
@@ -227,10 +226,10 @@ def _run(
     """Call a function with a repository, close everything, and return its result.
 
     Args:
-        backend: Which database.
+        backend: Type of the database.
         url: Its URL; None for the configured one.
-        work: What to do.
-        creates: Whether it may create a database that is not there.
+        work: The function.
+        creates: Whether it may create a database that does not exist.
     """
 
     async def with_repository() -> R:

@@ -17,17 +17,17 @@ KNOWN_KEYS = REQUIRED_KEYS | {"title", "metadata"}
 MESSAGE_KEYS = frozenset({"role", "content"})
 
 LINE = "line"
-"""The argument that an error names if it is about the line as a whole."""
+"""The argument that an error names if it concerns the line as a whole."""
 
 
 @dataclass(slots=True, frozen=True)
 class Conversation:
-    """One line of the file, checked as far as that needs no backend.
+    """One line of the file, after the checks that need no backend.
 
     Attributes:
         session_id: As in the file.
         user_id: Owner.
-        session_data: ``title`` and ``metadata``, where the line has them.
+        session_data: ``title`` and ``metadata``, if the line has them.
         messages: ``(role, content)`` pairs, oldest first.
     """
 
@@ -42,13 +42,13 @@ def parse_line(line: bytes) -> Conversation:
 
     Args:
         line: A JSON object with ``session_id``, ``user_id`` and ``messages`` (objects with ``role`` and
-            ``content``), and with ``title`` and ``metadata`` or without; UTF-8.
+            ``content``), and optionally ``title`` and ``metadata``; UTF-8.
 
     Raises:
-        InvalidInputError: It is something else; the text says what.
+        InvalidInputError: The line is invalid; the text states the reason.
     """
     text = _decode(line)
-    del line  # Each of its forms may be most of the memory, so there is one at a time.
+    del line  # Each of its forms may need most of the memory, so only one is kept at a time.
     decoded = _parse(text)
     del text
     fields = _check_object(LINE, decoded, REQUIRED_KEYS, KNOWN_KEYS)
@@ -60,7 +60,7 @@ def parse_line(line: bytes) -> Conversation:
             message = _check_object(f"messages[{index}]", _as_written(item), MESSAGE_KEYS, MESSAGE_KEYS)
             messages[index] = (message["role"], message["content"])
     data: dict[str, Any] = {key: fields[key] for key in ("title", "metadata") if key in fields}
-    # All of it before the session is created: a bad message must not leave an empty session behind.
+    # Check everything before the session is created: an invalid message must not leave an empty session.
     validation.check_session_data(data)
     return Conversation(
         session_id=validation.check_id("session_id", fields["session_id"]),
@@ -71,7 +71,7 @@ def parse_line(line: bytes) -> Conversation:
 
 
 class _Message(tuple[str, str]):
-    """The object of a message, in a quarter of its memory."""
+    """A message, in a quarter of the memory of its dict."""
 
     __slots__ = ()
 
@@ -86,14 +86,14 @@ def _message_or_object(pairs: list[tuple[str, Any]]) -> _Message | dict[str, Any
 
 
 def _only_messages(decoded: Any) -> Any:
-    """Return what was decoded, with messages only where there are to be some."""
+    """Return the decoded value, with messages only where messages belong."""
     if isinstance(decoded, dict) and isinstance(messages := decoded.get("messages"), list):
         return _as_written(decoded | {"messages": None}) | {"messages": messages}
     return _as_written(decoded)
 
 
 def _as_written(value: Any) -> Any:
-    """Return a value with the objects that only looked like messages."""
+    """Return a value with plain objects in place of the messages in it."""
     if isinstance(value, _Message):
         return {"role": value[0], "content": value[1]}
     if isinstance(value, dict):

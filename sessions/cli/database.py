@@ -32,7 +32,7 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
     """Bring the schema to head, even if ``auto_migrate`` is off; one of a newer release stays as it is.
 
     Args:
-        backend: Which database.
+        backend: Type of the database.
         url: Its URL; None for the configured one.
 
     Raises:
@@ -58,7 +58,7 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
 
 
 async def current(backend: SessionRepositoryType, url: str | None) -> str:
-    """Say which revision the schema is at."""
+    """Return a line with the current revision of the schema."""
     async with _manager(backend, url) as manager:
         manager.require_database()
         if isinstance(manager, SqlConnectionManager):
@@ -74,7 +74,7 @@ async def current(backend: SessionRepositoryType, url: str | None) -> str:
 
 
 async def check(backend: SessionRepositoryType, url: str | None) -> str:
-    """Say that the schema is at head or newer. MongoDB has none: remove orphaned messages there.
+    """Check that the schema is at head, or newer and compatible; on MongoDB, remove orphaned messages.
 
     Raises:
         SchemaOutdatedError: It is older, or lacks what this package needs.
@@ -90,7 +90,7 @@ async def check(backend: SessionRepositoryType, url: str | None) -> str:
 
 
 def require(backend: SessionRepositoryType, url: str | None) -> None:
-    """Require that the database exists, instead of creating it."""
+    """Require that the database exists; do not create it."""
     manager = ConnectionFactory.get_connection_manager(backend, url=url)
     assert isinstance(manager, AsyncBaseConnectionManager)
     manager.require_database()
@@ -98,7 +98,7 @@ def require(backend: SessionRepositoryType, url: str | None) -> None:
 
 async def _answers(manager: AsyncBaseConnectionManager, backend: SessionRepositoryType) -> str:
     if not await manager.is_healthy():
-        raise BackendUnavailableError(f"{NAMES[backend]} does not answer")
+        raise BackendUnavailableError(f"{NAMES[backend]} does not respond")
     return f"{NAMES[backend]}: reachable; it needs no migrations"
 
 

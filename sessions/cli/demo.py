@@ -1,6 +1,6 @@
-"""``sessions demo``: one conversation from its creation to its end, on a real database.
+"""``sessions demo``: creates, reads, updates and deletes one conversation, on a real database.
 
-Everything that is printed was read back from the repository.
+All printed values are read from the repository.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ PANEL_WIDTH = 64
 
 
 async def run_demo(repository: AsyncSessionRepository, console: Console, database: str) -> None:
-    """Show one conversation from its creation to its deletion, and always delete it.
+    """Create, read, update and delete one conversation; delete it also after an error.
 
     Args:
-        repository: Where to store it.
-        console: Where to print.
-        database: What to call the database.
+        repository: Stores the conversation.
+        console: Prints the steps.
+        database: Name of the database in the output.
     """
     # A unique user: the clean-up deletes all sessions of this user.
     user_id = f"demo-{uuid.uuid4().hex[:12]}"
@@ -54,7 +54,7 @@ async def run_demo(repository: AsyncSessionRepository, console: Console, databas
     try:
         await _live(repository, console, user_id)
     except BaseException:
-        # The first error is reported, not a later one of the clean-up.
+        # Report the first error, not a later one of the clean-up.
         with contextlib.suppress(SessionsError):
             await repository.delete_user(user_id)
         raise

@@ -31,7 +31,7 @@ class OneLineErrors(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command; as a program, ends the process with its exit status."""
+        """Run a command; as a program, end the process with its exit status."""
 
         def run() -> Any:
             return super(OneLineErrors, self).main(
@@ -41,9 +41,9 @@ class OneLineErrors(TyperGroup):
         if not standalone_mode:
             return run()
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A terminal that cannot show a character of a message still gets the rest of it.
+            # A terminal that cannot show a character still shows the rest of the message.
             sys.stdout.reconfigure(errors="backslashreplace")
-        # Retries are logged as warnings, and would be printed in front of the one line.
+        # Retries are logged as warnings, which would be printed before the error line.
         logging.getLogger("sessions").addHandler(logging.NullHandler())
         try:
             status = run()
@@ -57,7 +57,7 @@ class OneLineErrors(TyperGroup):
 def _report(error: Exception) -> int:
     """Print one line for an error and return the exit status."""
     if format_message := getattr(error, "format_message", None):
-        # A usage error. Told by its form: typer brings its own click, or uses the installed one.
+        # A usage error, recognized by its methods: typer bundles click, or uses the installed one.
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "sessions"
         print_error(f"{format_message().rstrip('.')}; see '{command} --help'")
@@ -69,5 +69,5 @@ def _report(error: Exception) -> int:
         print_error(where + (error.strerror or type(error).__name__))
     else:
         # Without its text, which may quote a URL and so a password.
-        print_error(f"unexpected {type(error).__name__}; set SESSIONS_DEBUG=1 to see where it comes from")
+        print_error(f"unexpected {type(error).__name__}; set SESSIONS_DEBUG=1 to see the traceback")
     return 1

@@ -1,7 +1,7 @@
 """Stores conversations from a JSON Lines file; idempotent, also with concurrent runs.
 
-What makes a run repeatable is the message ids: they are computed from the session and the place in it,
-so a message that another run has stored, or is storing now, is the same row, and the database drops it.
+The message ids make a run repeatable: they are computed from the session and the position in it, so a message
+that another run has stored, or is storing concurrently, has the same primary key, and is stored once.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Totals:
 
     Attributes:
         created: New sessions.
-        completed: Sessions that were there and got the messages they lacked.
-        skipped: Sessions that were there with all their messages.
+        completed: Existing sessions whose missing messages were stored.
+        skipped: Existing sessions with all their messages.
         messages: Messages stored.
         failed: Lines that were not stored.
     """
@@ -102,20 +102,20 @@ async def import_lines(
     report: Callable[[str], None],
     advance: Callable[[int, Totals], None],
 ) -> Totals:
-    """Store one conversation a line, one line in memory at a time; blank lines are left out.
+    """Store one conversation per line, with one line in memory at a time; blank lines are skipped.
 
     Args:
         repository: Where to store them.
         lines: The file.
-        report: Called with the number and the fault of a line that was not stored.
+        report: Called with the number of a line that was not stored, and the reason.
         advance: Called after each line with its length in bytes and the totals so far.
 
     Raises:
-        BackendUnavailableError: The database cannot be used; the text names the line it came to.
+        BackendUnavailableError: The database cannot be used; the text names the current line.
     """
     totals, unread = Totals(), iter(lines)
     for number in itertools.count(1):
-        # In a list, from which the parser removes it: a line may be most of the memory.
+        # In a list, from which the parser removes it: a line may need most of the memory.
         line = list(itertools.islice(unread, 1))
         if not line:
             break
@@ -130,7 +130,7 @@ async def import_lines(
                 report(f"line {number}: {_fault(error)}")
             except BackendUnavailableError as error:
                 raise BackendUnavailableError(
-                    f"stopped at line {number}: {error}; run it again to go on from there"
+                    f"stopped at line {number}: {error}; run it again to continue"
                 ) from error
         advance(size, totals)
     return totals
@@ -138,12 +138,12 @@ async def import_lines(
 
 def _fault(error: SessionsError) -> str:
     if isinstance(error, InvalidInputError) and error.argument == LINE:
-        return error.reason  # "line 3: is not JSON" needs no "line" a second time.
+        return error.reason  # Without the argument's name: "line 3: is not JSON".
     return str(error)
 
 
 async def store(repository: AsyncSessionRepository, conversation: Conversation) -> Stored:
-    """Store a conversation, or what is missing of it.
+    """Store a conversation, or its missing messages.
 
     Stores nothing if it exists already, complete or with further messages.
 
@@ -151,7 +151,7 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
         InvalidInputError: This backend cannot store it.
         SessionConflictError: The id is taken by another user's session, or by one with other messages.
         SessionNotFoundError: The session was deleted concurrently.
-        MessageConflictError: One of the ids made for the messages is taken by a message of another session.
+        MessageConflictError: A generated message id is taken by a message of another session.
     """
     session_id, user_id = conversation.session_id, conversation.user_id
     check_contents(repository, (content for _, content in conversation.messages))
@@ -166,9 +166,9 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
         appended += len(missing)
         if created:
             return Stored(created, appended)
-        # It existed before, so another run may be storing it; check the result of both.
+        # It already existed, so another run may be storing it; check the combined result.
         history = await repository.get_session_history(user_id, session_id)
-    raise SessionConflictError("the session is being written to; import it again later")
+    raise SessionConflictError("the session has concurrent writers; import it again later")
 
 
 def _missing(history: list[ChatMessage], messages: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -194,7 +194,7 @@ async def _append(
         for index, (role, content) in enumerate(missing, start=len(history))
     )
     for batch in _batches(rows):
-        # Not `add_messages`, which makes new ids: an earlier import may have stored these.
+        # Not `add_messages`, which generates new ids: an earlier import may have stored these messages.
         if not await append_rows(repository, session_id, conversation.user_id, batch, operation="import"):
             _raise_deleted()
 
@@ -202,7 +202,7 @@ async def _append(
 async def _moment(
     repository: AsyncSessionRepository, session_id: str, user_id: str, history: list[ChatMessage]
 ) -> int:
-    """Return the milliseconds to put into the new ids: the same in every run that has the same to append."""
+    """Return the timestamp of the new ids, in milliseconds: the same in every run that appends the same."""
     if not history:
         chat_session = await repository.get_session(user_id, session_id)
         if chat_session is None:
@@ -222,10 +222,11 @@ async def _moment(
 
 
 def _message_id(session_id: str, moment: int, index: int) -> str:
-    """Return a UUIDv7 with the place of the message, and a hash of its session, for the random bits.
+    """Return a UUIDv7 whose random bits are the position of the message and a hash of its session.
 
-    No two places of a session have the same: where the bits for the place are used up, the time goes on. Two
-    sessions of the same millisecond could, once in 2**50; the database refuses the second message then.
+    Ids are unique within a session: if the bits for the position overflow, the timestamp increases. Two
+    sessions of the same millisecond may collide, with a probability of 2**-50; the database then rejects the
+    second message.
     """
     further, index = divmod(index, 1 << INDEX_BITS)
     moment += further

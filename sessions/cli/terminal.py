@@ -1,4 +1,4 @@
-"""Output of the command line. Stored text is shown as text: no markup, and no raw control characters."""
+"""Output of the command line. Stored text is shown without markup and without raw control characters."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = [
 
 ROLE_STYLES = {"user": "bold cyan", "assistant": "bold green"}
 
-# ESC and its like steer a terminal, and the marks of text direction make it show what is not there.
+# Control characters such as ESC control the terminal, and bidirectional control characters reorder its text.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _UNPRINTABLE_IN_LINES = re.compile(_UNPRINTABLE.pattern.replace(r"\x1f", r"\x08\x0b-\x1f"))
-# Wide enough that what is piped into another program is neither wrapped nor cut.
+# Wide enough that output into a pipe is neither wrapped nor truncated.
 PIPE_WIDTH = 10_000
 
 
@@ -48,8 +48,8 @@ def make_console(*, stderr: bool = False, fixed_width: bool = False) -> Console:
     """Return a console for the current streams.
 
     Args:
-        stderr: Print there.
-        fixed_width: Also wrap where the output goes into a pipe or a file.
+        stderr: Whether to print on stderr.
+        fixed_width: Whether to wrap also output into a pipe or a file.
     """
     stream = sys.stderr if stderr else sys.stdout
     width = None if fixed_width or stream.isatty() else PIPE_WIDTH
@@ -63,7 +63,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return text with its lines and tabs kept, and other control characters as escapes."""
+    """Return text with lines and tabs unchanged, and other control characters as escapes."""
     return _UNPRINTABLE_IN_LINES.sub(_escape, text.replace("\r\n", "\n"))
 
 
@@ -87,9 +87,9 @@ def utc(moment: datetime) -> str:
 
 
 def print_error(text: str, console: Console | None = None) -> None:
-    """Print one line to stderr, or to a console of it that shows a progress bar.
+    """Print one line to stderr, or to its console while that shows a progress bar.
 
-    Where that is not possible, as with a full disk, the exit status alone tells.
+    If that fails, as with a full disk, only the exit status reports the error.
     """
     line = Text.assemble(("error:", "bold red"), " ", one_line(text))
     with contextlib.suppress(OSError):
@@ -97,11 +97,11 @@ def print_error(text: str, console: Console | None = None) -> None:
 
 
 def sessions_table(chat_sessions: list[ChatSession]) -> Table:
-    """Return a table with a row for each session; ids are never cut, as they are there to be copied."""
+    """Return a table with a row for each session; ids are never truncated, so that they can be copied."""
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold"
     )
-    # Of columns that may wrap, rich takes the width a narrow terminal lacks: from the titles alone.
+    # In a narrow terminal rich shrinks the columns that may wrap: only the titles.
     table.add_column("Session", no_wrap=True, style="cyan")
     table.add_column("Title")
     table.add_column("Updated (UTC)", no_wrap=True, style="dim")
@@ -115,7 +115,7 @@ def sessions_table(chat_sessions: list[ChatSession]) -> Table:
 
 
 def print_session(console: Console, chat_session: ChatSession) -> None:
-    """Print what is known of a session besides its messages."""
+    """Print the fields of a session, without its messages."""
     console.print(Text(printable(chat_session.title), style="bold"))
     rows = {
         "session": printable(chat_session.session_id),
@@ -130,7 +130,7 @@ def print_session(console: Console, chat_session: ChatSession) -> None:
 
 
 def print_message(console: Console, message: ChatMessage) -> None:
-    """Print a message: who and when, then the content as it was written."""
+    """Print a message: its role and time, then its content unchanged."""
     console.print()
     heading = Text.assemble(
         (f"{message.role}", ROLE_STYLES.get(message.role, "bold")), (f"  {utc(message.timestamp)} UTC", "dim")
@@ -140,5 +140,5 @@ def print_message(console: Console, message: ChatMessage) -> None:
     if console.file.isatty():
         console.print(Text(content))
     else:
-        # Not a character more or less than was stored: rich would turn tabs into spaces.
+        # Exactly the stored characters: rich would convert tabs to spaces.
         print(content, file=console.file)

@@ -1,4 +1,4 @@
-"""Fast access to environment variables, which each request reads."""
+"""Fast access to the environment variables that each request reads."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Raw = tuple[bytes | str | None, ...]
 class Variables:
     """The environment variables of a settings file.
 
-    ``os.environ.get`` takes more than a microsecond for a variable that is not set, and most of some forty
-    are not: too long for settings that each request looks at. So the values are read from the dict behind
-    ``os.environ``, ``_data``, which nothing public gives access to. Where there is none (the environment was
-    replaced, or Python changed it) the public way is taken.
+    ``os.environ.get`` takes more than a microsecond for an unset variable, and most of some forty are unset:
+    too slow for settings that each request reads. So the values are read from the dict behind ``os.environ``,
+    ``_data``, to which there is no public access. If it is missing (the environment was replaced, or Python
+    changed it), the public API is used.
 
     Args:
-        names: Their names.
+        names: Names of the variables.
     """
 
     __slots__ = ("_encoded", "names")

@@ -58,7 +58,7 @@ def config_file() -> Path:
     in the working directory, else the shipped default. Files are not merged.
 
     Raises:
-        ConfigurationError: ``SESSIONS_CONFIG`` names a file that does not exist, or a directory on the way
+        ConfigurationError: ``SESSIONS_CONFIG`` names a file that does not exist, or a directory in its path
             cannot be searched.
     """
     named = os.environ.get(_VARIABLE)
@@ -73,9 +73,9 @@ def config_file() -> Path:
 
 
 def current_document() -> Document:
-    """Return the settings file in use, parsed anew when another is, or its size or modification time changes.
+    """Return the settings file in use; parse it again if the file, its size or its modification time changes.
 
-    Cheap enough for each request: it looks where `config_file` does, but makes no path unless it has to.
+    Cheap enough for each request: it checks the same places as `config_file`, but avoids creating a path.
 
     Raises:
         ConfigurationError: As `config_file`; or the file cannot be read, is not UTF-8 or YAML, or holds no
@@ -87,7 +87,7 @@ def current_document() -> Document:
         return _read(named or _LOCAL)
     except FileNotFoundError:
         if not named:
-            # Part of the package, which does not change while it runs.
+            # Part of the package, which does not change while the process runs.
             return _parse(str(SHIPPED))
         place = str(config_file())
     except (OSError, ValueError):
@@ -101,7 +101,7 @@ def current_document() -> Document:
 
 def _read(place: str) -> Document:
     status = os.stat(place)
-    # The inode, because a relative path is another file after a change of directory.
+    # With the inode, because a relative path names another file after a change of directory.
     return _parse(place, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
 

@@ -16,9 +16,9 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
 
 @dataclass(frozen=True, slots=True)
 class Unset:
-    """Stands for a value whose environment variables are unset and have no default.
+    """Placeholder for a value whose environment variables are unset and have no default.
 
-    It is an error only when the backend is used, so the value is kept until then.
+    It is an error only when the backend is used, so the placeholder is kept until then.
 
     Attributes:
         key: Dotted key of the value (``"db.postgres.password"``).
@@ -56,17 +56,17 @@ def interpolate(value: Any, *, source: str, environment: Mapping[str, str | None
     Args:
         value: What the YAML parser returned: mappings, lists, text, None.
         source: Name of the file, for error texts.
-        environment: The variables. An empty one counts as unset. Their values are taken as they are,
+        environment: The variables. An empty one counts as unset. Their values are not interpolated,
             so a password may contain ``${``.
         key: Dotted key of ``value``; empty at the top.
 
     Returns:
-        A new tree. Absent from its mappings is what is None or, after interpolation, empty text, or a
-        mapping of nothing else: the default of the model applies. An `Unset` stands where a variable without
-        a default is missing.
+        A new tree. Its mappings omit values that are None or, after interpolation, empty text, and mappings
+        of only such values: the defaults of the models apply. An `Unset` replaces a value whose variable is
+        unset and has no default.
 
     Raises:
-        ConfigurationError: A default contains ``${``, which would be half replaced.
+        ConfigurationError: A default contains ``${``, which would be replaced in part.
     """
     if isinstance(value, dict):
         tree = {
@@ -78,7 +78,7 @@ def interpolate(value: Any, *, source: str, environment: Mapping[str, str | None
         return {
             name: item
             for (name, item), written in zip(tree.items(), value.values(), strict=True)
-            # An empty mapping in the file has a meaning: retries with their defaults.
+            # An empty mapping in the file is significant: retries with their defaults.
             if item is not None and item != "" and (item != {} or written == {})
         }
     if isinstance(value, list):

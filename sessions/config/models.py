@@ -1,4 +1,4 @@
-"""The settings as models: immutable, hashable, and strict about keys and types."""
+"""The settings as models: immutable, hashable, with strict keys and types."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ __all__ = [
     "SslMode",
 ]
 
-# PostgreSQL's limit for the name of anything.
+# PostgreSQL's limit for identifiers, in bytes.
 MAX_NAME_BYTES = 63
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
 def _refuse_bool(value: object) -> object:
-    # Pydantic takes True for 1.
+    # Pydantic accepts True as 1.
     if isinstance(value, bool):
         raise PydanticCustomError("number_type", "Input should be a number")
     return value
 
 
 def _check_ssl(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    # One text for the key, where pydantic reports each member of the union by itself.
+    # One error text for the key; pydantic would report each member of the union.
     try:
         return handler(value)
     except ValidationError:
@@ -127,7 +127,7 @@ class BackendSettings(_Model, frozen=True):
             hash(options)
         except TypeError:
             return self._replaced(given)
-        # With their types: 1 and True are equal, and one of them is no number of connections.
+        # With their types: 1 and True are equal, but True is not a number of connections.
         replaced: Self = _replaced_once(self, options, tuple(map(type, given.values())))
         return replaced
 
@@ -165,17 +165,17 @@ class PostgresSettings(BackendSettings, frozen=True):
         password: None for peer, trust or ``.pgpass`` authentication. As an option also a callable, or an
             async one, that is called for each new connection.
         url: ``postgresql://user:password@host:port/database``; wins over the five above.
-        max_overflow: Connections opened beyond ``pool_size`` while all are in use, and closed when they have
-            not been needed for some seconds.
+        max_overflow: Connections opened beyond ``pool_size`` while all are checked out, and closed after some
+            seconds without use.
         connect_timeout: Seconds to wait for the server to accept a connection.
         statement_timeout: Seconds that a statement may take, and that the server may not respond.
-        tcp_keepalive: Seconds after which an idle connection is probed; 0 leaves it to the system.
-        tcp_user_timeout: Seconds after which a connection is given up whose other end confirms nothing that
-            was sent; 0 leaves it to the system.
-        ssl: A boolean, or libpq's ``sslmode``; None leaves the choice to the driver or the URL.
-        auto_migrate: Bring the schema up to date on the first connection.
-        schema_name: ``schema`` in a file and as an option: the schema that holds our tables, created if it
-            is missing; None for the first one of the role's ``search_path``.
+        tcp_keepalive: Seconds after which an idle connection is probed; 0 keeps the system's default.
+        tcp_user_timeout: Seconds that sent data may remain unacknowledged before the connection is closed; 0
+            keeps the system's default.
+        ssl: A boolean, or libpq's ``sslmode``; None for the mode of the URL or the driver.
+        auto_migrate: Whether to upgrade the schema to head on first use.
+        schema_name: ``schema`` in a file and as an option: the schema of the tables, created if it is
+            missing; None for the first one of the role's ``search_path``.
         pgbouncer: Whether the server is behind a pooler in transaction mode, such as pgbouncer.
     """
 
@@ -196,7 +196,7 @@ class PostgresSettings(BackendSettings, frozen=True):
     tcp_user_timeout: _Seconds = 1.0
     ssl: _Ssl = None
     auto_migrate: bool = True
-    # Pydantic keeps the name "schema" for itself.
+    # Pydantic reserves the name "schema".
     schema_name: _Schema | None = Field(default=None, alias="schema")
     pgbouncer: bool = False
 
@@ -209,15 +209,15 @@ class MongoSettings(BackendSettings, frozen=True):
         port: 1 to 65535.
         database: Name of the database; also used when the URL names none.
         username: None for a server without authentication.
-        password: Goes with ``username``. As an option also a callable, or an async one, that is asked for
-            each new connection.
+        password: Requires ``username``. As an option also a callable, or an async one, that is called for
+            each new client.
         auth_source: Database that holds the user; None for the driver's default.
         url: ``mongodb://…`` or ``mongodb+srv://…``; wins over the six above.
         pool_size: PyMongo's ``maxPoolSize``, for each event loop.
         pool_timeout: Seconds to wait for a free connection.
         connect_timeout: Seconds to wait for a suitable server, and for it to accept a connection.
-        refused_timeout: Seconds to wait for servers all of which refuse connections, as one that restarts.
-        timeout: Seconds that an operation may take, PyMongo's ``timeoutMS``; one of the URL's own wins.
+        refused_timeout: Seconds to wait if all servers refuse connections, as during a restart.
+        timeout: Seconds that an attempt of an operation may take, PyMongo's ``timeoutMS``; the URL's wins.
     """
 
     KEY = "db.mongodb"
@@ -241,9 +241,9 @@ class SqliteSettings(BackendSettings, frozen=True):
     Attributes:
         path: The database file, relative to the working directory, or ``:memory:``.
         url: ``sqlite:///path``; wins over ``path``.
-        max_overflow: Connections opened beyond ``pool_size`` under load, and closed after it.
+        max_overflow: Connections opened beyond ``pool_size`` while all are checked out, then closed.
         busy_timeout: Seconds to wait for another writer to finish.
-        auto_migrate: Bring the schema up to date on the first connection.
+        auto_migrate: Whether to upgrade the schema to head on first use.
     """
 
     KEY = "db.sqlite"
@@ -280,7 +280,7 @@ class _RetryKeys(_Model, frozen=True):
 
 
 class _RetrySchema:
-    """Validates a mapping by `_RetryKeys` and hands out the `RetryConfig`, a plain dataclass."""
+    """Validates a mapping with `_RetryKeys` and returns the `RetryConfig`, a plain dataclass."""
 
     def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
@@ -293,7 +293,7 @@ class SessionsSettings(_Model, frozen=True):
 
     Attributes:
         default_repository: Registered name that ``get_default_repository()`` creates.
-        retry: Retries for all backends; None for each backend's own.
+        retry: Retries for all backends; None for the defaults of each backend.
     """
 
     default_repository: _Text = "mongodb"

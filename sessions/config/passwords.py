@@ -17,10 +17,10 @@ _HIDDEN = "**********"
 
 
 class PasswordCallable:
-    """A caller's callable that returns the password of each new connection.
+    """A caller's callable that returns the password of each new connection; with MongoDB, of each new client.
 
     Two are equal if their callables are, so that the same function, or the same method of the same object,
-    shares a pool. A lambda that is created in each call is a different one each time.
+    shares a pool. Each new lambda is a different callable.
 
     Args:
         ask: Takes nothing; returns the password, or an awaitable of it.
@@ -37,7 +37,7 @@ class PasswordCallable:
             self._key = id(ask)
 
     async def __call__(self) -> str:
-        """Return the password for a connection that is about to be opened.
+        """Return the password for a new connection.
 
         Raises:
             ConfigurationError: The callable did not return text.
@@ -76,7 +76,7 @@ class PasswordCallable:
 
 
 def check_password(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    """Validate a password with one text for the key, where pydantic reports each member of a union."""
+    """Validate a password, with one error text; pydantic would report each member of the union."""
     try:
         return handler(value)
     except ValidationError:

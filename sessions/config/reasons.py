@@ -1,4 +1,4 @@
-"""Error texts for settings: they name the key or variable to change, and show no secret."""
+"""Error texts for settings: they name the key or variable at fault, and show no secret."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The environment variables that a value was made of.
+    """The environment variables that a value comes from.
 
     Attributes:
         variables: Their names; at least one.
@@ -40,11 +40,11 @@ def find_origin(
     environment: Mapping[str, str | None],
     secrets: frozenset[str] = frozenset(),
 ) -> Origin | None:
-    """Return which variables that are set the value of a key was taken from; None if from none.
+    """Return the variables that the value of a key comes from; None if it comes from none.
 
     Args:
         location: The key, from the top (``("db", "postgres", "port")``).
-        tree: What the settings file says, not interpolated.
+        tree: Content of the settings file, not interpolated.
         environment: The variables.
         secrets: Texts that may not be shown.
     """
@@ -56,9 +56,9 @@ def find_origin(
         return None
     value = environment[names[0]]
     assert value is not None
-    # With an @ it may be a URL that went into the wrong variable, with its password.
+    # A value with an @ may be a URL, with a password, in the wrong variable.
     is_secret = location[-1] in SECRET_KEYS or "@" in value or any(secret in value for secret in secrets)
-    # With other text around the placeholder, the value is written nowhere like this.
+    # With other text around the placeholder, the variable's value is only a part of the setting.
     is_whole = re.fullmatch(r"\$\{\w+(:[^}]*)?\}", text) is not None
     return Origin(names, value if is_whole and not is_secret else None)
 
@@ -82,10 +82,10 @@ def configuration_error(
 
     Args:
         error: From a model with ``hide_input_in_errors``, since callers chain it as the cause.
-        source: What to call the file that the values came from; empty if they came from a caller, or if a
-            file of the package only handed variables on.
-        key: Dotted key of the model that was validated; empty for the whole settings.
-        origin_of: Returns the variables that the value of a key was taken from.
+        source: Name of the file that the values come from; empty if they come from a caller, or only from
+            variables through the file of the package.
+        key: Dotted key of the validated model; empty for the whole settings.
+        origin_of: Returns the variables that the value of a key comes from.
 
     Returns:
         The error to raise; its text is ``VARIABLE: 'value' is not … (key)`` for what came from a variable,

@@ -42,7 +42,7 @@ class _YamlSource(PydanticBaseSettingsSource):
         self._tree = tree
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        # Abstract in the base class, for sources that look up field by field.
+        # Abstract in the base class, for sources that read single fields.
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class _YamlSource(PydanticBaseSettingsSource):
 
 
 def _entries(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what the tree says of each backend, where it is a mapping."""
+    """Yield the name and the mapping of each backend in the tree."""
     databases = tree.get("db")
     if isinstance(databases, dict):
         for name in _BACKENDS:
@@ -65,11 +65,11 @@ def _entries(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class Settings(BaseSettings):
-    """All settings; made by `load_settings`, and by itself the defaults of the models.
+    """All settings, as `load_settings` returns them; created directly, the defaults of the models.
 
     Attributes:
-        db: Connection settings of each built-in backend; take them through `backend`.
-        sessions: Settings that are no backend's own.
+        db: Connection settings of each built-in backend; read them with `backend`.
+        sessions: Settings that are independent of the backend.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing but the YAML file, so that there is one place to look at."""
+        """Read only the YAML file, so that all settings are in one place."""
         return (_YamlSource(settings_cls, init_settings().get("tree", {})),)
 
     @model_validator(mode="wrap")
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
                 if isinstance(value, Unset) and key in _BACKENDS[name].file_keys():
                     unset.setdefault(name, {})[key] = entry.pop(key)
                 elif isinstance(value, Unset):
-                    # Left for the model to refuse: that it is unknown matters more than that it is unset.
+                    # Left for the model to reject: an unknown key is the more useful error.
                     entry[key] = ""
         _raise_first_unset(values)
         settings = handler(values)
@@ -114,16 +114,16 @@ class Settings(BaseSettings):
     @overload
     def backend(self, name: Literal["sqlite"], **overrides: object) -> SqliteSettings: ...
     def backend(self, name: str, **overrides: object) -> BackendSettings:
-        """Return the settings of a backend that is about to be used.
+        """Return the settings of a backend.
 
         Args:
             name: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``.
             **overrides: Values that replace those of the file; see `BackendSettings.with_overrides`.
 
         Raises:
-            ConfigurationError: A variable that the file reads for this backend is not set, has no default
-                and is needed: its key is not overridden, nor a part that ``url`` wins over. Also for an
-                override with an unknown key or of a wrong type.
+            ConfigurationError: A required variable of the file is not set and has no default; it is not
+                required if its key is overridden, or if ``url`` wins over it. Also if an override has an
+                unknown key or a wrong type.
         """
         if name not in _BACKENDS:
             raise ConfigurationError(f"db.{name}: unknown backend (known: {', '.join(_BACKENDS)})")
@@ -147,29 +147,28 @@ def _raise_first_unset(value: Any) -> None:
 
 
 def load_settings() -> Settings:
-    """Return the settings as they are now.
+    """Return the current settings.
 
-    One file is in use: the one that ``SESSIONS_CONFIG`` names, else ``resources/application-db.yaml`` in the
-    working directory, else the shipped ``sessions/config/application-db.yaml``. Files are not merged, and
-    environment variables count only where that file has a placeholder for them: a file without
-    ``url: ${POSTGRES_URL:}`` does not read ``POSTGRES_URL``. Keys that are absent or empty take the defaults
+    They come from one file: the one that ``SESSIONS_CONFIG`` names, else ``resources/application-db.yaml`` in
+    the working directory, else the shipped ``sessions/config/application-db.yaml``. Files are not merged, and
+    an environment variable has an effect only if that file has a placeholder for it: a file without
+    ``url: ${POSTGRES_URL:}`` does not read ``POSTGRES_URL``. Absent or empty keys take the defaults
     of the models.
 
-    Cheap enough for each request: the settings are kept until the file, or a variable that it asks for,
-    changes.
+    Cheap enough for each request: the settings are cached until the file, or a variable in it, changes.
 
     Raises:
         ConfigurationError: The file is missing or unreadable, a key is unknown, a value has the wrong type,
-            or a variable without a default is unset outside the backends. The text names the variable that
-            the value came from, with the value unless it may be a secret, else the file; and the dotted key.
-            For the backends, an unset variable is `Settings.backend`'s error.
+            or a variable without a default is unset outside the backends. The text names the dotted key, and
+            the variable that the value comes from, with the value unless it may be a secret; otherwise the
+            file. `Settings.backend` reports an unset variable of a backend.
     """
     document = current_document()
     return _settings(document, document.variables.raw())
 
 
 def variables_of(key: str) -> tuple[str, ...]:
-    """Return which environment variables that are set the value of a key is taken from, if any.
+    """Return the environment variables that the value of a key comes from, if any.
 
     Args:
         key: Dotted key (``"sessions.default_repository"``).
@@ -196,6 +195,6 @@ def _settings(document: Document, raw: Raw) -> Settings:
     try:
         return Settings(**keywords)
     except ValidationError as error:
-        # The shipped file is not the user's; nothing of it can be wrong but what the variables hold.
+        # Only the values of variables can be wrong in the shipped file.
         source = "" if document.path == str(SHIPPED) else document.path
         raise configuration_error(error, source=source, origin_of=origin_of) from error

@@ -1,4 +1,4 @@
-"""The base of the managers of a caller's own transaction."""
+"""Base class of the connection managers for a caller's own transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backends of this package: one row each, which is all that the factories know of them."""
+"""The backends of this package: one row each, which is everything that the factories use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["BUILT_IN", "BuiltIn"]
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """One backend. Modules are named by text, so that a service loads only the driver that it uses.
+    """One backend. Modules are given by name, so that a service loads only the driver that it uses.
 
     Attributes:
-        manager_module: Where its connection manager is.
-        manager: The manager's name there.
-        repository_module: Where its repository registers itself.
-        scheme: How the scheme of its URLs begins; a driver may follow, as in ``mongodb+srv``.
+        manager_module: Module of its connection manager.
+        manager: Name of the manager class.
+        repository_module: Module that registers its repository.
+        scheme: Beginning of the scheme of its URLs; a suffix may follow, as in ``mongodb+srv``.
     """
 
     manager_module: str

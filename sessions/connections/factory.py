@@ -78,7 +78,7 @@ class ConnectionFactory:
     def get_connection_manager(
         cls, connection_type: ConnectionType | str, **options: Any
     ) -> ConnectionManager:
-        """Return the manager for this type and these options, making it on first use.
+        """Return the manager for this type and these options; create it on first use.
 
         Args:
             connection_type: A built-in type or a registered name.

@@ -1,6 +1,6 @@
-"""Appends messages that have ids already, for what stores a conversation more than once.
+"""Appends messages with given ids, for the importer, which may store a conversation more than once.
 
-For this package's own use, not for users: what calls it is below the public operations.
+Internal: its callers are below the public operations.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["append_rows", "check_contents", "stored_id"]
 
 
 def check_contents(repository: AsyncOperations, contents: Iterable[str]) -> None:
-    """Refuse contents that the backend has no room for.
+    """Reject contents that are too large for the backend.
 
     Raises:
-        InvalidInputError: It names the first one by its place in ``messages``.
+        InvalidInputError: A content is too large; the first one is named by its index in ``messages``.
     """
     for index, content in enumerate(contents):
         repository._check_size(f"messages[{index}].content", content)
@@ -27,7 +27,7 @@ def stored_id(repository: AsyncOperations, session_id: str) -> str:
     """Return a session's id as the backend stores it.
 
     Raises:
-        InvalidInputError: The backend takes no such id.
+        InvalidInputError: The backend does not accept the id.
     """
     return repository._check_session_id("session_id", session_id)
 
@@ -35,16 +35,16 @@ def stored_id(repository: AsyncOperations, session_id: str) -> str:
 async def append_rows(
     repository: AsyncOperations, session_id: str, user_id: str, rows: Sequence[MessageRow], *, operation: str
 ) -> bool:
-    """Append messages under the ids they have, all of them or none; return whether there is the session.
+    """Append messages with their ids, all of them or none; return whether the session exists.
 
-    A message whose id the session has already is left as it is, so a batch may be stored again.
+    Idempotent: a message that the session already has is not changed.
 
     Args:
-        repository: Where to store them.
+        repository: Stores the messages.
         session_id: As `stored_id` returns it.
         user_id: Owner of the session.
-        rows: Of checked content; `check_contents`.
-        operation: What the log calls it.
+        rows: The messages; `check_contents` accepts their contents.
+        operation: Its name in the log.
 
     Raises:
         MessageConflictError: An id is taken by a message of another session.

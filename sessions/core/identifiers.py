@@ -1,4 +1,4 @@
-"""New ids and the time they carry."""
+"""Generates ids, and returns the timestamp of a UUIDv7."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class _Entry(Generic[T]):
                 async with asyncio.timeout(patience(CLOSE_TIMEOUT_SECONDS)):
                     await self.close_resource(self.resource)
         except TimeoutError:
-            logger.warning("the connections of an event loop were given up, as closing them took too long")
+            logger.warning("the connections of an event loop were abandoned: closing them took too long")
         finally:
             self.closed = True
             if self.guard is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     DateTime,
     Dialect,
@@ -38,6 +39,9 @@ NAMING_CONVENTION = {
     "ck": "%(table_name)s_%(constraint_name)s_check",
     "uq": "%(table_name)s_%(column_0_name)s_key",
 }
+
+
+JSON_OBJECT = JSON().with_variant(JSONB(), "postgresql")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -94,21 +98,30 @@ class ChatSessionRecord(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
     session_metadata: Mapped[dict[str, Any]] = mapped_column(
-        "metadata", JSON().with_variant(JSONB(), "postgresql"), server_default=text("'{}'")
+        "metadata", JSON_OBJECT, server_default=text("'{}'")
     )
+    version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
     messages: Mapped[list[ChatMessageRecord]] = relationship(
         back_populates="chat_session",
         cascade="all, delete-orphan",
         passive_deletes=True,
-        order_by="(ChatMessageRecord.timestamp, ChatMessageRecord.message_id)",
+        order_by="(ChatMessageRecord.timestamp, ChatMessageRecord.write_order, ChatMessageRecord.message_id)",
     )
 
     __table_args__ = (Index("idx_sessions_user_id", "user_id", updated_at.desc(), "session_id"),)
 
 
 class ChatMessageRecord(Base):
-    """A row of ``chat_messages``."""
+    """A row of ``chat_messages``.
+
+    A session's messages are ordered by ``timestamp``, then ``write_order``, then ``message_id``. Timestamps
+    that the package assigns strictly increase within a session, and their ``write_order`` is 0. Timestamps
+    that callers give may be equal: their ``write_order`` is the time of the write, in microseconds.
+
+    The column ``metadata`` is the attribute ``message_metadata``, as in `ChatSessionRecord`. ``payload`` is
+    JSON text, which the database does not look into.
+    """
 
     __tablename__ = "chat_messages"
 
@@ -117,10 +130,15 @@ class ChatMessageRecord(Base):
     role: Mapped[str] = mapped_column(String(20))
     content: Mapped[str] = mapped_column(Text)
     timestamp: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.current_timestamp())
+    message_metadata: Mapped[dict[str, Any]] = mapped_column(
+        "metadata", JSON_OBJECT, server_default=text("'{}'")
+    )
+    payload: Mapped[str | None] = mapped_column(Text)
+    write_order: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
     chat_session: Mapped[ChatSessionRecord] = relationship(back_populates="messages")
 
     __table_args__ = (
-        CheckConstraint("role IN ('user', 'assistant')", name="role"),
-        Index("idx_messages_session_id", "session_id", "timestamp", "message_id"),
+        CheckConstraint("role IN ('user', 'assistant', 'system', 'developer', 'tool')", name="role"),
+        Index("idx_messages_session_id", "session_id", "timestamp", "write_order", "message_id"),
     )

@@ -14,6 +14,7 @@ __all__ = [
     "LIMIT",
     "MESSAGE_COLUMNS",
     "MESSAGE_FIELDS",
+    "MESSAGE_ORDER",
     "NEWEST_FIRST",
     "OF_USER",
     "OLDEST_FIRST",
@@ -77,12 +78,19 @@ def bind(name: str, type_: Any = None) -> Any:
 SESSION_ID = bind("session_id", type_=ChatSessionRecord.session_id.type)
 USER_ID = bind("user_id", type_=ChatSessionRecord.user_id.type)
 OF_USER = ChatSessionRecord.user_id == USER_ID
-# For sessions that are named by their ids. An expression is in no index: PostgreSQL takes a user it has no
-# statistics of for a small one, and would look for the session among all of theirs.
+# For sessions that are selected by id. No index contains the expression: without statistics PostgreSQL
+# assumes few sessions for a user, and would search all of them for the id.
 IS_USERS = ChatSessionRecord.user_id.concat(literal_column("''")) == USER_ID
 OWNED = and_(ChatSessionRecord.session_id == SESSION_ID, IS_USERS)
 BEFORE_ID = bind("before", type_=ChatMessageRecord.message_id.type)
 LIMIT: Any = bind("limit")
+# The order of a session's messages: write_order decides between equal timestamps that callers gave, and the
+# id between those of a batch of release 0.2 or older.
+MESSAGE_ORDER = (
+    ChatMessageRecord.timestamp,
+    ChatMessageRecord.write_order,
+    ChatMessageRecord.message_id,
+)
 NEWEST_FIRST = (ChatSessionRecord.updated_at.desc(), ChatSessionRecord.session_id)
 OLDEST_FIRST = (ChatSessionRecord.updated_at, ChatSessionRecord.session_id.desc())
 

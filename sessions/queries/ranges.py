@@ -1,9 +1,9 @@
-"""Statements that read one range of an index in its order, whatever the planner knows of the rows.
+"""Statements that read one range of an index in index order, whatever statistics the planner has.
 
-PostgreSQL's planner takes a user or a session that it has no statistics of for a small one: it reads all of
-it and sorts, even for the first ten rows. A LIMIT that it cannot see through, such as a subselect, it takes
-for a tenth of the rows, and for those nothing is cheaper than the index in its order. So the plan is the same
-before the first ANALYZE and after it, for a prepared statement's parameters and for any others.
+Without statistics, PostgreSQL's planner assumes few rows for a user or a session: it reads and sorts all of
+them, even for the first ten rows. For a LIMIT whose value it cannot estimate, such as a subselect, it assumes
+a tenth of the rows, and then an index scan in order has the lowest cost. So the plan is the same before and
+after the first ANALYZE, and for custom and generic plans of a prepared statement.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Ranges:
         self._postgres = postgres
 
     def ordered(self, statement: Any, *order: Order, limit: Any = None, offset: Any = None) -> Any:
-        """Return a statement whose rows come in an order that an index has.
+        """Return a statement whose rows are in the order of an index.
 
         Args:
             statement: A select, or a union of them.
-            *order: The columns that follow, in an index, those that the statement compares.
+            *order: The index columns that follow those that the statement compares.
             limit: Parameter; None for all rows.
             offset: Parameter, or None.
         """
@@ -55,14 +55,14 @@ class Ranges:
         return select(cast(number, BigInteger)).scalar_subquery() if self._postgres else number
 
     def both(self, tied: Any, beyond: Any, *order: Order, limit: Any) -> Any:
-        """Return a statement for the rows after one, in an order whose columns go different ways.
+        """Return a statement for the rows after a given row, in an order that mixes ASC and DESC.
 
-        No comparison of rows says that, and with an OR all rows of the same time would be read. So these are
-        two ranges, each in order and up to the limit; PostgreSQL promises none for the two together.
+        A row comparison cannot express that, and an OR would read all rows with the same time. So these are
+        two ranges, each in order and up to the limit; PostgreSQL guarantees no order of their union.
 
         Args:
-            tied: The rows with the same time as that one.
-            beyond: The rows with a time beyond it.
+            tied: The rows with the same time as the given row.
+            beyond: The rows with a later time, in this order.
             *order: As in `ordered`.
             limit: Parameter.
         """

@@ -32,6 +32,7 @@ from sessions.queries.columns import (
     BEFORE_ID,
     LIMIT,
     MESSAGE_COLUMNS,
+    MESSAGE_ORDER,
     NEWEST_FIRST,
     OF_USER,
     OLDEST_FIRST,
@@ -111,12 +112,15 @@ class Statements:
         self.export_messages = {after: self._export_messages(after) for after in (False, True)}
 
     def _export_messages(self, after: bool) -> Any:
-        order = (ChatMessageRecord.timestamp, ChatMessageRecord.message_id)
         statement = self._messages_of_owner()
         if after:
             after_id = bind("after_id", type_=ChatMessageRecord.message_id.type)
-            statement = statement.where(tuple_(*order) > tuple_(time("timestamp"), after_id))
-        return self._ranges.ordered(statement, *order, limit=LIMIT)
+            anchor = aliased(ChatMessageRecord, name="anchor")
+            write_order = select(anchor.write_order).where(anchor.message_id == after_id).scalar_subquery()
+            # A message that was deleted since it was read has none: those with its time come once more then.
+            at = tuple_(time("timestamp"), func.coalesce(write_order, literal_column("0")), after_id)
+            statement = statement.where(tuple_(*MESSAGE_ORDER) > at)
+        return self._ranges.ordered(statement, *MESSAGE_ORDER, limit=LIMIT)
 
     def _messages_of_owner(self) -> Any:
         message_id, *others = MESSAGE_COLUMNS
@@ -154,14 +158,18 @@ class Statements:
     def _history(self, limited: bool, before: bool) -> Any:
         """Return a session's messages: all of them oldest first, or the newest first up to a limit."""
         statement = self._messages_of_owner()
-        order = (ChatMessageRecord.timestamp, ChatMessageRecord.message_id)
         if before:
             anchor = aliased(ChatMessageRecord, name="anchor")
             # A scalar for each column: PostgreSQL searches the index only for a row of plain values. The
             # session is no condition, for the reason that `IS_USERS` has: nothing is before a NULL.
-            in_session = case((anchor.session_id == SESSION_ID, anchor.timestamp))
-            at = select(in_session).where(anchor.message_id == BEFORE_ID).scalar_subquery()
-            statement = statement.where(tuple_(*order) < tuple_(at, BEFORE_ID))
+            at = (
+                select(case((anchor.session_id == SESSION_ID, column)))
+                .where(anchor.message_id == BEFORE_ID)
+                .scalar_subquery()
+                for column in (anchor.timestamp, anchor.write_order)
+            )
+            statement = statement.where(tuple_(*MESSAGE_ORDER) < tuple_(*at, BEFORE_ID))
         if limited:
-            return self._ranges.ordered(statement, *(column.desc() for column in order), limit=LIMIT)
-        return self._ranges.ordered(statement, *order)
+            newest_first = (column.desc() for column in MESSAGE_ORDER)
+            return self._ranges.ordered(statement, *newest_first, limit=LIMIT)
+        return self._ranges.ordered(statement, *MESSAGE_ORDER)

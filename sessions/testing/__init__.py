@@ -1,6 +1,6 @@
-"""The contract that every session repository keeps, as pytest classes for the author of a backend.
+"""The contract of every session repository, as pytest classes for authors of backends.
 
-It needs ``pytest`` and ``pytest-asyncio``, in auto or strict mode; the package itself loads neither.
+It needs ``pytest`` and ``pytest-asyncio``, in auto or strict mode; the package itself imports neither.
 Subclass one of the two classes and provide one fixture, ``repository``, a fresh repository on an empty
 database; in the class, its module or a ``conftest.py``, sync or async::
 
@@ -15,8 +15,8 @@ database; in the class, its module or a ``conftest.py``, sync or async::
 `BaseRepositoryContract` is for a backend that implements `BaseSessionRepository` alone. It calls the six
 operations by name, and awaits what is awaitable, so each of them may be sync or async.
 
-`SessionRepositoryContract` is for a backend that offers everything that the built-in ones do, as an
-`AsyncSessionRepository`. It runs each test twice, through the async names and through the sync names.
+`SessionRepositoryContract` is for a backend with all operations of the built-in ones, as an
+`AsyncSessionRepository`. It runs each test twice: with the async and with the blocking operations.
 
 Each test ends with `RepositoryContract.assert_nothing_left_open`, which a backend with a pool of its own
 overrides. Where a backend differs by design, set the class attributes ``takes_only_uuids`` and
@@ -26,7 +26,7 @@ overrides. Where a backend differs by design, set the class attributes ``takes_o
 import pytest
 
 _MODULES = ("base", "creating", "deleting", "lifecycle", "listing", "messages", "shared")
-# Before they are imported, so that a failing assert shows its values also outside of a test module.
+# Before the imports, so that a failing assert shows its values although these are no test modules.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from sessions.testing.base import BaseRepositoryContract  # noqa: E402

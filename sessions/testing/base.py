@@ -32,7 +32,7 @@ __all__ = ["BaseRepositoryContract"]
 
 
 class BaseRepositoryContract(RepositoryContract):
-    """What every repository does in its six operations, async or blocking."""
+    """The behaviour of the six operations of every repository, async or blocking."""
 
     # -- Values ------------------------------------------------------------------------------------
 

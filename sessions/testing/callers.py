@@ -1,4 +1,4 @@
-"""One way to call a repository async or blocking, so that each test is written once."""
+"""Call async and blocking operations in the same way, so that each test is written once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Caller(ABC):
     """Every operation of a repository as an awaitable call, under its name without suffix.
 
     Attributes:
-        repository: What is called.
+        repository: The repository under test.
     """
 
     def __init__(self, repository: Any) -> None:

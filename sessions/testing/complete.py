@@ -1,4 +1,4 @@
-"""The whole contract."""
+"""The complete contract."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class SessionRepositoryContract(
     DeletingContract,
     LifecycleContract,
 ):
-    """What every repository does that offers all operations both async and blocking."""
+    """The behaviour of a repository with all operations, async and blocking."""
 
     @pytest.fixture(params=[AsyncCaller, SyncCaller], ids=["async", "sync"])
     def chats(self, request: pytest.FixtureRequest, repository: Any) -> Caller:
-        """The repository, to be called async and then blocking."""
+        """The repository, called async and then blocking."""
         caller: Caller = request.param(repository)
         return caller

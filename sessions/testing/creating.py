@@ -1,4 +1,4 @@
-"""The contract of sessions by their id: ensure, get, and an id that is used anew."""
+"""The contract of sessions by id: ensure, get, and creating a session again under an old id."""
 # The tests are named for the behaviour they hold.
 # ruff: noqa: D102
 

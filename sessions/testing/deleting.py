@@ -1,4 +1,4 @@
-"""The contract of retention, of forgetting a user, and of the export."""
+"""The contract of retention, of deleting a user, and of the export."""
 # The tests are named for the behaviour they hold.
 # ruff: noqa: D102
 
@@ -16,7 +16,7 @@ from sessions.testing.values import OTHER, USER
 
 __all__ = ["DeletingContract"]
 
-# More than what the built-in backends delete in one transaction.
+# More sessions than the built-in backends delete in one transaction.
 MANY = 130
 
 
@@ -57,7 +57,7 @@ class DeletingContract(RepositoryContract):
         assert await chats.keep_latest_sessions("nobody", 0) == 0
 
     async def test_keep_latest_keeps_the_head_of_the_list(self, chats: Caller) -> None:
-        # Written at once, so that some of them may have the same updated_at.
+        # Written concurrently, so that some may have the same updated_at.
         await asyncio.gather(*(chats.create_session(USER, None) for _ in range(12)))
         listed = await chats.list_paginated_sessions(USER, 0, 1000)
         assert await chats.keep_latest_sessions(USER, 5) == 7
@@ -71,7 +71,7 @@ class DeletingContract(RepositoryContract):
         cutoff = await self.tick()
         await chats.add_message(mine[1], "user", "later")
         await chats.update_session(USER, mine[3], {})
-        # The same moment in another zone.
+        # The same time in another time zone.
         cutoff = cutoff.astimezone(timezone(timedelta(hours=5, minutes=30)))
         deleted = await chats.delete_sessions_older_than(cutoff, user_id=user_id)
         assert deleted == (2 if user_id else 4)
@@ -142,7 +142,7 @@ class DeletingContract(RepositoryContract):
         assert [item.message_id for part in parts for item in part] == ids
         sizes = [len(messages) for chat_session, messages in exported if chat_session.session_id == full]
         assert sum(sizes) == 1000
-        # The parts of a session follow each other.
+        # The parts of a session are consecutive.
         order = [chat_session.session_id for chat_session, _ in exported]
         assert order == sorted(order, key=order.index)
 

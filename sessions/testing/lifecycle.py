@@ -1,4 +1,4 @@
-"""The contract of closing, and of async and blocking calls side by side."""
+"""The contract of closing, and of combined async and blocking calls."""
 # The tests are named for the behaviour they hold.
 # ruff: noqa: D102
 
@@ -16,7 +16,7 @@ __all__ = ["LifecycleContract"]
 
 
 class LifecycleContract(RepositoryContract):
-    """Closing, and async beside blocking calls."""
+    """Closing, and combined async and blocking calls."""
 
     async def test_a_repository_works_again_after_it_was_closed(self, chats: Caller) -> None:
         for number in range(1, 3):
@@ -57,7 +57,7 @@ class LifecycleContract(RepositoryContract):
         assert find_twin_mismatches(type(repository)) == []
 
     async def test_async_and_blocking_operations_see_the_same_sessions(self, repository: Any) -> None:
-        # The blocking calls block the running loop, as in a careless service.
+        # The blocking calls block the running loop, which a service should not do.
         first = repository.create_session(USER, {"title": "sync"})
         second = await repository.create_session_async(USER, {"title": "async"})
         await repository.add_message(first, "user", "async")

@@ -25,7 +25,7 @@ async def _all(chats: Caller, limit: int) -> list[list[ChatSession]]:
 
 
 class ListingContract(RepositoryContract):
-    """Keyset paging and counting."""
+    """Keyset pagination and counting."""
 
     async def test_the_pages_are_the_list_of_all(self, chats: Caller) -> None:
         await _create(chats, 12)
@@ -62,7 +62,7 @@ class ListingContract(RepositoryContract):
             if cursor is None:
                 break
             unseen = [session_id for session_id in ids if session_id not in {*seen, *changed}]
-            # A new one, one that was seen, two that were not, and the very place that the cursor names.
+            # A new session, one already listed, two not yet listed, and the one that the cursor names.
             await chats.create_session(USER, None)
             await chats.update_session(USER, seen[0], {"title": "Changed"})
             await chats.delete_session(USER, seen[-1])

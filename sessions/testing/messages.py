@@ -50,7 +50,7 @@ class MessagesContract(RepositoryContract):
             with pytest.raises(SessionNotFoundError) as many:
                 await chats.add_messages(target, [("user", "Hi"), ("user", "Ho")], user_id=OTHER)
             errors.append((str(one.value), str(many.value)))
-        # The texts do not tell a foreign session from an absent one either.
+        # Nor do the texts distinguish a foreign session from an absent one.
         assert errors[0] == errors[1]
         assert await chats.get_session(USER, session_id) == before
         history = await chats.get_session_history(USER, session_id)
@@ -170,7 +170,7 @@ class MessagesContract(RepositoryContract):
             USER, session_id, limit=5, before=read[0] if read else None
         ):
             assert len(part) <= 5
-            # What is written meanwhile does not move the parts.
+            # Concurrent writes do not move the parts.
             await chats.add_message(session_id, "user", "later")
             read = [item.message_id for item in part] + read
         assert read == ids

@@ -1,4 +1,4 @@
-"""What the contract classes share: the fixtures, the hook at the end of each test, and helpers."""
+"""Base class of the contract classes: fixtures, the hook at the end of each test, and helpers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["RepositoryContract"]
 
 @pytest.mark.asyncio
 class RepositoryContract:
-    """What the contract classes share; its subclasses use the author's fixture ``repository``.
+    """Base class of the contract classes; subclasses provide the fixture ``repository``.
 
     Attributes:
-        takes_only_uuids: Whether an id that is no UUID is bad input; else any 1 to 255 characters are good.
-        clock_resolution: Two times that the database stores differ if they lie this far apart.
+        takes_only_uuids: Whether an id must be a UUID; otherwise any 1 to 255 characters are valid.
+        clock_resolution: Minimum distance of two times that the database stores as different.
     """
 
     takes_only_uuids: ClassVar[bool] = True
@@ -33,7 +33,7 @@ class RepositoryContract:
 
     @pytest.fixture
     def chats(self, repository: Any) -> Caller:
-        """The repository, to be called async or blocking."""
+        """The repository, called async or blocking."""
         return MixedCaller(repository)
 
     @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ class RepositoryContract:
         assert count_checked_out(repository) == 0, "connections are still checked out of the pool"
 
     async def tick(self) -> datetime:
-        """Let the stored time move on; return a time between those stored before and those after."""
+        """Wait for the clock resolution; return a time after those already stored, and before later ones."""
         await asyncio.sleep(2 * self.clock_resolution.total_seconds())
         now = datetime.now(UTC)
         await asyncio.sleep(2 * self.clock_resolution.total_seconds())
@@ -62,7 +62,7 @@ class RepositoryContract:
         return found
 
     async def assert_refused(self, chats: Caller, call: BadCall) -> None:
-        """Make a bad call; fail unless the error names the bad argument."""
+        """Make an invalid call; fail unless the error names the invalid argument."""
         try:
             operation = getattr(chats, call.operation)
             if call.operation == "export_user":
@@ -70,7 +70,7 @@ class RepositoryContract:
             else:
                 await operation(**call.arguments)
         except InvalidInputError as error:
-            # Of "metadata.tags[2]", the argument.
+            # The argument in "metadata.tags[2]".
             named = re.split(r"\W", error.argument, maxsplit=1)[0]
             if named != call.named:
                 pytest.fail(f"{call} was refused for {error.argument!a}, not for {call.named}")

@@ -1,4 +1,4 @@
-"""The async and the blocking name of an operation: which belong together, and whether they take the same."""
+"""Pairs the async and the blocking name of each operation, and compares their signatures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, get_args, get_origin
 
 __all__ = ["ASYNC_NAMES", "SYNC_NAMES", "find_twin_mismatches", "pairs_of"]
 
-# The operations that are sync under their plain name, with their async twins.
+# The operations whose plain name is blocking, with their async twins.
 ASYNC_NAMES = {
     "create_session": "create_session_async",
     "update_session": "update_session_async",
     "list_paginated_sessions": "list_paginated_sessions_async",
     "delete_session": "delete_session_async",
 }
-# All others are async under their plain name; these sync twins are not called after it with "_sync".
+# The plain name of all others is async; these blocking twins have no suffix "_sync".
 SYNC_NAMES = {name: name for name in ASYNC_NAMES} | {"aclose": "close"}
 
 _ITERATORS = (
@@ -38,10 +38,10 @@ def pairs_of(repository: type[Any]) -> list[tuple[str, str]]:
 
 
 def find_twin_mismatches(repository: type[Any]) -> list[str]:
-    """Return how the async and the blocking operations of a repository class differ; empty if they do not.
+    """Return the differences between the async and the blocking operations of a repository class.
 
-    Twins have the same parameters (names, kinds, defaults, annotations) and return the same, but for an
-    async iterator, whose twin returns an iterator over the same.
+    Twins have the same parameters (names, kinds, defaults, annotations) and the same return type; the twin of
+    an async iterator returns an iterator over the same type.
     """
     mismatches = []
     pairs = pairs_of(repository)

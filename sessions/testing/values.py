@@ -47,7 +47,7 @@ def all_characters() -> str:
 
 
 def nested(levels: int) -> dict[str, Any]:
-    """Return an object of so many levels, objects and lists in turn."""
+    """Return an object with the given number of levels, alternating objects and lists."""
     value: Any = 1
     for level in range(levels - 1):
         value = [value] if level % 2 else {"in": value}
@@ -109,12 +109,12 @@ def same_json(stored: Any, returned: Any) -> bool:
 
 @dataclass(frozen=True)
 class BadCall:
-    """A call to refuse.
+    """An invalid call.
 
     Attributes:
         operation: Name without suffix.
-        arguments: Keyword arguments, one of them bad.
-        named: The argument that the error has to name.
+        arguments: Keyword arguments, one of them invalid.
+        named: The argument that the error must name.
     """
 
     operation: str
@@ -126,7 +126,7 @@ class BadCall:
         return f"{self.operation}({', '.join(f'{k}={ascii(v)[:60]}' for k, v in self.arguments.items())})"
 
 
-# Arguments that are good, of the operations of `BaseSessionRepository` and of those that we add to them.
+# Valid arguments of the operations of `BaseSessionRepository`, and of the additional ones.
 BASE_CALLS: dict[str, dict[str, Any]] = {
     "create_session": {"user_id": USER, "session_data": {}},
     "get_session_history": {"user_id": USER, "session_id": ""},
@@ -195,7 +195,7 @@ def _bad_fields(argument: str) -> Iterator[tuple[Any, str]]:
 
 
 def _bad_values(argument: str, optional: bool, takes_only_uuids: bool) -> Iterator[tuple[Any, str]]:
-    """Yield values to refuse, with the name that the error has to give."""
+    """Yield invalid values, with the name that the error must give."""
     if argument in ("session_data", "data"):
         yield from _bad_fields(argument)
         return
@@ -221,13 +221,13 @@ def _bad_values(argument: str, optional: bool, takes_only_uuids: bool) -> Iterat
 def bad_calls(
     calls: dict[str, dict[str, Any]], operation: str, session_id: str, takes_only_uuids: bool
 ) -> Iterator[BadCall]:
-    """Yield the calls of one operation that have one bad argument.
+    """Yield the calls of one operation that have one invalid argument.
 
     Args:
         calls: `BASE_CALLS` or `ADDED_CALLS`.
         operation: One of them.
-        session_id: The session that the good arguments name; user `USER` owns it.
-        takes_only_uuids: Whether an id that is no UUID is bad, too.
+        session_id: The session in the valid arguments; user `USER` owns it.
+        takes_only_uuids: Whether an id that is not a UUID is invalid, too.
     """
     good = calls[operation]
     usable = {name: session_id if name == "session_id" else value for name, value in good.items()}

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sessions import BackendUnavailableError, SessionRepositoryFactory
+from sessions import BackendUnavailableError, SessionRepositoryFactory, migrations
 from tests.migrations.migration_helpers import (
     OLD_INDEXES,
     OLD_MESSAGES,
@@ -74,7 +74,7 @@ async def test_a_database_from_before_is_upgraded_in_place_and_no_row_is_lost_or
     assert await everything(url) == before
     assert [len(rows) for rows in before.values()] == [2, 2]
     assert await describe_postgres(url) == fresh_schema
-    assert await postgres_rows(url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert await postgres_rows(url, "SELECT * FROM sessions_alembic_version") == [(migrations.HEAD,)]
 
 
 @pytest.mark.parametrize(
@@ -190,4 +190,4 @@ async def test_a_service_from_before_goes_on_working_on_the_new_schema(url: str)
 
     assert [len(rows) for rows in (await everything(url)).values()] == [2, 2]
     with pytest.raises(asyncpg.CheckViolationError):
-        await execute(url, f"INSERT INTO chat_messages VALUES ('{IDS[8]}', '{IDS[0]}', 'system', 'x', now())")
+        await execute(url, f"INSERT INTO chat_messages VALUES ('{IDS[8]}', '{IDS[0]}', 'owner', 'x', now())")

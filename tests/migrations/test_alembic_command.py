@@ -45,7 +45,9 @@ async def test_the_command_works_from_any_folder(empty_postgres_url: str, tmp_pa
         "upgrade", "head", cwd=tmp_path, ini=str(ROOT / "alembic.ini"), POSTGRES_URL=empty_postgres_url
     )
 
-    assert await postgres_rows(empty_postgres_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert await postgres_rows(empty_postgres_url, "SELECT * FROM sessions_alembic_version") == [
+        (migrations.HEAD,)
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,7 +66,7 @@ async def test_the_command_migrates_sqlite_where_that_is_the_default_repository(
 
     await migrate(f"sqlite:///{tmp_path}/other.db")
     assert describe_sqlite(sqlite_url) == describe_sqlite(f"sqlite:///{tmp_path}/other.db")
-    assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [(migrations.HEAD,)]
 
 
 def test_the_command_fails_where_the_database_is_of_another_release(postgres_url: str) -> None:
@@ -79,12 +81,12 @@ def test_a_new_revision_can_be_generated_and_reads_like_the_others(tmp_path: Pat
     shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
     shutil.copy(ROOT / "alembic.ini", tmp_path)
 
-    alembic_command("revision", "-m", "Add colour.", "--rev-id", "0003", ini=str(tmp_path / "alembic.ini"))
+    alembic_command("revision", "-m", "Add colour.", "--rev-id", "0004", ini=str(tmp_path / "alembic.ini"))
 
-    text = (tmp_path / "alembic" / "versions" / "0003_add_colour.py").read_text()
-    compile(text, "0003_add_colour.py", "exec")
-    assert 'down_revision = "0002"' in text.replace("'", '"')
-    assert "Revision: 0003, after 0002" in text
+    text = (tmp_path / "alembic" / "versions" / "0004_add_colour.py").read_text()
+    compile(text, "0004_add_colour.py", "exec")
+    assert 'down_revision = "0003"' in text.replace("'", '"')
+    assert "Revision: 0004, after 0003" in text
 
 
 # --- offline ---------------------------------------------------------------------------------------
@@ -99,7 +101,9 @@ async def test_the_printed_sql_makes_the_same_postgresql_schema(
     await execute(empty_postgres_url, *printed_statements(script))
 
     assert await describe_postgres(empty_postgres_url) == await describe_postgres(postgres_url)
-    assert await postgres_rows(empty_postgres_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert await postgres_rows(empty_postgres_url, "SELECT * FROM sessions_alembic_version") == [
+        (migrations.HEAD,)
+    ]
 
 
 async def test_the_printed_sql_takes_the_schema_back(postgres_url: str) -> None:
@@ -120,7 +124,7 @@ async def test_the_printed_sql_makes_the_same_sqlite_schema(sqlite_url: str, tmp
     online = f"sqlite:///{tmp_path}/online.db"
     await migrate(online)
     assert describe_sqlite(sqlite_url) == describe_sqlite(online)
-    assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [(migrations.HEAD,)]
 
 
 def test_printing_needs_no_server_and_uses_only_our_names() -> None:

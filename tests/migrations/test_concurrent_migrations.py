@@ -87,7 +87,9 @@ async def test_processes_that_first_call_an_empty_postgresql_at_once_all_succeed
 
     assert sorted(outcomes) == ONE_DID_THE_WORK
     assert await describe_postgres(empty_postgres_url) == await describe_postgres(postgres_url)
-    assert await postgres_rows(empty_postgres_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert await postgres_rows(empty_postgres_url, "SELECT * FROM sessions_alembic_version") == [
+        (migrations.HEAD,)
+    ]
     assert await postgres_rows(
         empty_postgres_url, "SELECT count(*), count(DISTINCT user_id) FROM chat_sessions"
     ) == [(PROCESSES, PROCESSES)]
@@ -101,7 +103,7 @@ async def test_processes_that_first_call_an_empty_sqlite_at_once_all_succeed(
     assert sorted(outcomes) == ONE_DID_THE_WORK
     await migrate(f"sqlite:///{tmp_path}/alone.db")
     assert describe_sqlite(sqlite_url) == describe_sqlite(f"sqlite:///{tmp_path}/alone.db")
-    assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [("0002",)]
+    assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [(migrations.HEAD,)]
     assert sqlite_rows(sqlite_url, "SELECT count(*) FROM chat_sessions") == [(PROCESSES,)]
 
 

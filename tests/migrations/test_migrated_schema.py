@@ -30,6 +30,20 @@ from tests.migrations.migration_helpers import (
 NOW = "CURRENT_TIMESTAMP"
 TIME = "timestamp with time zone"
 
+
+def in_array(*roles: str) -> str:
+    return ", ".join(f"'{role}'::character varying" for role in roles)
+
+
+ROLES = in_array("user", "assistant", "system", "developer", "tool")
+# What revision 0003 adds.
+ADDED = {
+    ("chat_messages", "metadata"),
+    ("chat_messages", "payload"),
+    ("chat_messages", "write_order"),
+    ("chat_sessions", "version"),
+}
+
 SCHEMA = {
     "columns": [
         ("chat_messages", "message_id", "uuid", True, None),
@@ -37,19 +51,22 @@ SCHEMA = {
         ("chat_messages", "role", "character varying(20)", True, None),
         ("chat_messages", "content", "text", True, None),
         ("chat_messages", "timestamp", TIME, True, NOW),
+        ("chat_messages", "metadata", "jsonb", True, "'{}'::jsonb"),
+        ("chat_messages", "payload", "text", False, None),
+        ("chat_messages", "write_order", "bigint", True, "0"),
         ("chat_sessions", "session_id", "uuid", True, None),
         ("chat_sessions", "title", "character varying(255)", True, None),
         ("chat_sessions", "user_id", "character varying(255)", True, None),
         ("chat_sessions", "created_at", TIME, True, NOW),
         ("chat_sessions", "updated_at", TIME, True, NOW),
         ("chat_sessions", "metadata", "jsonb", True, "'{}'::jsonb"),
+        ("chat_sessions", "version", "bigint", True, "0"),
     ],
     "constraints": [
         ("chat_messages_pkey", "PRIMARY KEY (message_id)", True),
         (
             "chat_messages_role_check",
-            "CHECK (((role)::text = ANY ((ARRAY['user'::character varying, "
-            "'assistant'::character varying])::text[])))",
+            f"CHECK (((role)::text = ANY ((ARRAY[{ROLES}])::text[])))",
             True,
         ),
         (
@@ -73,7 +90,7 @@ SCHEMA = {
         (
             "idx_messages_session_id",
             "CREATE INDEX idx_messages_session_id ON public.chat_messages USING btree "
-            '(session_id, "timestamp", message_id)',
+            '(session_id, "timestamp", write_order, message_id)',
             True,
         ),
         (
@@ -141,11 +158,18 @@ async def test_revision_0001_is_the_schema_of_existing_deployments(empty_postgre
         ("chat_sessions", "updated_at"),
         ("chat_sessions", "metadata"),
     }
-    assert [row[:3] + row[4:] for row in described["columns"]] == [
-        row[:3] + row[4:]  # type: ignore[index]
-        for row in SCHEMA["columns"]
+    assert (
+        [row[:3] + row[4:] for row in described["columns"]]
+        == [
+            row[:3] + row[4:]  # type: ignore[index]
+            for row in SCHEMA["columns"]
+            if row[:2] not in ADDED
+        ]
+    )
+    assert described["constraints"] == [
+        (name, definition.replace(ROLES, in_array("user", "assistant")), is_valid)  # type: ignore[attr-defined]
+        for name, definition, is_valid in SCHEMA["constraints"]
     ]
-    assert described["constraints"] == SCHEMA["constraints"]
     assert [definition.partition(" USING ")[2] for _, definition, _ in described["indexes"][2:]] == [
         "btree (session_id)",
         "btree (user_id)",
@@ -167,11 +191,11 @@ async def test_sqlite_has_the_same_columns_constraints_and_indexes(sqlite_url: s
     ]
     definitions = dict(described["definitions"])
     assert (
-        "CONSTRAINT chat_messages_role_check CHECK (role IN ('user', 'assistant'))"
-        in (definitions["chat_messages"])
+        "CONSTRAINT chat_messages_role_check CHECK "
+        "(role IN ('user', 'assistant', 'system', 'developer', 'tool'))" in definitions["chat_messages"]
     )
     assert definitions["idx_sessions_user_id"].endswith("(user_id, updated_at DESC, session_id)")
-    assert definitions["idx_messages_session_id"].endswith("(session_id, timestamp, message_id)")
+    assert definitions["idx_messages_session_id"].endswith("(session_id, timestamp, write_order, message_id)")
     assert sorted(definitions) == [
         "chat_messages",
         "chat_sessions",
@@ -188,13 +212,23 @@ async def test_rows_that_leave_out_the_defaults_get_them(empty_postgres_url: str
         "INSERT INTO chat_sessions (session_id, title, user_id) VALUES (gen_random_uuid(), 'T', 'u')",
     )
 
+    await execute(
+        empty_postgres_url,
+        "INSERT INTO chat_messages (message_id, session_id, role, content) "
+        "SELECT gen_random_uuid(), session_id, 'user', 'c' FROM chat_sessions",
+    )
+
     assert await postgres_rows(
         empty_postgres_url,
-        "SELECT metadata::text, created_at = updated_at, created_at <= now() FROM chat_sessions",
-    ) == [("{}", True, True)]
+        "SELECT metadata::text, version, created_at = updated_at, created_at <= now() FROM chat_sessions",
+    ) == [("{}", 0, True, True)]
+    assert await postgres_rows(
+        empty_postgres_url,
+        "SELECT metadata::text, payload, write_order, timestamp <= now() FROM chat_messages",
+    ) == [("{}", None, 0, True)]
 
 
-@pytest.mark.parametrize("column", ["created_at", "updated_at", "metadata"])
+@pytest.mark.parametrize("column", ["created_at", "updated_at", "metadata", "version"])
 async def test_what_the_code_relies_on_cannot_be_null(empty_postgres_url: str, column: str) -> None:
     await migrate(empty_postgres_url)
 
@@ -215,7 +249,7 @@ async def test_the_database_itself_refuses_another_role(empty_postgres_url: str)
             "WITH s AS (INSERT INTO chat_sessions (session_id, title, user_id) "
             "VALUES (gen_random_uuid(), 'T', 'u') RETURNING session_id) "
             "INSERT INTO chat_messages (message_id, session_id, role, content) "
-            "SELECT gen_random_uuid(), session_id, 'system', 'c' FROM s",
+            "SELECT gen_random_uuid(), session_id, 'owner', 'c' FROM s",
         )
 
 
@@ -355,7 +389,8 @@ async def test_down_to_nothing_and_up_again_gives_the_same_schema(url: str) -> N
     assert await describe(url) == first
 
 
-async def test_one_step_down_and_up_again_keeps_the_rows(url: str) -> None:
+@pytest.mark.parametrize("revision", ["0002", "0001"])
+async def test_down_and_up_again_keeps_the_rows(url: str, revision: str) -> None:
     async with SessionRepositoryFactory.create_repository(
         "sqlite" if url.startswith("sqlite") else "postgres", url=url
     ) as repo:
@@ -364,9 +399,9 @@ async def test_one_step_down_and_up_again_keeps_the_rows(url: str) -> None:
     head = await describe(url)
     before = [await rows(url, f"SELECT * FROM {table}") for table in OUR_TABLES]
 
-    await migrate(url, "0001")
+    await migrate(url, revision)
     assert await describe(url) != head
-    assert await rows(url, "SELECT version_num FROM sessions_alembic_version") == [("0001",)]
+    assert await rows(url, "SELECT version_num FROM sessions_alembic_version") == [(revision,)]
     await migrate(url)
 
     assert await describe(url) == head

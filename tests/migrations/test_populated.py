@@ -20,6 +20,7 @@ from tests.migrations.migration_helpers import (
     OLD_SCHEMA,
     OLD_SESSIONS,
     OUR_TABLES,
+    alembic_command,
     constraint_names,
     describe_postgres,
     execute,
@@ -145,7 +146,7 @@ async def test_every_revision_goes_up_and_down_with_many_messages_while_others_w
     assert len(before) == messages
     total = messages
 
-    for revision in ("0001", "0002", "0001", "0002"):
+    for revision in ("0001", "0002", "0003", "0002", "0003", "0001", "0003"):
         async with writers(url) as count:
             at_first = count()
             await migrate(url, revision)
@@ -162,7 +163,9 @@ async def test_every_revision_goes_up_and_down_with_many_messages_while_others_w
     assert await describe_postgres(url) == {"columns": [], "constraints": [], "indexes": []}
 
 
-async def test_writers_of_this_package_go_on_during_a_downgrade_and_an_upgrade(url: str) -> None:
+async def test_writers_of_this_package_upgrade_what_another_process_downgrades(
+    url: str, postgres_url: str
+) -> None:
     await populate(url, 1000)
     async with SessionRepositoryFactory.create_repository("postgres", url=url) as repo:
         ids = [await repo.create_session_async("ann") for _ in range(4)]
@@ -178,11 +181,14 @@ async def test_writers_of_this_package_go_on_during_a_downgrade_and_an_upgrade(u
         async with asyncio.TaskGroup() as tasks:
             for own in ids:
                 tasks.create_task(converse(own))
-            for revision in ("0001", "head"):
-                await migrate(url, revision)
+            for revision in ("0002", "0001"):
+                before = sum(stored.values())
+                await asyncio.to_thread(alembic_command, "downgrade", revision, POSTGRES_URL=url)
+                assert sum(stored.values()) > before
             done.set()
 
         assert all(stored.values())
+    assert await describe_postgres(url) == await describe_postgres(postgres_url)
 
 
 READ_BOTH = "SELECT 1 FROM chat_messages, chat_sessions LIMIT 1"
@@ -224,17 +230,20 @@ async def test_an_index_that_is_missing_is_built_while_a_writer_has_not_committe
 
 
 @pytest.mark.parametrize(
-    ("present", "revision", "left"),
+    ("present", "before", "revision", "left"),
     [
-        ((OLD_SESSIONS, OLD_MESSAGES), "0001", "idx_sessions_user_id"),
-        (OLD_SCHEMA, "0002", "idx_sessions_user_id_new"),
+        ((OLD_SESSIONS, OLD_MESSAGES), None, "0001", "idx_sessions_user_id"),
+        (OLD_SCHEMA, None, "0002", "idx_sessions_user_id_new"),
+        (OLD_SCHEMA, "0002", "0003", "idx_messages_session_id_new"),
     ],
-    ids=["0001", "0002"],
+    ids=["0001", "0002", "0003"],
 )
 async def test_an_index_that_was_left_half_built_is_built_again(
-    url: str, postgres_url: str, present: tuple[str, ...], revision: str, left: str
+    url: str, postgres_url: str, present: tuple[str, ...], before: str | None, revision: str, left: str
 ) -> None:
     await populate(url, 1000, present)
+    if before is not None:
+        await migrate(url, before)
     building = f"query ~ '^CREATE INDEX CONCURRENTLY {left} '"
 
     # The build waits for a snapshot from before it.
@@ -292,7 +301,9 @@ async def test_an_empty_database_does_not_wait_for_the_transactions_of_other_ser
     async with report, asyncio.timeout(60):
         await migrate(url)
 
-    assert await postgres_rows(url, "SELECT version_num FROM sessions_alembic_version") == [("0002",)]
+    assert await postgres_rows(url, "SELECT version_num FROM sessions_alembic_version") == [
+        (migrations.HEAD,)
+    ]
 
 
 async def test_in_one_transaction_a_long_reader_ends_the_upgrade_and_changes_nothing(

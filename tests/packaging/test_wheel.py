@@ -255,8 +255,8 @@ def test_the_command_of_the_installed_package_brings_an_empty_postgresql_to_head
         return program(installed, "sessions", "db", command, "--url", empty_postgres_url, cwd=tmp_path)
 
     assert "upgraded from an empty database" in sessions_db("upgrade")
-    assert "revision 0002 (head)" in sessions_db("current")
-    assert "revision 0002, as this package needs it" in sessions_db("check")
+    assert "revision 0003 (head)" in sessions_db("current")
+    assert "revision 0003, as this package needs it" in sessions_db("check")
     head = describe(postgres_url)
     assert describe(empty_postgres_url) == head
 

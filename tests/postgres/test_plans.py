@@ -30,7 +30,7 @@ TABLES = ("chat_sessions", "chat_messages")
 # Their second and third columns: a comparison of the third without the second goes through all of the first.
 WIDE_INDEXES = {
     "idx_sessions_user_id": ("updated_at", "session_id"),
-    "idx_messages_session_id": ("timestamp", "message_id"),
+    "idx_messages_session_id": ("timestamp", "write_order"),
 }
 NOT_A_RANGE = {"Sort", "Incremental Sort", "Seq Scan", "Hash Join"}
 

@@ -45,8 +45,8 @@ async def test_a_statement_searches_indexes_in_their_order(sqlite_url: str, anal
             connection.executescript(
                 f"""
                 WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < 2000)
-                INSERT INTO chat_sessions
-                SELECT {ids}, 'title', '{plans.USER}', datetime('now'), datetime('now'), '{{}}' FROM numbers;
+                INSERT INTO chat_sessions (session_id, title, user_id)
+                SELECT {ids}, 'title', '{plans.USER}' FROM numbers;
                 """
             )
             if analyse:
