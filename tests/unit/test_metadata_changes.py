@@ -136,7 +136,6 @@ def test_what_is_no_mapping_of_keys_is_refused(where: object) -> None:
         ("x\x00", "where.a"),
         ([SURROGATE], "where.a[0]"),
     ],
-    ids=ascii,
 )
 def test_a_bad_value_is_refused_by_its_key(value: object, argument: str) -> None:
     with refused(argument):
