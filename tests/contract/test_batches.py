@@ -1,4 +1,4 @@
-"""What is done in batches comes to the same however small they are."""
+"""Operations in batches have the same result with any batch size."""
 
 from __future__ import annotations
 

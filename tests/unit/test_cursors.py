@@ -31,14 +31,14 @@ def encoded(text: str) -> str:
     st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=255),
     st.datetimes(timezones=st.just(UTC)),
 )
-def test_a_cursor_gives_back_the_exact_place(session_id: str, updated_at: datetime) -> None:
+def test_a_cursor_round_trips_the_exact_position(session_id: str, updated_at: datetime) -> None:
     cursor = encode_cursor(chat_session(session_id, updated_at))
 
     assert decode_cursor(cursor, check_id) == (updated_at, session_id)
     assert decode_cursor(cursor, check_id)[0].tzinfo is UTC
 
 
-def test_equal_times_in_different_zones_are_one_place() -> None:
+def test_equal_times_in_different_zones_are_one_position() -> None:
     here = datetime(2026, 1, 1, tzinfo=UTC)
     there = here.astimezone(timezone(timedelta(hours=9)))
 
