@@ -16,11 +16,8 @@ from tests.support.databases import Backend
 
 async def append(repository: Any, session_id: str, rows: list[MessageRow]) -> bool:
     """Append messages with the given ids."""
-    added: bool
-    if len(rows) == 1:
-        added = await repository._run("add_message", repository._add, session_id, None, *rows[0][:3])
-    else:
-        added = await repository._run("add_messages", repository._add_batch, session_id, None, rows)
+    calls = repository._calls
+    added: bool = await calls.run("add_messages", calls.backend.append, session_id, None, rows)
     return added
 
 
@@ -85,23 +82,25 @@ async def test_an_id_that_occurs_twice_in_a_batch_is_a_conflict(repository: Any)
 
 
 def new_session(repository: Any, session_id: str, user: str) -> NewSession:
-    return NewSession(session_id, user, DEFAULT_TITLE, {}, utc_now(), repository._new_key())
+    return NewSession(session_id, user, DEFAULT_TITLE, {}, utc_now(), repository._calls.backend.new_key())
 
 
 async def test_a_session_that_an_earlier_attempt_created_is_stored_once(repository: Any) -> None:
     new = new_session(repository, str(uuid.uuid4()), "alice")
     for _ in range(2):
-        await repository._run("create_session", repository._create, new)
+        await repository._calls.run("create_session", repository._calls.backend.create, new)
     assert await repository.count_sessions("alice") == 1
 
 
 async def test_a_session_id_taken_by_another_call_is_a_conflict(repository: Any) -> None:
     session_id = str(uuid.uuid4())
-    await repository._run("create_session", repository._create, new_session(repository, session_id, "alice"))
+    await repository._calls.run(
+        "create_session", repository._calls.backend.create, new_session(repository, session_id, "alice")
+    )
     for user in ("alice", "bob"):
         with pytest.raises(SessionConflictError):
-            await repository._run(
-                "create_session", repository._create, new_session(repository, session_id, user)
+            await repository._calls.run(
+                "create_session", repository._calls.backend.create, new_session(repository, session_id, user)
             )
     assert await repository.count_sessions("bob") == 0
 
@@ -112,7 +111,9 @@ async def test_a_retry_does_not_mistake_the_session_of_another_call_for_its_own(
     session_id = str(uuid.uuid4())
     assert await repository.ensure_session_exists(session_id, "alice")
     retried = new_session(repository, session_id, "alice")
-    found = await repository._run("ensure", repository._ensure, retried, EarlierAttempts(1, True))
+    found = await repository._calls.run(
+        "ensure", repository._calls.backend.ensure, retried, EarlierAttempts(1, True)
+    )
     assert found is False
 
 

@@ -23,6 +23,7 @@ from sessions import (
 from sessions.backends.mongodb.mapping import message_document
 from sessions.backends.mongodb.options import client_class
 from sessions.core import identifiers
+from sessions.core.port import MessageRow
 from sessions.testing import AsyncCaller
 from tests.support import raw_rows
 from tests.support.databases import Backend
@@ -322,7 +323,7 @@ async def test_an_orphaned_message_of_a_killed_writer_is_not_visible_in_a_later_
             assert await repository.ensure_session_exists(session_id, "mine")
             own = []
             for number in range(5):
-                row = (identifiers.new_message_id(), "user", "secret")
+                row = MessageRow(identifiers.new_message_id(), "user", "secret")
                 database["chat_messages"].insert_one(message_document(session_id, earlier["_id"], row))
                 own.append(await repository.add_message(session_id, "user", f"own {number}", user_id="mine"))
 

@@ -10,6 +10,7 @@ import pytest
 
 from sessions import MessageConflictError
 from sessions.cli.importing import _message_id, import_lines
+from sessions.core.port import MessageRow
 from tests.contract.test_conflicts import append
 
 SIZES = [
@@ -57,8 +58,9 @@ async def test_an_import_of_any_size_stores_every_message_once(repository: Any, 
 async def test_a_large_batch_with_one_taken_id_is_not_stored_at_all(repository: Any, size: int) -> None:
     session_id, other = [await repository.create_session_async("alice") for _ in range(2)]
     taken = await repository.add_message(other, "user", "Hello")
-    rows = [(_message_id(session_id, 1_800_000_000_000, place), "user", "Hi") for place in range(size)]
-    rows[size // 2] = (taken, "user", "Hi")
+    ids = [_message_id(session_id, 1_800_000_000_000, place) for place in range(size)]
+    ids[size // 2] = taken
+    rows = [MessageRow(message_id, "user", "Hi") for message_id in ids]
     with pytest.raises(MessageConflictError):
         await append(repository, session_id, rows)
     assert await stored(repository, session_id) == []

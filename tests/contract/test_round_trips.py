@@ -12,7 +12,7 @@ import pytest
 
 from sessions import ChatSession, SessionConflictError, SessionNotFoundError
 from sessions.core.cursors import encode_cursor
-from sessions.core.operations import AsyncOperations
+from sessions.core.operations import Operations
 from tests.support.databases import Backend
 from tests.support.wire import counted
 
@@ -129,10 +129,10 @@ async def test_each_operation_needs_an_exact_number_of_round_trips(backend: Back
 
 
 def test_every_operation_is_counted() -> None:
-    public = {name for name, _ in inspect.getmembers(AsyncOperations, inspect.isfunction) if name[0] != "_"}
+    public = {name for name, _ in inspect.getmembers(Operations, inspect.isfunction) if name[0] != "_"}
 
     counted_here = {name.partition(",")[0] for name in OPERATIONS}
-    assert {name.removesuffix("_async") for name in public - LIFE_CYCLE} == counted_here
+    assert public - LIFE_CYCLE | {"list_paginated_sessions"} == counted_here
 
 
 def test_postgres_needs_one_statement_except_for_exports_and_batched_deletes() -> None:

@@ -267,7 +267,7 @@ def test_a_copy_of_a_repository_shares_its_manager(how: Any, name: str, url: str
     assert copied is not repository
     assert type(copied) is type(repository)
     assert copied._connection_manager is repository._connection_manager
-    assert copied._retry == retry
+    assert copied._chosen_retry == retry
 
 
 async def test_a_copy_works_also_while_the_original_is_connected(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ INTERNALS = {
 # Private names of the package's own objects, or attributes that it sets on objects of others.
 OWN_PARTS = {
     "connections/factory.py": {"vars"},
-    "core/appending.py": {"_add_batch", "_check_session_id", "_check_size", "_run"},
+    "chats/async_chats.py": {"_calls"},
+    "cli/importing.py": {"_calls"},
     "repositories/async_session_repository.py": {"vars"},
     "testing/open_connections.py": {"_connection_manager"},
 }
