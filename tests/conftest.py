@@ -20,7 +20,7 @@ from tests.support import conversations as conversations_to_test_on
 from tests.support import servers, stray_processes
 from tests.support.databases import Backend, execute_postgres, in_database, postgres_major, run_in_thread
 
-# Nothing here is a test of speed, however busy the machine is.
+# No test measures speed; the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 # What is left out of a quick answer: folders whose tests wait for processes of their own, for servers, or for
@@ -37,11 +37,11 @@ BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End what tests leave behind, and start the servers for the processes of pytest-xdist.
+    """Terminate processes that tests leave, and start the servers for the workers of pytest-xdist.
 
-    These find them in the environment.
+    The workers find them in the environment.
 
-    One that is missing is left to the tests that need it: their fixtures fail and say what to set.
+    If a server is missing, the fixtures of the tests that need it fail and name the variable to set.
     """
     config.pluginmanager.register(stray_processes)
     if config.getoption("dist", "no") == "no" or config.option.collectonly:
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes long."""
+    """Mark slow tests."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
         if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size"):
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of the person who runs the tests out of them."""
+    """Remove the settings of the user who runs the tests from the environment."""
     shipped = re.findall(r"\$\{(\w+)", SHIPPED.read_text("utf-8"))
     for name in ("SESSIONS_CONFIG", *shipped):
         monkeypatch.delenv(name, raising=False)
@@ -77,16 +77,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 )
 def conversations_file(request: pytest.FixtureRequest) -> Path:
-    """Each file of conversations in turn, one a line."""
+    """Each file of conversations, one per line."""
     file: Path = request.param
     if not file.exists():
-        pytest.fail(f"under CI=true the real conversations have to be at {file}")
+        pytest.fail(f"with CI=true the real conversations must be at {file}")
     return file
 
 
 @pytest.fixture
 def conversations(conversations_file: Path) -> list[dict[str, Any]]:
-    """The conversations of each file in turn."""
+    """The conversations of each file."""
     return conversations_to_test_on.read(conversations_file)
 
 
@@ -110,7 +110,7 @@ def mongodb_standalone_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str) -> Iterator[str]:
-    """Name of a migrated database that each test gets a copy of."""
+    """Name of a migrated database, the template of each test's database."""
     name = f"sessions_template_{uuid.uuid4().hex}"
     execute_postgres(postgres_server, f"CREATE DATABASE {name}")
 
@@ -137,7 +137,7 @@ def empty_postgres_url(postgres_server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _template_strategy(postgres_server: str) -> str:
-    """The quickest way to copy a template, which PostgreSQL 14 takes without being told."""
+    """The fastest strategy to copy a template; the default of PostgreSQL 14, which has no such option."""
     return "STRATEGY FILE_COPY" if postgres_major(postgres_server) >= 15 else ""
 
 
@@ -179,7 +179,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend in turn, with an empty database."""
+    """Each backend, with an empty database."""
     fixture, repository_type = {
         "sqlite": ("sqlite_url", "sqlite"),
         "postgres": ("postgres_url", "postgres"),

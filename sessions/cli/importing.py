@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from sessions.cli.conversation_lines import LINE, Conversation, parse_line
-from sessions.core.appending import append_rows, check_contents, stored_id
+from sessions.core.appending import append_rows
 from sessions.core.port import MessageRow
 from sessions.errors import (
     BackendUnavailableError,
@@ -43,7 +43,7 @@ MAX_ATTEMPTS = 10
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# A UUIDv7 has 74 bits besides its time: the place in the session first, so that ids sort by it.
+# A UUIDv7 has 74 bits besides its timestamp: the position in the session first, so that ids sort by it.
 INDEX_BITS = 24
 HASH_BITS = 74 - INDEX_BITS
 
@@ -154,7 +154,8 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
         MessageConflictError: A generated message id is taken by a message of another session.
     """
     session_id, user_id = conversation.session_id, conversation.user_id
-    check_contents(repository, (content for _, content in conversation.messages))
+    for index, (_, content) in enumerate(conversation.messages):
+        repository._calls.backend.check_size(f"messages[{index}].content", content)
     created = await repository.ensure_session_exists(session_id, user_id, conversation.session_data)
     history = [] if created else await repository.get_session_history(user_id, session_id)
     appended = 0
@@ -187,7 +188,7 @@ async def _append(
     history: list[ChatMessage],
     missing: list[tuple[str, str]],
 ) -> None:
-    session_id = stored_id(repository, conversation.session_id)
+    session_id = repository._calls.check_id("session_id", conversation.session_id)
     moment = await _moment(repository, session_id, conversation.user_id, history)
     rows = (
         MessageRow(_message_id(session_id, moment, index), role, content)
@@ -195,8 +196,7 @@ async def _append(
     )
     for batch in _batches(rows):
         # Not `add_messages`, which generates new ids: an earlier import may have stored these messages.
-        if not await append_rows(repository, session_id, conversation.user_id, batch, operation="import"):
-            _raise_deleted()
+        await append_rows(repository._calls, "import", session_id, conversation.user_id, batch)
 
 
 async def _moment(

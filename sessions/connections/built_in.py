@@ -1,48 +1,62 @@
-"""The backends of this package: one row each, which is everything that the factories use."""
+"""The backends of this package: one row each, which is all that the factories know of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 from sessions.connections.base import ConnectionType
 
-__all__ = ["BUILT_IN", "BuiltIn"]
+__all__ = ["BUILT_IN", "BuiltIn", "class_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """One backend. Modules are given by name, so that a service loads only the driver that it uses.
+    """One backend. Classes are named by text, so that a service loads only the driver that it uses.
 
     Attributes:
-        manager_module: Module of its connection manager.
-        manager: Name of the manager class.
-        repository_module: Module that registers its repository.
-        scheme: Beginning of the scheme of its URLs; a suffix may follow, as in ``mongodb+srv``.
+        folder: Its package in `sessions.backends`, with the modules ``connection`` and ``repository``.
+        manager: Class of its connection manager, in ``connection``.
+        backend: Class of its operations, in ``repository``.
+        scheme: How the scheme of its URLs begins; a driver may follow, as in ``mongodb+srv``.
+        face: Module that registers the backend's own repository class; None if it has none.
     """
 
-    manager_module: str
+    folder: str
     manager: str
-    repository_module: str
+    backend: str
     scheme: str
+    face: str | None = None
 
 
 BUILT_IN = {
     ConnectionType.MONGODB: BuiltIn(
-        "sessions.backends.mongodb.connection",
-        "MongoConnectionManager",
-        "sessions.repositories.mongo_session_repository",
         "mongodb",
+        "MongoConnectionManager",
+        "MongoBackend",
+        "mongodb",
+        "sessions.repositories.mongo_session_repository",
     ),
     ConnectionType.POSTGRES: BuiltIn(
-        "sessions.backends.postgres.connection",
-        "PostgresConnectionManager",
-        "sessions.repositories.postgres_session_repository",
         "postgres",
+        "PostgresConnectionManager",
+        "PostgresBackend",
+        "postgres",
+        "sessions.repositories.postgres_session_repository",
     ),
     ConnectionType.SQLITE: BuiltIn(
-        "sessions.backends.sqlite.connection",
-        "SqliteConnectionManager",
-        "sessions.repositories.sqlite_session_repository",
         "sqlite",
+        "SqliteConnectionManager",
+        "SqliteBackend",
+        "sqlite",
+        "sessions.repositories.sqlite_session_repository",
     ),
 }
+
+
+def class_of(connection_type: ConnectionType, module: str) -> Any:
+    """Return the class of a backend in its module ``connection`` or ``repository``; imports the driver."""
+    built_in = BUILT_IN[connection_type]
+    name = built_in.manager if module == "connection" else built_in.backend
+    return getattr(import_module(f"sessions.backends.{built_in.folder}.{module}"), name)

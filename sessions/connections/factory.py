@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Hashable
-from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 from sessions.connections.base import (
@@ -13,7 +12,7 @@ from sessions.connections.base import (
     BaseConnectionManager,
     ConnectionType,
 )
-from sessions.connections.built_in import BUILT_IN
+from sessions.connections.built_in import BUILT_IN, class_of
 from sessions.connections.keys import built_in_key, name_variables
 from sessions.core.blocking import run_blocking
 from sessions.core.forks import ProcessLock, importing
@@ -137,11 +136,9 @@ class ConnectionFactory:
         if name not in BUILT_IN:
             known = ", ".join(sorted({*BUILT_IN, *cls._classes}))
             raise UnknownRepositoryError(f"no connection type {name[:80]!r}; known: {known}")
-        built_in = BUILT_IN[ConnectionType(name)]
         try:
             with importing:
-                module = import_module(built_in.manager_module)
-            manager_class: type[ConnectionManager] = getattr(module, built_in.manager)
+                manager_class: type[ConnectionManager] = class_of(ConnectionType(name), "connection")
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
                 f"{name} needs {error.name}; install it with: pip install agenthub-sessions"

@@ -1,53 +1,59 @@
-"""Appends messages with given ids, for the importer, which may store a conversation more than once.
-
-Internal: its callers are below the public operations.
-"""
+"""Appends messages, with or without a check of the owner: what both interfaces share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from sessions.core.operations import AsyncOperations
+from sessions import validation
+from sessions.core.calls import Calls, not_found
+from sessions.core.identifiers import Identifier, new_message_id
 from sessions.core.port import MessageRow
 
-__all__ = ["append_rows", "check_contents", "stored_id"]
+__all__ = ["append_message", "append_messages", "append_rows"]
 
 
-def check_contents(repository: AsyncOperations, contents: Iterable[str]) -> None:
-    """Reject contents that are too large for the backend.
+async def append_message(
+    calls: Calls, session_id: Identifier, user_id: str | None, role: str, content: str
+) -> str:
+    """Append one message and return its id; `Operations.add_message` documents the arguments.
 
-    Raises:
-        InvalidInputError: A content is too large; the first one is named by its index in ``messages``.
+    Args:
+        calls: The calls to the backend.
+        session_id: The session.
+        user_id: Owner; None for the session of any user.
+        role: Role of the message.
+        content: Content of the message.
     """
-    for index, content in enumerate(contents):
-        repository._check_size(f"messages[{index}].content", content)
+    session_id = calls.check_id("session_id", session_id)
+    role, content = validation.check_role(role), validation.check_content(content)
+    calls.backend.check_size("content", content)
+    user_id = None if user_id is None else validation.check_user_id(user_id)
+    message_id = new_message_id()
+    await append_rows(calls, "add_message", session_id, user_id, [MessageRow(message_id, role, content)])
+    return message_id
 
 
-def stored_id(repository: AsyncOperations, session_id: str) -> str:
-    """Return a session's id as the backend stores it.
-
-    Raises:
-        InvalidInputError: The backend does not accept the id.
-    """
-    return repository._check_session_id("session_id", session_id)
+async def append_messages(
+    calls: Calls, session_id: Identifier, user_id: str | None, messages: Iterable[tuple[str, str]]
+) -> list[str]:
+    """Append messages, all or none, and return their ids; `Operations.add_messages` documents them."""
+    session_id = calls.check_id("session_id", session_id)
+    pairs = validation.check_messages(messages)
+    user_id = None if user_id is None else validation.check_user_id(user_id)
+    rows = [MessageRow(new_message_id(), role, content) for role, content in pairs]
+    calls.backend.check_batch_size(rows)
+    await append_rows(calls, "add_messages", session_id, user_id, rows)
+    return [row.message_id for row in rows]
 
 
 async def append_rows(
-    repository: AsyncOperations, session_id: str, user_id: str, rows: Sequence[MessageRow], *, operation: str
-) -> bool:
-    """Append messages with their ids, all of them or none; return whether the session exists.
-
-    Idempotent: a message that the session already has is not changed.
-
-    Args:
-        repository: Stores the messages.
-        session_id: As `stored_id` returns it.
-        user_id: Owner of the session.
-        rows: The messages; `check_contents` accepts their contents.
-        operation: Its name in the log.
+    calls: Calls, operation: str, session_id: str, user_id: str | None, rows: list[MessageRow]
+) -> None:
+    """Append checked messages, all or none.
 
     Raises:
-        MessageConflictError: An id is taken by a message of another session.
-        BackendUnavailableError: The database cannot be used, after the retries.
+        SessionNotFoundError: There is no such session, or it is another user's; nothing is stored.
+        MessageConflictError: An id is taken by another message; nothing is stored.
     """
-    return await repository._run(operation, repository._add_batch, session_id, user_id, list(rows))
+    if not await calls.run(operation, calls.backend.append, session_id, user_id, rows):
+        raise not_found()

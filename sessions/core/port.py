@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from sessions.errors import SessionsError
 from sessions.models import UNSET, ChatMessage, ChatSession, Unset
+from sessions.resilience import RetryConfig
 
 __all__ = [
-    "BackendOperations",
+    "Backend",
     "ConnectionManager",
     "EarlierAttempts",
     "HistoryRange",
@@ -119,7 +120,7 @@ class NewSession:
     metadata: dict[str, Any]
     created_at: datetime
     key: Any = None
-    """Result of `BackendOperations._new_key`: the same for each attempt of a call."""
+    """Result of `Backend.new_key`: the same for each attempt of a call."""
 
 
 @dataclass(slots=True)
@@ -189,29 +190,38 @@ class ConnectionManager(Protocol):
         ...
 
 
-class BackendOperations(ABC):
-    """The backend's half of every built-in repository."""
+class Backend(ABC):
+    """The operations of one backend.
 
-    # A `ConnectionManager`, of the backend's own class.
-    _manager: Any
+    Args:
+        manager: The `ConnectionManager` of its database, or of a caller's transaction.
+    """
 
-    def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+    DEFAULT_RETRY: ClassVar[RetryConfig]
+
+    # Each backend declares the class of its manager.
+    manager: Any
+
+    def __init__(self, manager: Any) -> None:
+        self.manager = manager
+
+    def bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
         """Return an operation wrapped in the context that this backend's operations need."""
         return work
 
     @abstractmethod
-    def _check_session_id(self, argument: str, value: object) -> str:
+    def check_id(self, argument: str, value: object) -> str:
         """Return a session or message id in the form this backend stores."""
 
-    def _new_key(self) -> Any:
+    def new_key(self) -> Any:
         """Return a key that identifies the session of one call; most backends need none."""
         return None
 
-    def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
+    def check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
         """Reject a value that is too large for this backend; most have no practical limit."""
         return
 
-    def _check_message_size(self, row: MessageRow, prefix: str = "") -> None:
+    def check_message_size(self, row: MessageRow, prefix: str = "") -> None:
         """Reject a message that is too large for this backend; most have no practical limit.
 
         Args:
@@ -220,53 +230,51 @@ class BackendOperations(ABC):
         """
         return
 
-    def _check_batch_size(self, rows: list[MessageRow]) -> None:
+    def check_batch_size(self, rows: list[MessageRow]) -> None:
         """Reject a batch that this backend cannot store atomically, or a message that is too large."""
         return
 
     @abstractmethod
-    async def _create(self, new: NewSession) -> None:
+    async def create(self, new: NewSession) -> None:
         """Store a session under a new id."""
 
     @abstractmethod
-    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
+    async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         """Store a session unless the id is taken; return whether it did, or None if by another user.
 
         An attempt that finds the row of an earlier one has stored it.
         """
 
     @abstractmethod
-    async def _get(self, session_id: str, user_id: str) -> ChatSession | None: ...
+    async def get(self, session_id: str, user_id: str) -> ChatSession | None:
+        """Return a session, or None if the user has no such session."""
 
     @abstractmethod
-    async def _update(
+    async def update(
         self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
-    ) -> bool: ...
+    ) -> bool:
+        """Change a session; return whether the user has it."""
 
     @abstractmethod
-    async def _delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
+    async def delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
         """Delete a session with its messages; return whether this attempt or an earlier one did."""
 
     @abstractmethod
-    async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]: ...
+    async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
+        """Return sessions, newest first, after an offset."""
 
     @abstractmethod
-    async def _list_after(
+    async def list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int
     ) -> list[ChatSession]:
         """Return sessions, newest first, that come after an ``(updated_at, session_id)``."""
 
     @abstractmethod
-    async def _count(self, user_id: str) -> int: ...
+    async def count(self, user_id: str) -> int:
+        """Return how many sessions a user has."""
 
     @abstractmethod
-    async def _add(
-        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
-    ) -> bool:
-        """Append a message as `_add_batch` does."""
-
-    @abstractmethod
-    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         """Append messages, all or none, and bump the session; return whether the session exists.
 
         Messages that an earlier attempt stored stay as they are.
@@ -276,7 +284,7 @@ class BackendOperations(ABC):
         """
 
     @abstractmethod
-    async def _history(
+    async def history(
         self, session_id: str, user_id: str, limit: int | None, before: str | None
     ) -> list[ChatMessage]:
         """Return messages, oldest first; none if the user has no such session.
@@ -286,25 +294,23 @@ class BackendOperations(ABC):
         """
 
     @abstractmethod
-    async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
+    async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         """Delete up to ``limit`` sessions that are not among the newest ``keep_last_n``."""
 
     @abstractmethod
-    async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+    async def delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
         """Delete up to ``limit`` sessions last changed before a point in time."""
 
     @abstractmethod
-    async def _delete_user(self, user_id: str, limit: int) -> int:
+    async def delete_user(self, user_id: str, limit: int) -> int:
         """Delete up to ``limit`` sessions of a user."""
 
     @abstractmethod
-    async def _export_sessions(
-        self, user_id: str, after: ChatSession | None, limit: int
-    ) -> list[ChatSession]:
+    async def export_sessions(self, user_id: str, after: ChatSession | None, limit: int) -> list[ChatSession]:
         """Return sessions in the order of their last change, after one of them."""
 
     @abstractmethod
-    async def _export_messages(
+    async def export_messages(
         self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
     ) -> list[ChatMessage]:
         """Return messages of a session, oldest first, after one of them."""

@@ -1,22 +1,29 @@
-"""The parent of the built-in repositories: the async operations, and their blocking twins.
+"""The parent of the built-in repositories: the operations under the names that users know.
 
-A twin runs the async operation on the background loop and waits, from any thread, also from one whose
-own event loop is running. The async operations document the arguments and errors.
+Those of `SharedOperations` have one signature in both interfaces; the others delegate to `Operations`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
+from sessions import validation
 from sessions.config import load_settings
 from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory, ConnectionType
+from sessions.connections.built_in import class_of
+from sessions.core.appending import append_message, append_messages
 from sessions.core.blocking import run_blocking
+from sessions.core.calls import Calls
 from sessions.core.identifiers import Identifier
-from sessions.core.operations import AsyncOperations, SessionData
-from sessions.models import ChatMessage, ChatSession, SessionPage
+from sessions.core.operations import Operations, SharedOperations
+from sessions.core.operations.plain import SessionData
+from sessions.core.port import Backend
+from sessions.core.twins import blocking, iterate
+from sessions.models import ChatMessage, ChatSession
 from sessions.repositories.base_session_repository import BaseSessionRepository
 from sessions.resilience import RetryConfig
 
@@ -28,11 +35,12 @@ __all__ = ["AsyncSessionRepository"]
 ONE_ATTEMPT = RetryConfig(max_attempts=1)
 
 
-class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
+class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     """A session repository with each operation both async and blocking.
 
     The six operations of `BaseSessionRepository` are async or blocking as there, and their twins carry
-    ``_async`` or ``_sync``; every other operation is async, with a ``_sync`` twin.
+    ``_async`` or ``_sync``; every other operation is async, with a ``_sync`` twin, which may be called from
+    any thread, also from one whose own event loop is running.
 
     Args:
         connection_manager: A connection manager, instead of the factory's for the options.
@@ -44,7 +52,6 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
     """
 
     CONNECTION_TYPE: ClassVar[ConnectionType]
-    DEFAULT_RETRY: ClassVar[RetryConfig]
 
     def __init__(
         self,
@@ -57,16 +64,17 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
             self.CONNECTION_TYPE, **options
         )
         assert isinstance(manager, AsyncBaseConnectionManager)
+        self._use(manager, retry)
+
+    def _use(self, manager: AsyncBaseConnectionManager, retry: RetryConfig | None) -> None:
         super().__init__(self.CONNECTION_TYPE, connection_manager=manager)
         self._manager = manager
         self._chosen_retry = retry
-
-    @property
-    def _retry(self) -> RetryConfig:
-        # Resolved by the first operation: many repositories are created without one.
-        if self._chosen_retry is None:
-            self._chosen_retry = load_settings().sessions.retry or self.DEFAULT_RETRY
-        return self._chosen_retry
+        backend = _backend_class(self.CONNECTION_TYPE)(manager)
+        self._calls = Calls(
+            backend, lambda: retry or load_settings().sessions.retry or type(backend).DEFAULT_RETRY
+        )
+        self._operations = Operations(self._calls)
 
     @property
     def chats(self) -> AsyncChats:
@@ -92,9 +100,7 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         """
         borrowed = object.__new__(type(self))
         vars(borrowed).update(vars(self))
-        manager = self._manager.using(transaction)
-        borrowed._manager = borrowed._connection_manager = manager
-        borrowed._chosen_retry = ONE_ATTEMPT
+        borrowed._use(self._manager.using(transaction), ONE_ATTEMPT)
         return borrowed
 
     async def _ensure_connection(self) -> None:
@@ -104,99 +110,154 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         # The manager makes the schema ready once for all repositories that share it.
         await self._manager.connect()
 
-    def create_session(self, user_id: str, session_data: SessionData = None) -> str:
+    # -- Operations with other names or arguments than in `Operations` ---------------------------------
+
+    async def create_session_async(self, user_id: str, session_data: Mapping[str, Any] | None = None) -> str:
+        """Create a session and return its id, a UUID.
+
+        Args:
+            user_id: Owner, 1 to 255 characters.
+            session_data: ``title`` (1 to 255 characters, default "New Chat") and ``metadata`` (a JSON
+                object, default empty); either may be absent or None.
+        """
+        return await self._operations.create_session(user_id, _fields(session_data))
+
+    def create_session(self, user_id: str, session_data: Mapping[str, Any] | None = None) -> str:
         """Create a session and return its id; the blocking twin of `create_session_async`."""
         return run_blocking(self.create_session_async, user_id, session_data)
+
+    async def ensure_session_exists(
+        self, session_id: Identifier, user_id: str, session_data: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Create the session unless it exists; idempotent, and safe to call concurrently.
+
+        Args:
+            session_id: A UUID, as text or ``uuid.UUID``; with MongoDB any text of 1 to 255 characters.
+            user_id: Owner.
+            session_data: As in `create_session`; used only if the session is created.
+
+        Returns:
+            True for exactly one of any number of concurrent callers, the one that created it.
+
+        Raises:
+            SessionConflictError: The id is taken by another user's session.
+        """
+        return await self._operations.ensure_session_exists(user_id, session_id, _fields(session_data))
+
+    async def update_session_async(
+        self, user_id: str, session_id: Identifier, data: Mapping[str, Any]
+    ) -> bool:
+        """Change the title, or replace the metadata, of a session, and bump its ``updated_at``.
+
+        Args:
+            user_id: Owner.
+            session_id: The session.
+            data: ``title`` and ``metadata``; None or an absent key keeps the old value.
+
+        Returns:
+            Whether the user has such a session.
+        """
+        return await self._operations.update_session(user_id, session_id, _fields(data))
 
     def update_session(self, user_id: str, session_id: Identifier, data: Mapping[str, Any]) -> bool:
         """Change the title, or replace the metadata; the blocking twin of `update_session_async`."""
         return run_blocking(self.update_session_async, user_id, session_id, data)
 
+    async def delete_session_async(self, user_id: str, session_id: Identifier) -> bool:
+        """Delete a session and its messages; return whether the user had such a session.
+
+        Also True if the session is absent and the response to an earlier attempt, which may have deleted
+        it, was lost.
+        """
+        return await self._operations.delete_session(user_id, session_id)
+
     def delete_session(self, user_id: str, session_id: Identifier) -> bool:
         """Delete a session with its messages; the blocking twin of `delete_session_async`."""
         return run_blocking(self.delete_session_async, user_id, session_id)
+
+    async def list_paginated_sessions_async(
+        self, user_id: str, page: int = 0, limit: int = 10
+    ) -> list[ChatSession]:
+        """Return one page of a user's sessions, newest first.
+
+        Args:
+            user_id: Owner.
+            page: Counts from 0. Far pages read all before them; `list_sessions` does not.
+            limit: Sessions on a page, 1 to 1000.
+        """
+        user_id = validation.check_user_id(user_id)
+        page, limit = validation.check_page(page), validation.check_limit(limit)
+        work = self._calls.backend.list_page
+        return await self._calls.run("list_paginated_sessions", work, user_id, page * limit, limit)
 
     def list_paginated_sessions(self, user_id: str, page: int = 0, limit: int = 10) -> list[ChatSession]:
         """Return one page of sessions; the blocking twin of `list_paginated_sessions_async`."""
         return run_blocking(self.list_paginated_sessions_async, user_id, page, limit)
 
-    def ensure_session_exists_sync(
-        self, session_id: Identifier, user_id: str, session_data: SessionData = None
-    ) -> bool:
-        """Create the session unless it exists; the blocking twin of `ensure_session_exists`."""
-        return run_blocking(self.ensure_session_exists, session_id, user_id, session_data)
-
-    def get_session_sync(self, user_id: str, session_id: Identifier) -> ChatSession | None:
-        """Return one session or None; the blocking twin of `get_session`."""
-        return run_blocking(self.get_session, user_id, session_id)
-
-    def list_sessions_sync(self, user_id: str, *, limit: int = 10, cursor: str | None = None) -> SessionPage:
-        """Return the next page of sessions; the blocking twin of `list_sessions`."""
-        return run_blocking(self.list_sessions, user_id, limit=limit, cursor=cursor)
-
-    def count_sessions_sync(self, user_id: str) -> int:
-        """Return how many sessions a user has; the blocking twin of `count_sessions`."""
-        return run_blocking(self.count_sessions, user_id)
-
-    def add_message_sync(
+    async def add_message(
         self, session_id: Identifier, role: str, content: str, *, user_id: str | None = None
     ) -> str:
-        """Append a message and return its id; the blocking twin of `add_message`."""
-        return run_blocking(self.add_message, session_id, role, content, user_id=user_id)
+        """Append a message to a session, bump the session's ``updated_at``, and return the message's id.
 
-    def add_messages_sync(
+        Args:
+            session_id: The session.
+            role: ``"user"`` or ``"assistant"``.
+            content: Text without NUL and lone surrogates; may be empty.
+            user_id: If given, the session must also belong to this user.
+
+        Raises:
+            SessionNotFoundError: There is no such session; nothing is stored.
+        """
+        return await append_message(self._calls, session_id, user_id, role, content)
+
+    async def add_messages(
         self, session_id: Identifier, messages: Iterable[tuple[str, str]], *, user_id: str | None = None
     ) -> list[str]:
-        """Append messages, all or none, and return their ids; the blocking twin of `add_messages`."""
-        return run_blocking(self.add_messages, session_id, messages, user_id=user_id)
+        """Append messages to a session in their order, all of them or none, and return their ids.
 
-    def get_session_history_sync(
-        self,
-        user_id: str,
-        session_id: Identifier,
-        *,
-        limit: int | None = None,
-        before: Identifier | None = None,
-    ) -> list[ChatMessage]:
-        """Return messages, oldest first; the blocking twin of `get_session_history`."""
-        return run_blocking(self.get_session_history, user_id, session_id, limit=limit, before=before)
+        Args:
+            session_id: The session.
+            messages: ``(role, content)`` pairs; an empty batch only checks that the session exists.
+            user_id: If given, the session must also belong to this user.
 
-    def keep_latest_sessions_sync(self, user_id: str, keep_last_n: int) -> int:
-        """Delete all but the newest sessions of a user; the blocking twin of `keep_latest_sessions`."""
-        return run_blocking(self.keep_latest_sessions, user_id, keep_last_n)
+        Raises:
+            SessionNotFoundError: There is no such session; nothing is stored.
+        """
+        return await append_messages(self._calls, session_id, user_id, messages)
 
-    def delete_sessions_older_than_sync(self, cutoff: datetime, *, user_id: str | None = None) -> int:
-        """Delete old sessions; the blocking twin of `delete_sessions_older_than`."""
-        return run_blocking(self.delete_sessions_older_than, cutoff, user_id=user_id)
+    async def delete_sessions_older_than(self, cutoff: datetime, *, user_id: str | None = None) -> int:
+        """Delete sessions last changed before a point in time, with their messages; return how many.
 
-    def delete_user_sync(self, user_id: str) -> int:
-        """Delete all sessions of a user; the blocking twin of `delete_user`."""
-        return run_blocking(self.delete_user, user_id)
+        Args:
+            cutoff: Timezone-aware; sessions with ``updated_at`` before it are deleted.
+            user_id: Only this user's sessions; None for everybody's.
+        """
+        cutoff = validation.check_cutoff(cutoff)
+        user_id = None if user_id is None else validation.check_user_id(user_id)
+        work = self._calls.backend.delete_older
+        return await self._calls.run_batches("delete_sessions_older_than", work, cutoff, user_id)
+
+    # -- Blocking twins of async methods -----------------------------------------------------------
+
+    ensure_session_exists_sync = blocking(ensure_session_exists, "ensure_session_exists_sync")
+    get_session_sync = blocking(SharedOperations.get_session, "get_session_sync")
+    list_sessions_sync = blocking(SharedOperations.list_sessions, "list_sessions_sync")
+    count_sessions_sync = blocking(SharedOperations.count_sessions, "count_sessions_sync")
+    add_message_sync = blocking(add_message, "add_message_sync")
+    add_messages_sync = blocking(add_messages, "add_messages_sync")
+    get_session_history_sync = blocking(SharedOperations.get_session_history, "get_session_history_sync")
+    keep_latest_sessions_sync = blocking(SharedOperations.keep_latest_sessions, "keep_latest_sessions_sync")
+    delete_sessions_older_than_sync = blocking(delete_sessions_older_than, "delete_sessions_older_than_sync")
+    delete_user_sync = blocking(SharedOperations.delete_user, "delete_user_sync")
+    ensure_ready_sync = blocking(SharedOperations.ensure_ready, "ensure_ready_sync")
+    is_healthy_sync = blocking(SharedOperations.is_healthy, "is_healthy_sync")
+    close = blocking(SharedOperations.aclose, "close")
 
     def export_user_sync(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
         """Iterate over sessions with their messages; the blocking twin of `export_user`."""
-        export = self.export_user(user_id)
+        return iterate(self.export_user(user_id))
 
-        async def step() -> tuple[ChatSession, list[ChatMessage]] | None:
-            return await anext(export, None)
-
-        try:
-            while (item := run_blocking(step)) is not None:
-                yield item
-        finally:
-            run_blocking(export.aclose)
-
-    def ensure_ready_sync(self) -> None:
-        """Connect and make the schema ready; the blocking twin of `ensure_ready`."""
-        run_blocking(self.ensure_ready)
-
-    def is_healthy_sync(self) -> bool:
-        """Return whether a write would work now; the blocking twin of `is_healthy`."""
-        return run_blocking(self.is_healthy)
-
-    def close(self) -> None:
-        """Release the connections at once; the blocking twin of `aclose`."""
-        run_blocking(self.aclose)
+    # -- Contexts, copies --------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._manager.hold()
@@ -220,7 +281,10 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The options, which may hold a password, without the connection.
-        return _recreate, (type(self), self._check_copyable(), self._chosen_retry)
+        kind: Any = type(self)
+        if kind.__module__ == __name__:  # Made by `repository_class`, in each process anew.
+            kind = self.CONNECTION_TYPE
+        return _recreate, (kind, self._check_copyable(), self._chosen_retry)
 
     def _check_copyable(self) -> Mapping[str, Any]:
         options: Mapping[str, Any] | None = self._manager.made_with
@@ -232,5 +296,28 @@ class AsyncSessionRepository(AsyncOperations, BaseSessionRepository):
         return options
 
 
-def _recreate(repository: type[Any], options: Mapping[str, Any], retry: RetryConfig | None) -> Any:
+def _fields(given: Mapping[str, Any] | None) -> SessionData | None:
+    # For type checkers: any mapping is taken here, as ever, and checked by the operation.
+    return cast("SessionData | None", given)
+
+
+@functools.cache
+def repository_class(connection_type: ConnectionType) -> type[AsyncSessionRepository]:
+    """Return a repository class for a built-in backend that has none of its own."""
+    _backend_class(connection_type)  # A driver that is not installed is found here.
+    name = f"{connection_type.value.capitalize()}SessionRepository"
+    return type(name, (AsyncSessionRepository,), {"CONNECTION_TYPE": connection_type, "__module__": __name__})
+
+
+@functools.cache
+def _backend_class(connection_type: ConnectionType) -> type[Backend]:
+    found: type[Backend] = class_of(connection_type, "repository")
+    return found
+
+
+def _recreate(
+    repository: type[Any] | ConnectionType, options: Mapping[str, Any], retry: RetryConfig | None
+) -> Any:
+    if isinstance(repository, ConnectionType):
+        repository = repository_class(repository)
     return repository(retry=retry, **options)

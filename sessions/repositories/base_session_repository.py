@@ -16,7 +16,7 @@ from sessions.connections import (
 )
 from sessions.core.forks import ProcessLock
 from sessions.core.loops import kept_on, running_loop
-from sessions.core.operations import AsyncOperations
+from sessions.core.operations import Operations
 from sessions.errors import ConfigurationError
 from sessions.models import ChatMessage, ChatSession
 
@@ -26,10 +26,22 @@ __all__ = ["BaseSessionRepository"]
 _preparing: ContextVar[tuple[BaseSessionRepository, ...]] = ContextVar("sessions_preparing", default=())
 
 
+# Async operations that are blocking under their plain name.
+RENAMED = {
+    "create_session_async",
+    "delete_session_async",
+    "list_paginated_sessions_async",
+    "update_session_async",
+}
+
+
 def _is_operation(name: str) -> bool:
     """Return whether the built-in backends have an operation of this name."""
     plain = name.removesuffix("_sync")
-    return name == "close" or (not plain.startswith("_") and hasattr(AsyncOperations, plain))
+    if plain in RENAMED or plain == "close":
+        return True
+    # The others have the name of the operation.
+    return not plain.startswith("_") and f"{plain}_async" not in RENAMED and hasattr(Operations, plain)
 
 
 class _OnLoop:

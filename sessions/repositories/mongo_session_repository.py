@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sessions.backends.mongodb.cleanup import CleanupResult
+from sessions.backends.mongodb.cleanup import CleanupResult, MongoCleanup
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.repository import MongoBackend
 from sessions.connections import ConnectionType
 from sessions.core.blocking import run_blocking
 from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
-from sessions.resilience import MONGODB_RETRY_CONFIG, RetryConfig
+from sessions.resilience import RetryConfig
 
 __all__ = ["MongoSessionRepository"]
 
 
 @register_repository(SessionRepositoryType.MONGODB)
-class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
+class MongoSessionRepository(AsyncSessionRepository):
     """Sessions in MongoDB.
 
     Args:
@@ -32,7 +31,6 @@ class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
     """
 
     CONNECTION_TYPE: ClassVar[ConnectionType] = ConnectionType.MONGODB
-    DEFAULT_RETRY: ClassVar[RetryConfig] = MONGODB_RETRY_CONFIG
 
     def __init__(
         self,
@@ -56,12 +54,14 @@ class MongoSessionRepository(MongoBackend, AsyncSessionRepository):
         Returns:
             How many messages were deleted, and how many operations may still be running.
         """
-        finished = await self._run("remove_orphaned_messages", self._clean_up_unfinished)
+        backend, run = self._calls.backend, self._calls.run
+        assert isinstance(backend, MongoCleanup)
+        finished = await run("remove_orphaned_messages", backend.clean_up_unfinished)
         removed = finished.removed
         after: str | None = ""
         while after is not None:
-            orphaned, after = await self._run("remove_orphaned_messages", self._find_orphaned, after)
-            removed += await self._run("remove_orphaned_messages", self._delete_orphaned, *orphaned)
+            orphaned, after = await run("remove_orphaned_messages", backend.find_orphaned, after)
+            removed += await run("remove_orphaned_messages", backend.delete_orphaned, *orphaned)
         return CleanupResult(removed, finished.under_way)
 
     def remove_orphaned_messages_sync(self) -> CleanupResult:

@@ -7,17 +7,16 @@ from typing import Any, ClassVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessions.backends.postgres.connection import PostgresConnectionManager
-from sessions.backends.postgres.repository import PostgresBackend
 from sessions.connections import ConnectionType
 from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
-from sessions.resilience import POSTGRES_RETRY_CONFIG, RetryConfig
+from sessions.resilience import RetryConfig
 
 __all__ = ["PostgresSessionRepository"]
 
 
 @register_repository(SessionRepositoryType.POSTGRES)
-class PostgresSessionRepository(PostgresBackend, AsyncSessionRepository):
+class PostgresSessionRepository(AsyncSessionRepository):
     """Sessions in PostgreSQL.
 
     Args:
@@ -32,7 +31,6 @@ class PostgresSessionRepository(PostgresBackend, AsyncSessionRepository):
     """
 
     CONNECTION_TYPE: ClassVar[ConnectionType] = ConnectionType.POSTGRES
-    DEFAULT_RETRY: ClassVar[RetryConfig] = POSTGRES_RETRY_CONFIG
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from sessions.connections.built_in import BUILT_IN
 from sessions.connections.factory import is_same_class
 from sessions.core.forks import ProcessLock, importing
 from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
-from sessions.repositories.async_session_repository import AsyncSessionRepository
+from sessions.repositories.async_session_repository import AsyncSessionRepository, repository_class
 from sessions.repositories.base_session_repository import BaseSessionRepository
 from sessions.repositories.options import BuiltInOptions, MongoOptions, PostgresOptions, SqliteOptions
 
@@ -54,7 +54,7 @@ class SessionRepositoryRegistry:
         def decorate(repository: C) -> C:
             with cls._lock:
                 if not is_same_class(cls._classes.get(name, repository), repository) or (
-                    name in BUILT_IN and repository.__module__ != _built_in_module(name)
+                    name in BUILT_IN and repository.__module__ != _face(name)
                 ):
                     raise _taken(name)
                 cls._classes[name] = repository
@@ -77,13 +77,12 @@ class SessionRepositoryRegistry:
         if name in BUILT_IN:
             try:
                 with importing:
-                    import_module(_built_in_module(name))
+                    return cls._built_in(SessionRepositoryType(name))
             except ModuleNotFoundError as error:
                 package = str(error.name).partition(".")[0]
                 raise MissingDependencyError(
                     f"{name} needs {package}; install it with: pip install agenthub-sessions"
                 ) from error
-            return cls._classes[name]
         loaded = [_load(point) for point in entry_points(group=ENTRY_POINT_GROUP, name=name)]
         if loaded:
             with cls._lock:
@@ -94,6 +93,15 @@ class SessionRepositoryRegistry:
             return found
         known = ", ".join(sorted(map(str, cls.list_repositories())))
         raise UnknownRepositoryError(f"no repository {name[:80]!r}; known: {known}")
+
+    @classmethod
+    def _built_in(cls, repo_type: SessionRepositoryType) -> type[BaseSessionRepository]:
+        if face := _face(repo_type):
+            import_module(face)  # It registers its class.
+        else:
+            with cls._lock:
+                cls._classes.setdefault(repo_type, repository_class(repo_type))
+        return cls._classes[repo_type]
 
     @classmethod
     def list_repositories(cls) -> list[SessionRepositoryType | str]:
@@ -114,8 +122,8 @@ def _taken(name: str) -> ValueError:
     return ValueError(f"a repository is already registered as {name!r}")
 
 
-def _built_in_module(name: str) -> str:
-    return BUILT_IN[SessionRepositoryType(name)].repository_module
+def _face(name: str) -> str | None:
+    return BUILT_IN[SessionRepositoryType(name)].face
 
 
 def register_repository(repo_type: SessionRepositoryType | str) -> Callable[[C], C]:

@@ -7,17 +7,16 @@ from typing import Any, ClassVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessions.backends.sqlite.connection import SqliteConnectionManager
-from sessions.backends.sqlite.repository import SqliteBackend
 from sessions.connections import ConnectionType
 from sessions.repositories.async_session_repository import AsyncSessionRepository
 from sessions.repositories.session_repository_factory import SessionRepositoryType, register_repository
-from sessions.resilience import SQLITE_RETRY_CONFIG, RetryConfig
+from sessions.resilience import RetryConfig
 
 __all__ = ["SqliteSessionRepository"]
 
 
 @register_repository(SessionRepositoryType.SQLITE)
-class SqliteSessionRepository(SqliteBackend, AsyncSessionRepository):
+class SqliteSessionRepository(AsyncSessionRepository):
     """Sessions in one SQLite file.
 
     Args:
@@ -32,7 +31,6 @@ class SqliteSessionRepository(SqliteBackend, AsyncSessionRepository):
     """
 
     CONNECTION_TYPE: ClassVar[ConnectionType] = ConnectionType.SQLITE
-    DEFAULT_RETRY: ClassVar[RetryConfig] = SQLITE_RETRY_CONFIG
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The benchmark's own code runs; what it measures is no test."""
+"""The code of the benchmarks runs; its measurements are not tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the tests of the command line run it."""
+"""Fixture that runs the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.command_line import Run
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run ``sessions`` with some arguments, in a working directory of its own."""
+    """Run ``sessions`` with some arguments, in a new working directory."""
     folder = tmp_path / "working-directory"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -30,10 +30,10 @@ def empty_url(request: pytest.FixtureRequest) -> str:
 def test_upgrade_brings_an_empty_database_to_head(run: Run, empty_url: str) -> None:
     backend = "sqlite" if empty_url.startswith("sqlite") else "postgres"
     if backend == "sqlite":
-        Path(empty_url.removeprefix("sqlite:///")).touch()  # One that is not there has its own test.
+        Path(empty_url.removeprefix("sqlite:///")).touch()  # An absent file has its own test.
     outdated = run("db", "check", "--url", empty_url)
     assert outdated.exit_code == 1
-    # What is to be run repeats the option; without its password it cannot be the URL as it is.
+    # The command repeats the option, without the password of the URL.
     expected = f"the database has no schema yet; run: {upgrade_command(backend, url=empty_url)}"
     assert error_line(outdated) == expected
     assert "--url" in expected

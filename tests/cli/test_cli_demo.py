@@ -1,4 +1,4 @@
-"""``sessions demo``: a conversation from its creation to its end, and nothing left of it."""
+"""``sessions demo``: creates, reads, updates and deletes a conversation, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def test_it_takes_the_configured_database(
     assert "A conversation in MongoDB" in result.stdout
 
 
-def test_a_demo_that_fails_half_way_cleans_up(
-    run: Run, backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_demo_that_fails_cleans_up(run: Run, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*arguments: Any) -> bool:
         raise BackendUnavailableError("the plug was pulled")
 

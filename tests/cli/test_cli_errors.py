@@ -52,13 +52,13 @@ def test_without_the_extra_the_command_says_how_to_get_it(missing: str) -> None:
 
 
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
-    # From a pipe, so that it is surely at work when the signal comes.
+    # From a pipe, so that it is certainly running when the signal arrives.
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     # Good lines: the interrupt takes effect where the command waits for the database.
     line = json.dumps({"session_id": str(uuid.uuid4()), "user_id": "alice", "messages": []})
     command = ("-m", "sessions", "import", str(pipe), "--url", f"sqlite:///{tmp_path / 'x.db'}")
-    # A shell lets what it starts in the background ignore interrupts, and that is handed on.
+    # Background jobs of a shell ignore interrupts, and their children inherit that.
     with start(*command, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)) as process:
         with pipe.open("w") as writer:  # Opens as soon as the command does.
             process.send_signal(signal.SIGINT)
@@ -113,13 +113,13 @@ def test_a_usage_error_is_one_line_with_status_2(run: Run, arguments: list[str])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["db"], ["db", "--help"]])
-def test_help_is_no_error(run: Run, arguments: list[str]) -> None:
+def test_help_is_not_an_error(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.exit_code == 0
     assert "Usage: sessions" in result.stdout
 
 
-def test_a_default_backend_of_somebody_elses_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_default_backend_of_another_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SessionRepositoryRegistry, "_classes", {"own": object})
     monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "own")
     line = error_line(run("list", "alice"))
@@ -128,7 +128,7 @@ def test_a_default_backend_of_somebody_elses_is_one_line(run: Run, monkeypatch: 
 
 
 @pytest.mark.parametrize("command", [["list", "alice"], ["db", "check"], ["import", "x.jsonl"]])
-def test_a_default_backend_that_there_is_not_lists_the_known_ones(
+def test_an_unknown_default_backend_lists_the_known_ones(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "postgers")

@@ -1,4 +1,4 @@
-"""``sessions import``: every conversation stored once, however often and from wherever it is run."""
+"""``sessions import``: stores every conversation once, also in repeated and concurrent runs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_all_conversations_read_back_as_in_the_file_and_a_second_run_stores_none
     assert asyncio.run(differences(backend, conversations)) == []
 
 
-async def test_imports_at_the_same_time_store_every_message_once(
+async def test_concurrent_imports_store_every_message_once(
     backend: Backend, conversations: list[dict[str, Any]]
 ) -> None:
     lines = [json.dumps(line).encode() for line in conversations[:25]]
@@ -86,7 +86,7 @@ async def test_imports_at_the_same_time_store_every_message_once(
     await repositories[0].aclose()
 
 
-def test_a_run_that_was_killed_between_a_session_and_its_messages_is_made_good(
+def test_a_run_that_was_killed_between_a_session_and_its_messages_is_completed(
     run: Run, backend: Backend, tmp_path: Path
 ) -> None:
     with backend.repository() as repository:
@@ -97,7 +97,7 @@ def test_a_run_that_was_killed_between_a_session_and_its_messages_is_made_good(
     assert stored_contents(backend) == ["a", "b"]
 
 
-def test_a_conversation_that_grew_in_the_file_gets_the_rest(
+def test_new_messages_of_a_conversation_in_the_file_are_appended(
     run: Run, backend: Backend, tmp_path: Path
 ) -> None:
     file = tmp_path / "x"
@@ -108,7 +108,7 @@ def test_a_conversation_that_grew_in_the_file_gets_the_rest(
         assert stored_contents(backend) == contents
 
 
-def test_messages_go_after_those_that_a_service_wrote(run: Run, backend: Backend, tmp_path: Path) -> None:
+def test_messages_are_appended_after_those_of_a_service(run: Run, backend: Backend, tmp_path: Path) -> None:
     with backend.repository() as repository:
         repository.ensure_session_exists_sync(f"{ID}1", "alice")
         for role, content in (("user", "a"), ("assistant", "b")):
@@ -118,7 +118,7 @@ def test_messages_go_after_those_that_a_service_wrote(run: Run, backend: Backend
     assert stored_contents(backend) == ["a", "b", "c", "d"]
 
 
-def test_a_conversation_that_went_on_after_the_import_is_left_alone(
+def test_a_conversation_continued_after_the_import_is_not_changed(
     run: Run, backend: Backend, tmp_path: Path
 ) -> None:
     file = write_lines(tmp_path / "x", conversation(1, "a", "b"))
@@ -195,13 +195,13 @@ def test_bad_lines_are_reported_by_number_and_the_others_stored(
         "skipped  0 sessions stored before",
         "failed   22 lines",
     ]
-    # A refused line leaves no empty session behind.
+    # A rejected line leaves no empty session.
     listed = run("list", "alice", "--url", sqlite_url)
     assert f"{ID}1" in listed.stdout
     assert f"{ID}2" not in listed.stdout
 
 
-def test_title_and_metadata_may_be_left_out(run: Run, sqlite_url: str, tmp_path: Path) -> None:
+def test_title_and_metadata_are_optional(run: Run, sqlite_url: str, tmp_path: Path) -> None:
     line = {"session_id": f"{ID}1", "user_id": "alice", "messages": []}
     assert run("import", write_lines(tmp_path / "x", line), "--url", sqlite_url).exit_code == 0
     assert "New Chat" in run("list", "alice", "--url", sqlite_url).stdout
@@ -251,7 +251,7 @@ async def test_the_file_is_read_one_line_at_a_time(sqlite_url: str) -> None:
     assert totals == Totals(created=3, messages=3)
 
 
-async def test_a_session_deleted_meanwhile_is_reported(backend: Backend) -> None:
+async def test_a_concurrently_deleted_session_is_reported(backend: Backend) -> None:
     line = parse_line(json.dumps(conversation(1, "a")).encode())
     async with backend.repository() as repository:
         ensure = repository.ensure_session_exists

@@ -39,19 +39,19 @@ def test_list_shows_the_newest_first_and_says_when_there_are_more(run: Run, back
     assert "2 of 5 sessions; --limit 5 shows all" in few.stdout
 
 
-def test_list_goes_through_the_pages(run: Run, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_reads_all_pages(run: Run, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sessions.cli.app.PAGE_SIZE", 2)
     ids = add_sessions(sqlite, 5)
     assert shown_ids(run("list", "alice", "--limit", "5", "--url", sqlite.url).stdout) == ids
 
 
-def test_list_of_nobody_is_no_error(run: Run, sqlite: Backend) -> None:
+def test_list_of_an_unknown_user_is_not_an_error(run: Run, sqlite: Backend) -> None:
     run("db", "upgrade", "--url", sqlite.url)
     result = run("list", "nobody", "--url", sqlite.url)
     assert (result.exit_code, result.stdout) == (0, "nobody has no sessions.\n")
 
 
-def test_list_cuts_nothing_in_a_pipe(run: Run, sqlite: Backend) -> None:
+def test_list_truncates_nothing_in_a_pipe(run: Run, sqlite: Backend) -> None:
     title = "t" * 255
     with sqlite.repository() as repository:
         session_id = repository.create_session("alice", {"title": title})
@@ -78,7 +78,7 @@ def test_show_prints_the_session_and_its_messages_oldest_first(run: Run, backend
     ]
 
 
-def test_show_of_a_foreign_session_is_as_of_none(run: Run, backend: Backend) -> None:
+def test_show_of_a_foreign_session_is_the_same_as_of_an_absent_one(run: Run, backend: Backend) -> None:
     session_id = add_sessions(backend, 1, "bob")[0]
     absent = "00000000-0000-4000-8000-000000000000"
     for wanted in (session_id, absent):

@@ -1,4 +1,4 @@
-"""A standard stream that is closed, full, or read by nobody costs no work and no traceback."""
+"""A standard stream that is closed, full, or has no reader prevents no work and prints no traceback."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_with_every_stream_closed_the_database_is_not_written_to_as_one_of_them(
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
-def test_errors_that_cannot_be_shown_are_told_by_the_exit_status(folder: Path, redirection: str) -> None:
+def test_errors_that_cannot_be_printed_set_the_exit_status(folder: Path, redirection: str) -> None:
     assert run(folder, "import", redirection).returncode == 1
     assert stored_for(folder, "bob") == 1
     unknown = run(folder, "bogus", redirection)
@@ -93,12 +93,12 @@ def test_errors_that_nobody_reads_do_not_end_an_import(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["help", "list", "show", "demo"])
-def test_a_reader_that_goes_away_is_no_error(folder: Path, command: str) -> None:
+def test_a_broken_pipe_is_not_an_error(folder: Path, command: str) -> None:
     done = run(folder, command, "| head -1; exit ${PIPESTATUS[0]}")
 
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
-    # What click exits with, unless all was written before the reader went.
+    # The exit status of click, unless everything was written before the reader closed the pipe.
     assert done.returncode in (0, 1)
 
 

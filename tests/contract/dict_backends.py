@@ -1,4 +1,4 @@
-"""Backends as another package would write them, on `BaseSessionRepository` and the public checks alone."""
+"""Backends as another package writes them, with `BaseSessionRepository` and the public checks only."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class DictSessionRepository(BaseSessionRepository):
 
 
 class PooledDictConnectionManager(AsyncBaseConnectionManager):
-    """Counts what is taken and not given back."""
+    """Counts checked-out connections."""
 
     def __init__(self) -> None:
         self._store = DictSessionRepository()
@@ -129,7 +129,7 @@ class PooledDictConnectionManager(AsyncBaseConnectionManager):
 
 
 class AsyncDictSessionRepository(BaseSessionRepository):
-    """Async throughout, on an async manager; tolerated under the plain names."""
+    """All operations async, on an async manager; also accepted under the plain names."""
 
     def __init__(self) -> None:
         super().__init__("async-dict", connection_manager=PooledDictConnectionManager())

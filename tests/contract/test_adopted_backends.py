@@ -1,6 +1,6 @@
-"""The contract on databases that deployments from before have filled: none of their rows is lost or changed.
+"""The contract on databases of existing deployments: none of their rows is lost or changed.
 
-The sessions from before are newer than any cutoff of the contract, which deletes everybody's old ones.
+Their sessions are newer than any cutoff of the contract, which deletes old sessions of all users.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class TestAdoptedPostgres(SessionRepositoryContract):
             execute_postgres(adopted_postgres, "DELETE FROM chat_sessions WHERE user_id NOT LIKE 'old %'")
             yield repository
 
-    async def test_what_was_there_is_read_as_it_is(self, repository: Any) -> None:
+    async def test_existing_data_is_read_unchanged(self, repository: Any) -> None:
         [newest, *_] = await repository.list_paginated_sessions_async("old 1", limit=1000)
         assert (newest.title, newest.metadata) == ("Old 1", {"n": 1})
         history = await repository.get_session_history("old 1", newest.session_id)
@@ -92,7 +92,7 @@ class TestAdoptedPostgres(SessionRepositoryContract):
 
 
 def _fill(database: Any) -> None:
-    """Store what Beanie documents of before look like: naive datetimes, ids that are no UUIDs, one orphan."""
+    """Store documents of an existing deployment: naive datetimes, ids that are not UUIDs, one orphan."""
     sessions, messages = database["chat_sessions"], database["chat_messages"]
     for field in ("session_id", "user_id"):
         sessions.create_index(field, unique=field == "session_id")
@@ -173,7 +173,7 @@ class _AdoptedMongodb:
         async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repository:
             yield repository
 
-    async def test_what_was_there_is_read_as_it_is(self, repository: Any) -> None:
+    async def test_existing_data_is_read_unchanged(self, repository: Any) -> None:
         found = await repository.list_paginated_sessions_async("old 1", limit=1000)
         assert [item.session_id for item in found] == sorted(
             f"session-{number}" for number in range(1, SESSIONS, 3)
@@ -192,7 +192,7 @@ class _AdoptedMongodb:
         before = await repository.get_session_history("old 1", "session-4", before=history[3].message_id)
         assert before == history[:3]
 
-    async def test_messages_without_a_session_are_seen_by_nobody(self, repository: Any) -> None:
+    async def test_orphaned_messages_are_not_visible(self, repository: Any) -> None:
         for user_id in ("old 0", "anybody"):
             assert await repository.get_session_history(user_id, "gone") == []
 
@@ -204,7 +204,7 @@ class TestAdoptedReplicaSet(_AdoptedMongodb, SessionRepositoryContract):
 
 
 class TestAdoptedStandalone(_AdoptedMongodb):
-    """Only what is read; the contract runs on a standalone server too, with an empty database."""
+    """Only reads; the contract also runs on a standalone server, with an empty database."""
 
     @pytest.fixture
     def adopted(self, adopted_standalone: tuple[str, Any]) -> tuple[str, Any]:

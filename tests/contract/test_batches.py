@@ -1,4 +1,4 @@
-"""What is done in batches comes to the same however small they are."""
+"""Operations in batches have the same result with any batch size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 SMALL = {
-    "sessions.core.operations.BATCH_SIZE": 3,
+    "sessions.core.calls.Calls.batch_size": 3,
     "sessions.backends.mongodb.deletion.DELETE_BATCH_SIZE": 2,
     "sessions.backends.mongodb.cleanup.ORPHAN_BATCH_SIZE": 2,
 }

@@ -1,6 +1,6 @@
-"""The contract, kept by every backend of this package.
+"""The contract on every backend of this package.
 
-Each has one database for all its tests, emptied before each of them: a fresh one takes too long.
+Each has one database for all tests, emptied before each test: a new database takes too long.
 """
 
 from __future__ import annotations

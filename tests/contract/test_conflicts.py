@@ -1,4 +1,4 @@
-"""A key that is taken: by an earlier attempt of the same call, or by something else. It is looked at."""
+"""Duplicate keys: the row is from an earlier attempt of the same call, or it is a conflict."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from tests.support.databases import Backend
 
 
 async def append(repository: Any, session_id: str, rows: list[MessageRow]) -> bool:
-    """Do what every append comes to, with ids of one's own."""
-    added: bool
-    if len(rows) == 1:
-        added = await repository._run("add_message", repository._add, session_id, None, *rows[0][:3])
-    else:
-        added = await repository._run("add_messages", repository._add_batch, session_id, None, rows)
+    """Append messages with the given ids."""
+    calls = repository._calls
+    added: bool = await calls.run("add_messages", calls.backend.append, session_id, None, rows)
     return added
 
 
@@ -42,7 +39,7 @@ async def test_messages_that_an_earlier_attempt_stored_are_stored_once(repositor
     assert await history(repository, session_id) == rows
 
 
-async def test_what_an_earlier_attempt_stored_in_part_is_completed(repository: Any) -> None:
+async def test_a_batch_that_an_earlier_attempt_stored_in_part_is_completed(repository: Any) -> None:
     session_id = await repository.create_session_async("alice")
     rows = rows_of(150)
     assert await append(repository, session_id, rows[:60])
@@ -52,7 +49,7 @@ async def test_what_an_earlier_attempt_stored_in_part_is_completed(repository: A
 
 @pytest.mark.parametrize("number", [1, 2, 200])
 @pytest.mark.parametrize("differs", ["role", "content", "session"])
-async def test_an_id_that_another_message_has_is_a_conflict_and_nothing_is_stored(
+async def test_a_taken_message_id_is_a_conflict_and_nothing_is_stored(
     repository: Any, number: int, differs: str
 ) -> None:
     session_id, other = [await repository.create_session_async("alice") for _ in range(2)]
@@ -85,41 +82,45 @@ async def test_an_id_that_occurs_twice_in_a_batch_is_a_conflict(repository: Any)
 
 
 def new_session(repository: Any, session_id: str, user: str) -> NewSession:
-    return NewSession(session_id, user, DEFAULT_TITLE, {}, utc_now(), repository._new_key())
+    return NewSession(session_id, user, DEFAULT_TITLE, {}, utc_now(), repository._calls.backend.new_key())
 
 
-async def test_a_session_that_an_earlier_attempt_created_is_there_once(repository: Any) -> None:
+async def test_a_session_that_an_earlier_attempt_created_is_stored_once(repository: Any) -> None:
     new = new_session(repository, str(uuid.uuid4()), "alice")
     for _ in range(2):
-        await repository._run("create_session", repository._create, new)
+        await repository._calls.run("create_session", repository._calls.backend.create, new)
     assert await repository.count_sessions("alice") == 1
 
 
-async def test_a_session_id_that_another_call_has_taken_is_a_conflict(repository: Any) -> None:
+async def test_a_session_id_taken_by_another_call_is_a_conflict(repository: Any) -> None:
     session_id = str(uuid.uuid4())
-    await repository._run("create_session", repository._create, new_session(repository, session_id, "alice"))
+    await repository._calls.run(
+        "create_session", repository._calls.backend.create, new_session(repository, session_id, "alice")
+    )
     for user in ("alice", "bob"):
         with pytest.raises(SessionConflictError):
-            await repository._run(
-                "create_session", repository._create, new_session(repository, session_id, user)
+            await repository._calls.run(
+                "create_session", repository._calls.backend.create, new_session(repository, session_id, user)
             )
     assert await repository.count_sessions("bob") == 0
 
 
-async def test_a_call_that_failed_before_does_not_take_the_session_of_another_for_its_own(
+async def test_a_retry_does_not_mistake_the_session_of_another_call_for_its_own(
     repository: Any,
 ) -> None:
     session_id = str(uuid.uuid4())
     assert await repository.ensure_session_exists(session_id, "alice")
     retried = new_session(repository, session_id, "alice")
-    found = await repository._run("ensure", repository._ensure, retried, EarlierAttempts(1, True))
+    found = await repository._calls.run(
+        "ensure", repository._calls.backend.ensure, retried, EarlierAttempts(1, True)
+    )
     assert found is False
 
 
-async def test_the_message_of_a_session_that_is_gone_becomes_one_of_the_session_created_again(
+async def test_a_message_of_a_deleted_session_is_assigned_to_the_session_created_again(
     mongodb: Backend,
 ) -> None:
-    """An attempt stored it, and died before it could take it back; the next one finds another session."""
+    """An attempt stored it, and was killed before it undid the insert; the retry finds another session."""
     async with mongodb.repository() as repository:
         session_id = str(uuid.uuid4())
         assert await repository.ensure_session_exists(session_id, "alice")

@@ -1,4 +1,4 @@
-"""The contract is worth what it finds: a backend with one fault fails the test for it."""
+"""A backend with one fault fails the contract's test for this fault."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def test_a_subclass_in_another_project_is_collected_and_runs(tmp_path: Path, mod
         "TestFaulty::test_delete_takes_the_messages_and_nothing_else",
         "TestFaulty::test_bad_input_is_refused_by_name_and_stores_nothing",
     }, finished.stdout + finished.stderr
-    # The asserts inside of the package show their values.
+    # Asserts in the package show their values.
     assert "assert True is False" in finished.stdout
     tests = [name for name in dir(BaseRepositoryContract) if name.startswith("test_")]
     assert f"{len(failed)} failed, {2 * len(tests) - len(failed)} passed" in lines[-1]

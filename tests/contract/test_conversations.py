@@ -1,4 +1,4 @@
-"""Conversations as people have them, on every backend."""
+"""Realistic conversations on every backend."""
 
 from __future__ import annotations
 

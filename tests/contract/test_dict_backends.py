@@ -1,4 +1,4 @@
-"""The part of the contract that applies to a backend of six operations, on two from outside."""
+"""The contract of the six operations, on two backends of another package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call that fails leaves the errors of its caller alone, and shows none of what was to be stored."""
+"""A call that fails does not modify errors of its caller, and shows none of the values to be stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTENT = "a very private thing to say"
 
 
 class OfTheService(Exception):
-    """Has what drivers' errors have, too."""
+    """Has the attributes of drivers' errors."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -43,7 +43,7 @@ def of_the_service() -> list[Exception]:
 
 
 async def refuse_private_content(backend: Backend) -> None:
-    """Make a database refuse what is private, with a report that quotes it where it does that."""
+    """Make a database reject private content, with a report that quotes it if the database does that."""
     if backend.repository_type == "postgres":
         execute_postgres(
             backend.url,
@@ -69,7 +69,7 @@ async def refuse_private_content(backend: Backend) -> None:
 
 @asynccontextmanager
 async def repositories(backend: Backend) -> AsyncIterator[dict[str, Any]]:
-    """Yield a repository with connections of its own, and one on a service's, whose driver hides nothing."""
+    """Yield a repository with its own connections, and one on a service's, whose driver hides nothing."""
     async with AsyncExitStack() as stack:
         own = await stack.enter_async_context(backend.repository())
         if backend.repository_type == "mongodb":
@@ -92,13 +92,13 @@ async def repositories(backend: Backend) -> AsyncIterator[dict[str, Any]]:
         service = SessionRepositoryFactory.create_repository(backend.repository_type, **option)
         found = {"own": own, "service's": service}
         for repository in found.values():
-            await repository.count_sessions("alice")  # Makes what a test then changes.
+            await repository.count_sessions("alice")  # Creates the schema that a test then changes.
         yield found
         await service.aclose()
 
 
 def everything_of(error: BaseException) -> str:
-    """Return all that a traceback may show, and what any chain of the error leads to."""
+    """Return everything that a traceback may show, with all chained errors."""
     texts = list(traceback.format_exception(error))
     found: list[BaseException] = [error]
     seen: set[int] = set()
@@ -115,7 +115,7 @@ def everything_of(error: BaseException) -> str:
 async def failure_while_handling(
     handled: Exception, call: Callable[..., Awaitable[Any]], *args: Any
 ) -> Exception:
-    """Return what a call raises in the handler of an error, which it must leave as it is."""
+    """Return the error of a call in the handler of another error, which the call must not modify."""
     before = (handled.args, dict(vars(handled)), str(handled))
     with pytest.raises(SessionsError) as caught:  # noqa: PT012 - the handler is what is tested
         try:
@@ -126,7 +126,7 @@ async def failure_while_handling(
     return caught.value
 
 
-async def test_a_callers_error_that_is_being_handled_stays_as_it_is(
+async def test_an_error_that_the_caller_is_handling_is_not_modified(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "sessions")
@@ -157,7 +157,7 @@ async def test_an_error_shows_nothing_of_what_was_to_be_stored(backend: Backend)
             assert CONTENT not in everything_of(caught.value), name
 
 
-async def test_the_command_line_leaves_a_callers_error_alone(tmp_path: Path) -> None:
+async def test_the_command_line_does_not_modify_a_callers_error(tmp_path: Path) -> None:
     for backend, url in {
         SessionRepositoryType.POSTGRES: f"postgresql://u@127.0.0.1:{free_port()}/d?sslmode=disable",
         SessionRepositoryType.SQLITE: f"sqlite:///{tmp_path}/no/such/folder.db",

@@ -1,4 +1,4 @@
-"""What the first call of a process asks of a database that is ready: little more than the call itself."""
+"""The first call of a process on a ready database runs few commands beyond those of the operation."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ VERSION = "SELECT sessions_alembic_version.version_num FROM sessions_alembic_ver
 EXPECTED = {
     "postgres": [VERSION],
     "sqlite": [VERSION],
-    # Where the server is, what is there, and whether it refuses to write to a collection that replaced ours.
+    # The topology, the collections, and whether the server rejects writes to a replaced collection.
     "mongodb-replica-set": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
     "mongodb-standalone": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
 }
 
 
-async def test_the_first_call_on_a_ready_database_opens_one_connection_and_asks_little_else(
+async def test_the_first_call_on_a_ready_database_opens_one_connection_and_runs_few_commands(
     backend: Backend,
 ) -> None:
     async with backend.repository() as repository:
@@ -33,7 +33,7 @@ async def test_the_first_call_on_a_ready_database_opens_one_connection_and_asks_
         assert wire.connections == 0
 
 
-async def test_a_second_repository_of_the_same_database_asks_for_nothing_more(backend: Backend) -> None:
+async def test_a_second_repository_of_the_same_database_runs_no_further_commands(backend: Backend) -> None:
     async with counted(backend) as (repository, wire):
         await repository.count_sessions("user")
         wire.clear()

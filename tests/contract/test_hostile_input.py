@@ -1,6 +1,6 @@
-"""Whatever is passed for an argument is refused by its name with nothing stored, or comes back as it was.
+"""Any value of an argument is rejected by its name with nothing stored, or returned unchanged.
 
-What is good and what is bad is said here once, from the design and not from the code, for all backends.
+Which values are valid is defined here once for all backends, by the design and not by the code.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def is_integer(value: object, least: int, greatest: int) -> bool:
 
 
 def is_good(argument: str, value: Any, backend: Backend) -> bool:
-    """Say what the design says of a value."""
+    """Return whether a value is valid, by the design."""
     if argument in ("session_id", "before"):
         if value is None:
             return argument == "before"
@@ -168,14 +168,14 @@ def is_good(argument: str, value: Any, backend: Backend) -> bool:
         return True
     if not isinstance(value, dict) or not value.keys() <= {"title", "metadata"}:
         return False
-    # The only good metadata among the values here.
+    # The only valid metadata among these values.
     metadata = value.get("metadata")
     return ("title" not in value or is_name(value["title"])) and (
         metadata is None or (set(metadata) == {"a"} and metadata["a"] == 1)
     )
 
 
-# The kind of each argument, where its name alone does not say it.
+# The kind of each argument, unless its name tells it.
 CALLS: dict[str, dict[str, str]] = {
     "create_session": {"user_id": "", "session_data": ""},
     "ensure_session_exists": {"session_id": "", "user_id": "", "session_data": ""},
@@ -224,7 +224,7 @@ async def call(repository: Any, operation: str, arguments: dict[str, Any]) -> An
 async def refuse(
     repository: Any, operation: str, arguments: dict[str, Any], names: set[str], value: object
 ) -> None:
-    """Make a bad call and fail unless it is refused by one of these names."""
+    """Make an invalid call; fail unless the error has one of these names."""
     try:
         await call(repository, operation, arguments)
     except InvalidInputError as error:
@@ -248,7 +248,7 @@ def shown(value: object) -> str:
     return ascii(value)[:80]
 
 
-async def test_bad_values_are_refused_by_the_arguments_name_and_good_ones_are_taken(
+async def test_invalid_values_are_rejected_by_the_arguments_name_and_valid_ones_accepted(
     backend: Backend, repository: Any
 ) -> None:
     session_id = await repository.create_session_async(USER, {"title": "T", "metadata": {"a": 1}})
@@ -272,13 +272,13 @@ async def test_bad_values_are_refused_by_the_arguments_name_and_good_ones_are_ta
         if operation == "ensure_session_exists":
             arguments["session_id"] = str(uuid.uuid4())
         await call(repository, operation, arguments)
-    # Nobody of them got at the first user's session.
+    # No call reached the first user's session.
     chat_session = await repository.get_session(USER, session_id)
     assert (chat_session.title, chat_session.metadata) == ("T", {"a": 1})
     assert [item.content for item in await repository.get_session_history(USER, session_id)] == ["Hi"]
 
 
-async def test_hostile_text_comes_back_as_it_was_wherever_text_is_taken(repository: Any) -> None:
+async def test_hostile_text_is_returned_unchanged_wherever_text_is_accepted(repository: Any) -> None:
     owner = await repository.create_session_async(USER)
     for text in [*GOOD_TEXTS, "x" * 255, EMOJI[0] * 255]:
         plain = str.__str__(text)
@@ -300,7 +300,7 @@ async def test_hostile_text_comes_back_as_it_was_wherever_text_is_taken(reposito
         ]
         assert {type(value) for item in history for value in (item.role, item.content)} == {str}
         assert await repository.count_sessions(text) == 1
-        # To whom else it looks like a pattern or an operator, it is none.
+        # Text that looks like a pattern or an operator is not interpreted as one.
         assert await repository.delete_session_async(text, owner) is False
         assert await repository.get_session(text, owner) is None
         assert await repository.delete_user(text) == 1
@@ -327,7 +327,7 @@ async def test_ids_that_look_like_queries_are_ordinary_ids_where_any_text_is_one
         assert await repository.count_sessions(USER) == len(texts) - number
 
 
-async def test_a_megabyte_of_content_comes_back_alone_and_in_a_batch(repository: Any) -> None:
+async def test_a_megabyte_of_content_is_returned_alone_and_in_a_batch(repository: Any) -> None:
     session_id = await repository.create_session_async(USER)
     texts = ["x" * 1_000_000, EMOJI * 100_000, HEBREW * 80_000, "'\"\\\n\t$" * 170_000]
     await repository.add_message(session_id, "user", texts[0])
@@ -373,7 +373,7 @@ BAD_METADATA: list[Any] = [
 ]
 
 
-async def test_odd_metadata_comes_back_equal_from_each_operation_that_stores_it(repository: Any) -> None:
+async def test_odd_metadata_is_returned_equal_by_each_operation_that_stores_it(repository: Any) -> None:
     for metadata in GOOD_METADATA:
         made = await repository.create_session_async(USER, {"metadata": metadata})
         ensured, changed = str(uuid.uuid4()), await repository.create_session_async(USER)
@@ -468,7 +468,7 @@ async def test_metadata_that_mongodb_cannot_hold_is_refused_and_the_largest_is_s
         assert same
 
 
-async def test_what_only_the_driver_finds_too_large_is_the_same_clear_error(
+async def test_a_value_that_only_the_driver_finds_too_large_is_the_same_error(
     mongodb: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapping, "MAX_VALUE_BYTES", 2**30)

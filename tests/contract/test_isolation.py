@@ -1,4 +1,4 @@
-"""Nobody sees, changes, deletes or counts what belongs to another user, whatever ids they guess."""
+"""No user reads, changes, deletes or counts data of another user, whatever ids they guess."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sessions import (
 from sessions.backends.mongodb.mapping import message_document
 from sessions.backends.mongodb.options import client_class
 from sessions.core import identifiers
+from sessions.core.port import MessageRow
 from sessions.testing import AsyncCaller
 from tests.support import raw_rows
 from tests.support.databases import Backend
@@ -39,7 +40,7 @@ def mongodb(request: pytest.FixtureRequest) -> Backend:
 
 
 class User:
-    """Does random things to ids that both users know, and knows what of it is its own."""
+    """Runs random operations on ids that both users know, and tracks its own data."""
 
     def __init__(self, repository: Any, user_id: str, guesses: list[str], seed: int) -> None:
         self.repository, self.user_id, self.guesses = repository, user_id, guesses
@@ -137,7 +138,7 @@ class User:
 
     async def _expire(self) -> int:
         newest = (await self.repository.list_sessions(self.user_id, limit=5)).sessions
-        # All of what is not among the newest may have the time of the last of them.
+        # All sessions beyond the newest may have the time of the last of these.
         cutoff = newest[-1].updated_at if newest else datetime.now(UTC)
         deleted: int = await self.repository.delete_sessions_older_than(cutoff, user_id=self.user_id)
         return deleted + await self._keep()
@@ -145,7 +146,7 @@ class User:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_random_operations_of_two_users_never_meet(
+async def test_random_operations_of_two_users_are_isolated(
     backend: Backend, repository: Any, seed: int
 ) -> None:
     guesses = [str(uuid.uuid4()) for _ in range(4)]
@@ -212,14 +213,14 @@ async def test_a_foreign_and_an_absent_session_look_the_same_to_each_operation(
     assert cursor is None
     await repository.create_session_async("yours")
     cursor = (await repository.list_sessions("yours", limit=1)).next_cursor
-    # The place of another user's session is no way into theirs.
+    # A cursor at another user's session gives no access to their sessions.
     assert (await repository.list_sessions("mine", cursor=cursor)).sessions == []
     sessions, messages = raw_rows.everything(backend)
     assert [row for row in sessions if row["session_id"] == foreign] == before[0]
     assert messages == before[1]
 
 
-async def test_one_users_message_id_is_no_place_in_another_ones_history(repository: Any) -> None:
+async def test_a_message_id_of_one_user_is_rejected_in_the_history_of_another(repository: Any) -> None:
     mine, yours = [await repository.create_session_async(user_id) for user_id in USERS]
     await repository.add_message(mine, "user", "first")
     anchor = await repository.add_message(yours, "user", "secret")
@@ -268,7 +269,7 @@ async def test_mongodb_decides_ownership_before_it_deletes_a_message(mongodb: Ba
 
         assert await repository.delete_session_async("mine", session_id) is False
 
-        # A standalone server is asked first, to note what is about to be done.
+        # On a standalone server the session is read first, and the operation is recorded.
         name, collection, command = commands.sent[0]
         assert (name, collection) == ("delete" if takes_transactions else "find", "chat_sessions")
         query = command["deletes"][0]["q"] if takes_transactions else command["filter"]
@@ -304,7 +305,7 @@ async def test_every_query_of_mongodb_for_a_user_names_the_user_or_an_owned_docu
 
 
 @pytest.mark.parametrize("made_by", ["create_session", "ensure_session_exists"])
-async def test_what_a_dead_writer_left_for_an_earlier_session_is_not_shown_in_a_later_one(
+async def test_an_orphaned_message_of_a_killed_writer_is_not_visible_in_a_later_session(
     mongodb: Backend, made_by: str
 ) -> None:
     """Its message is stored after the session is deleted and created again; the insert is never undone."""
@@ -322,7 +323,7 @@ async def test_what_a_dead_writer_left_for_an_earlier_session_is_not_shown_in_a_
             assert await repository.ensure_session_exists(session_id, "mine")
             own = []
             for number in range(5):
-                row = (identifiers.new_message_id(), "user", "secret")
+                row = MessageRow(identifiers.new_message_id(), "user", "secret")
                 database["chat_messages"].insert_one(message_document(session_id, earlier["_id"], row))
                 own.append(await repository.add_message(session_id, "user", f"own {number}", user_id="mine"))
 

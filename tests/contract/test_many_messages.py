@@ -1,4 +1,4 @@
-"""Sessions and batches of a size that limits of a server, a driver or an id would cut: nothing is lost."""
+"""Sessions and batches beyond the limits of a server, a driver or an id: no message is lost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from sessions import MessageConflictError
 from sessions.cli.importing import _message_id, import_lines
+from sessions.core.port import MessageRow
 from tests.contract.test_conflicts import append
 
 SIZES = [
@@ -54,17 +55,18 @@ async def test_an_import_of_any_size_stores_every_message_once(repository: Any, 
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_a_large_batch_with_one_taken_id_is_stored_not_at_all(repository: Any, size: int) -> None:
+async def test_a_large_batch_with_one_taken_id_is_not_stored_at_all(repository: Any, size: int) -> None:
     session_id, other = [await repository.create_session_async("alice") for _ in range(2)]
     taken = await repository.add_message(other, "user", "Hello")
-    rows = [(_message_id(session_id, 1_800_000_000_000, place), "user", "Hi") for place in range(size)]
-    rows[size // 2] = (taken, "user", "Hi")
+    ids = [_message_id(session_id, 1_800_000_000_000, place) for place in range(size)]
+    ids[size // 2] = taken
+    rows = [MessageRow(message_id, "user", "Hi") for message_id in ids]
     with pytest.raises(MessageConflictError):
         await append(repository, session_id, rows)
     assert await stored(repository, session_id) == []
 
 
-def test_no_two_places_of_an_import_have_one_id() -> None:
+def test_message_ids_of_an_import_are_unique() -> None:
     last = 2**24  # As many places as an id has bits for.
     places = [*range(5000), 50_000, 120_000, last - 1, last, last + 1, 2 * last, 2 * last + 1]
     ids = [_message_id("session", 1_800_000_000_000, place) for place in places]

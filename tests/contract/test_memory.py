@@ -1,4 +1,4 @@
-"""What is read or written in parts takes the memory of a part, however much there is in all.
+"""Operations that read or write in parts need the memory of one part, whatever the total.
 
 ``python -m benchmarks.memory`` measures the same of whole processes, on a hundred thousand messages and more.
 """
@@ -30,11 +30,11 @@ def traced() -> Iterator[None]:
 
 
 def more_at_the_most(before: int) -> float:
-    """Return the megabytes that were allocated beyond some, when there were most."""
+    """Return the peak of the allocated megabytes beyond a base."""
     return (tracemalloc.get_traced_memory()[1] - before) / MEGABYTE
 
 
-async def test_an_export_takes_the_memory_of_a_part(backend: Backend) -> None:
+async def test_an_export_needs_the_memory_of_one_part(backend: Backend) -> None:
     async with backend.repository() as repository:
         session_id = await repository.create_session_async("user", None)
         for _ in range(PARTS):
@@ -47,7 +47,7 @@ async def test_an_export_takes_the_memory_of_a_part(backend: Backend) -> None:
         tracemalloc.stop()
 
     assert exported == PART * PARTS
-    # The part at hand, the next one, and what the driver makes it of.
+    # The current part, the next one, and the driver's raw data.
     assert peak < 16
 
 
@@ -57,7 +57,7 @@ def line(messages: int) -> bytes:
     return json.dumps(fields | {"messages": turns}).encode()
 
 
-async def test_an_import_takes_the_memory_of_a_line(sqlite_url: str, traced: None) -> None:
+async def test_an_import_needs_the_memory_of_one_line(sqlite_url: str, traced: None) -> None:
     async with Backend("sqlite", "sqlite", sqlite_url).repository() as repository:
         await repository.count_sessions("user")
 
@@ -75,7 +75,7 @@ async def test_an_import_takes_the_memory_of_a_line(sqlite_url: str, traced: Non
     assert many < 2 * one
 
 
-def test_a_long_line_is_there_in_one_form_at_a_time(traced: None) -> None:
+def test_a_long_line_is_kept_in_one_form_at_a_time(traced: None) -> None:
     held = [line(5000)]
     before, size = tracemalloc.get_traced_memory()[0], len(held[0]) / MEGABYTE
     tracemalloc.reset_peak()

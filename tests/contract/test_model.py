@@ -1,7 +1,7 @@
-"""Random operations by several users, on each backend and on a plain model; all that is visible is compared.
+"""Random operations by several users, on each backend and on a plain model; all visible data is compared.
 
-Two repositories with a pool of their own take turns, as two processes would: what one of them remembers
-of a session is made wrong by the other.
+Two repositories with separate pools alternate, as two processes would: each invalidates sessions that the
+other has cached.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class SessionMachine(RuleBasedStateMachine):
         return next(self.turns)
 
     def _pick(self, number: int) -> str:
-        """Return the id of a session of anybody, or of one that is gone or never was."""
+        """Return the id of any user's session, or of one that was deleted or never existed."""
         return self.known[number % len(self.known)]
 
     def _owned(self, user_id: str, session_id: str) -> Conversation | None:

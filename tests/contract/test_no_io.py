@@ -1,4 +1,4 @@
-"""Bad input is refused without a word to the database."""
+"""Invalid input is rejected before any I/O."""
 
 from __future__ import annotations
 

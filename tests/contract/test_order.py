@@ -1,4 +1,4 @@
-"""Messages read back in the order in which they were written, and every reader sees the same order."""
+"""Messages are read back in write order, and every reader sees the same order."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def on_fast_disk(backend: Backend) -> Iterator[Backend]:
     shutil.rmtree(folder)
 
 
-async def test_messages_of_one_fast_writer_read_back_in_write_order(on_fast_disk: Backend) -> None:
+async def test_messages_of_one_fast_writer_are_read_back_in_write_order(on_fast_disk: Backend) -> None:
     choice = random.Random(1)
     async with on_fast_disk.repository() as repository:
         session_id = await repository.create_session_async("user")
         ids: list[str] = []
         while len(ids) < MANY:
-            # Alone and in small batches in turn, each as soon as the one before was acknowledged.
+            # Alternately alone and in small batches, each as soon as the previous one is acknowledged.
             ids.append(await repository.add_message(session_id, "user", str(len(ids))))
             size = min(choice.randrange(20), MANY - len(ids))
             batch = [("assistant", str(number)) for number in range(len(ids), len(ids) + size)]
@@ -61,7 +61,7 @@ async def test_messages_of_one_fast_writer_read_back_in_write_order(on_fast_disk
         assert [message for part in exported for message in part] == history
 
 
-def test_concurrent_writers_give_one_order_that_every_reader_sees(backend: Backend, racers: Racers) -> None:
+def test_every_reader_sees_the_same_order_of_concurrent_writers(backend: Backend, racers: Racers) -> None:
     job: dict[str, Any] = {"work": "write", "tasks": 16, "times": 12}
     with backend.repository() as first, backend.repository(pool_size=2) as second:
         job["session_id"] = first.create_session("user")
@@ -82,7 +82,7 @@ def test_concurrent_writers_give_one_order_that_every_reader_sees(backend: Backe
     assert sorted(place) == sorted(message_id for ids in written for message_id in ids)
     reads = [read for result in results for read in result["reads"]]
     assert len(reads) >= 4
-    # What one writer wrote, and what anybody read on the way, stands in the order of the end.
+    # The messages of one writer, and those of each intermediate read, are in the final order.
     for ids in written + reads:
         places = [place[message_id] for message_id in ids]
         assert places == sorted(places)

@@ -1,4 +1,4 @@
-"""Whether a database can be used: `ensure_ready` raises why not, `is_healthy` logs it."""
+"""Whether a database is usable: `ensure_ready` raises the reason, `is_healthy` logs it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ create = SessionRepositoryFactory.create_repository
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that nobody listens at, for as long as the test runs."""
+    """A port without a listener, while the test runs."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -50,7 +50,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [item.getMessage() for item in caplog.records if item.levelno == logging.WARNING]
 
 
-async def test_the_schema_is_made_and_nothing_is_stored(backend: Backend) -> None:
+async def test_the_schema_is_created_and_nothing_is_stored(backend: Backend) -> None:
     async with backend.repository() as repository:
         await repository.ensure_ready()
         await repository.ensure_ready()
@@ -67,7 +67,7 @@ async def test_the_blocking_twin_does_the_same_from_within_a_loop(backend: Backe
 
 
 @pytest.mark.parametrize("name", ["postgres", "mongodb", "sqlite"])
-async def test_a_database_that_is_not_there_is_an_error_and_the_reason_is_logged(
+async def test_an_absent_database_is_an_error_and_the_reason_is_logged(
     name: str, closed_port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with unusable(name, closed_port, tmp_path) as repository:
@@ -84,7 +84,7 @@ async def test_a_database_that_is_not_there_is_an_error_and_the_reason_is_logged
     assert SECRET not in caplog.text + str(caught.value)
 
 
-async def test_a_schema_that_may_not_be_upgraded_here_is_an_error_that_names_the_command(
+async def test_an_outdated_schema_without_auto_migrate_is_an_error_that_names_the_command(
     empty_postgres_url: str, sqlite_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, url in (("postgres", empty_postgres_url), ("sqlite", sqlite_url)):
@@ -98,7 +98,7 @@ async def test_a_schema_that_may_not_be_upgraded_here_is_an_error_that_names_the
         assert "sessions db upgrade" in logged
 
 
-async def test_a_role_that_may_not_make_the_schema_is_named_as_the_reason(
+async def test_a_role_that_may_not_create_the_schema_is_the_logged_reason(
     empty_postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with create("postgres", url=read_only(empty_postgres_url)) as repository:
@@ -108,7 +108,7 @@ async def test_a_role_that_may_not_make_the_schema_is_named_as_the_reason(
     assert "may not bring it up to date" in logged
 
 
-async def test_a_database_that_was_ready_and_is_gone_is_found_out(postgres_url: str) -> None:
+async def test_a_dropped_database_is_detected(postgres_url: str) -> None:
     repository = create("postgres", url=in_database(postgres_url, "gone_"), retry=ONCE)
     execute_postgres(postgres_url, "CREATE DATABASE gone_")
     try:
@@ -121,7 +121,7 @@ async def test_a_database_that_was_ready_and_is_gone_is_found_out(postgres_url: 
     await repository.aclose()
 
 
-async def test_what_was_dropped_since_is_created_again(backend: Backend) -> None:
+async def test_dropped_tables_and_collections_are_created_again(backend: Backend) -> None:
     async with backend.repository() as repository:
         await repository.ensure_ready()
         await drop_everything(backend)

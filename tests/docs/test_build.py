@@ -35,7 +35,7 @@ DOCUMENTS = ("ChatMessageDocument", "ChatSessionDocument")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manual as HTML, built as CI builds it."""
     out = tmp_path_factory.mktemp("manual")
-    # Where no proxy answers, nothing comes from the network.
+    # Without a working proxy the build has no network.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     result = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, out],

@@ -1,4 +1,4 @@
-"""Every program of README and of the manual runs, and prints what is shown below it."""
+"""Every program of README and of the manual runs, and prints the output below it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.documents import DOCS, EXAMPLES, Program, example_programs, pages
 
-# What a program takes from its environment, and the fixture that has it.
+# The environment variables of a program, and their fixtures.
 NEEDS = {"MONGODB_URL": "mongodb_url", "POSTGRES_URL": "postgres_url"}
 PYTEST_OPTIONS = ("-q", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
 
@@ -83,7 +83,7 @@ def test_the_tests_of_an_example_pass(file: Path, tmp_path: Path) -> None:
     assert _run_pytest(file.name, cwd=copy) >= shown
 
 
-def test_every_example_stands_on_a_page_with_its_output() -> None:
+def test_every_example_is_on_a_page_with_its_output() -> None:
     shown = [path for page in PAGES for path in page.included()]
     assert {path for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".txt")} == set(shown)
     for program in EXAMPLE_PROGRAMS:

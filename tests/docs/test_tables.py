@@ -1,4 +1,4 @@
-"""The tables of the manual have every setting, operation, command, error, table and column there is."""
+"""The tables of the manual contain every setting, operation, command, error, table and column."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_settings_table_has_the_variables_of_the_shipped_file() -> None:
     table = {key: (variable, default) for key, variable, default, *_ in SETTINGS.rows("Settings")}
     for key in table:
         if key.startswith("sessions.retry."):
-            # Without a default in the file: nothing of it set is each backend's own.
+            # Without a default in the file: unset, each backend has its own.
             table[key] = (table[key][0], "")
     assert table == shipped
 

@@ -1,4 +1,4 @@
-"""Servers that a test starts and breaks itself: killed with SIGKILL, and started again on the same data."""
+"""Servers that a test starts and breaks: killed with SIGKILL, and restarted on the same data."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ OP_MSG = 2013
 
 
 class Server(ABC):
-    """A server on 127.0.0.1 that keeps its port and its data from one life to the next."""
+    """A server on 127.0.0.1 that keeps its port and its data when it is restarted."""
 
-    # Where a new life is proven to answer before it takes writes, as a member of a replica set does.
+    # Whether a restarted server responds before it accepts writes, as a member of a replica set does.
     backend: str
 
     def __init__(self, *, port: int | None = None) -> None:
@@ -46,11 +46,11 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """What starts the server in the foreground."""
+        """The command that starts the server in the foreground."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Return whether the server answers a ping."""
+        """Return whether the server responds to a ping."""
 
     user: str | None = None
 
@@ -59,7 +59,7 @@ class Server(ABC):
         return self.folder / "server.log"
 
     def start(self) -> float:
-        """Start the server and return the monotonic time at which it first answered."""
+        """Start the server and return the monotonic time of its first response."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 self.command(),
@@ -67,7 +67,7 @@ class Server(ABC):
                 stderr=subprocess.STDOUT,
                 user=self.user,
                 cwd=self.folder,
-                start_new_session=True,  # Ctrl-C in the test run is for the test, which stops its servers.
+                start_new_session=True,  # Ctrl-C reaches only the test, which stops its servers.
             )
         # The test stops it, as `running` does; a fixture of several tests may have it started again in one.
         stray_processes.keep(self.process.pid)
@@ -75,10 +75,10 @@ class Server(ABC):
         return time.monotonic()
 
     def kill(self) -> None:
-        """Kill the server and all its children with SIGKILL, at whatever they are."""
+        """Kill the server and all its children with SIGKILL."""
         assert self.process is not None
         processes = [psutil.Process(self.process.pid)]
-        # First the parent, which would else clean up after its children and start them anew.
+        # The parent first: it would clean up after its children and restart them.
         processes[0].suspend()
         processes += processes[0].children(recursive=True)
         for process in processes:
@@ -88,7 +88,7 @@ class Server(ABC):
         psutil.wait_procs(processes[1:], timeout=30)
 
     def stop(self) -> None:
-        """End the server, whatever state it is in, and remove its data."""
+        """Stop the server, whatever its state, and remove its data."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -97,7 +97,7 @@ class Server(ABC):
 def wait_until(
     condition: Callable[[], bool], explain: Callable[[], str], seconds: float = START_SECONDS
 ) -> None:
-    """Wait until a condition holds, else fail with an explanation."""
+    """Wait until a condition holds; otherwise fail with an explanation."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -122,7 +122,7 @@ class Postgres(Server):
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def command(self) -> list[str]:
-        # The write-ahead log is synced at each commit, as by default: that is what the tests are about.
+        # The WAL is flushed at each commit, as by default; the tests depend on it.
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "100"}
         settings |= self.settings
         options = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
@@ -180,7 +180,7 @@ class Mongod(Server):
         return self.hello() is not None
 
     def hello(self) -> dict[str, Any] | None:
-        """Return what the server says of itself, or None; at once, where a client would look now and then."""
+        """Return the current ``hello`` response, or None; a client would poll it only periodically."""
         body = struct.pack("<IB", 0, 0) + bson.encode({"hello": 1, "$db": "admin"})
         header = struct.pack("<iiii", 16 + len(body), 1, 0, OP_MSG)
         try:
@@ -193,12 +193,12 @@ class Mongod(Server):
         return bson.decode(reply[16 + 5 :])
 
     def is_primary(self) -> bool:
-        """Return whether the server takes writes."""
+        """Return whether the server accepts writes."""
         return bool((self.hello() or {}).get("isWritablePrimary"))
 
     @contextmanager
     def client(self) -> Iterator[MongoClient[dict[str, Any]]]:
-        """Yield a client of this server alone."""
+        """Yield a client with a direct connection to this server."""
         with MongoClient(f"mongodb://127.0.0.1:{self.port}/?directConnection=true") as client:
             yield client
 
@@ -242,7 +242,7 @@ class ReplicaSet:
         return time.monotonic()
 
     def wait_for_primary(self) -> Mongod:
-        """Return the member that takes writes, once there is one."""
+        """Wait for a primary and return it."""
         found: list[Mongod] = []
 
         def look() -> bool:
@@ -253,14 +253,14 @@ class ReplicaSet:
         return found[0]
 
     def stop(self) -> None:
-        """End all members and remove their data."""
+        """Stop all members and remove their data."""
         for member in self.members:
             member.stop()
 
 
 @contextmanager
 def running(*started: Any) -> Iterator[None]:
-    """Start servers, and stop them whatever happens."""
+    """Start servers, and stop them at the end, also after an error."""
     try:
         for server in started:
             server.start()

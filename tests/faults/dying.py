@@ -1,6 +1,6 @@
 """Processes that kill themselves between two commands to MongoDB: ``python dying.py`` reads jobs.
 
-One process imports the package, which takes the longest, and forks for each job.
+One process imports the package, the slowest part, and forks for each job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.databases import Backend
 
 
 class Dying:
-    """Runs operations in processes that do not live to see their end."""
+    """Runs operations in processes that are killed before the operations are complete."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -32,9 +32,9 @@ class Dying:
         """Start an operation in a new process and return its id.
 
         Args:
-            backend: Where.
+            backend: The database.
             operation: Its async name.
-            *arguments: Its arguments, as JSON can carry them.
+            *arguments: Its arguments, as JSON values.
             step: The process kills itself before it sends this command of the operation; counts from 0.
         """
         assert self._process.stdin
@@ -53,7 +53,7 @@ class Dying:
 
 @contextmanager
 def dying() -> Iterator[Dying]:
-    """Start the process that forks the others."""
+    """Start the process that forks the other ones."""
     with child(__name__) as process:
         yield Dying(process)
 
@@ -101,7 +101,7 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    # What each of them needs, loaded once; nothing connects yet.
+    # The modules that each job needs, loaded once; nothing connects yet.
     import sessions.repositories.mongo_session_repository  # noqa: F401
 
     _serve()

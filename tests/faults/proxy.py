@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and its server that breaks what it is told to break."""
+"""A TCP proxy between a client and its server that injects faults."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.serving import serving
 READ_BYTES = 1 << 16
 MONGODB_HEADER_BYTES = 16
 OP_MSG = 2013
-# What MongoDB's driver sends on its own: to watch its servers, and to end its sessions.
+# Commands that MongoDB's driver sends on its own, to monitor its servers and to end its sessions.
 OF_THE_DRIVER = ("hello", "ismaster", "isMaster", "endSessions")
 
 
 class Fault(StrEnum):
-    """What happens to a request.
+    """A fault of a request.
 
     A delay holds the reply back; the cuts let the server do its work and close the connection before its
     reply, or after half of it; the black hole takes the request, and all that follows, and stays silent.
@@ -34,7 +34,7 @@ class Fault(StrEnum):
 
 @dataclass
 class Plan:
-    """A fault, and what it is for.
+    """A fault, and the requests that it applies to.
 
     Attributes:
         fault: What happens.
@@ -79,7 +79,7 @@ class _Connection:
 
 @dataclass
 class Proxy:
-    """Passes on what comes, but for what its plan says.
+    """Forwards all bytes, except for the fault of its plan.
 
     Attributes:
         target: The server's port on this host.
@@ -95,12 +95,12 @@ class Proxy:
     _connections: list[_Connection] = field(default_factory=list)
 
     def silence(self) -> None:
-        """Let the connections there are swallow all from now on, as after a lost route; new ones work."""
+        """Make the existing connections drop everything from now on, as after a lost route; new ones work."""
         for connection in self._connections:
             connection.swallows = True
 
     async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
-        """Serve until told to stop, then cut all connections."""
+        """Serve until ``stop`` is set, then cut all connections."""
         async with serving(self._accept) as self.port:
             started.set()
             await stop.wait()
@@ -114,7 +114,7 @@ class Proxy:
                 group.create_task(self._requests(connection, reader))
                 group.create_task(self._replies(connection, from_server))
         except* (OSError, EOFError, asyncio.CancelledError):
-            pass  # One of the two sides is gone, or was cut off.
+            pass  # One side closed the connection, or was cut off.
         finally:
             connection.cut()
 
@@ -131,7 +131,7 @@ class Proxy:
                 await connection.server.drain()
 
     async def _next_request(self, reader: asyncio.StreamReader) -> tuple[bytes, bool]:
-        """Return what was sent, and whether the driver sends it on its own."""
+        """Return the next request, and whether the driver sends it on its own."""
         if self.backend == "mongodb":
             header = await reader.readexactly(MONGODB_HEADER_BYTES)
             size, _, _, code = struct.unpack("<iiii", header)
@@ -142,7 +142,7 @@ class Proxy:
         data = await reader.read(READ_BYTES)
         if not data:
             raise ConnectionResetError
-        # Only what is sent before the log-in has no letter in front, and what ends it is "X".
+        # Only messages before the authentication have no type byte; "X" terminates the session.
         return data, data[:1] in (b"\0", b"X")
 
     async def _replies(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
@@ -156,7 +156,7 @@ class Proxy:
                 await asyncio.sleep(connection.plan.delay)
             if fault is Fault.CUT_AMID_REPLY:
                 connection.client.write(data[: len(data) // 2])
-                # Not aborted, which may take back what was sent.
+                # Not aborted, which may discard sent bytes.
                 connection.client.close()
                 await connection.client.wait_closed()
             if fault in (Fault.CUT_AMID_REPLY, Fault.CUT_BEFORE_REPLY):
@@ -169,7 +169,7 @@ class Proxy:
 
 @contextmanager
 def proxy(target: int, backend: str) -> Iterator[Proxy]:
-    """Run a proxy in a thread of its own."""
+    """Run a proxy in a separate thread."""
     made = Proxy(target, backend)
     loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 

@@ -97,7 +97,7 @@ def sqlite(tmp_path: Path) -> Iterator[Freezer]:
 
 @pytest.fixture(params=BACKENDS)
 def freezer(request: pytest.FixtureRequest) -> Iterator[Freezer]:
-    """Each backend in turn."""
+    """Each backend."""
     name = {"mongodb-replica-set": "replica_set", "mongodb-standalone": "standalone"}.get(
         request.param, request.param
     )
@@ -136,7 +136,7 @@ WAYS = [by_wait_for, by_timeout, by_move_on_after, by_task_group]
 
 @contextlib.asynccontextmanager
 async def at_once() -> AsyncIterator[None]:
-    """Fail if what is done in it takes long, or computes."""
+    """Fail if the block takes long, or uses the CPU."""
     started, computed = time.monotonic(), time.process_time()
     yield
     assert time.monotonic() - started < AT_ONCE
@@ -160,7 +160,7 @@ async def test_a_cancelled_call_ends_at_once_and_leaves_nothing_open(
 
     async with at_once():
         await way(lambda: repository.add_message(session_id, "user", "lost or not"))
-    # What goes on in the background computes nothing either.
+    # The background work does not use the CPU either.
     async with at_once():
         await asyncio.sleep(1)
 

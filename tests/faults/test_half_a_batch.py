@@ -1,4 +1,4 @@
-"""A standalone MongoDB is killed amid an insert: half a batch is stored, and none of it counts."""
+"""A standalone MongoDB is killed during an insert: part of a batch is stored, and none of it is visible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.databases import Backend
 
 USER, SESSION = "alice", "conversation"
 BEFORE = [("user", f"before {index}") for index in range(5)]
-# Of 600 KB, which the server stores in parts of 256.
+# 600 KB, which the server stores in parts of 256 KB.
 BATCH = [("user", f"batch {index} {'…' * 1000}") for index in range(200)]
 AFTER = ("user", "after")
 JOURNAL_SECONDS = 0.5
@@ -33,7 +33,7 @@ def server() -> Iterator[Mongod]:
 
 @pytest.fixture
 async def repository(server: Mongod) -> Any:
-    """A session with half a batch between its first messages and its last."""
+    """A session with an incomplete batch between its first and its last messages."""
     backend = Backend(server.backend, "mongodb", server.url)
     async with backend.repository() as repository:
         await repository.delete_user(USER)
@@ -54,7 +54,7 @@ def _break_off_a_batch(server: Mongod, backend: Backend) -> None:
         child = processes.start(backend, "add_messages", SESSION, BATCH)
         wait_until(lambda: _stored(server) > len(BEFORE), lambda: "the batch was not begun")
         time.sleep(JOURNAL_SECONDS)
-        # The client first, which would else go on as soon as the server is there again.
+        # The client first: it would continue as soon as the server is available again.
         os.kill(child, signal.SIGKILL)
         assert processes.was_killed()
     server.kill()
@@ -66,7 +66,7 @@ def _stored(server: Mongod) -> int:
         return client["chat"]["chat_messages"].count_documents({})
 
 
-async def test_half_a_batch_is_seen_by_no_operation_and_removed_when_it_is_old(
+async def test_an_incomplete_batch_is_not_visible_and_is_removed_when_it_is_old(
     repository: Any, server: Mongod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = [content for _, content in [*BEFORE, AFTER]]
@@ -86,7 +86,7 @@ async def test_half_a_batch_is_seen_by_no_operation_and_removed_when_it_is_old(
     exported = [message.content async for _, part in repository.export_user(USER) for message in part]
     assert exported == whole
 
-    # It may still be under way, as far as anybody else can know.
+    # Other processes cannot know whether it is still running.
     young = await repository.remove_orphaned_messages()
     assert (young.removed, young.under_way) == (0, 1)
     half = _stored(server) - len(whole)
@@ -98,14 +98,14 @@ async def test_half_a_batch_is_seen_by_no_operation_and_removed_when_it_is_old(
     assert await history() == whole
 
 
-async def test_half_a_batch_goes_with_its_session(repository: Any, server: Mongod) -> None:
+async def test_an_incomplete_batch_is_deleted_with_its_session(repository: Any, server: Mongod) -> None:
     assert await repository.delete_session_async(USER, SESSION)
     assert _stored(server) == 0
     assert await repository.ensure_session_exists(SESSION, USER)
     assert await repository.get_session_history(USER, SESSION) == []
 
 
-async def test_the_next_batch_is_whole_and_read_in_any_part(repository: Any) -> None:
+async def test_the_next_batch_is_complete_and_readable_in_parts(repository: Any) -> None:
     await repository.add_messages(SESSION, BATCH)
     whole = [content for _, content in [*BEFORE, AFTER, *BATCH]]
     found = await repository.get_session_history(USER, SESSION)

@@ -1,4 +1,4 @@
-"""A process is killed at each step of its work on a standalone MongoDB, which has no transactions."""
+"""A process is killed at each step of an operation on a standalone MongoDB, which has no transactions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.databases import Backend
 
 SMALL, LARGE = 3, 80
 MAX_STEPS = 60
-# By session, its messages; None where there is no such session.
+# The messages of each session; None if the session does not exist.
 State = dict[str, list[str] | None]
 BASE = {"first": ["1", "2", "3"], "second": ["1"]}
 
@@ -35,14 +35,14 @@ def backend(mongodb_standalone_url: str) -> Backend:
 
 @dataclass
 class Work:
-    """Work of several steps.
+    """An operation of several steps.
 
     Attributes:
         operation: Its async name.
-        arguments: What it is called with, for a user's sessions.
-        gone: The sessions it deletes.
-        added: How many messages it adds to the first session.
-        orphaned: Sessions whose document is removed beforehand, as an interrupted delete would have.
+        arguments: Returns its arguments, for a user's sessions.
+        gone: The sessions that it deletes.
+        added: Number of messages that it adds to the first session.
+        orphaned: Sessions whose document is removed first, as by an interrupted delete.
     """
 
     operation: str
@@ -86,13 +86,13 @@ async def _prepare(repository: Any, backend: Backend, user: str, work: Work) -> 
     orphaned = {"session_id": {"$in": [ids[name] for name in work.orphaned]}}
     with MongoClient[dict[str, Any]](backend.url) as client:
         client.get_default_database()["chat_sessions"].delete_many(orphaned)
-        # The steps of this work shall not depend on what was left before.
+        # The steps must not depend on earlier partial states.
         client.get_default_database()["chat_unfinished"].delete_many({})
     return ids.__getitem__
 
 
 async def _state(repository: Any, user: str, id_of: Callable[[str], str]) -> State:
-    """Return what is there, after proving that each operation says the same."""
+    """Return the visible state, after checking that all operations agree on it."""
     seen: State = {}
     for name in BASE:
         found = await repository.get_session(user, id_of(name))
@@ -130,11 +130,11 @@ def _stored(backend: Backend, collection: str = "chat_messages") -> Counter[str]
         return Counter(document.get("session_id", "") for document in found)
 
 
-# -- What comes after the kill ---------------------------------------------------------------------
+# -- After the kill ---------------------------------------------------------------------------------
 
 
 async def _use(repository: Any, backend: Backend, user: str, seen: State, id_of: Any) -> None:
-    """What is gone can be created anew and is empty; nothing can be added to it before."""
+    """A deleted session accepts no messages; created again, it is empty."""
     for name, history in seen.items():
         if history is None:
             with pytest.raises(SessionNotFoundError):
@@ -148,7 +148,7 @@ async def _use(repository: Any, backend: Backend, user: str, seen: State, id_of:
 
 
 async def _remove(repository: Any, backend: Backend, user: str, seen: State, id_of: Any) -> None:
-    """The next cleanup, of whichever user, removes what is left, and so does ``sessions db check``."""
+    """The next clean-up, for any user, removes the partial state, and so does ``sessions db check``."""
     noted = _stored(backend, "chat_unfinished").total()
     if noted and user.endswith(("0", "2", "4", "6", "8")):
         assert await repository.delete_user("nobody") == 0
@@ -163,7 +163,7 @@ async def _remove(repository: Any, backend: Backend, user: str, seen: State, id_
 
 @pytest.mark.parametrize("then", [_use, _remove])
 @pytest.mark.parametrize("name", WORKS)
-async def test_work_that_is_killed_at_any_step_is_done_or_not(
+async def test_an_operation_killed_at_any_step_is_atomic(
     processes: Dying, backend: Backend, name: str, then: Callable[..., Awaitable[None]]
 ) -> None:
     work = WORKS[name]

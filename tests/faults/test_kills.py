@@ -1,4 +1,4 @@
-"""Sixteen writers go on for twenty seconds while servers are killed, connections cut, primaries replaced."""
+"""Sixteen writers run for twenty seconds while servers are killed, connections cut, primaries replaced."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ RECOVERY_SECONDS = 5.0
 KILLS = 3
 DOWN_SECONDS = 2.0
 APPENDERS = 16
-# Callers that give up sooner than the server is back, so that they see that it is away.
+# Callers whose retries end before the server is available again, so that they see the outage.
 IMPATIENT = {"max_attempts": 2, "base_delay": 0.1}
 
 
 @dataclass
 class Outcome:
-    """What was called, and what is there at the end.
+    """The calls, and the final state.
 
     Attributes:
         calls: All calls of the writers, each caller's in their order.
-        returns: Monotonic times at which the server answered again.
+        returns: Monotonic times at which the server responded again.
         histories: The messages of each session that was called for, as the package reads them.
-        present: The sessions that are there.
-        stored: How many messages of each session the database itself holds.
+        present: The sessions that exist.
+        stored: Number of stored messages of each session, in the database itself.
     """
 
     calls: list[Call]
@@ -65,12 +65,12 @@ def _write_while(
     sync: bool = False,
     retry: dict[str, float] | None = None,
 ) -> Outcome:
-    """Let writers write while ``break_(until)`` breaks the server, then look at what is there."""
+    """Run writers while ``break_(until)`` breaks the server, then read the final state."""
     with writers(backend, callers=APPENDERS, sync=sync, retry=retry) as process:
         process.wait_until_they_write()
         until = time.monotonic() + WRITE_SECONDS
         returns = break_(until)
-        # Also after a slow restart the writers get the time to recover.
+        # After a slow restart, too, the writers need time to recover.
         time.sleep(max(until - time.monotonic(), RECOVERY_SECONDS if returns else 0))
         calls = process.stop()
     session_ids = {call.session_id for call in calls}
@@ -195,7 +195,7 @@ def mongodb_replica_set_disturbed() -> Outcome:
 def mongodb_standalone_disturbed() -> Outcome:
     server = Mongod()
     with running(server):
-        # Its driver retries nothing itself: with more kills, most attempts would be hit, too.
+        # The driver retries nothing on a standalone server: with more kills, most attempts would fail.
         return _write_while(_backend(server), lambda until: _disturb(server, until, every=1), sync=True)
 
 
@@ -237,7 +237,7 @@ DISTURBED = [
 
 
 @pytest.mark.parametrize("scenario", [*KILLED, *DISTURBED, mongodb_primary_lost])
-def test_what_is_acknowledged_is_there_once_and_in_order(scenario: Callable[[], Outcome]) -> None:
+def test_acknowledged_messages_are_stored_once_and_in_order(scenario: Callable[[], Outcome]) -> None:
     outcome = scenario()
     _assert_each_acknowledged_message_is_there_once_and_in_order(outcome)
     _assert_each_message_was_sent_and_each_batch_is_whole(outcome)
@@ -245,7 +245,9 @@ def test_what_is_acknowledged_is_there_once_and_in_order(scenario: Callable[[], 
     _assert_what_was_done_is_not_reported_as_failed(outcome)
     errors = {call.error for call in outcome.calls} - {""}
     assert errors <= {"BackendUnavailableError"}
-    if scenario is postgres_killed:  # Which refuses at once while it is away; MongoDB's driver waits.
+    if (
+        scenario is postgres_killed
+    ):  # It refuses connections at once while it is down; MongoDB's driver waits.
         assert errors
     if scenario not in DISTURBED:
         _assert_calls_are_served_soon_after_the_server_answers(outcome)
@@ -255,7 +257,7 @@ def _assert_each_acknowledged_message_is_there_once_and_in_order(outcome: Outcom
     for session_id, calls in outcome.of_session().items():
         history = outcome.histories[session_id]
         assert len(set(history)) == len(history)
-        # Also those that were not acknowledged: no task has two calls under way.
+        # Also calls that were not acknowledged: no task has two calls in progress.
         assert all(int(one) < int(next_) for one, next_ in pairwise(history))
         if session_id in outcome.present:
             assert {content for call in calls if not call.error for content in call.contents} <= set(history)
@@ -276,7 +278,7 @@ def _assert_no_session_is_half_deleted(outcome: Outcome) -> None:
         deletes = [call for call in calls if call.operation == "delete_session_async"]
         if session_id not in outcome.present:
             assert outcome.histories[session_id] == []
-            # Who was told that a session is there, and never deleted it, has it.
+            # A caller whose session exists, and who never deleted it, still has it.
             assert deletes or calls[0].error
         elif deletes:
             assert deletes[-1].error
@@ -287,7 +289,7 @@ def _assert_no_session_is_half_deleted(outcome: Outcome) -> None:
 
 
 def _assert_what_was_done_is_not_reported_as_failed(outcome: Outcome) -> None:
-    # Each session has one caller, so none of these can find that another did it.
+    # Each session has one caller, so no other caller can have done it.
     for call in outcome.calls:
         if not call.error and call.operation.startswith(("ensure", "update", "delete")):
             assert call.result is True, call

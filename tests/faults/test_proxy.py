@@ -1,4 +1,4 @@
-"""Something between client and server delays, cuts and swallows: calls end in time, and once is once."""
+"""A proxy delays responses, cuts connections and drops packets: calls end in time, writes happen once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.databases import Backend
 
 RETRY = RetryConfig(max_attempts=3, base_delay=0.01, max_delay=0.1)
 RECOVERY_SECONDS = 5.0
-# By session, its messages, of one user.
+# The messages of each session of one user.
 State = dict[str, list[str]]
 BASE: State = {"first": ["1", "2", "3"], "second": ["1"]}
 SMALL = [("user", "10"), ("assistant", "11")]
@@ -40,15 +40,15 @@ class Names:
 
 @dataclass
 class Operation:
-    """A call and what comes of it.
+    """A call and its effects.
 
     Attributes:
-        call: Makes it.
-        result: What it returns; None if that is not known beforehand.
-        adds: Messages it adds to the first session.
-        creates: How many sessions it creates.
-        deletes: Sessions it deletes.
-        counts: Whether it returns how many it deleted. Those whose deletion's reply was lost are missing.
+        call: Makes the call.
+        result: Its result; None if it is not known beforehand.
+        adds: Messages that it adds to the first session.
+        creates: Number of sessions that it creates.
+        deletes: Sessions that it deletes.
+        counts: Whether it returns the number of deleted sessions, without those whose response was lost.
     """
 
     call: Callable[[Any, Names], Awaitable[Any]]
@@ -135,7 +135,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @dataclass
 class Broken:
-    """A repository behind a proxy, and one that goes straight to the server."""
+    """A repository behind a proxy, and one with a direct connection."""
 
     proxy: Proxy
     repository: Any
@@ -148,7 +148,7 @@ class Broken:
             await self.straight.add_messages(names[name], [("user", content) for content in contents])
 
     async def state(self, names: Names) -> State:
-        """Return what is there, by the ids of the sessions."""
+        """Return the messages of each session, by session id."""
         found: State = {}
         async for chat_session, part in self.straight.export_user(names.user):
             found.setdefault(chat_session.session_id, []).extend(message.content for message in part)
@@ -157,7 +157,7 @@ class Broken:
 
 
 def _through(server: Any, port: int, seconds: float) -> Backend:
-    """Return the database behind a proxy, with all its waits bounded by some seconds."""
+    """Return the database behind a proxy, with a time limit for all waits."""
     options = {"connect_timeout": seconds, "pool_timeout": seconds, "pool_size": 2 * len(OPERATIONS)}
     if server.backend == "postgres":
         url = server.url.replace(str(server.port), str(port))
@@ -180,9 +180,9 @@ async def _broken(server: Any, seconds: float) -> AsyncIterator[Broken]:
 
 
 def _bound(server: Any, seconds: float) -> float:
-    """Return the longest that a call may take, from its settings, and a second for the machine."""
+    """Return the maximum duration of a call, by its settings, plus a second for a busy machine."""
     silence, abort = 1.0, 2.0  # As PostgreSQL's and MongoDB's managers have them.
-    waits = 2 * seconds  # For a place in the pool, and for a connection.
+    waits = 2 * seconds  # For a slot in the pool, and for a connection.
     work = 2 * (seconds + silence) if server.backend == "postgres" else seconds + abort
     return RETRY.max_attempts * (waits + work + RETRY.max_delay) + 1.0
 
@@ -196,7 +196,7 @@ def _expected(operation: Operation, names: Names, created: State) -> State:
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE_REPLY, Fault.CUT_AMID_REPLY])
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_a_lost_reply_loses_and_doubles_nothing_and_is_no_failure(
+async def test_a_lost_response_neither_loses_nor_duplicates_a_write_and_is_not_an_error(
     server: Any, name: str, fault: Fault
 ) -> None:
     operation = OPERATIONS[name]
@@ -220,7 +220,7 @@ async def test_a_lost_reply_loses_and_doubles_nothing_and_is_no_failure(
         assert request > 0
 
 
-async def test_every_call_into_a_black_hole_ends_in_time_and_the_next_is_served(server: Any) -> None:
+async def test_every_call_without_a_response_ends_in_time_and_the_next_succeeds(server: Any) -> None:
     async with _broken(server, seconds=1.0) as broken:
         names = Names()
         await broken.prepare(names)
@@ -266,7 +266,9 @@ async def test_connections_that_were_dropped_silently_are_replaced_and_closed_in
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_a_reply_that_never_comes_loses_and_doubles_nothing(server: Any, name: str) -> None:
+async def test_a_response_that_never_arrives_neither_loses_nor_duplicates_a_write(
+    server: Any, name: str
+) -> None:
     operation = WRITES[name]
     async with _broken(server, seconds=1.0) as broken:
         names = Names()
@@ -277,7 +279,7 @@ async def test_a_reply_that_never_comes_loses_and_doubles_nothing(server: Any, n
             await operation.call(broken.repository, names)
         assert time.monotonic() - start < _bound(server, broken.seconds)
         broken.proxy.plan = None
-        # Done or not, as nobody can know; never half, never twice.
+        # Either outcome is possible; never partial, never twice.
         state = await broken.state(names)
         created = {found: [] for found in state if found not in {names[base] for base in BASE}}
         assert len(created) <= operation.creates
@@ -287,7 +289,7 @@ async def test_a_reply_that_never_comes_loses_and_doubles_nothing(server: Any, n
             assert state.get(session_id) in (before.get(session_id), after.get(session_id))
 
 
-async def test_slow_replies_within_the_timeout_are_waited_for(server: Any) -> None:
+async def test_slow_responses_within_the_timeout_succeed(server: Any) -> None:
     async with _broken(server, seconds=20.0) as broken:
         broken.proxy.plan = Plan(Fault.DELAY, delay=0.1)
 

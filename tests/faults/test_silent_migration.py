@@ -18,7 +18,7 @@ from sessions import BackendUnavailableError, RetryConfig, SessionRepositoryFact
 from sessions.backends.postgres import connector
 from tests.faults.breakable import Postgres, running
 
-# Less than what the migrations below wait for.
+# Less than the wait of the migrations below.
 QUICK = RetryConfig(max_attempts=2, base_delay=0.01, max_elapsed=1.5)
 
 
@@ -35,7 +35,7 @@ def _watching_closely(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def repository(server: Postgres) -> AsyncIterator[Any]:
-    """A repository whose schema is not there yet."""
+    """A repository without a schema."""
     async with SessionRepositoryFactory.create_repository(
         "postgres", url=server.url, schema=f"s{uuid.uuid4().hex}", connect_timeout=2, retry=QUICK
     ) as repo:
@@ -44,7 +44,7 @@ async def repository(server: Postgres) -> AsyncIterator[Any]:
 
 @contextlib.asynccontextmanager
 async def another_migration(server: Postgres) -> AsyncIterator[None]:
-    """Let every migration wait."""
+    """Hold the migration lock, so that every migration waits."""
     connection = await asyncpg.connect(server.url)
     await connection.execute(f"SELECT pg_advisory_lock({migrations.LOCK_KEY})")
     try:
@@ -68,7 +68,7 @@ def frozen(server: Postgres) -> Iterator[None]:
                 process.send_signal(signal.SIGCONT)
 
 
-async def test_a_server_that_does_not_respond_ends_it(server: Postgres, repository: Any) -> None:
+async def test_a_server_that_does_not_respond_ends_the_migration(server: Postgres, repository: Any) -> None:
     async with another_migration(server):
         calls = [asyncio.create_task(repository.count_sessions("alice")) for _ in range(3)]
         await asyncio.sleep(0.5)
@@ -83,7 +83,9 @@ async def test_a_server_that_does_not_respond_ends_it(server: Postgres, reposito
     assert await repository.count_sessions("alice") == 0
 
 
-async def test_a_server_that_answers_others_has_its_time(server: Postgres, repository: Any) -> None:
+async def test_a_migration_continues_while_the_server_accepts_connections(
+    server: Postgres, repository: Any
+) -> None:
     async with another_migration(server):
         calls = [asyncio.create_task(repository.count_sessions("alice")) for _ in range(3)]
         await asyncio.sleep(3 * QUICK.max_elapsed)

@@ -1,4 +1,4 @@
-"""A process that writes to SQLite is killed: what it was told is there, and nothing is half there."""
+"""A process that writes to SQLite is killed: acknowledged writes are stored, and none is partial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 80
 
 
 async def _write(url: str, life: int) -> None:
-    """Append to one session and create, fill and delete others; print what is acknowledged."""
+    """Append to one session and create, fill and delete others; print each acknowledged write."""
     appended = str(uuid.UUID(int=0))
 
     def say(*what: Any) -> None:
@@ -41,18 +41,18 @@ async def _write(url: str, life: int) -> None:
             say("deleted", session_id)
 
 
-def test_what_a_killed_process_was_told_is_there_and_nothing_is_half_there(tmp_path: Path) -> None:
+def test_acknowledged_writes_of_a_killed_process_are_stored_and_none_is_partial(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/sessions.db"
     told: dict[str, list[str]] = {"added": [], "batch": [], "filled": [], "deleted": []}
     for life in range(KILLS):
         command = [sys.executable, __file__, url, str(life)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
-            for _ in range(LINES + life):  # Each life ends after another step.
+            for _ in range(LINES + life):  # Each process is killed after another step.
                 what, name = json.loads(process.stdout.readline())
                 told[what].append(name)
             process.kill()
-            # What it said and was not read yet.
+            # Output that was not read yet.
             for line in process.stdout.read().splitlines():
                 what, name = json.loads(line)
                 told[what].append(name)
@@ -68,7 +68,7 @@ def test_what_a_killed_process_was_told_is_there_and_nothing_is_half_there(tmp_p
             name, _, index = content.rpartition(" ")
             by_batch[name] = by_batch.get(name, 0) + (index != "one")
         assert all(by_batch[name] == BATCH for name in told["batch"])
-        # At the most one of each life was stored without being acknowledged.
+        # At most one write of each process was stored without being acknowledged.
         assert set(by_batch.values()) <= {0, BATCH}
         assert len(contents) <= len(told["added"]) + BATCH * len(told["batch"]) + KILLS * (BATCH + 1)
 

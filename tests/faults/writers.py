@@ -1,6 +1,6 @@
 """A process whose tasks write while a test breaks the server: ``python writers.py`` reads one job.
 
-It writes until a further line comes in, then prints what each call was for and how it ended. The times
+It writes until it reads another line, then prints each call and its outcome. The times
 are monotonic, and so comparable with those of the test.
 """
 
@@ -26,7 +26,7 @@ from tests.support.databases import Backend
 USER = "writer"
 PAUSE_SECONDS = 0.01
 STOP_SECONDS = 120
-# Larger than what MongoDB stores in one go.
+# Larger than one atomic insert of MongoDB.
 LARGE_BATCH = 80
 
 
@@ -37,10 +37,10 @@ class Call:
     Attributes:
         caller: Number of the task.
         operation: Its async name.
-        session_id: The session it was for.
-        contents: The messages it was to add.
-        result: What it returned; None if it raised.
-        error: Class of what it raised; empty if it returned.
+        session_id: Its session.
+        contents: The messages to add.
+        result: Its result; None if it raised.
+        error: Class of its error; empty if it returned.
         end: Monotonic time at which it ended.
     """
 
@@ -61,12 +61,12 @@ class Writers:
         self._process = process
 
     def wait_until_they_write(self) -> None:
-        """Return when each task has made its first call."""
+        """Wait until each task has made its first call."""
         assert self._process.stdout
         assert self._process.stdout.readline() == "writing\n"
 
     def stop(self) -> list[Call]:
-        """Let the calls at hand end, and return all of them, each caller's in their order."""
+        """Wait for the calls in progress, and return all calls, in order for each caller."""
         output, _ = self._process.communicate("stop\n", timeout=STOP_SECONDS)
         return [Call(**call) for call in json.loads(output)]
 
@@ -101,7 +101,7 @@ def writers(
 
 
 class Caller:
-    """Calls a repository and keeps account of it."""
+    """Calls a repository and records the calls."""
 
     def __init__(self, repository: Any, sync: bool, threads: ThreadPoolExecutor) -> None:
         self._repository = repository
@@ -111,7 +111,7 @@ class Caller:
         self.stopping = False
 
     async def call(self, call: Call, *arguments: Any) -> Any:
-        """Make a call, write down how it ended, and return its result, or None if it failed."""
+        """Make a call, record its outcome, and return its result, or None if it failed."""
         call.start = time.monotonic()
         try:
             call.result = await self._invoke(call.operation, arguments)
@@ -130,7 +130,7 @@ class Caller:
         return await loop.run_in_executor(self._threads, getattr(self._repository, blocking), *arguments)
 
     async def append(self, number: int) -> None:
-        """Append numbered messages to one session, now and then several at once."""
+        """Append numbered messages to one session, sometimes several at once."""
         session_id = str(uuid.UUID(int=number))
         choice, sent = random.Random(number), 0
         while not self.stopping:
@@ -144,7 +144,7 @@ class Caller:
                 await self.call(Call(number, "add_messages", session_id, contents), session_id, messages)
 
     async def churn(self, number: int) -> None:
-        """Create sessions, fill, change and delete most of them, as the only one who knows of them."""
+        """Create sessions, and fill, update and delete most of them; no other caller uses them."""
         choice = random.Random(number)
         while not self.stopping:
             session_id = str(uuid.UUID(int=choice.getrandbits(128), version=4))

@@ -1,4 +1,4 @@
-"""What MongoDB refuses to do is one clear error, and whether it would refuse a write is known before."""
+"""An error of MongoDB has a clear text, and a health check detects that writes would fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def repository(url: str, **options: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def guarded_server() -> Iterator[int]:
-    """The port of a server that asks who one is."""
+    """The port of a server with authentication."""
     with mongodb_with_users() as port:
         yield port
 
@@ -36,7 +36,7 @@ def url_of(port: int, user: str, database: str = DATABASE) -> str:
     return f"mongodb://{user}:{PASSWORD}@127.0.0.1:{port}/{database}?authSource={DATABASE}"
 
 
-async def test_a_user_without_the_right_to_write_may_read_and_is_unhealthy(guarded_server: int) -> None:
+async def test_a_user_without_write_privileges_may_read_and_is_unhealthy(guarded_server: int) -> None:
     async with repository(url_of(guarded_server, "dbAdmin")) as repo:
         session_id = await repo.create_session_async("alice")
         assert await repo.is_healthy() is True
@@ -66,7 +66,7 @@ async def test_a_certificate_that_has_expired_is_named() -> None:
             assert await repo.is_healthy() is False
 
 
-async def test_a_server_that_is_gone_is_named_after_the_retries(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreachable_server_is_named_after_the_retries(caplog: pytest.LogCaptureFixture) -> None:
     repo = repository(f"mongodb://u:{SECRET}@127.0.0.1:{servers.free_port()}/d", connect_timeout=0.3)
     assert "within connect_timeout: 127.0.0.1:" in await refusal(repo, BackendUnavailableError)
     ours = [record for record in caplog.records if record.name.startswith("sessions")]
@@ -74,7 +74,7 @@ async def test_a_server_that_is_gone_is_named_after_the_retries(caplog: pytest.L
     assert "create_session: attempt 1 of 2 failed with ServerSelectionTimeoutError" in caplog.text
 
 
-async def test_health_leaves_nothing_behind(mongodb_url: str) -> None:
+async def test_a_health_check_stores_nothing(mongodb_url: str) -> None:
     async with repository(mongodb_url) as repo:
         assert await repo.is_healthy() is True
         await repo.count_sessions("alice")
@@ -118,9 +118,9 @@ async def test_the_timeout_of_the_url_wins(mongodb_url: str) -> None:
         assert (await repo._connection_manager.connect()).timeout == 7
 
 
-async def test_health_is_known_within_its_bound_where_nobody_answers() -> None:
+async def test_a_health_check_of_a_server_that_does_not_respond_is_bounded() -> None:
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()  # To the end of the connection, as the client closes it.
+        await reader.read()  # Until the client closes the connection.
 
     async with serving(swallow) as port, repository(f"mongodb://127.0.0.1:{port}/d") as repo:
         started = time.monotonic()

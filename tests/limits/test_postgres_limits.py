@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses to do is one clear error, and whether it would refuse a write is known before."""
+"""An error of PostgreSQL has a clear text, and a health check detects that writes would fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def execute(url: str, *statements: str) -> None:
 
 @pytest.fixture
 async def role_url(postgres_url: str) -> AsyncIterator[str]:
-    """A role of its own that may do everything with the tables, and no more."""
+    """A new role with all privileges on the tables, and no others."""
     role, split = f"r_{uuid.uuid4().hex}", urlsplit(postgres_url)
     await execute(
         postgres_url,
@@ -97,7 +97,7 @@ async def test_a_server_without_a_free_connection_is_named_after_the_retries(
         ("chat_messages", "INSERT"),
     ],
 )
-async def test_a_role_that_lacks_a_right_is_unhealthy(
+async def test_a_role_that_lacks_a_privilege_is_unhealthy(
     postgres_url: str, role_url: str, table: str, right: str
 ) -> None:
     async with repository(role_url) as repo:
@@ -108,7 +108,7 @@ async def test_a_role_that_lacks_a_right_is_unhealthy(
             assert "42501" in await refusal(repo, ConfigurationError)
 
 
-async def test_health_leaves_nothing_behind(postgres_url: str) -> None:
+async def test_a_health_check_stores_nothing(postgres_url: str) -> None:
     connection = await asyncpg.connect(postgres_url)
     try:
         async with repository(postgres_url) as repo:
@@ -116,7 +116,7 @@ async def test_health_leaves_nothing_behind(postgres_url: str) -> None:
             assert all([await repo.is_healthy() for _ in range(20)])
             tables = ("chat_sessions", "chat_messages")
             assert [await connection.fetchval(f"SELECT count(*) FROM {name}") for name in tables] == [0, 0]
-            # Not even what was rolled back.
+            # Not even rolled-back rows.
             size = "SELECT pg_relation_size('chat_sessions') + pg_relation_size('chat_messages')"
             assert await connection.fetchval(size) == 0
     finally:
@@ -124,7 +124,7 @@ async def test_health_leaves_nothing_behind(postgres_url: str) -> None:
 
 
 @pytest.mark.parametrize("auto_migrate", [True, False])
-async def test_a_schema_that_is_gone_is_unhealthy_unless_a_write_makes_it_again(
+async def test_a_dropped_schema_is_unhealthy_unless_a_write_creates_it_again(
     postgres_url: str, auto_migrate: bool
 ) -> None:
     async with repository(postgres_url, auto_migrate=auto_migrate) as repo:
@@ -165,7 +165,7 @@ async def test_a_certificate_that_has_expired_is_named_and_not_retried(
 # --- the time that a statement may take -------------------------------------------------------------
 
 
-async def test_a_statement_that_takes_too_long_is_ended_on_the_server_and_not_retried(
+async def test_a_statement_that_takes_too_long_is_cancelled_on_the_server_and_not_retried(
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocker = await asyncpg.connect(postgres_url)
@@ -193,9 +193,7 @@ async def test_a_statement_that_takes_too_long_is_ended_on_the_server_and_not_re
         await blocker.close()
 
 
-async def test_a_lock_that_is_not_to_be_had_is_retried(
-    postgres_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_lock_not_available_is_retried(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
     blocker = await asyncpg.connect(postgres_url)
     separator = "&" if "?" in postgres_url else "?"
     try:
@@ -239,7 +237,7 @@ async def test_a_migration_may_take_longer_than_a_statement(empty_postgres_url: 
     reader = await asyncpg.connect(empty_postgres_url)
     transaction = reader.transaction()
     await transaction.start()
-    await reader.execute("SELECT FROM chat_sessions")  # In the way of what revision 0002 alters.
+    await reader.execute("SELECT FROM chat_sessions")  # It blocks the ALTER TABLE of revision 0002.
     async with repository(empty_postgres_url, statement_timeout=0.2) as repo:
         counting = asyncio.create_task(repo.count_sessions("alice"))
         await asyncio.sleep(1)

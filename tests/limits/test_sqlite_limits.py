@@ -1,4 +1,4 @@
-"""What SQLite refuses to do is one clear error, and whether it would refuse a write is known before."""
+"""An error of SQLite has a clear text, and a health check detects that writes would fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def repository(url: str | None = None, **options: Any) -> Any:
 
 @pytest.fixture
 async def full_repository(tmp_path: Path) -> AsyncIterator[Any]:
-    """A repository whose file may have few pages, all of them in use."""
+    """A repository whose file has reached its page limit."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'small.db'}")
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -62,7 +62,7 @@ async def test_a_full_disk_is_named_stores_nothing_and_is_recovered_from(full_re
     assert await full_repository.create_session_async("alice")
 
 
-async def test_health_leaves_nothing_behind(sqlite_url: str) -> None:
+async def test_a_health_check_stores_nothing(sqlite_url: str) -> None:
     async with repository(sqlite_url) as repo:
         assert await repo.is_healthy() is True
         assert await repo.count_sessions("alice") == 0
@@ -73,7 +73,7 @@ async def test_health_leaves_nothing_behind(sqlite_url: str) -> None:
     connection.close()
 
 
-async def test_a_file_that_another_writer_keeps_is_unhealthy_after_the_busy_timeout(sqlite_url: str) -> None:
+async def test_a_locked_file_is_unhealthy_after_the_busy_timeout(sqlite_url: str) -> None:
     async with repository(sqlite_url, busy_timeout=0.3) as repo:
         session_id = await repo.create_session_async("alice")
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
@@ -96,7 +96,7 @@ async def test_a_folder_that_is_absent_is_unavailable_and_unhealthy(tmp_path: Pa
             await repo.count_sessions("alice")
 
 
-async def test_an_empty_file_is_healthy_only_if_the_first_call_makes_the_schema(sqlite_url: str) -> None:
+async def test_an_empty_file_is_healthy_only_if_the_first_call_creates_the_schema(sqlite_url: str) -> None:
     async with repository(sqlite_url, auto_migrate=False) as repo:
         assert await repo.is_healthy() is False
         with pytest.raises(SchemaOutdatedError):

@@ -12,7 +12,7 @@ from tests.support.databases import Backend
 
 @pytest.fixture(params=SHAPES)
 def shape(request: pytest.FixtureRequest) -> tuple[Backend, Counter]:
-    """Each backend in turn, with the counter of its connections."""
+    """Each backend, with the counter of its connections."""
     fixture = {
         "sqlite": "sqlite_url",
         "postgres": "postgres_url",
@@ -24,5 +24,5 @@ def shape(request: pytest.FixtureRequest) -> tuple[Backend, Counter]:
 
 @pytest.fixture
 def repository(shape: tuple[Backend, Counter]) -> Any:
-    """One repository object, for whatever program shape."""
+    """One repository object, for any program structure."""
     return shape[0].repository()

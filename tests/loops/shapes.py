@@ -1,4 +1,4 @@
-"""Counting what a server holds open for us."""
+"""Counts the connections that a server has open for the test."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def count_sqlite(path: str) -> int:
 
 
 def settled(counter: Counter, expected: int, seconds: float = 10.0) -> int:
-    """Return the count once it is no more than that, or what it is after some seconds: servers lag behind."""
+    """Return the count once it is at most ``expected``, or the count after some seconds: servers lag."""
     deadline = time.monotonic() + seconds
     while (count := counter()) > expected and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -66,7 +66,7 @@ def settled(counter: Counter, expected: int, seconds: float = 10.0) -> int:
 
 
 def collected(count: Counter) -> Counter:
-    """Return a counter of what is left without garbage; a driver's thread may hold some for a moment."""
+    """Return a counter that collects garbage first; a driver's thread may hold a connection for a moment."""
 
     def counter() -> int:
         gc.collect()

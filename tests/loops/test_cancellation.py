@@ -64,7 +64,7 @@ async def test_cancellation_at_random_points_never_harms_later_calls(
         started = asyncio.get_running_loop().time()
         await operation(repository, session_id)
         taken = asyncio.get_running_loop().time() - started
-        # The shortest: what else the machine does must not make the cuts come too late.
+        # The shortest: other load on the machine must not make the cancellations come too late.
         durations[name] = min(taken, durations.get(name, taken))
     cut = 0
     for number in range(ROUNDS):

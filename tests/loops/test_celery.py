@@ -58,7 +58,7 @@ def test_tasks_store_messages(backend: Backend, pool: str, tmp_path: Path) -> No
         "TEST_KIND": backend.repository_type,
         "TEST_URL": backend.url,
     }
-    # gevent's worker replaces the threads before anything else; what was started before it would be real.
+    # gevent's worker patches threads first; a thread that was started before would be a real one.
     early = {} if pool == "gevent" else {"TEST_EARLY": "1"}
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""``with`` and ``async with``: counted for each database; the last one closes."""
+"""``with`` and ``async with`` blocks are counted for each database; the last one closes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_an_explicit_close_closes_at_once_inside_of_contexts(shape: tuple[
     assert settled(count, 0) == 0
 
 
-async def test_a_context_that_fails_is_counted_out(shape: tuple[Backend, Counter]) -> None:
+async def test_a_context_that_fails_is_counted(shape: tuple[Backend, Counter]) -> None:
     backend, count = shape
 
     async def fail() -> None:

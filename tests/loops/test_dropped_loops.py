@@ -1,4 +1,4 @@
-"""Event loops that are never closed: they go when nobody holds them, and their connections with them."""
+"""Event loops that are never closed: they are collected once unreferenced, with their connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.breakable import Postgres, running
 from tests.loops.shapes import Counter, collected, settled
 from tests.support.databases import Backend
 
-# What they leave open says so; PyMongo's tasks do not take it well to be dropped.
+# Unclosed resources emit warnings, and dropped tasks of PyMongo log errors.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _drop_here() -> Iterator[None]:
-    """Collect what the test has dropped while its warnings are expected, and not in another test."""
+    """Collect the dropped objects while their warnings are expected, and not in another test."""
     yield
     gc.collect()
 
@@ -38,7 +38,7 @@ def use(repository: Any, times: int) -> list[weakref.ref[asyncio.AbstractEventLo
     return loops
 
 
-def test_a_loop_that_nobody_holds_is_not_kept_alive(shape: tuple[Backend, Counter]) -> None:
+def test_an_unreferenced_loop_is_not_kept_alive(shape: tuple[Backend, Counter]) -> None:
     backend, count = shape
     repository = backend.repository()
     loops = use(repository, 5)
@@ -47,7 +47,7 @@ def test_a_loop_that_nobody_holds_is_not_kept_alive(shape: tuple[Backend, Counte
     assert repository.count_sessions_sync("user") == 5
 
 
-def test_150_loops_that_are_never_closed_are_no_burden_to_a_server_of_100_connections() -> None:
+def test_150_unclosed_loops_do_not_exhaust_a_server_with_100_connections() -> None:
     server = Postgres(max_connections="100")
     with running(server):
         repository = SessionRepositoryFactory.create_repository("postgres", url=server.url)

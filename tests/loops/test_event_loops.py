@@ -1,4 +1,4 @@
-"""One repository object in every shape of event loops and threads."""
+"""One repository object with every combination of event loops and threads."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_sync_and_async_calls_interleave_inside_a_running_loop(repository:
     assert await repository.get_session("user", session_id) is None
 
 
-async def test_a_sync_call_on_the_background_loop_is_refused_instead_of_waiting_for_itself(
+async def test_a_sync_call_on_the_background_loop_is_rejected_instead_of_deadlocking(
     repository: Any,
 ) -> None:
     from sessions.core.blocking import run_blocking
@@ -127,7 +127,7 @@ async def test_a_sync_call_on_the_background_loop_is_refused_instead_of_waiting_
 
 @both_loops
 @pytest.mark.parametrize("kind", ["postgres", "mongodb", "sqlite"])
-def test_two_databases_in_one_loop_never_cross(
+def test_two_databases_in_one_loop_are_isolated(
     kind: str, run: Run, request: pytest.FixtureRequest, tmp_path: Any
 ) -> None:
     if kind == "sqlite":
@@ -211,7 +211,7 @@ def test_aclose_all_closes_what_other_loops_opened(shape: tuple[Backend, Counter
             assert settled(count, 0) == 0
             assert standing_still.run(repository.count_sessions("user")) == 3
     finally:
-        # Also where this fails: the process would wait for the thread for ever.
+        # Also after a failure: the process would wait for the thread for ever.
         finish.set()
         thread.join()
     ConnectionFactory.close_all()

@@ -1,4 +1,4 @@
-"""The whole contract through a real pgbouncer in transaction mode, 32 callers over four connections."""
+"""The complete contract through a real pgbouncer in transaction mode; 32 callers on four connections."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def pgbouncer(database_url: str, tmp_path_factory: pytest.TempPathFactory, *sett
     """Yield the URL of a database through a pgbouncer with a pool of four server connections.
 
     Args:
-        database_url: The server's.
+        database_url: URL of the database.
         tmp_path_factory: For its files.
-        *settings: Further lines of its configuration.
+        *settings: Additional lines of its configuration.
     """
     target = urlsplit(database_url)
     host = target.hostname or parse_qs(target.query)["host"][0]
@@ -83,7 +83,7 @@ def pgbouncer(database_url: str, tmp_path_factory: pytest.TempPathFactory, *sett
         path.chmod(0o777)
     for parent in folder.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o055)
-    # It refuses to run as root; the owner of the server's socket may reach the server for sure.
+    # It refuses to run as root; the owner of the server's socket can certainly connect.
     user = Path(host).owner() if host.startswith("/") else "nobody"
     as_user = ["-u", user] if os.geteuid() == 0 else []
     process = subprocess.Popen(
@@ -189,7 +189,7 @@ async def test_32_callers_share_four_server_connections(backend: Backend, postgr
     assert settled(lambda: count_postgres(postgres_url), 4) <= 4
 
 
-async def test_what_a_pooler_says_to_who_does_not_know_of_it_names_the_option(
+async def test_the_error_behind_an_unconfigured_pooler_names_the_option(
     postgres_url: str, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pgbouncer(postgres_url, tmp_path_factory) as url:
@@ -244,7 +244,7 @@ async def test_prepared_statements_that_a_pooler_loses_name_the_option(
     assert "attempt" not in caplog.text
 
 
-async def test_a_parameter_that_the_pooler_does_not_know_is_not_lost(
+async def test_a_parameter_that_the_pooler_does_not_support_is_not_lost(
     postgres_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with pgbouncer(postgres_url, tmp_path_factory) as url:

@@ -1,4 +1,4 @@
-"""Forks, child processes and interpreter exits, each in a program of its own with warnings as errors."""
+"""Forks, child processes and interpreter exits, each in a separate program with warnings as errors."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ FORKS = {
 
 
 @pytest.mark.parametrize("body", FORKS.values(), ids=FORKS)
-def test_parent_and_children_go_on_working(
+def test_parent_and_children_continue_to_work(
     shape: tuple[Backend, Counter], body: str, tmp_path: object
 ) -> None:
     backend, count = shape

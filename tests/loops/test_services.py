@@ -95,7 +95,7 @@ async def connected(url: str) -> AsyncIterator[Client]:
 
 
 async def answer(client: Client, method: str, path: str) -> Any:
-    """Return what a service answers. With httpx, 2,000 requests keep a processor busy for half a minute."""
+    """Return the response of a service. With httpx, 2,000 requests need half a minute of CPU time."""
     reader, writer = client
     writer.write(f"{method} {path} HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
@@ -127,7 +127,7 @@ async def test_2000_requests_at_concurrency_32_then_shutdown_leaves_no_connectio
             appended = await asyncio.gather(*(ask("POST", f"{path}/messages") for path in paths * 18))
             assert len({new["message_id"] for new in appended}) == 1800
             assert await asyncio.gather(*(ask("GET", path) for path in paths)) == [{"messages": 10}] * 100
-        # SQLite's are descriptors of the service's process, not of this one.
+        # SQLite's connections are descriptors of the service's process, not of this one.
         assert backend.name == "sqlite" or count() > 0
         process.terminate()
         # uvicorn ends with the signal it was stopped by, once its lifespan is over.

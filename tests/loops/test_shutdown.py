@@ -1,4 +1,4 @@
-"""Blocking calls when a process ends: at exit, in finalizers, on Ctrl-C. They end, if with an error."""
+"""Blocking calls when a process ends: at exit, in finalizers, on Ctrl-C. They end, possibly with an error."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ print(True)
 
 
 @pytest.mark.parametrize("body", ENDS.values(), ids=ENDS)
-def test_a_process_with_calls_at_its_end_ends(shape: tuple[Backend, Counter], body: str) -> None:
+def test_a_process_with_calls_at_exit_ends(shape: tuple[Backend, Counter], body: str) -> None:
     backend, count = shape
     program = PRELUDE + textwrap.dedent(body)
     ended = subprocess.run(
@@ -169,7 +169,7 @@ def test_ctrl_c_in_a_call_to_a_server_that_does_not_respond_ends_the_process(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell lets its background jobs ignore it, and what they start.
+        # Background jobs of a shell, and their children, ignore it.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:

@@ -1,4 +1,4 @@
-"""An append is acknowledged once it is durable, and waits for the disks once."""
+"""An append is acknowledged once it is durable, and waits for the journal once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EARLY = {"w": 1}
 
 
 class Writes(monitoring.CommandListener):
-    """Notes the write concern of each insert and update."""
+    """Records the write concern of each insert and update."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Any]] = []
@@ -68,7 +68,7 @@ async def test_only_the_last_write_of_an_append_waits_for_the_journal(watched: t
     assert writes.seen == [("insert", DURABLE), *appended, *appended]
 
 
-async def test_an_append_is_repeated_where_the_primary_changes_between_its_writes(
+async def test_an_append_is_repeated_if_the_primary_changes_between_its_writes(
     watched: tuple[Any, Writes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository, writes = watched
@@ -83,7 +83,7 @@ async def test_an_append_is_repeated_where_the_primary_changes_between_its_write
     assert [message.message_id for message in history] == [message_id]
 
 
-async def test_every_write_is_durable_where_the_primary_is_not_known(
+async def test_every_write_is_durable_if_the_primary_is_unknown(
     watched: tuple[Any, Writes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository, writes = watched
@@ -95,7 +95,7 @@ async def test_every_write_is_durable_where_the_primary_is_not_known(
     assert writes.seen == [("insert", DURABLE), ("update", DURABLE)]
 
 
-async def test_what_the_url_says_of_acknowledgement_wins(backend: Backend) -> None:
+async def test_the_write_concern_of_the_url_wins(backend: Backend) -> None:
     separator = "&" if "?" in backend.url else "?"
     async for repository, writes in _watched(f"{backend.url}{separator}w=1&journal=false"):
         session_id = await repository.create_session_async("alice")

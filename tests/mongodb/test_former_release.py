@@ -77,7 +77,9 @@ async def test_old_messages_are_shown_among_new_ones_and_deleted_with_them(url: 
         assert raw.chat_messages.count_documents({}) == 0
 
 
-async def test_what_an_old_writer_left_is_not_shown_in_a_session_created_again(url: str, raw: Any) -> None:
+async def test_orphaned_messages_of_the_former_release_are_not_visible_in_a_session_created_again(
+    url: str, raw: Any
+) -> None:
     async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repo:
         await repo._ensure_connection()
         old = session_of_release(str(uuid.uuid4()), "alice")
@@ -93,7 +95,7 @@ async def test_what_an_old_writer_left_is_not_shown_in_a_session_created_again(u
 async def test_an_import_completes_what_the_former_release_stored_of_it(
     url: str, raw: Any, size: int
 ) -> None:
-    """It stored 4,096 messages of a session at the most, and said that all of them were."""
+    """It stored at most 4,096 messages of a session, and reported that all were stored."""
     async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repo:
         await repo._ensure_connection()
         old = session_of_release(str(uuid.uuid4()), "alice")

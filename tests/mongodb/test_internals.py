@@ -1,4 +1,4 @@
-"""What `sessions.backends.mongodb` takes from inside PyMongo and Beanie is what it is taken for."""
+"""The private parts of PyMongo and Beanie that `sessions.backends.mongodb` uses behave as it expects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_client_consists_of_what_a_fork_must_leave_alone(mongodb_url: st
         inner = getattr(client, "delegate", None) if type(client).__module__.startswith("motor") else client
         held = parts_of(inner)
         assert inner is client or inner in parts
-        # The pools and the monitors of the servers hang on the topology.
+        # The topology references the pools and the monitors of the servers.
         assert any(part is inner._topology for part in held)
 
 

@@ -1,4 +1,4 @@
-"""Collections that are dropped under a live process come back with their indexes and validators."""
+"""Collections that are dropped while a process runs are created again with indexes and validators."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_of_concurrent_callers_one_creates_a_session_after_a_drop(
 
 
 async def test_processes_that_find_the_database_dropped_create_a_session_once(url: str, raw: Any) -> None:
-    # Two managers, as two processes have them.
+    # Two managers, as in two processes.
     repositories = [repository(url), repository(f"{url}{'&' if '?' in url else '?'}appName=other")]
     try:
         for repo in repositories:
@@ -84,7 +84,7 @@ async def test_processes_that_find_the_database_dropped_create_a_session_once(ur
 
 
 @pytest.mark.parametrize("number", [1, 100, 6000])
-async def test_messages_go_into_a_collection_with_its_index_after_it_was_dropped(
+async def test_messages_are_inserted_into_a_recreated_collection_with_its_index(
     url: str, raw: Any, number: int
 ) -> None:
     async with repository(url) as repo:
@@ -96,7 +96,7 @@ async def test_messages_go_into_a_collection_with_its_index_after_it_was_dropped
         assert is_complete(raw)
 
 
-async def test_a_message_for_a_session_that_was_dropped_is_refused_and_no_bare_collection_left(
+async def test_a_message_for_a_dropped_session_is_rejected_and_creates_no_collection_without_indexes(
     url: str, raw: Any
 ) -> None:
     async with repository(url) as repo:
@@ -109,7 +109,7 @@ async def test_a_message_for_a_session_that_was_dropped_is_refused_and_no_bare_c
         assert is_complete(raw)
 
 
-async def test_a_close_forgets_and_brings_back_a_lost_index(url: str, raw: Any) -> None:
+async def test_a_lost_index_is_created_again_after_a_close(url: str, raw: Any) -> None:
     repo = repository(url)
     await repo.create_session_async("alice")
     raw.chat_sessions.drop_index("session_id_1")
@@ -120,10 +120,10 @@ async def test_a_close_forgets_and_brings_back_a_lost_index(url: str, raw: Any) 
     await repo.aclose()
 
 
-async def test_a_server_that_checks_no_uuid_is_asked_again_once_a_second(
+async def test_collections_are_checked_once_a_second_on_a_server_without_uuid_checks(
     url: str, raw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As MongoDB before 6.0, and what only speaks its protocol."""
+    """As with MongoDB before 6.0, and with servers that are only compatible with it."""
 
     async def never(_: Any) -> bool:
         return False

@@ -45,8 +45,8 @@ def database_name(url: str) -> str:
 async def close_calmly(repo: Any) -> None:
     """Close a repository whose server cannot be reached.
 
-    PyMongo forgets a socket that is just being connected when its client is closed, and what Python
-    says of it would fail another test. Right after a failure it is the most likely.
+    PyMongo does not close a socket that is connecting when its client is closed, and Python's
+    warning about it would fail another test. This is most likely right after a failure.
     """
     await asyncio.sleep(0.1)
     await repo.aclose()
@@ -71,7 +71,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def raw(url: str) -> Iterator[Any]:
-    """The database as any other client sees it."""
+    """The database, through a plain client."""
     with MongoClient(url, tz_aware=False) as client:
         yield client.get_default_database()
 
@@ -173,7 +173,7 @@ async def test_two_databases_are_used_interleaved_and_kept_apart(url: str) -> No
                 client.drop_database(database_name(one))
 
 
-# --- URLs and servers of no use --------------------------------------------------------------------
+# --- invalid URLs, absent servers ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ async def test_two_databases_are_used_interleaved_and_kept_apart(url: str) -> No
         "mongodb://",
     ],
 )
-async def test_a_url_of_no_use_is_a_configuration_error_that_does_not_show_it(bad: str) -> None:
+async def test_an_invalid_url_is_a_configuration_error_that_does_not_show_it(bad: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         await repository(bad, retry=ONE_TRY, connect_timeout=0.2).count_sessions("u")
 
@@ -231,8 +231,8 @@ async def test_no_server_is_unavailable_after_connect_timeout(host: str) -> None
     assert SECRET not in everything_shown(caught.value)
 
 
-async def test_a_server_that_never_answers_is_given_up_after_connect_timeout() -> None:
-    # The kernel accepts for it, and nobody reads.
+async def test_a_server_that_never_responds_is_unavailable_after_connect_timeout() -> None:
+    # The kernel accepts connections, and nothing reads from them.
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         repo = repository(f"mongodb://127.0.0.1:{server.getsockname()[1]}/d", connect_timeout=0.3)
         started = time.monotonic()
@@ -245,7 +245,7 @@ async def test_a_server_that_never_answers_is_given_up_after_connect_timeout() -
     assert took < 3
 
 
-async def test_health_is_true_where_the_server_takes_writes_and_false_where_there_is_none(url: str) -> None:
+async def test_health_is_true_if_the_server_accepts_writes_and_false_without_a_server(url: str) -> None:
     async with repository(url) as repo:
         assert await repo.is_healthy() is True
     repo = repository(f"mongodb://127.0.0.1:{free_port()}/d", connect_timeout=0.2)
@@ -281,15 +281,15 @@ async def test_options_of_the_url_win_over_the_settings(url: str) -> None:
 # --- what is never shown ---------------------------------------------------------------------------
 
 
-async def test_no_error_and_no_log_shows_what_a_message_says(
+async def test_no_error_and_no_log_shows_the_content_of_a_message(
     url: str, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    logging.getLogger("pymongo").setLevel(logging.INFO)  # Its debug log is a record of every command.
+    logging.getLogger("pymongo").setLevel(logging.INFO)  # Its debug log contains every command.
     async with repository(url) as repo:
         session_id = await repo.create_session_async("u", {"title": CONTENT})
         await repo.add_message(session_id, "user", CONTENT)
-        # The server's own report of this says what was wrong with the document.
+        # The server's report of this error quotes the document.
         for name, key in (("chat_messages", "content"), ("chat_sessions", "title")):
             raw.command("collMod", name, validator={key: {"$not": {"$regex": "private"}}})
         errors: list[BaseException] = []
@@ -332,7 +332,7 @@ async def test_a_database_given_with_a_client_wins_over_that_of_its_url(url: str
         assert "never_written_to" not in raw.client.list_database_names()
 
 
-async def test_a_clients_own_datetimes_stay_as_the_service_chose_them(url: str) -> None:
+async def test_the_datetime_options_of_a_services_client_are_not_changed(url: str) -> None:
     async with mongodb_client(url, tz_aware=False) as client:
         repo = repository(client=client)
         session_id = await repo.create_session_async("u")
@@ -386,8 +386,8 @@ def old_data(raw: Any) -> None:
 
 
 @pytest.mark.usefixtures("old_data")
-class TestDataFromBefore:
-    async def test_is_read_as_it_is(self, url: str) -> None:
+class TestExistingData:
+    async def test_is_read_unchanged(self, url: str) -> None:
         moment = MOMENT.replace(tzinfo=UTC)
         async with repository(url) as repo:
             assert await repo.get_session("ann@example.org", "chat:1") == ChatSession(
@@ -490,7 +490,7 @@ def make_old_indexes(raw: Any) -> None:
     raw.chat_messages.create_index([("session_id", ASCENDING), ("timestamp", ASCENDING)])
 
 
-async def test_single_field_indexes_from_before_do_not_disturb_start_up(url: str, raw: Any) -> None:
+async def test_existing_single_field_indexes_do_not_prevent_startup(url: str, raw: Any) -> None:
     make_old_indexes(raw)
 
     async with repository(url) as repo:
@@ -512,7 +512,7 @@ async def test_single_field_indexes_from_before_do_not_disturb_start_up(url: str
     }
 
 
-async def test_the_first_call_makes_the_indexes_and_validators_and_later_ones_nothing_new(
+async def test_the_first_call_creates_the_indexes_and_validators_and_later_ones_create_nothing(
     url: str, raw: Any
 ) -> None:
     for _ in range(2):
@@ -619,7 +619,7 @@ async def test_the_server_counts_characters_where_the_package_does(url: str) -> 
         assert (await repo.get_session(user_id, session_id)).title == title
 
 
-async def test_a_database_from_before_gets_the_validator_too(url: str, raw: Any) -> None:
+async def test_an_existing_database_gets_the_validator_too(url: str, raw: Any) -> None:
     raw.chat_messages.insert_one(message(role="system"))
 
     async with repository(url) as repo:
@@ -647,7 +647,7 @@ async def test_a_database_from_before_gets_the_validator_too(url: str, raw: Any)
         {"_id": "x", "big": 2**62, "small": 1, "float": 1.0},
     ],
 )
-async def test_any_keys_come_back_as_they_went_in(url: str, metadata: dict[str, Any]) -> None:
+async def test_any_keys_are_returned_unchanged(url: str, metadata: dict[str, Any]) -> None:
     async with repository(url) as repo:
         session_id = await repo.create_session_async("u", {"metadata": metadata})
         other_id = await repo.create_session_async("u")

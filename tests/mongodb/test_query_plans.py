@@ -13,18 +13,18 @@ from sessions.backends.mongodb.options import client_class
 from tests.support import plans
 
 READING = ("find", "aggregate", "update", "delete", "distinct")
-# What the driver adds to a command, and what the explanation of one may not have.
+# Fields that the driver adds to a command, and that `explain` does not accept.
 ADDED = ("lsid", "txnNumber", "startTransaction", "autocommit", "$db", "$clusterTime", "$readPreference")
 NOT_IN_ORDER = {"SORT", "COLLSCAN"}
 NUMBER = 2000
-# Beyond those of what is returned, or skipped to get there: where a range begins or ends.
+# Beyond the keys of returned or skipped documents: the bounds of a range.
 SPARE_KEYS = 2
 
 Command = dict[str, Any]
 
 
 class Commands(monitoring.CommandListener):
-    """Takes down what is sent."""
+    """Records the sent commands."""
 
     def __init__(self) -> None:
         self.sent: list[Command] = []
@@ -39,7 +39,7 @@ class Commands(monitoring.CommandListener):
 
 
 def fill(database: Any) -> None:
-    """Give one user half of the sessions, and one session half of the messages, each a second older."""
+    """Store sessions, half of them of one user, and messages, half of one session; each a second older."""
     sessions, messages = [], []
     for number in range(1, NUMBER + 1):
         at = plans.NEWEST - timedelta(seconds=number)
@@ -70,7 +70,7 @@ def stages(plan: object) -> Iterator[str]:
 
 
 def faults(explanation: Any, skipped: int) -> list[str]:
-    """Return what in an explanation is not the reading of ranges of an index."""
+    """Return the stages of an explanation that are not reads of index ranges."""
     found = sorted(NOT_IN_ORDER & set(stages(explanation)))
     if (stats := explanation.get("executionStats")) and "nReturned" in stats:
         keys, returned = stats["totalKeysExamined"], stats["nReturned"]

@@ -1,4 +1,4 @@
-"""A validator of the service's own refuses a message: a batch is still all or none."""
+"""A service's own validator rejects a message: a batch is still stored completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a call takes that finds no server: a refusal is over soon, silence later, an election is not."""
+"""The duration of a call without a server: short if it refuses connections, longer without a response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sessions.config import load_settings
 from tests.faults.breakable import Mongod, ReplicaSet, running
 from tests.support.servers import free_port
 
-# The issue's bounds, of which a busy machine may take three times.
+# The required bounds; a busy machine may take three times as long.
 REFUSED_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 SLACK = 3
@@ -28,12 +28,12 @@ def repository(url: str, **options: Any) -> Any:
 
 
 async def failure(repo: Any) -> tuple[str, float]:
-    """Return what a call that fails says, and how many seconds it takes."""
+    """Return the error text of a call that fails, and its duration in seconds."""
     started = time.monotonic()
     with pytest.raises(BackendUnavailableError) as caught:
         await repo.count_sessions("alice")
     took = time.monotonic() - started
-    # PyMongo forgets a socket that is just being connected when its client is closed.
+    # PyMongo does not close a socket that is connecting when its client is closed.
     await asyncio.sleep(0.1)
     await repo.aclose()
     return str(caught.value), took
@@ -53,7 +53,7 @@ def test_the_defaults_keep_the_bounds() -> None:
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
-async def test_servers_that_refuse_connections_are_given_up_soon(hosts: int) -> None:
+async def test_calls_to_servers_that_refuse_connections_fail_soon(hosts: int) -> None:
     url = ",".join(f"127.0.0.1:{free_port()}" for _ in range(hosts))
     text, took = await failure(repository(f"mongodb://{url}/chat"))
 
@@ -62,7 +62,7 @@ async def test_servers_that_refuse_connections_are_given_up_soon(hosts: int) -> 
 
 
 async def failures_at_once(repo: Any, callers: int) -> float:
-    """Return how many seconds it takes until so many calls at once have failed."""
+    """Return how many seconds it takes until a number of concurrent calls have failed."""
     started = time.monotonic()
     calls = (repo.count_sessions("alice") for _ in range(callers))
     found = await asyncio.gather(*calls, return_exceptions=True)
@@ -72,12 +72,12 @@ async def failures_at_once(repo: Any, callers: int) -> float:
     return took
 
 
-async def test_first_calls_at_once_find_together_that_a_server_refuses_connections() -> None:
+async def test_concurrent_first_calls_to_a_server_that_refuses_connections_fail_together() -> None:
     repo = repository(f"mongodb://127.0.0.1:{free_port()}/chat", refused_timeout=1)
     took = await failures_at_once(repo, 20)
     await repo.aclose()
 
-    assert took < 3 * SLACK  # One after the other, they would take 20 seconds.
+    assert took < 3 * SLACK  # In sequence they would take 20 seconds.
 
 
 async def test_calls_that_wait_for_a_connection_fail_with_those_that_have_one() -> None:
@@ -92,14 +92,14 @@ async def test_calls_that_wait_for_a_connection_fail_with_those_that_have_one() 
     assert took < 3 * SLACK
 
 
-async def test_how_long_refusals_are_waited_out_can_be_set() -> None:
+async def test_refused_timeout_is_configurable() -> None:
     repo = repository(f"mongodb://127.0.0.1:{free_port()}/chat", refused_timeout=0.5)
     _, took = await failure(repo)
 
     assert took < 3
 
 
-async def test_a_server_that_dies_during_a_call_is_given_up_soon() -> None:
+async def test_a_call_fails_soon_if_the_server_crashes() -> None:
     server = Mongod()
     with running(server):
         repo = repository(server.url)
@@ -111,8 +111,8 @@ async def test_a_server_that_dies_during_a_call_is_given_up_soon() -> None:
     assert f"127.0.0.1:{server.port}" in text
 
 
-async def test_a_server_that_does_not_respond_takes_no_longer_than_the_call_may() -> None:
-    # The kernel accepts for it, and nobody reads.
+async def test_a_call_to_a_server_that_does_not_respond_is_bounded() -> None:
+    # The kernel accepts connections, and nothing reads from them.
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         url = f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"
         text, took = await failure(repository(url, retry=RetryConfig(max_elapsed=1.5)))
@@ -122,7 +122,7 @@ async def test_a_server_that_does_not_respond_takes_no_longer_than_the_call_may(
 
 
 @pytest.mark.full_size
-async def test_a_server_that_does_not_respond_is_given_up_on_defaults() -> None:
+async def test_a_server_that_does_not_respond_is_unavailable_with_default_settings() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         _, took = await failure(repository(f"mongodb://127.0.0.1:{server.getsockname()[1]}/chat"))
 
@@ -130,7 +130,7 @@ async def test_a_server_that_does_not_respond_is_given_up_on_defaults() -> None:
 
 
 @pytest.mark.parametrize("max_elapsed", [1.5, pytest.param(None, marks=pytest.mark.full_size)])
-async def test_a_server_that_stops_responding_takes_no_longer_than_the_call_may(
+async def test_a_call_is_bounded_if_the_server_stops_responding(
     standalone: Mongod, max_elapsed: float | None
 ) -> None:
     retry = None if max_elapsed is None else RetryConfig(max_elapsed=max_elapsed)
@@ -168,10 +168,10 @@ async def test_a_server_that_restarts_costs_no_failed_call() -> None:
             assert [message.message_id for message in history] == [message_id]
 
 
-async def test_an_election_is_waited_out() -> None:
+async def test_a_call_waits_for_an_election() -> None:
     members = ReplicaSet(3)
     with running(members):
-        # Shorter than an election takes: as long as a member answers, it is no bound.
+        # Shorter than an election: it does not apply while a member responds.
         async with repository(members.url, refused_timeout=0.5) as repo:
             session_id = await repo.create_session_async("alice")
             primary = members.wait_for_primary()

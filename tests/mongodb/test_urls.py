@@ -1,4 +1,4 @@
-"""URLs as clouds hand them out, and as people mistype them; what a client of a service's own may say."""
+"""URLs of cloud providers, invalid URLs, and the options of a service's own client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def repository(url: str | None = None, **options: Any) -> Any:
 
 
 async def refusal(kind: type[SessionsError], url: str | None = None, **options: Any) -> str:
-    """Return the text of the error that a first call raises; nothing of it shows the password."""
+    """Return the text of the error that a first call raises; it must not show the password."""
     repo = repository(url, **options)
     with pytest.raises(kind) as caught:
         await repo.count_sessions("alice")
@@ -37,7 +37,7 @@ async def refusal(kind: type[SessionsError], url: str | None = None, **options: 
     return str(caught.value)
 
 
-# What the manuals show, with names of ours.
+# As in the providers' manuals, with other names.
 ATLAS = f"mongodb+srv://app:{SECRET}@cluster0.ab1cd.mongodb.net/?retryWrites=true&w=majority&appName=Cluster0"
 ATLAS_HOSTS = (
     f"mongodb://app:{SECRET}@a-00.mongodb.net:27017,a-01.mongodb.net:27017/chat"
@@ -53,7 +53,7 @@ COSMOS = (
 )
 
 
-def test_urls_of_clouds_are_understood(tmp_path: Path) -> None:
+def test_urls_of_cloud_providers_are_parsed(tmp_path: Path) -> None:
     ca_file = tmp_path / "global-bundle.pem"
     ca_file.touch()
     for url, hosts in [
@@ -76,10 +76,10 @@ async def test_parameters_of_clouds_work(mongodb_url: str, options: str) -> None
 
 
 @pytest.mark.parametrize("sign", ["@", "/", "?", ":", "%", "/@", "?a=1&b", "%zz", "@h/"])
-async def test_a_password_that_is_not_escaped_is_told_to_be(sign: str) -> None:
+async def test_an_unescaped_password_is_reported(sign: str) -> None:
     for user, password in [("app", f"{SECRET}{sign}{SECRET}"), (f"app{sign}", SECRET)]:
         if user != "app" and sign == ":":
-            continue  # That is where the password begins.
+            continue  # The password begins there.
         text = await refusal(ConfigurationError, f"mongodb://{user}:{password}@127.0.0.1:1/chat")
         assert text.startswith("db.mongodb.url: ")
         assert "percent-encode the user name and password" in text
@@ -163,13 +163,13 @@ async def test_a_pool_without_a_limit_works_and_so_does_one_of_one(mongodb_url: 
         assert await repo.add_message(session_id, "user", "Hello")
 
 
-async def test_a_url_that_sets_no_timeout_leaves_the_configured_one(mongodb_url: str) -> None:
+async def test_a_url_without_a_timeout_keeps_the_configured_one(mongodb_url: str) -> None:
     async with repository(f"{mongodb_url}&timeoutMS=0") as repo:
         session_id = await repo.create_session_async("alice")
         assert await repo.add_message(session_id, "user", "Hello")
 
 
-async def test_a_client_whose_writes_nobody_acknowledges_is_refused(mongodb_url: str) -> None:
+async def test_a_client_with_unacknowledged_writes_is_rejected(mongodb_url: str) -> None:
     async with mongodb_client(mongodb_url, w=0) as client:
         assert "w=0" in await refusal(ConfigurationError, client=client)
 
@@ -178,7 +178,7 @@ PREFERENCES = ("primaryPreferred", "secondary", "secondaryPreferred", "nearest")
 
 
 class Reads(monitoring.CommandListener):
-    """Notes which server was asked, and whether in a transaction."""
+    """Records the server of each read, and whether it was in a transaction."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Any, Any]] = []
@@ -194,7 +194,7 @@ class Reads(monitoring.CommandListener):
         """Nothing of interest."""
 
 
-async def test_whatever_is_preferred_writes_rest_on_what_the_primary_has() -> None:
+async def test_writes_read_from_the_primary_whatever_the_read_preference() -> None:
     members = ReplicaSet(2)
     with running(members):
         primary = ("127.0.0.1", members.wait_for_primary().port)
@@ -205,7 +205,7 @@ async def test_whatever_is_preferred_writes_rest_on_what_the_primary_has() -> No
             repo = repository(client=client)
             session_id = await repo.create_session_async("alice")
             reads.seen.clear()
-            # At once, and of a process that does not know the session: a secondary may not have it yet.
+            # Immediately, and with an empty cache: a secondary may not have the session yet.
             repo._manager.forget(session_id)
             await repo.add_messages(session_id, [("user", "Hello")] * 100)
             assert await repo.ensure_session_exists(session_id, "alice") is False
@@ -221,7 +221,7 @@ async def test_whatever_is_preferred_writes_rest_on_what_the_primary_has() -> No
                 await closed
 
 
-async def test_a_callable_password_is_asked_whenever_a_client_is_made() -> None:
+async def test_a_callable_password_is_called_for_each_new_client() -> None:
     asked: list[str] = []
 
     async def password() -> str:
@@ -241,8 +241,8 @@ async def test_a_callable_password_is_asked_whenever_a_client_is_made() -> None:
             assert await repo.count_sessions("alice") == 0
 
 
-async def test_a_connection_that_idled_for_long_is_not_used_again(mongodb_url: str) -> None:
-    """A load balancer may have dropped it without telling."""
+async def test_a_long_idle_connection_is_not_reused(mongodb_url: str) -> None:
+    """A load balancer may have dropped it silently."""
     async with repository(mongodb_url) as repo:
         client = (await repo._manager.connect()).client
         assert 0 < client.options.pool_options.max_idle_time_seconds <= 240

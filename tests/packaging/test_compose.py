@@ -1,4 +1,4 @@
-"""docker-compose.yml: by the compose schema, and safe to start. No container engine is needed."""
+"""docker-compose.yml follows the compose schema and is safe to start. No container engine is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README is what a package index can render, and its commands are CI's.
+"""A package index can render README, and its commands are those of CI.
 
 Its programs run in ``tests/docs``, with those of the manual.
 """
@@ -27,7 +27,7 @@ TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/b
 TEST += " -n 6 --dist worksteal"
 PYTEST_STEP = TEST.split(" && ")[-1].removeprefix(".venv/bin/")
 
-# A step of CI where there is a pgbouncer.
+# A step of CI if pgbouncer is installed.
 HAS_PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
 THROUGH_PGBOUNCER = ["python -m pytest -m pgbouncer"] if HAS_PGBOUNCER else []
 ON_POSTGRES = "SESSIONS_TEST_POSTGRES_VERSION"
@@ -94,7 +94,7 @@ def test_ci_runs_every_test_with_each_python_and_the_lowest_versions_when_asked(
         assert f".venv-3.{minor}/bin/{PYTEST_STEP}" in added
     assert f".venv-lowest-3.11/bin/{PYTEST_STEP} tests" in added
     assert f".venv-lowest-beanie-2/bin/{PYTEST_STEP} -k 'mongo or client'" in added
-    # All the other steps run on the newest one.
+    # All other steps run on the newest version.
     older = range(OLDEST_POSTGRES, NEWEST)
     for major in older:
         assert sum(step.startswith(f"{ON_POSTGRES}={major} ") for step in added) == 1
@@ -134,7 +134,7 @@ def test_ci_says_so_when_a_command_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", ["", "mypy", "sessions"])
 def test_ci_runs_its_steps_in_a_venv_of_its_own_until_one_fails(failing: str, tmp_path: Path) -> None:
-    # In place of Python, a script whose "virtual environment" holds programs that only tell their arguments.
+    # In place of Python, a script whose "virtual environment" has programs that only print their arguments.
     python, temporary = tmp_path / "python", tmp_path / "with a space"
     temporary.mkdir()
     python.write_text(
@@ -160,7 +160,7 @@ def test_ci_runs_its_steps_in_a_venv_of_its_own_until_one_fails(failing: str, tm
     programs = [
         re.sub(r"^.*?/bin/| &$", "", step) for step in steps if "venv " not in step and ">" not in step
     ]
-    # Those of the environments that are made beside the other steps.
+    # Those of the environments that are created concurrently with the other steps.
     programs += ["pip install"] * sum(step.endswith(" &") and "venv " in step for step in steps)
     every = sorted(shlex.split(program)[:2] for program in programs)
     assert len(every) >= 15
@@ -169,8 +169,8 @@ def test_ci_runs_its_steps_in_a_venv_of_its_own_until_one_fails(failing: str, tm
         assert sorted(ran) == every
         assert "all passed" in result.stdout
     else:
-        # One that failed beside others is told of once these are done, and nothing runs after it.
+        # The failure of a concurrent step is reported once the others are done, and nothing runs after it.
         assert f"/bin/{failing}" in result.stderr.partition("FAILED: ")[2]
         assert ["python", "-m"] not in ran
-    # Nothing of it is left, neither a file nor a process.
+    # Neither a file nor a process remains.
     assert list(temporary.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The tests themselves: what they are called, and what they leave behind."""
+"""The tests themselves: their names, and the processes that they leave."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_no_test_module_is_a_top_level_one_that_could_shadow_an_installed_package() -> None:
-    # pytest puts the first folder above a test that is no package in front of sys.path.
+    # pytest prepends the first folder above a test that is not a package to sys.path.
     folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
     assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
@@ -68,7 +68,7 @@ def test_the_next(server):
     ],
     ids=["failed", "interrupted", "terminated", "passed", "crashed"],
 )
-def test_what_a_test_leaves_behind_is_ended(
+def test_processes_that_a_test_leaves_behind_are_terminated(
     tmp_path: Path, end: str, options: list[str], outcome: str
 ) -> None:
     (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING).format(end=end))

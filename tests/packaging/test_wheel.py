@@ -28,7 +28,7 @@ VERSION = PROJECT["project"]["version"]
 
 
 def run(*command: str | Path, cwd: Path, path: Path | None = None, **environment: str) -> str:
-    """Run a program, with a folder before everything that is installed, and return what it prints."""
+    """Run a program, with a folder before all installed packages, and return its output."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -47,7 +47,7 @@ def python(*arguments: str | Path, cwd: Path, path: Path, **environment: str) ->
 
 @contextmanager
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
-    """Yield a folder that all processes of pytest-xdist use, and whether it was made before, under a lock."""
+    """Yield a folder that all workers of pytest-xdist share, and whether it existed, under a lock."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     ready = folder / "ready"
@@ -65,7 +65,7 @@ def build(what: str, source: Path, out: Path, backend_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the source distribution, and the wheel that is built from it, as they are published."""
+    """A folder with the source distribution, and the wheel built from it, as they are published."""
     with made_once(tmp_path_factory, "distributions") as (folder, made):
         if not made:
             shutil.rmtree(folder, ignore_errors=True)  # Of a process that failed.
@@ -98,7 +98,7 @@ def wheel(distributions: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
-    """The folder of programs of an environment with nothing but our wheel and what it asks for."""
+    """The folder of programs of an environment with only our wheel and its dependencies."""
     with made_once(tmp_path_factory, "clean") as (folder, made):
         programs = folder / "bin"
         if not made:
@@ -285,7 +285,7 @@ def test_alembic_brings_an_empty_postgresql_to_head_with_the_ini_of_the_installe
 
     head = describe(postgres_url)
     assert describe(empty_postgres_url) == head
-    # What was printed is complete: where nothing is, it makes the same.
+    # The printed SQL is complete: on an empty database it creates the same schema.
     nothing = "DROP TABLE chat_messages, chat_sessions, sessions_alembic_version"
     execute_postgres(empty_postgres_url, nothing, *printed_statements(script))
     assert describe(empty_postgres_url) == head

@@ -1,4 +1,4 @@
-"""Statements that go to asyncpg itself leave the pool, and a service's own engine, as SQLAlchemy's would."""
+"""Statements on asyncpg itself leave the pool, and a service's own engine, as SQLAlchemy would."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ async def admin(postgres_url: str) -> AsyncIterator[Any]:
 
 
 async def becomes(admin: Any, count: int, where: str = "true") -> None:
-    """Wait until so many other connections to the database are in a state."""
+    """Wait until a number of other connections to the database meet a condition."""
     query = f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS} AND {where}"
     async with asyncio.timeout(10):
         while True:
-            # Else a transaction sees the activity as it was when it first looked.
+            # Otherwise a transaction sees the activity of its first read.
             await admin.execute("SELECT pg_stat_clear_snapshot()")
             if (found := await admin.fetchval(query)) == count:
                 break
@@ -60,7 +60,7 @@ async def test_connections_that_the_server_closed_are_replaced_before_they_are_u
         await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
         await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
         await becomes(admin, 0)
-        await asyncio.sleep(0.2)  # Their sockets are closed a moment after they are off the list.
+        await asyncio.sleep(0.2)  # Their sockets are closed shortly after they leave the view.
         with caplog.at_level(logging.WARNING, logger="sessions"):
             await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
     assert caplog.messages == []
@@ -85,7 +85,7 @@ async def test_a_cancelled_call_ends_on_the_server_too(postgres_url: str, admin:
         assert await repository.get_session_history(USER, session_id) == []
 
 
-async def test_what_was_prepared_is_prepared_again_after_the_table_has_changed(
+async def test_statements_are_prepared_again_after_a_table_is_altered(
     postgres_url: str, admin: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
@@ -117,7 +117,7 @@ async def test_a_services_own_engine_sees_every_statement(postgres_url: str) -> 
 
 
 @pytest.mark.parametrize("whose", ["ours", "a service's"])
-async def test_a_cancellation_is_heeded_that_comes_together_with_the_awaited_connection(
+async def test_a_cancellation_together_with_the_awaited_connection_is_not_lost(
     postgres_url: str, whose: str
 ) -> None:
     pool = {"pool_size": 1, "max_overflow": 0}

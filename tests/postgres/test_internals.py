@@ -1,4 +1,4 @@
-"""What `sessions.backends.postgres` takes from inside asyncpg is what it is taken for."""
+"""The private parts of asyncpg that `sessions.backends.postgres` uses behave as it expects."""
 
 from __future__ import annotations
 

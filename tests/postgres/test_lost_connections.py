@@ -1,4 +1,4 @@
-"""What a lost, silent or cancelled connection costs a call, on default settings."""
+"""The cost of a lost, silent or cancelled connection for a call, with default settings."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sessions import BackendUnavailableError, RetryConfig, SessionRepositoryFact
 from tests.support.servers import free_port
 
 USER = "alice"
-# Classic BPF: accept no byte of any packet. What arrives is dropped before TCP can confirm it.
+# Classic BPF: accept no byte of any packet. Arriving packets are dropped before TCP acknowledges them.
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 SO_ATTACH_FILTER = 26
 
 
 class Network:
-    """A way to the server that can be interrupted without either side being told."""
+    """A network path to the server that can be interrupted silently."""
 
     def __init__(self, url: str) -> None:
         split = urlsplit(url)
@@ -43,7 +43,7 @@ class Network:
         return f"postgresql://{self._user}@127.0.0.1:{self.port}{self._path}"
 
     def drop(self) -> None:
-        """Drop from now on what is sent on the connections that there are; new ones work."""
+        """Drop all packets on the existing connections from now on; new ones work."""
         program = ctypes.create_string_buffer(DROP_ALL)
         for connection in self.connections:
             described = struct.pack("HxxxxxxP", 1, ctypes.addressof(program))
@@ -138,9 +138,7 @@ async def test_a_server_that_does_not_respond_is_unavailable_after_all_attempts_
 
 
 @pytest.mark.parametrize("whose", ["ours", "ours behind a proxy", "a service's"])
-async def test_a_statement_that_is_given_up_is_cancelled_and_stores_nothing(
-    postgres_url: str, whose: str
-) -> None:
+async def test_a_timed_out_statement_is_cancelled_and_stores_nothing(postgres_url: str, whose: str) -> None:
     options: dict[str, Any] = {"url": postgres_url, "pgbouncer": whose == "ours behind a proxy"}
     engine = None
     if whose == "a service's":
@@ -197,7 +195,7 @@ async def test_each_connection_of_a_services_engine_survives_a_changed_column(po
 
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[int]:
-    """Accept connections on a port, and never answer."""
+    """Accept connections on a port, and never respond."""
     held: list[asyncio.StreamWriter] = []
 
     async def keep_silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -230,7 +228,7 @@ async def test_the_second_host_is_reached_while_the_first_one_does_not_respond(
 
 
 @pytest.mark.slow
-async def test_pooled_connections_to_a_server_that_is_frozen_cost_a_call_its_time_and_no_more(
+async def test_a_call_on_pooled_connections_to_a_frozen_server_is_bounded(
     postgres_url: str,
 ) -> None:
     async with network(postgres_url) as way:

@@ -27,7 +27,7 @@ MESSAGE_ID = (
 )
 PARTS = ("newest messages", "messages before one", "first page", "next page of a listing")
 TABLES = ("chat_sessions", "chat_messages")
-# Their second and third columns: a comparison of the third without the second goes through all of the first.
+# Their second and third columns: a condition on the third without the second scans the whole range.
 WIDE_INDEXES = {
     "idx_sessions_user_id": ("updated_at", "session_id"),
     "idx_messages_session_id": ("timestamp", "write_order"),
@@ -36,7 +36,7 @@ NOT_A_RANGE = {"Sort", "Incremental Sort", "Seq Scan", "Hash Join"}
 
 
 def filled(step: str) -> tuple[str, ...]:
-    """Return the SQL that fills both tables, each row so much older than the one before."""
+    """Return the SQL that fills both tables, each row older than the previous one by ``step``."""
     at = f"'{plans.NEWEST}'::timestamptz - i * interval '{step}'"
     user = f"CASE WHEN i % 2 = 1 THEN '{plans.USER}' ELSE 'user' || i % 999 END"
     milliseconds = f"{int(plans.NEWEST.timestamp()) * 1000}::bigint - i * 1000"
@@ -68,7 +68,7 @@ def listening(take_down: Callable[..., None]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def fresh(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """Name of a database whose tables were filled and never analysed."""
+    """Name of a database whose tables are filled and were never analysed."""
     name = f"sessions_plans_{uuid.uuid4().hex}"
     execute_postgres(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
     execute_postgres(in_database(postgres_server, name), *filled("1 s"))
@@ -78,7 +78,7 @@ def fresh(postgres_server: str, postgres_template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def analysed(postgres_server: str, fresh: str) -> Iterator[str]:
-    """Name of a copy of it that the planner knows all about."""
+    """Name of a copy of it with complete statistics."""
     name = f"{fresh}_analysed"
     execute_postgres(postgres_server, f"CREATE DATABASE {name} TEMPLATE {fresh}")
     execute_postgres(in_database(postgres_server, name), "VACUUM ANALYZE")
@@ -87,7 +87,7 @@ def analysed(postgres_server: str, fresh: str) -> Iterator[str]:
 
 
 async def plan_of(connection: asyncpg.Connection, sent: plans.Sent, *options: str) -> Plan:
-    """Return the plan of a prepared statement, which is how the driver executes it."""
+    """Return the plan of a prepared statement, as the driver executes it."""
     statement, values = sent
     execution = f"EXECUTE taken_down ({', '.join(map(literal, values))})"
     await connection.execute(f"PREPARE taken_down AS {statement}")
@@ -115,7 +115,7 @@ def nodes(plan: Plan) -> Iterator[Plan]:
 
 
 def faults(plan: Plan) -> list[str]:
-    """Return what in a plan is not the reading of ranges, in the order of their index."""
+    """Return the nodes of a plan that are not reads of index ranges in index order."""
     found = []
     for node in nodes(plan):
         name = f"{node['Node Type']} {node.get('Index Name') or node.get('Relation Name', '')}".rstrip()
@@ -151,7 +151,7 @@ async def test_a_statement_reads_ranges_of_indexes_in_their_order(
 
 
 @pytest.mark.parametrize("step", ["1 s", "0 s"], ids=["one after the other", "all at once"])
-async def test_a_part_of_many_rows_costs_as_little_wherever_it_begins(postgres_url: str, step: str) -> None:
+async def test_a_page_of_many_rows_costs_the_same_wherever_it_begins(postgres_url: str, step: str) -> None:
     execute_postgres(postgres_url, *filled(step))
     connection = await asyncpg.connect(postgres_url)
     read = {}
@@ -163,5 +163,5 @@ async def test_a_part_of_many_rows_costs_as_little_wherever_it_begins(postgres_u
             read[name] = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     await connection.close()
 
-    # Each row may lie in a page of its own; the index takes a few more, half of the table 200.
+    # Each row may be in a different page; the index adds a few, half of the table would be 200.
     assert {name: pages for name, pages in read.items() if pages > 80} == {}

@@ -1,4 +1,4 @@
-"""What an error says where PostgreSQL cannot be used: host, port, database, user, parameter, no secret."""
+"""Errors for an unusable PostgreSQL name host, port, database, user and parameter, and no secret."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def repository(url: str | None = None, **options: Any) -> Any:
 
 
 async def failure(repo: Any, error: type[SessionsError]) -> str:
-    """Return what a call fails with; it shows no secret, also where it is logged with its causes."""
+    """Return the error text of a call; it must show no secret, also when logged with its causes."""
     with pytest.raises(error) as caught:
         await repo.count_sessions("alice")
     await repo.aclose()
@@ -66,7 +66,7 @@ def error_response(sqlstate: str, words: str) -> bytes:
 
 @asynccontextmanager
 async def refusing(sqlstate: str, words: str) -> AsyncIterator[tuple[int, list[int]]]:
-    """Yield the port of a server that lets nobody in, and a list that gets longer with each who asks."""
+    """Yield the port of a server that rejects every login, and a list with an entry for each attempt."""
     asked: list[int] = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,7 +109,7 @@ def test_a_url_for_a_host_is_refused_and_not_shown(host: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-async def test_a_name_that_is_not_known_is_named_with_a_hint_for_the_url() -> None:
+async def test_an_unknown_host_is_named_with_a_hint_for_the_url() -> None:
     text = await failure(
         repository(f"postgresql://me:{SECRET}@no-such-host.invalid/chat"), BackendUnavailableError
     )
@@ -120,7 +120,7 @@ async def test_a_name_that_is_not_known_is_named_with_a_hint_for_the_url() -> No
     assert "percent-encode the user name and password" in text
 
 
-async def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
+async def test_a_missing_socket_is_named(tmp_path: Path) -> None:
     url = f"postgresql://me@/chat?host={tmp_path}&port=6543"
     text = await failure(repository(url), BackendUnavailableError)
     assert text.startswith(
@@ -198,14 +198,14 @@ async def test_a_host_with_the_wrong_attributes_is_said_to_be_none_of_them(postg
 # --- a server that does not let us in --------------------------------------------------------------
 
 
-async def test_a_database_that_is_not_there_is_named(postgres_url: str) -> None:
+async def test_a_missing_database_is_named(postgres_url: str) -> None:
     text = await failure(repository(in_database(postgres_url, "no_such_database")), ConfigurationError)
     assert text.startswith("db.postgres.database: cannot use PostgreSQL at ")
     assert ", database no_such_database, as user " in text
     assert "there is no such database (SQLSTATE 3D000)" in text
 
 
-async def test_a_role_that_is_not_there_is_named(postgres_url: str) -> None:
+async def test_a_missing_role_is_named(postgres_url: str) -> None:
     host, port = address_of(postgres_url)
     repo = repository(host=host, port=port, username="nobody_of_that_name", password=SECRET, database="d")
     text = await failure(repo, ConfigurationError)
@@ -235,7 +235,7 @@ async def test_a_refusal_names_the_setting_and_is_not_retried(sqlstate: str, key
     assert len(asked) == 1, "retried"
 
 
-async def test_a_pooler_with_the_option_that_cannot_reach_its_server_is_asked_again() -> None:
+async def test_a_configured_pooler_that_cannot_reach_its_server_is_retried() -> None:
     async with refusing("08P01", "server login failed") as (port, asked):
         url = f"postgresql://me:{SECRET}@127.0.0.1:{port}/chat?sslmode=disable&pgbouncer=true"
         text = await failure(repository(url), BackendUnavailableError)
@@ -263,7 +263,7 @@ async def test_a_setting_that_the_server_refuses_is_named(
     assert not caplog.records, "retried"
 
 
-async def test_a_right_that_is_missing_for_something_else_is_not_blamed_on_a_setting() -> None:
+async def test_an_unrelated_missing_privilege_is_not_blamed_on_a_setting() -> None:
     async with refusing("42501", "permission denied for database chat") as (port, _):
         url = f"postgresql://me:{SECRET}@127.0.0.1:{port}/chat?sslmode=disable&lock_timeout=5s"
         text = await failure(repository(url), ConfigurationError)
@@ -312,7 +312,7 @@ async def test_a_database_in_another_encoding_is_refused_and_stays_empty(
     await connection.close()
 
 
-async def test_a_missing_right_names_the_role(postgres_url: str) -> None:
+async def test_a_missing_privilege_names_the_role(postgres_url: str) -> None:
     role = f"reader_{uuid.uuid4().hex[:12]}"
     execute_postgres(
         postgres_url, f"CREATE ROLE {role} LOGIN; GRANT SELECT ON sessions_alembic_version TO {role}"
@@ -378,7 +378,7 @@ async def test_the_command_repeats_what_chose_the_database(
 
     monkeypatch.setenv("POSTGRES_URL", secret_url)
     configured = repository(auto_migrate=False)
-    # The same settings as those of the first one are the same manager, which may say either.
+    # Equal settings share the manager of the first repository, so the text may name either option.
     assert "run: sessions db upgrade --" in await failure(configured, SchemaOutdatedError)
     other = repository(auto_migrate=False, pool_size=3)
     assert (await failure(other, SchemaOutdatedError)).endswith("run: sessions db upgrade --backend postgres")

@@ -1,4 +1,4 @@
-"""``db.postgres.schema``: our tables in a schema that is not the role's own."""
+"""``db.postgres.schema``: the tables in a schema other than the role's default."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.databases import as_role, execute_postgres
 from tests.support.every_operation import use_everything
 
 SCHEMA = "chat"
-# Nothing is found here, so that a name without its schema is an error.
+# This schema is empty, so that a name without its schema is an error.
 EMPTY_PATH = {"search_path": "nowhere"}
 NEEDS_QUOTES = "Tenant 7-a"
 
@@ -56,10 +56,10 @@ def ours(schema: str) -> set[str]:
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, NEEDS_QUOTES, "public"])
-async def test_every_operation_works_in_a_schema_that_the_first_call_makes(
+async def test_every_operation_works_in_a_schema_that_the_first_call_creates(
     empty_postgres_url: str, schema: str
 ) -> None:
-    # In the URL, so that a name without its schema is found nowhere.
+    # In the URL, so that a name without its schema is not found.
     url = f"{empty_postgres_url}&search_path=nowhere"
 
     async with repository(url, schema=schema) as repo:
@@ -132,7 +132,7 @@ async def test_without_the_setting_the_search_path_decides(empty_postgres_url: s
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 64, "ü" * 32, 'a"b', "a;b", "a.b", "[a]", "a\0", "\ud800"])
-def test_a_name_of_no_use_is_refused(bad: str) -> None:
+def test_an_invalid_schema_name_is_rejected(bad: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^db\.postgres\.schema: Input should be a name") as caught:
         repository("postgresql://localhost/d", schema=bad)
 
@@ -161,7 +161,7 @@ def test_an_unset_variable_for_the_schema_is_an_error_that_names_it(
 
 @pytest.fixture
 def role(empty_postgres_url: str) -> Iterator[str]:
-    """A role that may connect and, in the schema ``given``, make tables; it may make no schema."""
+    """A role that may connect and create tables in the schema ``given``, but may not create a schema."""
     database = empty_postgres_url.partition("?")[0].rpartition("/")[2]
     name = f"role_of_{database}"
     execute_postgres(
@@ -178,7 +178,7 @@ def role_url(role: str, empty_postgres_url: str) -> str:
     return as_role(empty_postgres_url, role)
 
 
-async def test_a_role_that_may_make_no_schema_uses_one_that_is_there(
+async def test_a_role_that_may_not_create_a_schema_uses_an_existing_one(
     role_url: str, empty_postgres_url: str
 ) -> None:
     async with repository(role_url, schema="given") as repo:
@@ -187,7 +187,7 @@ async def test_a_role_that_may_make_no_schema_uses_one_that_is_there(
     assert await tables(empty_postgres_url) == ours("given")
 
 
-async def test_a_schema_that_the_role_may_not_make_is_a_configuration_error(
+async def test_a_schema_that_the_role_may_not_create_is_a_configuration_error(
     role_url: str, empty_postgres_url: str
 ) -> None:
     with pytest.raises(ConfigurationError, match="SQLSTATE 42501"):

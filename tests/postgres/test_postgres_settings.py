@@ -54,7 +54,7 @@ def causes_of(error: BaseException) -> list[type[BaseException]]:
 
 @dataclass
 class Parts:
-    """What a URL says."""
+    """The parts of a URL."""
 
     host: str
     port: int
@@ -86,7 +86,7 @@ async def database_of(repo: Any) -> str:
 
 @dataclass
 class FakeServer:
-    """Reads what a client asks for first, and answers with ``answer``."""
+    """Reads the first request of a client, and responds with ``answer``."""
 
     answer: Callable[[FakeServer, asyncio.StreamReader, asyncio.StreamWriter], Any]
     port: int = 0
@@ -289,9 +289,9 @@ async def test_a_password_with_any_character_may_be_given_as_a_part() -> None:
         f"POSTGRESQL+ASYNCPG//{SECRET}",
     ],
 )
-async def test_a_url_of_no_use_is_a_configuration_error_that_does_not_show_it(url: str) -> None:
+async def test_an_invalid_url_is_a_configuration_error_that_does_not_show_it(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        # Some of it only the driver finds out, at the first call.
+        # Some errors are detected only by the driver, at the first call.
         await repository(url, retry=ONE_TRY).count_sessions("u")
 
     assert "db.postgres" in str(caught.value)
@@ -305,7 +305,7 @@ async def test_a_url_of_no_use_is_a_configuration_error_that_does_not_show_it(ur
     ("ssl", "asks"),
     [("disable", []), (False, []), ("prefer", [SSL_REQUEST]), (None, [SSL_REQUEST])],
 )
-async def test_ssl_that_is_optional_goes_on_in_the_clear(ssl: Any, asks: list[int]) -> None:
+async def test_optional_ssl_falls_back_to_plain_text(ssl: Any, asks: list[int]) -> None:
     async with fake_server(start_up) as server:
         url = f"postgresql://u@127.0.0.1:{server.port}/d"
         with pytest.raises(BackendUnavailableError) as caught:
@@ -316,7 +316,7 @@ async def test_ssl_that_is_optional_goes_on_in_the_clear(ssl: Any, asks: list[in
 
 
 @pytest.mark.parametrize("ssl", [True, "require", "verify-ca", "verify-full"])
-async def test_ssl_that_is_required_is_not_given_up(ssl: Any) -> None:
+async def test_required_ssl_does_not_fall_back_to_plain_text(ssl: Any) -> None:
     async with fake_server(start_up) as server:
         url = f"postgresql://u:{SECRET}@127.0.0.1:{server.port}/d"
         with pytest.raises((BackendUnavailableError, ConfigurationError)) as caught:
@@ -436,7 +436,7 @@ async def test_a_missing_unix_socket_is_unavailable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-async def test_a_server_that_never_answers_is_given_up_after_connect_timeout(attempts: int) -> None:
+async def test_a_server_that_never_responds_is_unavailable_after_connect_timeout(attempts: int) -> None:
     async with fake_server(say_nothing) as server:
         repo = repository(
             f"postgresql://u:{SECRET}@127.0.0.1:{server.port}/d?sslmode=disable",
@@ -497,12 +497,12 @@ async def test_an_exhausted_pool_is_unavailable_after_pool_timeout_and_recovers(
         assert await repo.count_sessions("u") == 0
 
 
-async def test_callers_beyond_the_pool_wait_for_their_turn(postgres_url: str) -> None:
+async def test_callers_beyond_the_pool_size_wait_for_a_connection(postgres_url: str) -> None:
     async with repository(postgres_url, pool_size=1, max_overflow=0) as repo:
         assert await asyncio.gather(*(repo.count_sessions("u") for _ in range(30))) == [0] * 30
 
 
-async def test_who_calls_without_a_pause_does_not_keep_others_waiting(postgres_url: str) -> None:
+async def test_a_busy_caller_does_not_starve_others(postgres_url: str) -> None:
     async with repository(postgres_url, pool_size=1, max_overflow=0, pool_timeout=5) as repo:
         await repo.count_sessions("u")
         calls = 0
@@ -519,7 +519,7 @@ async def test_who_calls_without_a_pause_does_not_keep_others_waiting(postgres_u
         busy.cancel()
         await asyncio.gather(busy, return_exceptions=True)
 
-        # They took turns.
+        # They alternated.
         assert 10 <= calls <= 40
 
 
@@ -540,17 +540,17 @@ async def test_the_pool_opens_no_more_connections_than_the_settings_allow(postgr
 
 
 @pytest.mark.parametrize("own_engine", [False, True])
-async def test_no_error_and_no_log_shows_what_a_message_says(
+async def test_no_error_and_no_log_shows_the_content_of_a_message(
     postgres_url: str, own_engine: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = await asyncpg.connect(postgres_url)
-    # The server's own report of this quotes the whole row.
+    # The server's report of this error quotes the whole row.
     await connection.execute(
         "ALTER TABLE chat_messages ADD CHECK (content NOT LIKE '%private%');"
         "ALTER TABLE chat_sessions ADD CHECK (title NOT LIKE '%private%')"
     )
     await connection.close()
-    # A service's engine does not hide parameters unless it is told to.
+    # A service's engine does not hide parameters by default.
     engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(postgres_url))
     caplog.set_level(logging.DEBUG)
     repo = repository(engine=engine) if own_engine else repository(postgres_url)
@@ -579,7 +579,7 @@ async def test_no_error_and_no_log_shows_what_a_message_says(
     assert CONTENT not in caplog.text
 
 
-async def test_no_log_shows_what_a_message_says_while_all_goes_well(
+async def test_no_log_shows_the_content_of_a_message_without_an_error(
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

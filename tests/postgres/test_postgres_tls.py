@@ -1,4 +1,4 @@
-"""TLS to PostgreSQL, on a real server behind what ends the encryption."""
+"""TLS to PostgreSQL, on a real server behind a TLS-terminating proxy."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_every_form_of_hosts_and_ports_is_understood(url: str, hosts: list[str],
     assert found["database"] == "d"
 
 
-def test_what_a_url_leaves_out_is_left_to_the_driver() -> None:
+def test_absent_parts_of_a_url_are_left_to_the_driver() -> None:
     found = arguments("postgresql://")
     assert "host" not in found
     assert "port" not in found
@@ -149,7 +149,7 @@ def test_all_spellings_of_a_url_are_one_database() -> None:
         f"postgresql://u:p@h h/{SECRET}",
     ],
 )
-def test_what_is_not_escaped_is_told_before_anything_is_sent(url: str) -> None:
+def test_unescaped_characters_are_reported_before_anything_is_sent(url: str) -> None:
     text = refusal(url)
     assert text.startswith("db.postgres.url: ")
     assert "percent-encode the user name and password" in text
@@ -167,7 +167,7 @@ def test_the_manual_has_the_table_of_parameters() -> None:
 
 
 def parameters_of_asyncpg() -> set[str]:
-    """Return the query parameters that the installed driver takes for itself."""
+    """Return the query parameters that the installed driver handles."""
     source = Path(asyncpg.__file__).with_name("connect_utils.py").read_text()
     comparisons = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Compare))
     return {
@@ -266,7 +266,7 @@ def test_an_unknown_parameter_is_refused_by_name(name: str) -> None:
     assert name.replace("%73", "s") in text
 
 
-def test_a_parameter_that_is_nearly_right_is_guessed() -> None:
+def test_a_misspelt_parameter_gets_a_suggestion() -> None:
     assert "sslmode?" in refusal("postgresql://h/d?ssl_mode=require")
 
 
@@ -302,13 +302,13 @@ def test_a_parameter_that_is_nearly_right_is_guessed() -> None:
         ("prepared_statement_name_func=str", "prepared_statement_name_func"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_by_the_parameters_name(query: str, name: str) -> None:
+def test_an_invalid_value_is_rejected_by_the_parameters_name(query: str, name: str) -> None:
     text = refusal(f"postgresql://u:{SECRET}@h:5432/d?{query}")
     assert re.search(rf"\b{name}\b", text), text
     assert text.startswith("db.postgres.")
 
 
-def test_empty_values_and_repetitions_of_the_same_are_as_if_they_were_not_there() -> None:
+def test_empty_and_repeated_values_are_ignored() -> None:
     plain = arguments("postgresql://h/d")
     assert arguments("postgresql://h/d?") == plain
     assert arguments("postgresql://h/d?&sslmode=&channel_binding=&user=&") == plain
@@ -409,7 +409,7 @@ def test_keepalives_become_options_of_the_socket() -> None:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_dropped_connection_is_found_out_by_default(
+def test_a_dropped_connection_is_detected_by_default(
     loop: str, tls: bool, postgres_url: str, tmp_path: Path
 ) -> None:
     factory = asyncio.new_event_loop if loop == "asyncio" else uvloop.new_event_loop
@@ -420,7 +420,7 @@ def test_a_dropped_connection_is_found_out_by_default(
         url = f"postgresql://{split.username}@127.0.0.1:{front.port}{split.path}?sslmode={mode}{query}"
         connection = await PostgresConnector(settings(url))()
         try:
-            # As `set_tcp_options` gets at it: asyncpg hands out no socket.
+            # As in `set_tcp_options`: asyncpg does not expose the socket.
             raw = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
             options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
             told = [raw.getsockopt(socket.IPPROTO_TCP, option) for option in options]
@@ -616,7 +616,7 @@ AZURE = "mydemoserver.postgres.database.azure.com"
         ),
     ],
 )
-def test_the_clouds_urls_are_understood(
+def test_urls_of_cloud_providers_are_parsed(
     url: str, host: str, port: int, user: str, database: str, pgbouncer: bool, tls: bool
 ) -> None:
     found = settings(url)

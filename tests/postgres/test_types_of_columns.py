@@ -1,4 +1,4 @@
-"""What a column's type does to values holds on every way to PostgreSQL, in both directions."""
+"""Bind and result processors of column types are applied on every path to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sessions import ConfigurationError, SessionRepositoryFactory
 
 
 class Reversed(TypeDecorator[str]):
-    """Text that the server sees from right to left, and callers between brackets."""
+    """Text that is stored reversed, and returned between brackets."""
 
     impl = Text
     cache_ok = True
@@ -44,7 +44,7 @@ async def test_a_type_decorator_is_applied_to_parameters_and_to_rows(postgres_ur
 
 @pytest.mark.parametrize("kind", ["postgres", "sqlite"])
 @pytest.mark.parametrize("given", ["sync", "text", "dict"])
-def test_what_is_no_async_engine_is_refused(kind: str, given: str) -> None:
+def test_an_engine_that_is_not_async_is_rejected(kind: str, given: str) -> None:
     made: Engine = create_engine("sqlite://")
     engine = {"sync": made, "text": "postgresql://h/d", "dict": {}}[given]
     with pytest.raises(ConfigurationError, match=r"^engine: must be an AsyncEngine"):

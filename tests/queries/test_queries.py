@@ -1,4 +1,4 @@
-"""The statements in a service's own AsyncSession, and what they are made of."""
+"""The statements in a service's own AsyncSession, and the columns they are built from."""
 
 from __future__ import annotations
 

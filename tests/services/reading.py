@@ -1,4 +1,4 @@
-"""What a reader does, and what it is refused."""
+"""The operations of a read-only user, and the rejected writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another service that shares our database: its own base, its own Alembic, a key to our sessions."""
+"""Another service in the same database: its own base, its own Alembic, a foreign key to our sessions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["NoteRecord", "NotesBase", "notes_config", "write_alembic"]
 
 
 class NotesBase(DeclarativeBase):
-    """The other service's own."""
+    """The other service's declarative base."""
 
 
 class NoteRecord(NotesBase):
-    """A note on one of our sessions, which goes with it."""
+    """A note on one of our sessions, deleted together with it."""
 
     __tablename__ = "notes"
 
@@ -34,7 +34,7 @@ INI = """
 script_location = %(here)s/migrations
 path_separator = os
 """
-# As the manual tells: it looks at its own tables only.
+# As in the manual: it includes its own tables only.
 ENV = """
 from alembic import context
 from tests.services.second_service import NotesBase

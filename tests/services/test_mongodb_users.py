@@ -22,7 +22,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def raw(port: int) -> Iterator[Any]:
-    """The database, which is dropped but keeps its users."""
+    """The database; it is dropped, but its users are kept."""
     with MongoClient[dict[str, Any]](port=port, username="root", password=PASSWORD) as client:
         yield client[DATABASE]
         for name in client[DATABASE].list_collection_names():
@@ -61,7 +61,7 @@ async def test_a_reader_where_an_index_is_missing_is_refused(port: int, raw: Any
             await reader.count_sessions("ann")
 
 
-async def test_a_writer_that_may_not_set_the_validator_is_warned_and_goes_on(
+async def test_a_writer_that_may_not_set_the_validator_is_warned_and_continues(
     port: int, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="sessions"):

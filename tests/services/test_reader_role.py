@@ -29,13 +29,13 @@ def repository(url: str | None = None, **options: Any) -> Any:
 
 @pytest.fixture(params=[None, SCHEMA], ids=["public", "schema"])
 def schema(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Where the tables are, as an option of the repository."""
+    """The schema of the tables, as an option of the repository."""
     return {} if request.param is None else {"schema": request.param}
 
 
 @pytest.fixture
 def reader_url(empty_postgres_url: str) -> Iterator[str]:
-    """The database for a role that nothing is granted yet."""
+    """The database for a role without any privilege."""
     role = f"reader_{uuid.uuid4().hex}"
     # PostgreSQL 14 lets every role create tables in the schema "public", 15 and later none.
     execute_postgres(
@@ -46,7 +46,7 @@ def reader_url(empty_postgres_url: str) -> Iterator[str]:
 
 
 def grant_reading(url: str, reader_url: str, schema: str = "public") -> str:
-    """Grant what the manual says, and return the role."""
+    """Grant the privileges that the manual lists, and return the role."""
     role = reader_url.partition("//")[2].partition("@")[0]
     execute_postgres(
         url,
@@ -84,7 +84,7 @@ async def test_a_role_whose_transactions_are_read_only_reads_and_is_refused_each
 
     async with repository(reader_url) as reader:
         await read_everything(reader, session_id)
-        # What a server says, too, that has handed over to another one.
+        # A server that was demoted reports the same error.
         await assert_refused(reader, session_id, "the server is read-only", BackendUnavailableError)
 
 
@@ -105,7 +105,9 @@ async def test_a_reader_sends_nothing_but_select(postgres_url: str) -> None:
     assert {statement.lstrip("(").split()[0] for statement in sent} == {"SELECT"}
 
 
-async def test_a_reader_before_the_first_writer_is_told_so(empty_postgres_url: str, reader_url: str) -> None:
+async def test_a_reader_before_the_first_writer_gets_an_error(
+    empty_postgres_url: str, reader_url: str
+) -> None:
     async with repository(reader_url, auto_migrate=False) as reader:
         with pytest.raises(SchemaOutdatedError, match="no schema yet; run: sessions db upgrade"):
             await reader.count_sessions("ann")

@@ -82,7 +82,7 @@ async def test_each_migrates_its_own_tables_and_both_versions_live_side_by_side(
     assert await run(engine, tables) == both
     assert await run(engine, versions) == [migrations.HEAD, "notes1"]
 
-    # One after the other, and each again, down and up.
+    # In sequence, and each again, down and up.
     await run(engine, theirs, ini, command.downgrade, "base")
     assert await run(engine, tables) == both - {"notes"}
     await run(engine, theirs, ini, command.upgrade, "head")
@@ -211,7 +211,7 @@ async def test_what_the_other_service_stores_by_records_is_what_callers_see(
 
 
 @pytest.mark.parametrize("by", ["repository", "record"])
-async def test_deleting_a_session_takes_messages_and_notes_and_nothing_else(
+async def test_deleting_a_session_deletes_only_its_messages_and_notes(
     engine: AsyncEngine, repository: Any, by: str
 ) -> None:
     noted, plain = await with_notes(engine, repository)
@@ -346,7 +346,7 @@ async def test_documents_are_part_of_the_other_services_own_init_beanie(mongodb_
 
     assert (document.title, document.metadata, notes[0].text) == ("Noted", {"a": 1}, "beside it")
     assert [message.content for message in messages] == ["Hello"]
-    # What its writes change is what callers see, and ours go on as before.
+    # Its writes are visible to our callers, and our operations continue to work.
     document.title = "By document"
     await document.save()
     assert (await repository.get_session("ann", session_id)).title == "By document"

@@ -1,4 +1,4 @@
-"""Operations in a transaction of the service's own: they commit and roll back with its rows."""
+"""Operations in a service's own transaction commit and roll back together with its rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def bills(engine: AsyncEngine) -> list[int]:
 
 
 async def everything(chats: AsyncChats, bill: Any) -> str:
-    """Use each kind of operation, and insert a row of the service's own."""
+    """Use each kind of operation, and insert a row of the service."""
     session_id = await chats.create_session("alice", title="In one transaction")
     await chats.add_message("alice", session_id, "user", "One")
     await chats.add_messages("alice", session_id, [("assistant", "Two"), ("user", "Three")])
@@ -110,7 +110,9 @@ async def test_the_repository_has_it_under_the_names_that_users_know(
 
 
 @pytest.mark.parametrize("wrong", [None, "a transaction", object()])
-async def test_what_is_no_transaction_is_refused(sql: tuple[AsyncChats, AsyncEngine], wrong: Any) -> None:
+async def test_an_object_that_is_not_a_transaction_is_rejected(
+    sql: tuple[AsyncChats, AsyncEngine], wrong: Any
+) -> None:
     with pytest.raises(ConfigurationError, match="using: must be an AsyncSession or an AsyncConnection"):
         sql[0].using(wrong)
 
@@ -154,7 +156,7 @@ async def test_messages_and_documents_commit_or_abort_together(mongodb_url: str,
         assert await database.chat_messages.count_documents({}) == (203 if commits else 0)
         assert len(await chats.get_session_history("alice", session_id)) == (203 if commits else 0)
         assert (await chats.get_session("alice", session_id) is not None) is commits
-        # What the transaction saw is not remembered for others.
+        # Reads of the transaction are not cached for other operations.
         if not commits:
             with pytest.raises(SessionNotFoundError):
                 await chats.add_message("alice", session_id, "user", "Gone")

@@ -1,4 +1,4 @@
-"""What `sessions.backends.sqlite.internals` takes from inside aiosqlite is what it is taken for."""
+"""The private parts of aiosqlite that `sessions.backends.sqlite.internals` uses behave as it expects."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_connection_without_such_a_thread_is_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_idle_thread_lets_its_event_loop_go() -> None:
+def test_an_idle_thread_releases_its_event_loop() -> None:
     loop = asyncio.new_event_loop()
 
     async def connect() -> aiosqlite.Connection:
@@ -59,7 +59,7 @@ def test_an_idle_thread_lets_its_event_loop_go() -> None:
 
     connection = loop.run_until_complete(connect())
     release_event_loop(connection)
-    # The queue is the thread's: it does what was put in, in order, and then the next call.
+    # The thread processes its queue in order, and then the next call.
     assert isinstance(connection._tx, queue.SimpleQueue | queue.Queue)
 
     async def use() -> object:

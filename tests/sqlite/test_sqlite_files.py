@@ -1,4 +1,4 @@
-"""A file that is deleted, replaced, or not there: nothing is written where nobody will read it."""
+"""A file that is deleted, replaced or missing: nothing is written into a file without a path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def delete(path: Path) -> None:
 
 
 def replace(path: Path) -> None:
-    """Put a database in the file's place, with one session of somebody else."""
+    """Replace the file by a database with one session of another user."""
     other = path.parent / "other.db"
     with make(other) as repository:
         repository.create_session("bob")
@@ -76,7 +76,7 @@ def test_reads_and_blocking_calls_notice_it_too(tmp_path: Path, lose: Any) -> No
 
 
 @pytest.mark.parametrize("lose", [delete, drop_tables])
-async def test_without_auto_migrate_it_is_said_and_nothing_is_created(tmp_path: Path, lose: Any) -> None:
+async def test_without_auto_migrate_it_is_an_error_and_nothing_is_created(tmp_path: Path, lose: Any) -> None:
     path = tmp_path / "sessions.db"
     with make(path) as repository:
         repository.create_session("alice")

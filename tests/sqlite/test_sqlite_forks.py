@@ -1,4 +1,4 @@
-"""A process may fork at any moment: its child writes, and neither loses what it was told is stored."""
+"""A process may fork at any time: its child writes, and neither loses an acknowledged write."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stored(path: Path) -> set[str]:
 
 
 def append(path: Path, content: str) -> None:
-    """Append one message, in a thread of its own: in a child the parent's loop counts as running."""
+    """Append one message, in a new thread: in a child the parent's loop counts as running."""
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -66,7 +66,7 @@ async def test_a_fork_between_the_statements_of_a_write_locks_nobody_out(tmp_pat
         writing = [asyncio.create_task(write(name)) for name in range(WRITERS)]
         in_transaction = 0
         for number in range(8):
-            # Whatever it is that the writers are at just now.
+            # At any point of the writers' transactions.
             for _ in range(number):
                 await asyncio.sleep(0)
             in_transaction += any(one.is_busy() for one in tuple(driver._gate._connections))
@@ -128,7 +128,7 @@ def test_what_a_child_commits_survives_that_its_parent_closes_the_file(tmp_path:
         os.write(begun_writer, b"x")
         os.read(closed_reader, 1)
         mine.add_message_sync(session_id, "user", "after")
-        os._exit(0)  # Without the clean-up that might still save it.
+        os._exit(0)  # Without the clean-up at exit, which might save it.
 
     child = in_child(work)
     os.read(begun_reader, 1)

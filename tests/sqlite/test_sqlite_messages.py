@@ -1,4 +1,4 @@
-"""What is the matter with a file is said, with its path and SQLite's name for it."""
+"""An error names the problem of a file, its path, and SQLite's result code."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_a_file_that_is_damaged(tmp_path: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that other users may look into."""
+    """A folder that other users may read."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
 
 
 def as_nobody(path: Path, *expected: str) -> None:
-    """Fail to write, as a user whom permissions matter for, and check the text."""
+    """Fail to write as an unprivileged user, and check the text."""
 
     def work() -> None:
         if os.getuid() == 0:

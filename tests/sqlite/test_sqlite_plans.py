@@ -17,7 +17,7 @@ from tests.support.databases import Backend
 
 
 def faults(steps: list[str]) -> list[str]:
-    """Return what is not a search of an index in its order; a subquery that was ordered may be scanned."""
+    """Return the steps that are not index searches in index order; an ordered subquery may be scanned."""
     return [step for step in steps if "TEMP B-TREE" in step or step.startswith("SCAN chat_")]
 
 

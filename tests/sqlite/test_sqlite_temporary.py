@@ -1,4 +1,4 @@
-"""Each temporary database belongs to one repository, and goes with it."""
+"""Each temporary database belongs to one repository, and is deleted with it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_explicit_manager_shares_one() -> None:
         assert make(connection_manager=manager).count_sessions_sync("alice") == 1
 
 
-def test_its_files_are_gone_once_it_is_closed_and_the_next_use_begins_anew(tmp_path: Path) -> None:
+def test_its_files_are_deleted_on_close_and_the_next_use_creates_new_ones(tmp_path: Path) -> None:
     repository = make(url="sqlite://")
     assert os.listdir(tmp_path) == []
     for _ in range(2):
@@ -53,14 +53,14 @@ def test_its_files_are_gone_once_it_is_closed_and_the_next_use_begins_anew(tmp_p
         assert os.listdir(tmp_path) == []
 
 
-def test_its_files_are_gone_once_it_is_collected(tmp_path: Path) -> None:
+def test_its_files_are_deleted_when_it_is_collected(tmp_path: Path) -> None:
     async def use() -> list[weakref.ref[Any]]:
         repositories = [make(url="sqlite://") for _ in range(3)]
         for repository in repositories:
             await repository.create_session_async("alice")
         return [weakref.ref(repository._manager) for repository in repositories]
 
-    # Unclosed: the end of the event loop closes their connections.
+    # Not closed: the end of the event loop closes their connections.
     managers = asyncio.run(use())
     gc.collect()
     assert [manager() for manager in managers] == [None] * 3
@@ -96,7 +96,7 @@ def test_a_child_leaves_the_files_of_its_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["", "os.fork() or sys.exit()", "repository.close()"])
-def test_its_files_are_gone_when_the_process_ends(tmp_path: Path, end: str) -> None:
+def test_its_files_are_deleted_when_the_process_ends(tmp_path: Path, end: str) -> None:
     program = f"""
 import os, sys
 from sessions import SessionRepositoryFactory

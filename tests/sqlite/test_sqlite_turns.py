@@ -1,4 +1,4 @@
-"""Writers of one process take turns, first come first served, whatever they call the file."""
+"""Writers of one process take turns, first come, first served, whatever the path of the file."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ async def test_no_append_waits_longer_than_all_the_others_take(tmp_path: Path) -
         await asyncio.gather(*map(append, range(WRITERS)))
     for name in range(WRITERS):
         places = [place for place, who in enumerate(completed) if who == name]
-        # Twice as many as there are writers: what is done is noticed a little later.
+        # Twice the number of writers: the end of a write is noticed a little later.
         assert max(after - before for before, after in itertools.pairwise(places)) <= 2 * WRITERS
 
 
-async def test_writers_of_other_loops_and_of_blocking_calls_stand_in_the_same_queue(tmp_path: Path) -> None:
+async def test_writers_of_other_loops_and_of_blocking_calls_share_one_queue(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     retry = RetryConfig(max_attempts=1)
     repository = make(path, retry=retry)
@@ -131,7 +131,7 @@ async def test_every_write_takes_a_turn_and_no_read_does(tmp_path: Path) -> None
             await write()
 
 
-async def test_who_waits_in_line_for_a_locked_file_waits_no_longer_than_the_first(tmp_path: Path) -> None:
+async def test_queued_writers_of_a_locked_file_wait_no_longer_than_the_first(tmp_path: Path) -> None:
     async with make(
         tmp_path / "sessions.db", busy_timeout=1.0, retry=RetryConfig(max_attempts=1)
     ) as repository:
@@ -142,7 +142,7 @@ async def test_who_waits_in_line_for_a_locked_file_waits_no_longer_than_the_firs
             started = time.monotonic()
             calls = (repository.add_message(session_id, "user", "Hello") for _ in range(8))
             ended = await asyncio.gather(*calls, return_exceptions=True)
-            # One after the other they would take eight.
+            # In sequence they would take eight.
             assert time.monotonic() - started < 4
             assert {type(error) for error in ended} == {BackendUnavailableError}
             other.execute("ROLLBACK")

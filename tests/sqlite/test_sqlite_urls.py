@@ -1,4 +1,4 @@
-"""Each part of a SQLite URL is honoured, known to have no effect, or refused by name."""
+"""Each part of a SQLite URL is honoured, has a documented lack of effect, or is rejected by name."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_database_in_memory_is_a_temporary_one(url: str) -> None:
         ("postgresql://alice:hunter2@db/chat", "must start with"),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(
+def test_unsupported_parts_are_rejected_by_name(
     url: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -167,7 +167,7 @@ def test_a_database_that_is_opened_to_read_refuses_every_write(tmp_path: Path, p
         assert repository.count_sessions_sync("alice") == 1
 
 
-def test_an_old_schema_is_not_brought_up_to_date_in_a_database_that_is_only_read(tmp_path: Path) -> None:
+def test_an_old_schema_is_not_upgraded_in_a_read_only_database(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     sqlite3.connect(path).close()
     with make(f"sqlite:///{path}?mode=ro") as repository, pytest.raises(SchemaOutdatedError) as caught:

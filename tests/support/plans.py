@@ -55,11 +55,17 @@ READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "next page of a listing": lambda r: r.list_sessions(USER, limit=20, cursor=encode_cursor(CHAT_SESSION)),
     "count": lambda r: r.count_sessions(USER),
     "get": lambda r: r.get_session(USER, BIG_SESSION),
-    "first sessions to export": lambda r: r._run("export", r._export_sessions, USER, None, 1000),
-    "next sessions to export": lambda r: r._run("export", r._export_sessions, USER, CHAT_SESSION, 1000),
-    "first messages to export": lambda r: r._run("export", r._export_messages, BIG_SESSION, USER, None, 1000),
-    "next messages to export": lambda r: r._run(
-        "export", r._export_messages, BIG_SESSION, USER, CHAT_MESSAGE, 1000
+    "first sessions to export": lambda r: r._calls.run(
+        "export", r._calls.backend.export_sessions, USER, None, 1000
+    ),
+    "next sessions to export": lambda r: r._calls.run(
+        "export", r._calls.backend.export_sessions, USER, CHAT_SESSION, 1000
+    ),
+    "first messages to export": lambda r: r._calls.run(
+        "export", r._calls.backend.export_messages, BIG_SESSION, USER, None, 1000
+    ),
+    "next messages to export": lambda r: r._calls.run(
+        "export", r._calls.backend.export_messages, BIG_SESSION, USER, CHAT_MESSAGE, 1000
     ),
 }
 WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {

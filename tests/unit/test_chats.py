@@ -1,4 +1,4 @@
-"""The API in plain names: who may see what, and that both styles and the repository are one."""
+"""The API in plain names: isolation, and consistency of both styles with the repository."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_other_passwords_are_another_manager() -> None:
 async def test_each_engine_of_a_service_has_its_own_manager_that_does_not_keep_it_alive() -> None:
     engines = []
     for number in range(20):
-        # A later engine may stand where an earlier one stood in memory.
+        # A later engine may have the memory address of an earlier one.
         engine = create_async_engine(f"sqlite+aiosqlite:///{number}.db")
         manager = get("sqlite", engine=engine)
         assert get("sqlite", engine=engine) is manager
@@ -186,7 +186,7 @@ async def test_each_client_of_a_service_is_not_kept_alive_either() -> None:
 # --- forgetting ------------------------------------------------------------------------------------
 
 
-async def test_a_manager_that_was_closed_is_forgotten_once_nobody_has_it(tmp_path: Path) -> None:
+async def test_a_closed_manager_is_forgotten_once_it_is_unreferenced(tmp_path: Path) -> None:
     repository = SessionRepositoryFactory.create_repository("sqlite", url=f"sqlite:///{tmp_path}/a.db")
     manager = weakref.ref(repository._connection_manager)
     await repository.create_session_async("u")
@@ -197,7 +197,7 @@ async def test_a_manager_that_was_closed_is_forgotten_once_nobody_has_it(tmp_pat
     assert manager() is None
 
 
-async def test_a_repository_that_goes_on_after_a_close_still_shares_its_manager(tmp_path: Path) -> None:
+async def test_a_repository_that_is_used_after_a_close_still_shares_its_manager(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     repository = SessionRepositoryFactory.create_repository("sqlite", url=url)
     await repository.aclose()
@@ -229,7 +229,7 @@ def test_ten_thousand_tenants_leave_nothing_behind(tmp_path: Path) -> None:
         gc.collect()
         return Counter(type(found).__name__ for found in gc.get_objects())
 
-    # With room for the caches that are bounded by a number.
+    # With a margin for the caches of bounded size.
     asyncio.run(tenants(range(1500)))
     before = left()
     tracemalloc.start()
@@ -266,7 +266,7 @@ def test_a_copy_of_a_repository_shares_its_manager(how: Any, name: str, url: str
     assert copied is not repository
     assert type(copied) is type(repository)
     assert copied._connection_manager is repository._connection_manager
-    assert copied._retry == retry
+    assert copied._chosen_retry == retry
 
 
 async def test_a_copy_works_also_while_the_original_is_connected(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_manager_that_could_not_be_made_is_not_kept() -> None:
     assert ConnectionFactory._managers == {}
 
 
-def test_threads_that_ask_at_once_get_one_manager() -> None:
+def test_concurrent_threads_get_one_manager() -> None:
     made = []
 
     @register_connection_manager("slow")
@@ -357,12 +357,12 @@ def test_a_registered_manager_is_made_with_the_options_of_the_caller() -> None:
     assert get("own", depth=3, url="own://x") is manager
 
 
-def test_the_decorator_gives_the_class_back_and_may_be_repeated() -> None:
+def test_the_decorator_returns_the_class_and_may_be_repeated() -> None:
     assert register_connection_manager("own")(Manager) is Manager
     assert register_connection_manager("own")(Manager) is Manager
 
 
-def test_the_same_class_again_replaces_the_one_from_before() -> None:
+def test_the_same_class_again_replaces_the_former_one() -> None:
     register_connection_manager("own")(Manager)
     before = ConnectionFactory.get_connection_manager("own", url="u")
 

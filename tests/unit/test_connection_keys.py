@@ -1,4 +1,4 @@
-"""A repository is made once a request: nothing is validated twice, and no change is overlooked."""
+"""A repository is created for each request: nothing is validated twice, and every change is detected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ URLS = {
     "postgres": "postgresql+asyncpg://u:p@h/d",
     "sqlite": "sqlite:///chat.db",
 }
-# Three times what a call may take, as other work is done on the machine too.
+# Three times the limit of a call, because the machine has other load.
 MOST_MICROSECONDS = 45
 
 
@@ -75,7 +75,9 @@ def test_a_repository_is_made_in_microseconds(name: str) -> None:
         ("mongodb", {"client": AsyncMongoClient[dict[str, Any]]("mongodb://h/d", connect=False)}),
     ],
 )
-def test_so_is_one_on_a_service_s_own_engine_or_client(name: str, own: dict[str, Any]) -> None:
+def test_a_repository_on_a_service_s_own_engine_or_client_is_made_in_microseconds(
+    name: str, own: dict[str, Any]
+) -> None:
     def create() -> None:
         SessionRepositoryFactory.create_repository(name, **own)
 
@@ -143,7 +145,7 @@ def test_a_change_of_the_home_directory_is_another_file(monkeypatch: pytest.Monk
     assert managers[0] is not managers[1]
 
 
-def test_options_without_a_hash_are_refused_as_ever() -> None:
+def test_unhashable_options_are_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"db\.postgres\.host"):
         get("postgres", host=["a"])
 
@@ -155,7 +157,7 @@ def test_a_service_s_own_engine_and_client_are_not_kept_here() -> None:
     get("mongodb", client=client, database="d")
     assert not any(value in (engine, client) for asked in keys._remembered for value in asked)
 
-    # What the factory itself does with them is its own business.
+    # The factory's own references do not count.
     ConnectionFactory._managers.clear()
     gone = weakref.ref(engine.sync_engine)
     del engine
@@ -178,7 +180,7 @@ async def test_a_wrong_url_of_a_variable_is_named_by_the_variable_and_not_shown(
     monkeypatch.setenv(variable, "nonsense://user:hunter2@h/d")
 
     with pytest.raises(ConfigurationError) as caught:
-        # MongoDB's is looked at when the client is made.
+        # MongoDB's URL is checked when the client is created.
         await SessionRepositoryFactory.create_repository(name).ensure_ready()
 
     assert str(caught.value).startswith(f"{variable}: must start with ")

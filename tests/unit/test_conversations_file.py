@@ -1,4 +1,4 @@
-"""The conversations that come with the tests have in them what stores and terminals stumble over."""
+"""The test conversations contain the characters that are difficult for databases and terminals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backends of other people: in the shape of AgentHub's guide, and in the others that the interface allows."""
+"""Custom backends, as in AgentHub's guide and in the other forms that the interface allows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sessions.testing.twins import ASYNC_NAMES, pairs_of
 
 
 class FakeRedis:
-    """As much of a Redis client as the guide's backend uses."""
+    """The part of a Redis client that the guide's backend uses."""
 
     def __init__(self) -> None:
         self.hashes: dict[str, dict[str, str]] = {}
@@ -60,7 +60,7 @@ class FakeRedis:
 
 
 class RedisLikeOperations(BaseSessionRepository):
-    """The guide's operations: some of them sync, some async, all on ``self._connection`` straight away."""
+    """The guide's operations: some sync, some async, all directly on ``self._connection``."""
 
     def _create_tables_if_not_exist(self) -> Any:
         pass
@@ -164,7 +164,7 @@ def _forget_what_tests_register() -> Iterator[None]:
 
 @pytest.fixture
 def redis_like() -> type[BaseSessionRepository]:
-    """The guide's backend, registered under names of its own."""
+    """The guide's backend, registered under new names."""
     register_connection_manager("redis-like")(RedisLikeManager)
 
     @register_repository("redis-like")
@@ -203,7 +203,7 @@ async def test_a_backend_of_the_guide_works_through_the_factory(
 
 
 def test_a_sync_method_is_the_first_thing_that_is_called(redis_like: type[BaseSessionRepository]) -> None:
-    # No event loop, and nothing that connected before.
+    # No event loop, and no earlier connection.
     repo = SessionRepositoryFactory.create_repository("redis-like")
     session_id = repo.create_session("user123", None)
     assert [item.session_id for item in repo.list_paginated_sessions("user123")] == [session_id]
@@ -247,7 +247,7 @@ def test_tables_are_created_before_the_first_sync_call_and_may_use_the_connectio
     assert repo.create_session("user123", None)
 
 
-async def test_no_thread_goes_on_before_the_tables_are_there() -> None:
+async def test_every_thread_waits_until_the_tables_are_created() -> None:
     class Slow(RedisLikeOperations):
         def _create_tables_if_not_exist(self) -> None:
             assert self._connection.hgetall("tables") == {}
@@ -333,7 +333,7 @@ def test_each_event_loop_has_its_connection_but_the_tables_are_created_once() ->
         assert (repo.created, repo._connection_manager.connects) == (1, number)
 
 
-def test_a_dropped_event_loop_goes_although_its_connection_refers_to_it() -> None:
+def test_a_dropped_event_loop_is_collected_although_its_connection_references_it() -> None:
     class OfItsLoop(FakeRedis):
         def __init__(self) -> None:
             super().__init__()
@@ -405,7 +405,7 @@ async def test_a_sync_manager_with_async_tables() -> None:
 
     repo = Mixed("mine", connection_manager=RedisLikeManager())
     repo.create_session("user123", None)
-    # They wait for the first chance to be awaited.
+    # They are created at the first opportunity to await.
     assert repo.created == 0
     for _ in range(2):
         await repo._ensure_connection()

@@ -1,4 +1,4 @@
-"""What AgentHub's users do with sessions, under the import paths that they know, less ``app.``."""
+"""Examples of AgentHub's documentation, with its import paths, without ``app.``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ URL_SETTINGS = {"mongodb": "MONGODB_URL", "postgres": "POSTGRES_URL", "sqlite": 
 
 @pytest.fixture
 def configured(backend: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each backend in turn, known to the settings alone."""
+    """Each backend, known only from the settings."""
     value = backend.url.removeprefix("sqlite:///")
     monkeypatch.setenv(URL_SETTINGS[backend.repository_type], value)
     if backend.repository_type != "mongodb":  # Which is the default.

@@ -15,6 +15,7 @@ PARENTS = {
     errors.SessionNotFoundError: (errors.SessionsError, LookupError),
     errors.SessionConflictError: (errors.SessionsError,),
     errors.MessageConflictError: (errors.SessionsError,),
+    errors.VersionConflictError: (errors.SessionsError,),
     errors.BackendUnavailableError: (errors.SessionsError,),
     errors.SchemaOutdatedError: (errors.SessionsError,),
     errors.UnknownRepositoryError: (errors.SessionsError, LookupError),

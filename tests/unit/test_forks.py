@@ -1,4 +1,4 @@
-"""Locks that another thread holds while the process forks are free in the child."""
+"""Locks that another thread holds during a fork are free in the child."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MONGODB = {"beanie", "pymongo", "bson", "motor"}
 
 
 def loaded_by(program: str) -> set[str]:
-    """Return the database libraries that a fresh interpreter has loaded after running this."""
+    """Return the database libraries that a new interpreter has loaded after a program."""
     report = f"\nimport sys\nprint(*({SQL | MONGODB!r} & sys.modules.keys()))\n"
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program) + report],

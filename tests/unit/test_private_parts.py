@@ -1,5 +1,6 @@
-"""Private or undocumented parts of dependencies: where they are used, and that they are what the code takes
-them for. Those of a driver are in ``test_internals.py`` of its backend's folder.
+"""Private or undocumented parts of dependencies are used only where allowed, and behave as the code expects.
+
+Those of a driver are in ``test_internals.py`` of its backend's folder.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sessions.core.internals import hide, no_running_loop
 from sessions.core.loops import kept_on
 
 PACKAGE = Path(sessions.__file__).parent
-# Modules that take something from inside a dependency, and say why.
+# Modules that use a private part of a dependency, and name the reason.
 INTERNALS = {
     "backends/mongodb/internals.py",
     "backends/postgres/internals.py",
@@ -39,14 +40,15 @@ INTERNALS = {
     "config/environment.py",
     "core/internals.py",
 }
-# What a module uses of the package's own objects, or hangs on those of others.
+# Private names of the package's own objects, or attributes that it sets on objects of others.
 OWN_PARTS = {
     "connections/factory.py": {"vars"},
-    "core/appending.py": {"_add_batch", "_check_session_id", "_check_size", "_run"},
+    "chats/async_chats.py": {"_calls"},
+    "cli/importing.py": {"_calls"},
     "repositories/async_session_repository.py": {"vars"},
     "testing/open_connections.py": {"_connection_manager"},
 }
-# Importable, and not meant to be.
+# Importable, but not public.
 UNDOCUMENTED = {"sqlalchemy.util", "sqlalchemy.util.concurrency", "sqlalchemy.util.langhelpers"}
 
 
@@ -55,7 +57,7 @@ def is_private(name: object) -> bool:
 
 
 def own_names(tree: ast.Module) -> set[str]:
-    """Return the names that a module gives to attributes and methods of classes of its own."""
+    """Return the names of attributes and methods of a module's own classes."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -71,7 +73,7 @@ def own_names(tree: ast.Module) -> set[str]:
 
 
 def foreign_parts(tree: ast.Module) -> Iterator[str]:
-    """Yield the private names that a module uses of objects that are not its own."""
+    """Yield the private names of other modules' objects that a module uses."""
     own = own_names(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
@@ -186,7 +188,7 @@ def test_alembic_says_whether_a_command_only_reads(
     said = []
 
     def run_env(_scripts: ScriptDirectory) -> None:
-        # What a command has entered is what ``alembic.context`` stands for.
+        # ``alembic.context`` is the environment that a command has entered.
         context = environments[-1]
         context.configure(dialect_name="sqlite")
         said.append(migrations.only_looks(context.get_context()))
@@ -245,7 +247,7 @@ def test_typer_runs_a_group_by_the_method_that_the_command_line_extends() -> Non
     ]
 
 
-# -- What is hung on objects of others -------------------------------------------------------------
+# -- Attributes set on objects of others ------------------------------------------------------------
 
 
 async def test_an_engine_and_a_client_keep_what_is_hung_on_them() -> None:

@@ -27,7 +27,7 @@ BUILT_IN = ["mongodb", "postgres", "sqlite"]
 
 
 class NoRepository(BaseSessionRepository):
-    """Enough of a repository to be registered."""
+    """The minimum of a repository that can be registered."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -69,7 +69,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a distribution with one module and one entry point on the path."""
+    """Put a distribution with one module and one entry point on ``sys.path``."""
 
     def write(name: str, module: str, source: str, attribute: str = "Backend") -> None:
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
@@ -98,7 +98,7 @@ def test_a_registered_class_is_created_with_the_options_of_the_caller() -> None:
     assert SessionRepositoryRegistry.get_repository_class("own") is NoRepository
 
 
-def test_the_decorator_gives_the_class_back() -> None:
+def test_the_decorator_returns_the_class() -> None:
     assert register_repository("own")(NoRepository) is NoRepository
     assert SessionRepositoryRegistry.register_repository("own2")(NoRepository) is NoRepository
 

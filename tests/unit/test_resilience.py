@@ -28,7 +28,7 @@ class Flaky(Exception):
 
 
 class Worse(Flaky):
-    """A kind of it."""
+    """A subclass."""
 
 
 class Fatal(Exception):
@@ -36,7 +36,7 @@ class Fatal(Exception):
 
 
 class Work:
-    """Fails with the given errors, one a call, then returns its argument."""
+    """Fails with the given errors, one per call, then returns its argument."""
 
     def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
@@ -84,7 +84,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Delays, in their order, instead of waiting for them."""
+    """Records the delays in order, instead of sleeping."""
     delays: list[float] = []
     sleep = asyncio.sleep
 
@@ -153,7 +153,7 @@ async def test_max_attempts_counts_all_attempts(run: Run, attempts: int) -> None
     assert work.calls == attempts
 
 
-async def test_the_result_of_the_first_try_that_succeeds_is_returned(run: Run) -> None:
+async def test_the_result_of_the_first_attempt_that_succeeds_is_returned(run: Run) -> None:
     work = Work(Flaky(), Worse())
 
     assert await run(work, config(max_attempts=5), Flaky, "the result") == "the result"
@@ -170,7 +170,7 @@ async def test_the_last_error_is_raised_as_it_is(run: Run) -> None:
 
 
 @pytest.mark.parametrize("on", [Flaky, (KeyError, Flaky), lambda error: isinstance(error, Flaky)])
-async def test_only_what_on_names_is_retried(run: Run, on: Any) -> None:
+async def test_only_errors_that_on_matches_are_retried(run: Run, on: Any) -> None:
     work = Work(Flaky(), Fatal(), Flaky())
 
     with pytest.raises(Fatal):
@@ -179,7 +179,7 @@ async def test_only_what_on_names_is_retried(run: Run, on: Any) -> None:
     assert work.calls == 2
 
 
-async def test_an_error_that_on_does_not_name_is_raised_after_one_try(run: Run) -> None:
+async def test_an_error_that_on_does_not_match_is_raised_after_one_attempt(run: Run) -> None:
     work = Work(Fatal())
 
     with pytest.raises(Fatal):
@@ -197,9 +197,7 @@ def test_what_to_retry_for_has_no_default() -> None:
 
 @pytest.mark.parametrize("on", [BaseException, (asyncio.CancelledError, Flaky), lambda _: True])
 @pytest.mark.parametrize("stop", [asyncio.CancelledError, KeyboardInterrupt, SystemExit])
-async def test_a_request_to_stop_passes_at_once_whatever_on_says(
-    run: Run, on: Any, stop: type[BaseException]
-) -> None:
+async def test_cancellation_and_exit_are_never_retried(run: Run, on: Any, stop: type[BaseException]) -> None:
     for earlier in ([], [Flaky()]):
         work = Work(*earlier, stop(), Flaky())
 
@@ -228,7 +226,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_ends_at_once() -> None:
     assert work.calls == 1
 
 
-# --- the time of a whole call ----------------------------------------------------------------------
+# --- the time limit of a call -----------------------------------------------------------------------
 
 
 async def test_no_attempt_begins_after_max_elapsed(run: Run) -> None:
@@ -259,7 +257,7 @@ async def test_an_attempt_knows_how_much_of_the_call_is_left() -> None:
     assert time_left(60.0) == 60.0
 
 
-async def test_nothing_left_is_never_taken_for_no_bound() -> None:
+async def test_no_time_left_never_means_no_limit() -> None:
     async def work() -> float:
         await asyncio.sleep(0.05)
         return time_left(60.0)
@@ -311,7 +309,7 @@ async def test_thousands_of_attempts_do_not_overflow_the_delay(run: Run, slept: 
 
 
 @pytest.mark.parametrize("strategy", RetryStrategy)
-async def test_jitter_spreads_each_delay_between_nothing_and_its_full_value(
+async def test_jitter_spreads_each_delay_between_zero_and_its_full_value(
     run: Run, slept: list[float], strategy: RetryStrategy
 ) -> None:
     random.seed(20260101)
@@ -392,7 +390,7 @@ async def test_tasks_that_share_a_decorated_function_each_have_their_own_attempt
         calls[task] += 1
         attempts = calls[task]
         await asyncio.sleep(0.001 * (task % 3))
-        # Every third gives up; the others succeed at a try of their own.
+        # Every third one fails; the others succeed at different attempts.
         if task % 3 == 0 or attempts <= task % 4:
             raise Flaky(task)
         return task

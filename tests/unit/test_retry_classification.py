@@ -1,4 +1,4 @@
-"""Which errors of the drivers are retried, and after which an attempt may have taken effect."""
+"""Errors of the drivers that are retried, and those after which an attempt may have taken effect."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def of_sqlstate(sqlstate: str) -> asyncpg.PostgresError:
 
 @pytest.mark.parametrize("in_statement", [True, False])
 @pytest.mark.parametrize("sqlstate", [*TRANSIENT_SQLSTATES, *LASTING_SQLSTATES])
-def test_postgresql_errors_are_told_apart_by_sqlstate(sqlstate: str, in_statement: bool) -> None:
+def test_postgresql_errors_are_classified_by_sqlstate(sqlstate: str, in_statement: bool) -> None:
     error: Exception = of_sqlstate(sqlstate)
     if in_statement:
         error = wrapped(error)
@@ -94,7 +94,7 @@ def of_code(code: int, *labels: str) -> errors.OperationFailure:
         (errors.ConfigurationError("wrong"), False, False),
     ],
 )
-def test_mongodb_errors_are_told_apart_by_class_code_and_label(
+def test_mongodb_errors_are_classified_by_class_code_and_label(
     error: Exception, transient: bool, unknown: bool
 ) -> None:
     assert mongodb().is_transient(error) is transient
@@ -113,12 +113,12 @@ def test_mongodb_errors_are_told_apart_by_class_code_and_label(
         (sqlite3.SQLITE_CORRUPT, False),
     ],
 )
-def test_sqlite_errors_are_told_apart_by_code(code: int, transient: bool) -> None:
+def test_sqlite_errors_are_classified_by_code(code: int, transient: bool) -> None:
     manager: Any = ConnectionFactory.get_connection_manager("sqlite", url="sqlite://")
     error = sqlite3.OperationalError("refused")
     error.sqlite_errorcode = code
     assert manager.is_transient(wrapped(error)) is transient
-    # SQLite tells of each commit whether it was done.
+    # SQLite reports the outcome of every commit.
     assert manager.outcome_is_unknown(wrapped(error)) is False
 
 

@@ -187,7 +187,7 @@ def test_the_variable_of_every_key_is_read(monkeypatch: pytest.MonkeyPatch, key:
             return None
 
     default = value_of(key, Settings())
-    # The first of these that the key takes, and that is not its default.
+    # The first of these values that the key accepts, and that is not its default.
     texts = ("7", "require", "linear", "true", "false")
     text, changed = next(
         (text, found) for text in texts if (found := read(text)) and value_of(key, found) != default
@@ -254,7 +254,7 @@ def test_a_wrong_value_names_its_variable_and_is_shown(monkeypatch: pytest.Monke
             " (db.postgres.ssl)",
         ),
         ("MONGODB_PORT", "9" * 100, f"'{'9' * 60}…' is not less than or equal to 65535 (db.mongodb.port)"),
-        # It may be a URL that went into the wrong variable.
+        # It may be a URL in the wrong variable.
         ("POSTGRES_PORT", "a:b@h:5432", "its value is not an integer (db.postgres.port)"),
     ],
 )
@@ -303,7 +303,7 @@ def test_the_value_of_a_variable_is_not_shown_where_it_is_also_a_password(
 def test_the_environment_is_read_whole_and_as_it_is_now(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
-    # Fails too if Python changes what is behind os.environ: settings would be read slowly again.
+    # Fails too if Python changes the internals of os.environ: reading settings would be slow again.
     assert isinstance(os.environ._data, dict)  # type: ignore[attr-defined]
     assert os.fsencode("PATH") in os.environ._data  # type: ignore[attr-defined]
     if replaced:
@@ -867,11 +867,11 @@ def test_an_override_of_a_part_is_refused_where_the_configured_url_would_win(con
     assert settings.backend("postgres", pool_size=3).pool_size == 3
 
 
-# --- passwords that are asked for ------------------------------------------------------------------
+# --- callable passwords ----------------------------------------------------------------------------
 
 
 class Token:
-    """Hands out tokens by a method; equal to another by value, and so not hashable."""
+    """Returns tokens from a method; compared by value, and so not hashable."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -1,4 +1,4 @@
-"""Work that is done once for all who need it at the same time."""
+"""Work that is done once for all concurrent callers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sessions.core.shared_work import SharedWork
 
 
 class Work:
-    """Counts how often it was begun, and ends when it is told to."""
+    """Counts how often it was started, and ends on request."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.begun = 0
@@ -24,7 +24,7 @@ class Work:
             raise self._error
 
 
-async def test_callers_at_the_same_time_share_the_work() -> None:
+async def test_concurrent_callers_share_the_work() -> None:
     shared, work = SharedWork(), Work()
     callers = [asyncio.create_task(shared.run(work)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -34,7 +34,7 @@ async def test_callers_at_the_same_time_share_the_work() -> None:
     assert work.begun == 1
 
 
-async def test_callers_at_the_same_time_share_its_error_which_the_next_one_does_not_get() -> None:
+async def test_concurrent_callers_share_its_error_which_the_next_one_does_not_get() -> None:
     shared, failing, working = SharedWork(), Work(OSError("refused")), Work()
     callers = [asyncio.create_task(shared.run(failing)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -47,7 +47,7 @@ async def test_callers_at_the_same_time_share_its_error_which_the_next_one_does_
     assert (failing.begun, working.begun) == (1, 1)
 
 
-async def test_where_the_first_caller_is_cancelled_another_one_takes_over() -> None:
+async def test_if_the_first_caller_is_cancelled_another_one_takes_over() -> None:
     shared, work = SharedWork(), Work()
     first, *others = (asyncio.create_task(shared.run(work)) for _ in range(5))
     await asyncio.sleep(0)
@@ -62,7 +62,7 @@ async def test_where_the_first_caller_is_cancelled_another_one_takes_over() -> N
     assert work.begun == 2
 
 
-async def test_a_cancelled_caller_takes_the_work_from_nobody() -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_work_of_others() -> None:
     shared, work = SharedWork(), Work()
     first, second, third = (asyncio.create_task(shared.run(work)) for _ in range(3))
     await asyncio.sleep(0)

@@ -27,7 +27,7 @@ async def test_a_step_returns_or_raises_what_its_work_does() -> None:
     assert len(steps) == 0
 
 
-async def test_a_cancelled_caller_goes_while_the_step_goes_on() -> None:
+async def test_a_cancelled_caller_returns_while_the_step_continues() -> None:
     steps, goes_on, ended = Steps(), asyncio.Event(), []
 
     async def work() -> None:
@@ -95,7 +95,7 @@ async def test_finishing_is_bounded_and_then_cancels(caplog: pytest.LogCaptureFi
     assert "1 cancelled calls did not end within 0.05 s" in caplog.text
 
 
-async def test_an_error_after_the_caller_has_gone_reaches_nobody() -> None:
+async def test_an_error_after_the_caller_was_cancelled_is_discarded() -> None:
     steps, problems = Steps(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
 

@@ -1,4 +1,4 @@
-"""A turn goes to who asked first, whatever thread, event loop or process that is."""
+"""A turn is granted in the order of requests, across threads, event loops and processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_the_first_to_ask_is_the_first_to_be_served() -> None:
+async def test_the_turn_is_granted_in_the_order_of_requests() -> None:
     turns, served = Turns(), []
 
     async def take(number: int) -> None:
@@ -40,7 +40,7 @@ async def test_the_first_to_ask_is_the_first_to_be_served() -> None:
     assert served == list(range(50))
 
 
-async def test_a_holder_that_comes_again_waits_for_all_waiters() -> None:
+async def test_a_holder_that_requests_the_turn_again_waits_behind_all_waiters() -> None:
     turns, served = Turns(), []
 
     async def take_often(name: int) -> None:
@@ -55,7 +55,7 @@ async def test_a_holder_that_comes_again_waits_for_all_waiters() -> None:
         assert max(after - before for before, after in itertools.pairwise(places)) <= 20
 
 
-async def test_loops_of_other_threads_stand_in_the_same_queue() -> None:
+async def test_loops_of_other_threads_share_one_queue() -> None:
     turns, served = Turns(), []
     holders = 0
 
@@ -110,7 +110,7 @@ async def test_a_cancelled_waiter_leaves_the_queue_and_keeps_nothing() -> None:
         assert queue_length(turns) == 2
         for task in waiting:
             task.cancel()
-    # Two of them are cancelled, and the turn comes to the first at the same time.
+    # Two of them are cancelled, and the first gets the turn at the same time.
     ended = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(error) for error in ended] == [asyncio.CancelledError] * 3
     async with turns.turn(0.01):
@@ -127,14 +127,14 @@ async def test_a_waiter_that_is_cancelled_once_the_turn_is_its_own_passes_it_on(
     async with turns.turn(LONG):
         waiting = asyncio.create_task(take())
         await until(lambda: queue_length(turns) == 1)
-    waiting.cancel()  # Granted by now, and not awake yet.
+    waiting.cancel()  # The turn is granted, but the waiter is not resumed yet.
     with pytest.raises(asyncio.CancelledError):
         await waiting
     async with turns.turn(0.01):
         pass
 
 
-async def test_a_loop_that_stands_still_or_is_closed_stops_nobody() -> None:
+async def test_a_stopped_or_closed_loop_blocks_no_waiter() -> None:
     turns, served = Turns(), []
 
     async def take() -> None:
@@ -164,7 +164,7 @@ async def test_a_loop_that_stands_still_or_is_closed_stops_nobody() -> None:
         assert queue_length(turns) == 0
 
 
-def test_turns_are_one_for_each_key_and_go_with_the_last_holder() -> None:
+def test_turns_are_shared_by_key_and_collected_with_the_last_reference() -> None:
     first = turns_for("a key")
     assert turns_for("a key") is first
     assert turns_for("another") is not first
@@ -174,7 +174,7 @@ def test_turns_are_one_for_each_key_and_go_with_the_last_holder() -> None:
     assert gone() is None
 
 
-def test_a_child_that_was_forked_meanwhile_has_a_turn_of_its_own() -> None:
+def test_a_forked_child_has_its_own_turn() -> None:
     turns, taken = turns_for("forked"), []
 
     async def take() -> None:
@@ -182,7 +182,7 @@ def test_a_child_that_was_forked_meanwhile_has_a_turn_of_its_own() -> None:
             taken.append(True)
 
     def take_in_a_thread() -> None:
-        # The parent's loop counts as running in this one.
+        # The parent's loop counts as running in this thread.
         thread = threading.Thread(target=asyncio.run, args=(take(),))
         thread.start()
         thread.join()

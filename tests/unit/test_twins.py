@@ -77,7 +77,7 @@ def test_the_six_operations_stay_async_or_blocking_with_their_arguments(name: st
             assert parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
             if default:
                 assert repr(parameter.default) == default
-        # What we added can be left out, and has to be named.
+        # Additional parameters are optional and keyword-only.
         for parameter in parameters[len(arguments) :]:
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
             assert parameter.default is None

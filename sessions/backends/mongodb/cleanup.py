@@ -20,7 +20,7 @@ from bson import ObjectId
 
 from sessions.backends.mongodb.collections import UP, chat_messages, chat_sessions, chat_unfinished
 from sessions.core.identifiers import utc_now
-from sessions.core.port import BackendOperations
+from sessions.core.port import Backend
 from sessions.models.documents import SESSION_FIELD
 
 __all__ = [
@@ -69,7 +69,7 @@ async def stored_batches(marks: Iterable[Any]) -> set[Any]:
     return {document["_id"] for document in await found.to_list(None)}
 
 
-class MongoCleanup(BackendOperations):
+class MongoCleanup(Backend):
     """Notes operations of several writes, and cleans up after interrupted ones."""
 
     @staticmethod
@@ -83,13 +83,13 @@ class MongoCleanup(BackendOperations):
         yield
         await chat_unfinished().delete_one({"_id": note["_id"]})
 
-    async def _clean_up_unfinished(self) -> CleanupResult:
+    async def clean_up_unfinished(self) -> CleanupResult:
         """Clean up after noted operations, and delete the notes of those that have ended."""
         removed = under_way = 0
         found = chat_unfinished().find().sort("_id", UP).limit(NOTES_AT_ONCE)
         for note in await found.to_list(None):
             is_old = note["_id"].generation_time < utc_now() - MAX_OPERATION_TIME
-            removed += await self._delete_orphaned(*note["session_ids"])
+            removed += await self.delete_orphaned(*note["session_ids"])
             if is_old and "batch" in note:
                 removed += await remove_incomplete_batch(note["session_ids"], note["batch"])
             if is_old or await _is_over(note):
@@ -98,7 +98,7 @@ class MongoCleanup(BackendOperations):
                 under_way += 1
         return CleanupResult(removed, under_way)
 
-    async def _delete_orphaned(self, *session_ids: str) -> int:
+    async def delete_orphaned(self, *session_ids: str) -> int:
         """Delete the messages of those sessions that do not exist; return how many."""
         messages = chat_messages()
         only_ids, removed = {"session_id": 1, SESSION_FIELD: 1}, 0
@@ -114,7 +114,7 @@ class MongoCleanup(BackendOperations):
         return removed
 
     @staticmethod
-    async def _find_orphaned(after: str) -> tuple[list[str], str | None]:
+    async def find_orphaned(after: str) -> tuple[list[str], str | None]:
         """Find absent sessions among those of the next messages, in the order of session ids.
 
         Args:

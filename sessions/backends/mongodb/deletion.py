@@ -24,9 +24,9 @@ DELETE_BATCH_SIZE = 100
 class MongoDeletion(MongoCleanup):
     """Deletes in one transaction where the server has them, else the session first."""
 
-    _manager: MongoConnectionManager
+    manager: MongoConnectionManager
 
-    async def _delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
+    async def delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
         chosen = {"session_id": session_id, "user_id": user_id}
 
         async def work(client_session: Any) -> int:
@@ -42,36 +42,36 @@ class MongoDeletion(MongoCleanup):
             # For the next attempt, should the following fail.
             earlier.may_have_worked |= bool(deleted)
             # Also where nothing was deleted: an earlier delete may have been interrupted.
-            await self._delete_orphaned(session_id)
+            await self.delete_orphaned(session_id)
         return earlier.may_have_worked
 
     async def _delete_session_first(self, chosen: Filter, earlier: EarlierAttempts) -> None:
         if not await chat_sessions().find_one(chosen, {"_id": 1}):
-            await self._delete_orphaned(chosen["session_id"])
+            await self.delete_orphaned(chosen["session_id"])
             return
         async with self._noted([chosen["session_id"]]):
             earlier.may_have_worked |= bool((await chat_sessions().delete_one(chosen)).deleted_count)
-            await self._delete_orphaned(chosen["session_id"])
+            await self.delete_orphaned(chosen["session_id"])
 
     async def _try_transaction(self, work: Callable[[Any], Awaitable[int]]) -> int | None:
         """Return None where the server has no transactions, or each attempt met a write conflict."""
-        if not self._manager.has_transactions:
+        if not self.manager.has_transactions:
             return None
         try:
-            return await in_transaction(await self._manager.connect(), work)
+            return await in_transaction(await self.manager.connect(), work)
         except OperationFailure as error:
             if not is_conflict(error):
                 raise
             return None
 
-    async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
+    async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         return await self._delete_batch({"user_id": user_id}, skip=keep_last_n)
 
-    async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+    async def delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
         where: Filter = {"updated_at": {"$lt": cutoff}}
         return await self._delete_batch(where if user_id is None else where | {"user_id": user_id})
 
-    async def _delete_user(self, user_id: str, limit: int) -> int:
+    async def delete_user(self, user_id: str, limit: int) -> int:
         return await self._delete_batch({"user_id": user_id})
 
     async def _delete_batch(self, where: Filter, skip: int = 0) -> int:
@@ -93,13 +93,13 @@ class MongoDeletion(MongoCleanup):
         if deleted is None:
             deleted = await self._delete_sessions_first(where, skip)
         if not deleted:
-            await self._clean_up_unfinished()
+            await self.clean_up_unfinished()
         # A message appended after the transaction began is not in its snapshot, and conflicts with it only
         # if it changes `updated_at`.
         if session_ids:
             late = await chat_messages().distinct("session_id", {"session_id": {"$in": session_ids}})
             if late:
-                await self._delete_orphaned(*late)
+                await self.delete_orphaned(*late)
         return deleted
 
     async def _delete_sessions_first(self, where: Filter, skip: int) -> int:
@@ -118,7 +118,7 @@ class MongoDeletion(MongoCleanup):
             chosen |= {"$or": same}
         deleted: int = (await chat_sessions().delete_many(chosen)).deleted_count
         # Messages of sessions that still exist stay.
-        await self._delete_orphaned(*(document["session_id"] for document in found))
+        await self.delete_orphaned(*(document["session_id"] for document in found))
         return deleted
 
     @staticmethod

@@ -48,22 +48,17 @@ MAX_BATCH_SIZE = 10_000
 class MongoMessages(MongoCleanup):
     """Appends and reads messages; the protocol is described in the module of `MongoBackend`."""
 
-    _manager: MongoConnectionManager
+    manager: MongoConnectionManager
 
-    async def _add(
-        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
-    ) -> bool:
-        return await self._add_batch(session_id, user_id, [MessageRow(message_id, role, content)])
-
-    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         # At most twice: the cached document may have been deleted.
-        for remembered in (self._manager.recall(session_id, user_id), None):
+        for remembered in (self.manager.recall(session_id, user_id), None):
             session_oid = remembered or await self._find_session_oid(session_id, user_id)
             if session_oid is None:
                 return False
             if await self._append_to(session_oid, session_id, rows):
                 return True
-            self._manager.forget(session_id)
+            self.manager.forget(session_id)
         return False
 
     async def _append_to(self, session_oid: Any, session_id: str, rows: list[MessageRow]) -> bool:
@@ -72,7 +67,7 @@ class MongoMessages(MongoCleanup):
         if is_one_write(rows):
             return await self._append_at_once(session_oid, session_id, documents)
         # A caller's transaction is atomic anyway.
-        if self._manager.is_borrowed or (self._manager.has_transactions and fits_transaction(rows)):
+        if self.manager.is_borrowed or (self.manager.has_transactions and fits_transaction(rows)):
             # Without the update of the session, which in a busy session would cause write conflicts.
             await self._insert(documents, chat_messages(), at_once=True)
         else:
@@ -83,7 +78,7 @@ class MongoMessages(MongoCleanup):
         self, session_oid: Any, session_id: str, documents: list[dict[str, Any]]
     ) -> bool:
         """Append messages that one insert stores atomically, and wait for the journal once."""
-        connection = await self._manager.connect()
+        connection = await self.manager.connect()
         primary, early = connection.primary_identity(), acknowledged_early(chat_messages())
         if primary is not None and early is not None:
             await self._insert(documents, early)
@@ -153,7 +148,7 @@ class MongoMessages(MongoCleanup):
                 try:
                     if at_once:
                         work = partial(insert_all, messages, missing, [])
-                        await in_transaction(await self._manager.connect(), work)
+                        await in_transaction(await self.manager.connect(), work)
                     else:
                         await insert_all(messages, missing, inserted, None)
                     return
@@ -173,10 +168,10 @@ class MongoMessages(MongoCleanup):
         found = await chat_sessions().find_one(where, {"user_id": 1})
         if found is None:
             return None
-        self._manager.remember(session_id, found["_id"], found["user_id"])
+        self.manager.remember(session_id, found["_id"], found["user_id"])
         return found["_id"]
 
-    async def _history(
+    async def history(
         self, session_id: str, user_id: str, limit: int | None, before: str | None
     ) -> list[ChatMessage]:
         where: Filter = {"session_id": session_id}
@@ -208,7 +203,7 @@ class MongoMessages(MongoCleanup):
             return None
         raise no_such_message("before")
 
-    async def _export_messages(
+    async def export_messages(
         self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
     ) -> list[ChatMessage]:
         where: Filter = {"session_id": session_id}
@@ -224,15 +219,15 @@ class MongoMessages(MongoCleanup):
         self, session_id: str, user_id: str, where: Filter, order: dict[str, int], limit: int | None
     ) -> list[ChatMessage]:
         """Return messages if the same session document, of this owner, existed before and after the read."""
-        for remembered in (self._manager.recall(session_id, user_id), None):
+        for remembered in (self.manager.recall(session_id, user_id), None):
             session_oid = remembered or await self._find_session_oid(session_id, user_id)
             if session_oid is None:
                 return []
-            owned = _Owned(session_id, session_oid, user_id, self._manager.is_borrowed)
+            owned = _Owned(session_id, session_oid, user_id, self.manager.is_borrowed)
             messages = await _read(where, order, limit, owned)
             if messages is not None:
                 return messages
-            self._manager.forget(session_id)
+            self.manager.forget(session_id)
         return []
 
 

@@ -41,6 +41,7 @@ from sessions.core.port import EarlierAttempts, MessageRow, NewSession
 from sessions.errors import SessionConflictError
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to
+from sessions.resilience import MONGODB_RETRY_CONFIG
 
 __all__ = ["MongoBackend"]
 
@@ -48,7 +49,7 @@ R = TypeVar("R")
 
 # Operations that use the client's read preference; all others read from the primary.
 READS = frozenset(
-    {"_count", "_export_messages", "_export_sessions", "_get", "_history", "_list_after", "_list_page"}
+    {"count", "export_messages", "export_sessions", "get", "history", "list_after", "list_page"}
 )
 MAX_ENSURE_ATTEMPTS = 10
 # The least that a busy server inserts of a large batch: its deadline is longer by that. The driver's monitor
@@ -61,35 +62,37 @@ OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 class MongoBackend(MongoMessages, MongoDeletion):
     """Sessions in MongoDB."""
 
-    def _check_session_id(self, argument: str, value: object) -> str:
+    DEFAULT_RETRY = MONGODB_RETRY_CONFIG
+
+    def check_id(self, argument: str, value: object) -> str:
         # Existing data has ids that are not UUIDs.
         return validation.check_id(argument, value)
 
-    def _new_key(self) -> ObjectId:
+    def new_key(self) -> ObjectId:
         return ObjectId()
 
-    def _check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
+    def check_size(self, argument: str, value: str | dict[str, Any] | None) -> None:
         check_size(argument, value)
 
-    def _check_message_size(self, row: MessageRow, prefix: str = "") -> None:
+    def check_message_size(self, row: MessageRow, prefix: str = "") -> None:
         check_message_size(row, prefix)
 
-    def _check_batch_size(self, rows: list[MessageRow]) -> None:
+    def check_batch_size(self, rows: list[MessageRow]) -> None:
         check_batch_size(rows)
 
-    def _bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+    def bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
         name = getattr(work, "__name__", None)
         reads = name in READS
 
         async def bound(*arguments: Any) -> R:
-            connection, ready = await self._manager.connect_ready()
+            connection, ready = await self.manager.connect_ready()
             with bound_to(connection.readable if reads else connection.collections, ready.uuids):
-                more = len(arguments[2]) / MESSAGES_A_SECOND if name == "_add_batch" else 0.0
+                more = len(arguments[2]) / MESSAGES_A_SECOND if name == "append" else 0.0
                 return await connection.run(work, *arguments, more=more)
 
         return bound
 
-    async def _create(self, new: NewSession) -> None:
+    async def create(self, new: NewSession) -> None:
         try:
             await self._insert_session(new)
         except DuplicateKeyError:
@@ -101,25 +104,25 @@ class MongoBackend(MongoMessages, MongoDeletion):
     async def _insert_session(self, new: NewSession) -> None:
         await insert(chat_sessions(), [session_document(new)])
 
-    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
+    async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         for _ in range(MAX_ENSURE_ATTEMPTS):
             found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
             if found is not None:
                 if found["user_id"] != new.user_id:
                     return None
                 return earlier.failed > 0 and found["_id"] == new.key
-            await self._delete_orphaned(new.session_id)
+            await self.delete_orphaned(new.session_id)
             # On a duplicate key, the next iteration finds the session of another caller.
             with contextlib.suppress(DuplicateKeyError):
                 await self._insert_session(new)
                 return True
         raise SessionConflictError("the session violates a unique index that is not part of this package")
 
-    async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
+    async def get(self, session_id: str, user_id: str) -> ChatSession | None:
         document = await chat_sessions().find_one({"session_id": session_id, "user_id": user_id})
         return None if document is None else to_session(document)
 
-    async def _update(
+    async def update(
         self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
     ) -> bool:
         values = {"title": title, "metadata": storable(metadata)}
@@ -130,11 +133,11 @@ class MongoBackend(MongoMessages, MongoDeletion):
         found: Any = ChatSessionDocument.find_one({"session_id": session_id, "user_id": user_id})
         return bool((await found.update(*update)).matched_count)
 
-    async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
+    async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         query = ChatSessionDocument.find({"user_id": user_id}).sort(NEWEST_FIRST)
         return [to_session(item) async for item in await raw_cursor(query.skip(offset).limit(limit))]
 
-    async def _list_after(
+    async def list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int
     ) -> list[ChatSession]:
         where: Filter = {"user_id": user_id}
@@ -145,13 +148,11 @@ class MongoBackend(MongoMessages, MongoDeletion):
         query = ChatSessionDocument.find(where).sort(NEWEST_FIRST).limit(limit)
         return [to_session(item) async for item in await raw_cursor(query)]
 
-    async def _count(self, user_id: str) -> int:
+    async def count(self, user_id: str) -> int:
         count: int = await ChatSessionDocument.find({"user_id": user_id}).count()
         return count
 
-    async def _export_sessions(
-        self, user_id: str, after: ChatSession | None, limit: int
-    ) -> list[ChatSession]:
+    async def export_sessions(self, user_id: str, after: ChatSession | None, limit: int) -> list[ChatSession]:
         where: Filter = {"user_id": user_id}
         if after is not None:
             where["updated_at"] = {"$gte": after.updated_at}

@@ -6,6 +6,7 @@ from sessions.backends.sql.repository import SqlBackend, new_row
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
+from sessions.resilience import POSTGRES_RETRY_CONFIG
 
 __all__ = ["PostgresBackend"]
 
@@ -13,7 +14,9 @@ __all__ = ["PostgresBackend"]
 class PostgresBackend(SqlBackend):
     """Sessions in PostgreSQL."""
 
-    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
+    DEFAULT_RETRY = POSTGRES_RETRY_CONFIG
+
+    async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         while True:
             found = await self._fetch(self._statements.ensure_session, new_row(new))
             # No row: another caller's insert won the race after this statement's snapshot was taken.

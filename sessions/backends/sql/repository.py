@@ -14,7 +14,7 @@ from sqlalchemy import Executable
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.core.identifiers import utc_now
-from sessions.core.port import BackendOperations, EarlierAttempts, MessageRow, NewSession
+from sessions.core.port import Backend, EarlierAttempts, MessageRow, NewSession
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatMessage, ChatSession
 from sessions.queries import Statements, parameters, statements_for
@@ -25,25 +25,25 @@ __all__ = ["SqlBackend"]
 IDS_AT_ONCE = 1000
 
 
-class SqlBackend(BackendOperations):
+class SqlBackend(Backend):
     """The operations that are the same statement in both dialects."""
 
-    _manager: SqlConnectionManager
+    manager: SqlConnectionManager
 
     @property
     def _statements(self) -> Statements:
-        return statements_for(self._manager.dialect)
+        return statements_for(self.manager.dialect)
 
     async def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Sequence[Any]:
-        return await self._manager.fetch(statement, row)
+        return await self.manager.fetch(statement, row)
 
     async def _execute(self, statement: Executable, row: Mapping[str, Any]) -> int:
-        return await self._manager.execute(statement, row)
+        return await self.manager.execute(statement, row)
 
-    def _check_session_id(self, argument: str, value: object) -> str:
+    def check_id(self, argument: str, value: object) -> str:
         return validation.check_uuid(argument, value)
 
-    async def _create(self, new: NewSession) -> None:
+    async def create(self, new: NewSession) -> None:
         if await self._execute(self._statements.create_session, new_row(new)):
             return
         found = await self._fetch(self._statements.find_owner, parameters(session_id=new.session_id))
@@ -51,12 +51,12 @@ class SqlBackend(BackendOperations):
         if found and tuple(found[0]) != (new.user_id, new.created_at):
             raise SessionConflictError("the session id is taken by another session")
 
-    async def _get(self, session_id: str, user_id: str) -> ChatSession | None:
+    async def get(self, session_id: str, user_id: str) -> ChatSession | None:
         key = parameters(session_id=session_id, user_id=user_id)
         found = await self._fetch(self._statements.get_session, key)
         return to_session(found[0]) if found else None
 
-    async def _update(
+    async def update(
         self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
     ) -> bool:
         change = parameters(
@@ -68,15 +68,15 @@ class SqlBackend(BackendOperations):
         )
         return await self._execute(self._statements.update_session, change) > 0
 
-    async def _delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
+    async def delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
         key = parameters(session_id=session_id, user_id=user_id)
         return await self._execute(self._statements.delete_session, key) > 0 or earlier.may_have_worked
 
-    async def _list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
+    async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         page = parameters(user_id=user_id, offset=offset, limit=limit)
         return [to_session(row) for row in await self._fetch(self._statements.list_page, page)]
 
-    async def _list_after(
+    async def list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int
     ) -> list[ChatSession]:
         page = parameters(user_id=user_id, limit=limit)
@@ -87,22 +87,17 @@ class SqlBackend(BackendOperations):
         found = [to_session(row) for row in await self._fetch(statement, page)]
         return in_order(found, newest_first=True)[:limit]
 
-    async def _count(self, user_id: str) -> int:
+    async def count(self, user_id: str) -> int:
         [[count]] = await self._fetch(self._statements.count_sessions, parameters(user_id=user_id))
         return int(count)
 
-    async def _add(
-        self, session_id: str, user_id: str | None, message_id: str, role: str, content: str
-    ) -> bool:
-        return await self._add_batch(session_id, user_id, [MessageRow(message_id, role, content)])
-
-    async def _add_batch(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
         missing = rows
         while True:
             try:
                 return await self._append(session_id, user_id, missing)
             except Exception as error:
-                if not self._manager.is_duplicate_key(error):
+                if not self.manager.is_duplicate_key(error):
                     raise
             missing = await self._not_stored(session_id, rows)
 
@@ -128,7 +123,7 @@ class SqlBackend(BackendOperations):
                 raise MessageConflictError(f"the message id {row.message_id} is taken by another message")
         return [row for row in rows if row.message_id not in stored]
 
-    async def _history(
+    async def history(
         self, session_id: str, user_id: str, limit: int | None, before: str | None
     ) -> list[ChatMessage]:
         statement = self._statements.history[limit is not None, before is not None]
@@ -141,24 +136,22 @@ class SqlBackend(BackendOperations):
             messages.reverse()
         return messages
 
-    async def _delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
+    async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         if keep_last_n == 0:  # Every session is deleted, however new.
-            return await self._delete_user(user_id, limit)
+            return await self.delete_user(user_id, limit)
         chosen = parameters(user_id=user_id, keep_last_n=keep_last_n, limit=limit)
         return await self._execute(self._statements.keep_latest, chosen)
 
-    async def _delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+    async def delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
         statement = self._statements.delete_older[user_id is not None]
         chosen = parameters(cutoff=cutoff, user_id=user_id, limit=limit)
         return await self._execute(statement, chosen)
 
-    async def _delete_user(self, user_id: str, limit: int) -> int:
+    async def delete_user(self, user_id: str, limit: int) -> int:
         chosen = parameters(user_id=user_id, limit=limit)
         return await self._execute(self._statements.delete_user, chosen)
 
-    async def _export_sessions(
-        self, user_id: str, after: ChatSession | None, limit: int
-    ) -> list[ChatSession]:
+    async def export_sessions(self, user_id: str, after: ChatSession | None, limit: int) -> list[ChatSession]:
         statement = self._statements.export_sessions[after is not None]
         part = parameters(user_id=user_id, limit=limit)
         if after is not None:
@@ -166,7 +159,7 @@ class SqlBackend(BackendOperations):
         found = [to_session(row) for row in await self._fetch(statement, part)]
         return in_order(found, newest_first=False)[:limit]
 
-    async def _export_messages(
+    async def export_messages(
         self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
     ) -> list[ChatMessage]:
         statement = self._statements.export_messages[after is not None]

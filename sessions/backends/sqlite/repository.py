@@ -14,6 +14,7 @@ from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.core.identifiers import utc_now
 from sessions.core.port import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
+from sessions.resilience import SQLITE_RETRY_CONFIG
 
 __all__ = ["SqliteBackend"]
 
@@ -21,12 +22,14 @@ __all__ = ["SqliteBackend"]
 class SqliteBackend(SqlBackend):
     """Sessions in one SQLite file."""
 
+    DEFAULT_RETRY = SQLITE_RETRY_CONFIG
+
     def _write(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         # A transaction of its own, or the caller's.
-        manager: SqliteConnectionManager | SqlTransaction = cast(Any, self._manager)
+        manager: SqliteConnectionManager | SqlTransaction = cast(Any, self.manager)
         return manager.write()
 
-    async def _ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
+    async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         row = new_row(new)
         # Read first: readers do not wait for the writer, and mostly the session exists.
         found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)

@@ -1,0 +1,120 @@
+"""The path of every operation: attempts with retries, cancellation, and this package's errors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, TypeVar
+
+from sessions import validation
+from sessions.core.identifiers import utc_now
+from sessions.core.port import Backend, ConnectionManager, EarlierAttempts, NewSession
+from sessions.errors import SessionNotFoundError, SessionsError
+from sessions.resilience import RetryConfig, call_with_retry
+
+__all__ = ["Calls", "not_found"]
+
+R = TypeVar("R")
+
+
+class Calls:
+    """Calls the operations of one backend, with retries.
+
+    Args:
+        backend: The backend, on the connections of a database or in a caller's transaction.
+        retry: Returns attempts and delays; called by the first operation, because many repositories are
+            created without one.
+    """
+
+    # Sessions deleted, or messages exported, by one statement: bounds locks and memory.
+    batch_size: ClassVar[int] = 1000
+
+    __slots__ = ("_read_retry", "_retry", "backend", "manager")
+
+    def __init__(self, backend: Backend, retry: Callable[[], RetryConfig]) -> None:
+        self.backend = backend
+        self.manager: ConnectionManager = backend.manager
+        self._read_retry = retry
+        self._retry: RetryConfig | None = None
+
+    def check_id(self, argument: str, value: object) -> str:
+        """Return a session or message id in the form that the backend stores."""
+        return self.backend.check_id(argument, value)
+
+    def check_key(self, session_id: object, user_id: object) -> tuple[str, str]:
+        """Return the checked id of a session, and of its owner."""
+        return self.backend.check_id("session_id", session_id), validation.check_user_id(user_id)
+
+    def new_session(self, session_id: str, user_id: str, session_data: object) -> NewSession:
+        """Return a session to store, of checked values."""
+        title, metadata = validation.check_session_data(session_data)
+        self.backend.check_size("metadata", metadata)
+        return NewSession(session_id, user_id, title, metadata, utc_now(), self.backend.new_key())
+
+    async def run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
+        """Call an operation of the backend until it succeeds or may not be retried.
+
+        Args:
+            operation: Its public name, for the log.
+            work: A method of the backend.
+            *arguments: Checked arguments, the same for each attempt.
+        """
+        manager = self.manager
+        if (retry := self._retry) is None:
+            retry = self._retry = self._read_retry()
+        try:
+            # A background step is one attempt: after a cancellation there is no retry.
+            attempt = functools.partial(
+                manager.run_step, functools.partial(self._attempt, self.backend.bound(work), arguments)
+            )
+            return await call_with_retry(
+                operation, attempt, retry, on=manager.is_transient, unwrap=manager.driver_error
+            )
+        except SessionsError:
+            raise
+        except Exception as error:
+            failure = manager.translate(error)
+            if failure is None:
+                raise
+            cause = failure.__cause__ or error
+        # Outside of `except`, so that the driver's error, which may quote the row, is not its context.
+        raise failure from cause
+
+    async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
+        # Twice: the first check of the schema, inside the call, may find it ready before it is dropped.
+        for _ in range(2):
+            seen = self.manager.preparations
+            try:
+                return await work(*arguments)
+            except Exception as error:
+                if not await self.manager.prepare_again(error, seen=seen):
+                    raise
+        return await work(*arguments)
+
+    async def run_counting_attempts(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
+        """Do as `run` does; tell each attempt about the earlier ones, as its last argument."""
+        earlier = EarlierAttempts()
+
+        async def counting(*arguments: Any) -> R:
+            try:
+                return await work(*arguments, earlier)
+            except Exception as error:
+                earlier.failed += 1
+                earlier.may_have_worked |= self.manager.outcome_is_unknown(error)
+                raise
+
+        counting.__name__ = work.__name__
+        return await self.run(operation, counting, *args)
+
+    async def run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
+        """Delete batch after batch, each with retries, until one deletes nothing; return how many."""
+        total = 0
+        while deleted := await self.run(operation, delete, *args, self.batch_size):
+            total += deleted
+        return total
+
+
+def not_found() -> SessionNotFoundError:
+    """Return the error for an absent or a foreign session."""
+    # The same text for both, and no id: it may be a guess worth confirming.
+    return SessionNotFoundError("there is no such session")
