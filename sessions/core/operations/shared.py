@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sessions.core.operations.editing import EditingOperations
 from sessions.core.operations.history import HistoryOperations
 from sessions.core.operations.lifecycle import LifecycleOperations
 from sessions.core.operations.lists import ListOperations
@@ -10,7 +11,9 @@ from sessions.core.operations.retention import RetentionOperations
 __all__ = ["SharedOperations"]
 
 
-class SharedOperations(ListOperations, HistoryOperations, RetentionOperations, LifecycleOperations):
+class SharedOperations(
+    ListOperations, HistoryOperations, EditingOperations, RetentionOperations, LifecycleOperations
+):
     """The operations with one signature in both interfaces.
 
     Raises:
