@@ -74,6 +74,7 @@ class Chats:
     add_message = blocking(AsyncChats.add_message, of=_chats)
     add_messages = blocking(AsyncChats.add_messages, of=_chats)
     get_session_history = blocking(AsyncChats.get_session_history, of=_chats)
+    search_messages = blocking(AsyncChats.search_messages, of=_chats)
 
     keep_latest_sessions = blocking(AsyncChats.keep_latest_sessions, of=_chats)
     delete_sessions_older_than = blocking(AsyncChats.delete_sessions_older_than, of=_chats)

@@ -7,7 +7,7 @@ the first attempt took effect.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
@@ -20,6 +20,7 @@ __all__ = [
     "Backend",
     "ConnectionManager",
     "EarlierAttempts",
+    "FoundMessage",
     "HistoryRange",
     "MessageChange",
     "MessageRow",
@@ -48,6 +49,20 @@ class MessageRow(NamedTuple):
     timestamp: datetime | None = None
     metadata: dict[str, Any] | None = None
     payload: str | None = None
+
+
+class FoundMessage(NamedTuple):
+    """A message that a search found.
+
+    Attributes:
+        chat_session: Its session.
+        message: The message.
+        write_order: Its place among messages with the same timestamp.
+    """
+
+    chat_session: ChatSession
+    message: ChatMessage
+    write_order: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -291,6 +306,25 @@ class Backend(ABC):
 
         Raises:
             InvalidInputError: The user's session has no message with the id ``before``.
+        """
+
+    @abstractmethod
+    async def search(
+        self,
+        user_id: str,
+        terms: Sequence[str],
+        session_id: str | None,
+        after: tuple[datetime, int, str] | None,
+        limit: int,
+    ) -> list[FoundMessage]:
+        """Return a user's messages that contain each term, whatever the case, newest first.
+
+        Args:
+            user_id: Owner.
+            terms: Results of `distinct_terms`, the longest first.
+            session_id: The session to search; None for all of the user's.
+            after: The ``(timestamp, write_order, message_id)`` to continue after.
+            limit: At most so many.
         """
 
     @abstractmethod

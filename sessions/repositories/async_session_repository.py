@@ -246,6 +246,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     add_message_sync = blocking(add_message, "add_message_sync")
     add_messages_sync = blocking(add_messages, "add_messages_sync")
     get_session_history_sync = blocking(SharedOperations.get_session_history, "get_session_history_sync")
+    search_messages_sync = blocking(SharedOperations.search_messages, "search_messages_sync")
     keep_latest_sessions_sync = blocking(SharedOperations.keep_latest_sessions, "keep_latest_sessions_sync")
     delete_sessions_older_than_sync = blocking(delete_sessions_older_than, "delete_sessions_older_than_sync")
     delete_user_sync = blocking(SharedOperations.delete_user, "delete_user_sync")

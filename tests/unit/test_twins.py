@@ -31,6 +31,7 @@ PAIRS = {
     ("add_messages", "add_messages_sync"),
     ("list_sessions", "list_sessions_sync"),
     ("count_sessions", "count_sessions_sync"),
+    ("search_messages", "search_messages_sync"),
     ("keep_latest_sessions", "keep_latest_sessions_sync"),
     ("delete_sessions_older_than", "delete_sessions_older_than_sync"),
     ("delete_user", "delete_user_sync"),

@@ -14,7 +14,7 @@ from sqlalchemy import Executable
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.core.identifiers import utc_now
-from sessions.core.port import Backend, EarlierAttempts, MessageRow, NewSession
+from sessions.core.port import Backend, EarlierAttempts, FoundMessage, MessageRow, NewSession
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatMessage, ChatSession
 from sessions.queries import Statements, parameters, statements_for
@@ -136,6 +136,25 @@ class SqlBackend(Backend):
             messages.reverse()
         return messages
 
+    async def search(
+        self,
+        user_id: str,
+        terms: Sequence[str],
+        session_id: str | None,
+        after: tuple[datetime, int, str] | None,
+        limit: int,
+    ) -> list[FoundMessage]:
+        statement = self._statements.search[session_id is not None, after is not None]
+        part = parameters(user_id=user_id, session_id=session_id, limit=limit) | self._patterns(terms)
+        if after is not None:
+            timestamp, write_order, message_id = after
+            part |= parameters(timestamp=timestamp, write_order=write_order, after_id=message_id)
+        return [to_found(row) for row in await self._fetch(statement, part)]
+
+    @abstractmethod
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        """Return the parameters that say what to search for."""
+
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         if keep_last_n == 0:  # Every session is deleted, however new.
             return await self.delete_user(user_id, limit)
@@ -199,6 +218,23 @@ def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
         ChatMessage(message_id, session_id, role, content, timestamp)
         for message_id, role, content, timestamp in rows
     ]
+
+
+def to_found(row: Any) -> FoundMessage:
+    """Return the session and the message of a row of a search."""
+    *of_session, version, message_id, role, content, timestamp, metadata, payload, write_order = row
+    chat_session = to_session(of_session)
+    chat_session.version = version
+    message = ChatMessage(
+        str(message_id),
+        chat_session.session_id,
+        role,
+        content,
+        timestamp,
+        decode_json(metadata),
+        validation.decode_payload(payload),
+    )
+    return FoundMessage(chat_session, message, write_order)
 
 
 def encode_json(metadata: dict[str, Any]) -> str:

@@ -6,11 +6,14 @@ from sessions.core.operations.history import HistoryOperations
 from sessions.core.operations.lifecycle import LifecycleOperations
 from sessions.core.operations.lists import ListOperations
 from sessions.core.operations.retention import RetentionOperations
+from sessions.core.operations.searching import SearchOperations
 
 __all__ = ["SharedOperations"]
 
 
-class SharedOperations(ListOperations, HistoryOperations, RetentionOperations, LifecycleOperations):
+class SharedOperations(
+    ListOperations, HistoryOperations, SearchOperations, RetentionOperations, LifecycleOperations
+):
     """The operations with one signature in both interfaces.
 
     Raises:
