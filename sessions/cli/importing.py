@@ -12,11 +12,10 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from sessions.cli.conversation_lines import LINE, Conversation, parse_line
-from sessions.core.appending import append_rows
-from sessions.core.port import MessageRow
+from sessions.core.values import MessageRow
 from sessions.errors import (
     BackendUnavailableError,
     InvalidInputError,
@@ -25,7 +24,7 @@ from sessions.errors import (
     SessionNotFoundError,
     SessionsError,
 )
-from sessions.models import ChatMessage
+from sessions.models import ChatMessage, NewMessage, Role
 from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["Stored", "Totals", "import_lines", "store"]
@@ -195,8 +194,10 @@ async def _append(
         for index, (role, content) in enumerate(missing, start=len(history))
     )
     for batch in _batches(rows):
-        # Not `add_messages`, which generates new ids: an earlier import may have stored these messages.
-        await append_rows(repository._calls, "import", session_id, conversation.user_id, batch)
+        messages = [
+            NewMessage(cast("Role", row.role), row.content, message_id=row.message_id) for row in batch
+        ]
+        await repository.add_messages(session_id, messages, user_id=conversation.user_id)
 
 
 async def _moment(

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sessions import validation
 from sessions.core.calls import Calls, not_found
 from sessions.core.identifiers import Identifier, new_message_id
-from sessions.core.port import MessageRow
+from sessions.core.values import MessageRow
+from sessions.models import NewMessage
 
-__all__ = ["append_message", "append_messages", "append_rows"]
+__all__ = ["append_message", "append_messages", "message_rows"]
+
+
+def message_rows(calls: Calls, messages: object) -> list[MessageRow]:
+    """Return checked messages, each with the caller's id or a new one."""
+    rows = [
+        MessageRow(
+            message.message_id or new_message_id(),
+            message.role,
+            message.content,
+            message.timestamp,
+            message.metadata,
+            message.payload,
+        )
+        for message in validation.check_new_messages(messages, calls.check_id)
+    ]
+    calls.backend.check_batch_size(rows)
+    return rows
 
 
 async def append_message(
-    calls: Calls, session_id: Identifier, user_id: str | None, role: str, content: str
+    calls: Calls,
+    session_id: Identifier,
+    user_id: str | None,
+    message: NewMessage,
+    expected_version: int | None,
 ) -> str:
     """Append one message and return its id; `Operations.add_message` documents the arguments.
 
@@ -21,39 +44,54 @@ async def append_message(
         calls: The calls to the backend.
         session_id: The session.
         user_id: Owner; None for the session of any user.
-        role: Role of the message.
-        content: Content of the message.
+        message: The message.
+        expected_version: The version that the session must have; None for any.
     """
     session_id = calls.check_id("session_id", session_id)
-    role, content = validation.check_role(role), validation.check_content(content)
-    calls.backend.check_size("content", content)
-    user_id = None if user_id is None else validation.check_user_id(user_id)
-    message_id = new_message_id()
-    await append_rows(calls, "add_message", session_id, user_id, [MessageRow(message_id, role, content)])
-    return message_id
+    checked = validation.check_new_message(message, calls.check_id)
+    row = MessageRow(
+        checked.message_id or new_message_id(),
+        checked.role,
+        checked.content,
+        checked.timestamp,
+        checked.metadata,
+        checked.payload,
+    )
+    calls.backend.check_message_size(row)
+    await _append(calls, "add_message", session_id, user_id, [row], None, expected_version)
+    return row.message_id
 
 
 async def append_messages(
-    calls: Calls, session_id: Identifier, user_id: str | None, messages: Iterable[tuple[str, str]]
+    calls: Calls,
+    session_id: Identifier,
+    user_id: str | None,
+    messages: Iterable[tuple[str, str] | NewMessage],
+    merge_metadata: dict[str, Any] | None,
+    expected_version: int | None,
 ) -> list[str]:
     """Append messages, all or none, and return their ids; `Operations.add_messages` documents them."""
     session_id = calls.check_id("session_id", session_id)
-    pairs = validation.check_messages(messages)
-    user_id = None if user_id is None else validation.check_user_id(user_id)
-    rows = [MessageRow(new_message_id(), role, content) for role, content in pairs]
-    calls.backend.check_batch_size(rows)
-    await append_rows(calls, "add_messages", session_id, user_id, rows)
+    rows = message_rows(calls, messages)
+    merge = validation.check_merge(merge_metadata)
+    await _append(calls, "add_messages", session_id, user_id, rows, merge, expected_version)
     return [row.message_id for row in rows]
 
 
-async def append_rows(
-    calls: Calls, operation: str, session_id: str, user_id: str | None, rows: list[MessageRow]
+async def _append(
+    calls: Calls,
+    operation: str,
+    session_id: str,
+    user_id: str | None,
+    rows: list[MessageRow],
+    merge: dict[str, Any] | None,
+    expected_version: int | None,
 ) -> None:
-    """Append checked messages, all or none.
-
-    Raises:
-        SessionNotFoundError: There is no such session, or it is another user's; nothing is stored.
-        MessageConflictError: An id is taken by another message; nothing is stored.
-    """
-    if not await calls.run(operation, calls.backend.append, session_id, user_id, rows):
+    user_id = None if user_id is None else validation.check_user_id(user_id)
+    expected_version = validation.check_expected_version(expected_version)
+    # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
+    repeats = bool(rows) or expected_version is None
+    work = calls.backend.append
+    arguments = session_id, user_id, rows, merge or None, expected_version
+    if not await calls.run(operation, work, *arguments, repeats_unknown=repeats):
         raise not_found()

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, TypeVar
 
 from sessions import validation
 from sessions.core.identifiers import utc_now
-from sessions.core.port import Backend, ConnectionManager, EarlierAttempts, NewSession
+from sessions.core.port import Backend, ConnectionManager
+from sessions.core.values import EarlierAttempts, NewSession
 from sessions.errors import SessionNotFoundError, SessionsError
 from sessions.resilience import RetryConfig, call_with_retry
 
@@ -51,13 +52,20 @@ class Calls:
         self.backend.check_size("metadata", metadata)
         return NewSession(session_id, user_id, title, metadata, utc_now(), self.backend.new_key())
 
-    async def run(self, operation: str, work: Callable[..., Awaitable[R]], *arguments: Any) -> R:
+    async def run(
+        self,
+        operation: str,
+        work: Callable[..., Awaitable[R]],
+        *arguments: Any,
+        repeats_unknown: bool = True,
+    ) -> R:
         """Call an operation of the backend until it succeeds or may not be retried.
 
         Args:
             operation: Its public name, for the log.
             work: A method of the backend.
             *arguments: Checked arguments, the same for each attempt.
+            repeats_unknown: Whether to retry also if an attempt may have taken effect.
         """
         manager = self.manager
         if (retry := self._retry) is None:
@@ -68,7 +76,11 @@ class Calls:
                 manager.run_step, functools.partial(self._attempt, self.backend.bound(work), arguments)
             )
             return await call_with_retry(
-                operation, attempt, retry, on=manager.is_transient, unwrap=manager.driver_error
+                operation,
+                attempt,
+                retry,
+                on=manager.is_transient if repeats_unknown else self._had_no_effect,
+                unwrap=manager.driver_error,
             )
         except SessionsError:
             raise
@@ -79,6 +91,9 @@ class Calls:
             cause = failure.__cause__ or error
         # Outside of `except`, so that the driver's error, which may quote the row, is not its context.
         raise failure from cause
+
+    def _had_no_effect(self, error: BaseException) -> bool:
+        return self.manager.is_transient(error) and not self.manager.outcome_is_unknown(error)
 
     async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
         # Twice: the first check of the schema, inside the call, may find it ready before it is dropped.

@@ -1,154 +1,34 @@
-"""The interface of a built-in backend: its operations, on arguments that are already checked.
+"""The interface of a backend: its operations, on arguments that are already checked.
 
-All of them are idempotent: after a transient error they are retried with the same arguments, whether or not
-the first attempt took effect.
+All of them may be called again with the same arguments after a transient error, whether or not the first
+attempt took effect. The exceptions are named in their docstrings; they are not retried if an attempt may have
+taken effect.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
+from sessions.core.values import (
+    EarlierAttempts,
+    HistoryRange,
+    MessageChange,
+    MessageRow,
+    NewSession,
+    Position,
+    SessionChange,
+    Where,
+)
 from sessions.errors import SessionsError
-from sessions.models import UNSET, ChatMessage, ChatSession, Unset
+from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.resilience import RetryConfig
 
-__all__ = [
-    "Backend",
-    "ConnectionManager",
-    "EarlierAttempts",
-    "FoundMessage",
-    "HistoryRange",
-    "MessageChange",
-    "MessageRow",
-    "NewSession",
-    "SessionChange",
-]
+__all__ = ["Backend", "ConnectionManager"]
 
 R = TypeVar("R")
-
-
-class MessageRow(NamedTuple):
-    """A message to store.
-
-    Attributes:
-        message_id: Id, of the caller or generated; the same for each attempt of a call.
-        role: Role.
-        content: Content.
-        timestamp: In UTC; None lets the backend assign one.
-        metadata: A JSON object, may be empty; None for an empty one.
-        payload: JSON text in ASCII; None for no payload.
-    """
-
-    message_id: str
-    role: str
-    content: str
-    timestamp: datetime | None = None
-    metadata: dict[str, Any] | None = None
-    payload: str | None = None
-
-
-class FoundMessage(NamedTuple):
-    """A message that a search found.
-
-    Attributes:
-        chat_session: Its session.
-        message: The message.
-        write_order: Its place among messages with the same timestamp.
-    """
-
-    chat_session: ChatSession
-    message: ChatMessage
-    write_order: int
-
-
-@dataclass(slots=True, frozen=True)
-class SessionChange:
-    """What an update changes of a session.
-
-    Attributes:
-        title: New title; None keeps the old one.
-        metadata: Replaces the metadata; None keeps the old one.
-        merge: Top-level keys to set in the metadata, atomically.
-        remove: Top-level keys to remove from the metadata, atomically; none of them is in ``merge``.
-        touch: Whether ``updated_at`` becomes the time of the change.
-        if_title: Change nothing unless the title is this one.
-        expected_version: Change nothing, and report a conflict, unless the version is this one.
-    """
-
-    title: str | None = None
-    metadata: dict[str, Any] | None = None
-    merge: dict[str, Any] | None = None
-    remove: tuple[str, ...] = ()
-    touch: bool = True
-    if_title: str | None = None
-    expected_version: int | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class MessageChange:
-    """What an update changes of a message.
-
-    Attributes:
-        content: New content; None keeps the old one.
-        metadata: Replaces the metadata; None keeps the old one.
-        merge: Top-level keys to set in the metadata, atomically.
-        payload: JSON text of the new payload; None removes it, `UNSET` keeps it.
-        expected_version: Change nothing, and report a conflict, unless the session's version is this one.
-    """
-
-    content: str | None = None
-    metadata: dict[str, Any] | None = None
-    merge: dict[str, Any] | None = None
-    payload: str | Unset | None = UNSET
-    expected_version: int | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class HistoryRange:
-    """The part of a history to read; at most one of ``before``, ``after`` and ``since`` is given.
-
-    Attributes:
-        limit: At most so many messages: with ``after`` or ``since`` the oldest, else the newest; None
-            for all.
-        before: Only messages before the one with this id.
-        after: Only messages after the one with this id.
-        since: Only messages with this timestamp, in UTC, or a later one.
-    """
-
-    limit: int | None = None
-    before: str | None = None
-    after: str | None = None
-    since: datetime | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class NewSession:
-    """A session to store; made once, before the first attempt."""
-
-    session_id: str
-    user_id: str
-    title: str
-    metadata: dict[str, Any]
-    created_at: datetime
-    key: Any = None
-    """Result of `Backend.new_key`: the same for each attempt of a call."""
-
-
-@dataclass(slots=True)
-class EarlierAttempts:
-    """The earlier attempts of the same call.
-
-    Attributes:
-        failed: Number of failed attempts.
-        may_have_worked: Whether one of them may have taken effect, because its response was lost.
-    """
-
-    failed: int = 0
-    may_have_worked: bool = False
 
 
 class ConnectionManager(Protocol):
@@ -249,9 +129,16 @@ class Backend(ABC):
         """Reject a batch that this backend cannot store atomically, or a message that is too large."""
         return
 
+    # -- Sessions ----------------------------------------------------------------------------------
+
     @abstractmethod
-    async def create(self, new: NewSession) -> None:
-        """Store a session under a new id."""
+    async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
+        """Store a session under a new id, with its first messages, all or none.
+
+        Raises:
+            SessionConflictError: The id is taken by another session.
+            MessageConflictError: A message id is taken by another message.
+        """
 
     @abstractmethod
     async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
@@ -265,14 +152,25 @@ class Backend(ABC):
         """Return a session, or None if the user has no such session."""
 
     @abstractmethod
-    async def update(
-        self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
-    ) -> bool:
-        """Change a session; return whether the user has it."""
+    async def update(self, session_id: str, user_id: str, change: SessionChange) -> bool:
+        """Change a session; return whether the user has it, with the title ``if_title`` if that is given.
+
+        Raises ``version`` by one, and ``updated_at`` if ``touch``, only if a value changes.
+        Not retried with an ``expected_version`` if an attempt may have taken effect.
+
+        Raises:
+            VersionConflictError: The user has the session, and it has another version than expected.
+        """
 
     @abstractmethod
-    async def delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
-        """Delete a session with its messages; return whether this attempt or an earlier one did."""
+    async def delete(
+        self, session_id: str, user_id: str, expected_version: int | None, earlier: EarlierAttempts
+    ) -> bool:
+        """Delete a session with its messages; return whether this attempt or an earlier one did.
+
+        Raises:
+            VersionConflictError: The session has another version than expected.
+        """
 
     @abstractmethod
     async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
@@ -280,59 +178,165 @@ class Backend(ABC):
 
     @abstractmethod
     async def list_after(
-        self, user_id: str, after: tuple[datetime, str] | None, limit: int
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
     ) -> list[ChatSession]:
         """Return sessions, newest first, that come after an ``(updated_at, session_id)``."""
 
+    async def list_previews(
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
+    ) -> list[SessionPreview]:
+        """Return what `list_after` does, each session with its newest message, in one round trip."""
+        raise NotImplementedError("list_previews")
+
     @abstractmethod
-    async def count(self, user_id: str) -> int:
+    async def count(self, user_id: str, where: Where | None) -> int:
         """Return how many sessions a user has."""
 
+    # -- Messages ----------------------------------------------------------------------------------
+
     @abstractmethod
-    async def append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def append(
+        self,
+        session_id: str,
+        user_id: str | None,
+        rows: list[MessageRow],
+        merge: dict[str, Any] | None,
+        expected_version: int | None,
+    ) -> bool:
         """Append messages, all or none, and bump the session; return whether the session exists.
 
-        Messages that an earlier attempt stored stay as they are.
+        Messages that are stored already, with the same session, role and content, stay as they are. If all of
+        them are, nothing changes: neither ``updated_at`` nor ``version`` nor the metadata.
+
+        Args:
+            session_id: The session.
+            user_id: Owner; None for the session of any user.
+            rows: Messages in their order; with none of them, only ``merge`` changes something.
+            merge: Top-level keys to set in the session's metadata, in the same transaction.
+            expected_version: The version that the session must have; None for any.
 
         Raises:
             MessageConflictError: An id is taken by another message; nothing is stored.
+            VersionConflictError: The session has another version than expected; nothing is stored. Not raised
+                if all messages are stored already.
         """
 
     @abstractmethod
-    async def history(
-        self, session_id: str, user_id: str, limit: int | None, before: str | None
-    ) -> list[ChatMessage]:
+    async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
         """Return messages, oldest first; none if the user has no such session.
 
         Raises:
-            InvalidInputError: The user's session has no message with the id ``before``.
+            InvalidInputError: The user's session has no message with the id ``before`` or ``after``.
         """
+
+    async def get_message(self, session_id: str, user_id: str, message_id: str) -> ChatMessage | None:
+        """Return a message; None if the user has no such session, or the session no such message."""
+        raise NotImplementedError("get_message")
+
+    async def count_messages(self, session_id: str, user_id: str) -> int:
+        """Return how many messages a session has; 0 if the user has no such session."""
+        raise NotImplementedError("count_messages")
+
+    async def update_message(
+        self, session_id: str, user_id: str, message_id: str, change: MessageChange
+    ) -> bool:
+        """Change a message, which keeps its id, place and timestamp; return whether it exists.
+
+        Raises ``version`` and ``updated_at`` of the session only if a value changes.
+        Not retried with an ``expected_version`` if an attempt may have taken effect.
+
+        Raises:
+            VersionConflictError: The session has another version than expected.
+        """
+        raise NotImplementedError("update_message")
+
+    async def pop_message(self, session_id: str, user_id: str) -> ChatMessage | None:
+        """Remove the newest message and return it; None if there is none.
+
+        No two callers get the same message. Not retried if an attempt may have taken effect.
+        """
+        raise NotImplementedError("pop_message")
+
+    async def delete_messages(self, session_id: str, user_id: str, message_ids: list[str]) -> int:
+        """Delete messages of a session; return how many."""
+        raise NotImplementedError("delete_messages")
+
+    async def delete_messages_from(
+        self, session_id: str, user_id: str, message_id: str, *, inclusive: bool
+    ) -> int:
+        """Delete the messages after one, and with ``inclusive`` that one; return how many.
+
+        Not retried if an attempt may have taken effect.
+
+        Raises:
+            InvalidInputError: The user's session has no message with this id.
+        """
+        raise NotImplementedError("delete_messages_from")
+
+    async def clear_messages(self, session_id: str, user_id: str, expected_version: int | None) -> int:
+        """Delete all messages of a session, which stays; return how many.
+
+        Not retried with an ``expected_version`` if an attempt may have taken effect.
+
+        Raises:
+            VersionConflictError: The session has another version than expected.
+        """
+        raise NotImplementedError("clear_messages")
+
+    async def replace_messages(
+        self, session_id: str, user_id: str, rows: list[MessageRow], expected_version: int | None
+    ) -> bool:
+        """Replace all messages of a session, atomically; return whether the user has such a session.
+
+        A row with the id of a message that the session has replaces that message, whatever it holds.
+        Not retried with an ``expected_version`` if an attempt may have taken effect.
+
+        Raises:
+            MessageConflictError: An id is taken by a message of another session; nothing is changed.
+            VersionConflictError: The session has another version than expected; nothing is changed.
+        """
+        raise NotImplementedError("replace_messages")
+
+    async def fork(self, session_id: str, user_id: str, through: str | None, new: NewSession) -> bool:
+        """Store a session with copies of another one's messages; return whether the user has that one.
+
+        The copies have new ids, and the same order, timestamps, roles, contents, metadata and payloads.
+
+        Args:
+            session_id: The session to copy from.
+            user_id: Owner of both.
+            through: Id of the last message to copy; None for all.
+            new: The session to store; of another one's user. An attempt that finds it stored is done.
+
+        Raises:
+            InvalidInputError: The user's session has no message with the id ``through``.
+        """
+        raise NotImplementedError("fork")
 
     @abstractmethod
     async def search(
-        self,
-        user_id: str,
-        terms: Sequence[str],
-        session_id: str | None,
-        after: tuple[datetime, int, str] | None,
-        limit: int,
-    ) -> list[FoundMessage]:
-        """Return a user's messages that contain each term, whatever the case, newest first.
+        self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
+    ) -> list[tuple[SearchHit, Position]]:
+        """Return messages that contain all terms, newest first, after a position, each with its own.
 
         Args:
             user_id: Owner.
-            terms: Results of `distinct_terms`, the longest first.
-            session_id: The session to search; None for all of the user's.
-            after: The ``(timestamp, write_order, message_id)`` to continue after.
+            terms: From `distinct_terms`: folded, the longest first.
+            session_id: Only in this session; None for all of the user's.
+            after: Only messages that come after this position in the result.
             limit: At most so many.
         """
+
+    # -- Retention ---------------------------------------------------------------------------------
 
     @abstractmethod
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         """Delete up to ``limit`` sessions that are not among the newest ``keep_last_n``."""
 
     @abstractmethod
-    async def delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+    async def delete_older(
+        self, cutoff: datetime, user_id: str | None, where: Where | None, limit: int
+    ) -> int:
         """Delete up to ``limit`` sessions last changed before a point in time."""
 
     @abstractmethod
@@ -345,6 +349,6 @@ class Backend(ABC):
 
     @abstractmethod
     async def export_messages(
-        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
-    ) -> list[ChatMessage]:
-        """Return messages of a session, oldest first, after one of them."""
+        self, session_id: str, user_id: str, after: Position | None, limit: int
+    ) -> list[tuple[ChatMessage, Position]]:
+        """Return messages of a session, oldest first, after a position, each with its own."""

@@ -5,7 +5,7 @@ The record and document modules are not imported here: each loads its own databa
 
 from sessions.models.message import UNSET, ChatMessage, NewMessage, Role, Unset
 from sessions.models.pages import PreviewPage, SearchHit, SearchPage, SessionPreview
-from sessions.models.session import ChatSession, SessionPage
+from sessions.models.session import ChatSession, SessionData, SessionPage
 
 __all__ = [
     "UNSET",
@@ -16,6 +16,7 @@ __all__ = [
     "Role",
     "SearchHit",
     "SearchPage",
+    "SessionData",
     "SessionPage",
     "SessionPreview",
     "Unset",

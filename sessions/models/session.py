@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
-__all__ = ["ChatSession", "SessionPage"]
+__all__ = ["ChatSession", "SessionData", "SessionPage"]
 
 
 @dataclass(slots=True)
@@ -43,3 +43,15 @@ class SessionPage:
 
     sessions: list[ChatSession]
     next_cursor: str | None
+
+
+class SessionData(TypedDict, total=False):
+    """Values of a session to create or update.
+
+    Attributes:
+        title: 1 to 255 characters.
+        metadata: A JSON object.
+    """
+
+    title: str | None
+    metadata: dict[str, Any] | None

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sessions import validation
 from sessions.config import load_settings
@@ -20,10 +20,9 @@ from sessions.core.blocking import run_blocking
 from sessions.core.calls import Calls
 from sessions.core.identifiers import Identifier
 from sessions.core.operations import Operations, SharedOperations
-from sessions.core.operations.plain import SessionData
 from sessions.core.port import Backend
 from sessions.core.twins import blocking, iterate
-from sessions.models import ChatMessage, ChatSession
+from sessions.models import ChatMessage, ChatSession, NewMessage
 from sessions.repositories.base_session_repository import BaseSessionRepository
 from sessions.resilience import RetryConfig
 
@@ -112,19 +111,36 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
 
     # -- Operations with other names or arguments than in `Operations` ---------------------------------
 
-    async def create_session_async(self, user_id: str, session_data: Mapping[str, Any] | None = None) -> str:
-        """Create a session and return its id, a UUID.
+    async def create_session_async(
+        self,
+        user_id: str,
+        session_data: Mapping[str, Any] | None = None,
+        *,
+        messages: Iterable[tuple[str, str] | NewMessage] = (),
+    ) -> str:
+        """Create a session with its first messages, all or none, and return its id, a UUID.
 
         Args:
             user_id: Owner, 1 to 255 characters.
             session_data: ``title`` (1 to 255 characters, default "New Chat") and ``metadata`` (a JSON
                 object, default empty); either may be absent or None.
-        """
-        return await self._operations.create_session(user_id, _fields(session_data))
+            messages: ``(role, content)`` pairs and `NewMessage` objects, in any mixture.
 
-    def create_session(self, user_id: str, session_data: Mapping[str, Any] | None = None) -> str:
+        Raises:
+            MessageConflictError: A message id is taken by another message; nothing is stored.
+        """
+        fields, first = _typed(session_data), _typed(messages)
+        return await self._operations.create_session(user_id, fields, messages=first)
+
+    def create_session(
+        self,
+        user_id: str,
+        session_data: Mapping[str, Any] | None = None,
+        *,
+        messages: Iterable[tuple[str, str] | NewMessage] = (),
+    ) -> str:
         """Create a session and return its id; the blocking twin of `create_session_async`."""
-        return run_blocking(self.create_session_async, user_id, session_data)
+        return run_blocking(self.create_session_async, user_id, session_data, messages=messages)
 
     async def ensure_session_exists(
         self, session_id: Identifier, user_id: str, session_data: Mapping[str, Any] | None = None
@@ -142,38 +158,99 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         Raises:
             SessionConflictError: The id is taken by another user's session.
         """
-        return await self._operations.ensure_session_exists(user_id, session_id, _fields(session_data))
+        return await self._operations.ensure_session_exists(user_id, session_id, _typed(session_data))
 
     async def update_session_async(
-        self, user_id: str, session_id: Identifier, data: Mapping[str, Any]
+        self,
+        user_id: str,
+        session_id: Identifier,
+        data: Mapping[str, Any] | None = None,
+        *,
+        merge_metadata: dict[str, Any] | None = None,
+        remove_metadata: Iterable[str] = (),
+        touch: bool = True,
+        if_title: str | None = None,
+        expected_version: int | None = None,
     ) -> bool:
-        """Change the title, or replace the metadata, of a session, and bump its ``updated_at``.
+        """Change the title or the metadata of a session; return whether it is there and was to be changed.
+
+        Bumps ``version``, and ``updated_at`` unless ``touch`` is False, if a value changes.
 
         Args:
             user_id: Owner.
             session_id: The session.
-            data: ``title`` and ``metadata``; None or an absent key keeps the old value.
+            data: ``title``, and ``metadata`` to replace the old; None or an absent key keeps the old value.
+            merge_metadata: Top-level keys to set in the metadata, atomically.
+            remove_metadata: Top-level keys to remove from the metadata, atomically.
+            touch: False keeps ``updated_at``, and so the session's place in the list.
+            if_title: Change nothing, and return False, unless this is the title.
+            expected_version: The version that the session must have; None for any.
 
         Returns:
-            Whether the user has such a session.
+            Whether the user has such a session, with the title ``if_title`` if that is given.
+
+        Raises:
+            VersionConflictError: The session has another version; nothing is changed.
         """
-        return await self._operations.update_session(user_id, session_id, _fields(data))
+        return await self._operations.update_session(
+            user_id,
+            session_id,
+            _typed(data),
+            merge_metadata=merge_metadata,
+            remove_metadata=remove_metadata,
+            touch=touch,
+            if_title=if_title,
+            expected_version=expected_version,
+        )
 
-    def update_session(self, user_id: str, session_id: Identifier, data: Mapping[str, Any]) -> bool:
-        """Change the title, or replace the metadata; the blocking twin of `update_session_async`."""
-        return run_blocking(self.update_session_async, user_id, session_id, data)
+    def update_session(
+        self,
+        user_id: str,
+        session_id: Identifier,
+        data: Mapping[str, Any] | None = None,
+        *,
+        merge_metadata: dict[str, Any] | None = None,
+        remove_metadata: Iterable[str] = (),
+        touch: bool = True,
+        if_title: str | None = None,
+        expected_version: int | None = None,
+    ) -> bool:
+        """Change the title or the metadata; the blocking twin of `update_session_async`."""
+        return run_blocking(
+            self.update_session_async,
+            user_id,
+            session_id,
+            data,
+            merge_metadata=merge_metadata,
+            remove_metadata=remove_metadata,
+            touch=touch,
+            if_title=if_title,
+            expected_version=expected_version,
+        )
 
-    async def delete_session_async(self, user_id: str, session_id: Identifier) -> bool:
+    async def delete_session_async(
+        self, user_id: str, session_id: Identifier, *, expected_version: int | None = None
+    ) -> bool:
         """Delete a session and its messages; return whether the user had such a session.
 
         Also True if the session is absent and the response to an earlier attempt, which may have deleted
         it, was lost.
-        """
-        return await self._operations.delete_session(user_id, session_id)
 
-    def delete_session(self, user_id: str, session_id: Identifier) -> bool:
+        Args:
+            user_id: Owner.
+            session_id: The session.
+            expected_version: The version that the session must have; None for any.
+
+        Raises:
+            VersionConflictError: The session has another version; nothing is deleted.
+        """
+        return await self._operations.delete_session(user_id, session_id, expected_version=expected_version)
+
+    def delete_session(
+        self, user_id: str, session_id: Identifier, *, expected_version: int | None = None
+    ) -> bool:
         """Delete a session with its messages; the blocking twin of `delete_session_async`."""
-        return run_blocking(self.delete_session_async, user_id, session_id)
+        return run_blocking(self.delete_session_async, user_id, session_id, expected_version=expected_version)
 
     async def list_paginated_sessions_async(
         self, user_id: str, page: int = 0, limit: int = 10
@@ -195,60 +272,115 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         return run_blocking(self.list_paginated_sessions_async, user_id, page, limit)
 
     async def add_message(
-        self, session_id: Identifier, role: str, content: str, *, user_id: str | None = None
+        self,
+        session_id: Identifier,
+        role: str,
+        content: str,
+        *,
+        user_id: str | None = None,
+        message_id: Identifier | None = None,
+        timestamp: datetime | None = None,
+        metadata: dict[str, Any] | None = None,
+        payload: Any = None,
+        expected_version: int | None = None,
     ) -> str:
-        """Append a message to a session, bump the session's ``updated_at``, and return the message's id.
+        """Append a message to a session, bump ``updated_at`` and ``version``, and return the message's id.
 
         Args:
             session_id: The session.
-            role: ``"user"`` or ``"assistant"``.
+            role: ``"user"``, ``"assistant"``, ``"system"``, ``"developer"`` or ``"tool"``.
             content: Text without NUL and lone surrogates; may be empty.
             user_id: If given, the session must also belong to this user.
+            message_id: An id of your own: sent again with the same role and content, nothing is stored and
+                the same id is returned. None for a new UUID.
+            timestamp: Timezone-aware; sorts the message into the history. None for the time of writing.
+            metadata: A JSON object; None for an empty one.
+            payload: Any value that ``json.dumps`` can express, such as a framework's own form of the message.
+            expected_version: The version that the session must have; None for any.
 
         Raises:
             SessionNotFoundError: There is no such session; nothing is stored.
+            MessageConflictError: ``message_id`` is taken by another message; nothing is stored.
+            VersionConflictError: The session has another version; nothing is stored.
         """
-        return await append_message(self._calls, session_id, user_id, role, content)
+        message = NewMessage(
+            _typed(role),
+            content,
+            message_id=message_id,
+            timestamp=timestamp,
+            metadata=metadata,
+            payload=payload,
+        )
+        return await append_message(self._calls, session_id, user_id, message, expected_version)
 
     async def add_messages(
-        self, session_id: Identifier, messages: Iterable[tuple[str, str]], *, user_id: str | None = None
+        self,
+        session_id: Identifier,
+        messages: Iterable[tuple[str, str] | NewMessage],
+        *,
+        user_id: str | None = None,
+        merge_metadata: dict[str, Any] | None = None,
+        expected_version: int | None = None,
     ) -> list[str]:
         """Append messages to a session in their order, all of them or none, and return their ids.
 
         Args:
             session_id: The session.
-            messages: ``(role, content)`` pairs; an empty batch only checks that the session exists.
+            messages: ``(role, content)`` pairs and `NewMessage` objects, in any mixture; an empty batch only
+                checks that the session exists.
             user_id: If given, the session must also belong to this user.
+            merge_metadata: Top-level keys to set in the session's metadata, in the same transaction; not if
+                all messages are stored already.
+            expected_version: The version that the session must have; None for any.
 
         Raises:
             SessionNotFoundError: There is no such session; nothing is stored.
+            MessageConflictError: A message id is taken by another message; nothing is stored.
+            VersionConflictError: The session has another version; nothing is stored.
         """
-        return await append_messages(self._calls, session_id, user_id, messages)
+        return await append_messages(
+            self._calls, session_id, user_id, messages, merge_metadata, expected_version
+        )
 
-    async def delete_sessions_older_than(self, cutoff: datetime, *, user_id: str | None = None) -> int:
+    async def delete_sessions_older_than(
+        self, cutoff: datetime, *, user_id: str | None = None, where: Mapping[str, Any] | None = None
+    ) -> int:
         """Delete sessions last changed before a point in time, with their messages; return how many.
 
         Args:
             cutoff: Timezone-aware; sessions with ``updated_at`` before it are deleted.
             user_id: Only this user's sessions; None for everybody's.
+            where: Only sessions whose metadata has these values, as in `list_sessions`.
         """
-        cutoff = validation.check_cutoff(cutoff)
+        cutoff, accepted = validation.check_cutoff(cutoff), validation.check_where(where)
         user_id = None if user_id is None else validation.check_user_id(user_id)
         work = self._calls.backend.delete_older
-        return await self._calls.run_batches("delete_sessions_older_than", work, cutoff, user_id)
+        return await self._calls.run_batches("delete_sessions_older_than", work, cutoff, user_id, accepted)
 
     # -- Blocking twins of async methods -----------------------------------------------------------
 
     ensure_session_exists_sync = blocking(ensure_session_exists, "ensure_session_exists_sync")
-    get_session_sync = blocking(SharedOperations.get_session, "get_session_sync")
-    list_sessions_sync = blocking(SharedOperations.list_sessions, "list_sessions_sync")
-    count_sessions_sync = blocking(SharedOperations.count_sessions, "count_sessions_sync")
     add_message_sync = blocking(add_message, "add_message_sync")
     add_messages_sync = blocking(add_messages, "add_messages_sync")
+    delete_sessions_older_than_sync = blocking(delete_sessions_older_than, "delete_sessions_older_than_sync")
+    get_session_sync = blocking(SharedOperations.get_session, "get_session_sync")
+    list_sessions_sync = blocking(SharedOperations.list_sessions, "list_sessions_sync")
+    list_session_previews_sync = blocking(
+        SharedOperations.list_session_previews, "list_session_previews_sync"
+    )
+    count_sessions_sync = blocking(SharedOperations.count_sessions, "count_sessions_sync")
     get_session_history_sync = blocking(SharedOperations.get_session_history, "get_session_history_sync")
+    get_message_sync = blocking(SharedOperations.get_message, "get_message_sync")
+    count_messages_sync = blocking(SharedOperations.count_messages, "count_messages_sync")
+    update_message_sync = blocking(SharedOperations.update_message, "update_message_sync")
+    pop_message_sync = blocking(SharedOperations.pop_message, "pop_message_sync")
+    delete_messages_sync = blocking(SharedOperations.delete_messages, "delete_messages_sync")
+    delete_messages_from_sync = blocking(SharedOperations.delete_messages_from, "delete_messages_from_sync")
+    clear_messages_sync = blocking(SharedOperations.clear_messages, "clear_messages_sync")
+    replace_messages_sync = blocking(SharedOperations.replace_messages, "replace_messages_sync")
+    fork_session_sync = blocking(SharedOperations.fork_session, "fork_session_sync")
     search_messages_sync = blocking(SharedOperations.search_messages, "search_messages_sync")
     keep_latest_sessions_sync = blocking(SharedOperations.keep_latest_sessions, "keep_latest_sessions_sync")
-    delete_sessions_older_than_sync = blocking(delete_sessions_older_than, "delete_sessions_older_than_sync")
     delete_user_sync = blocking(SharedOperations.delete_user, "delete_user_sync")
     ensure_ready_sync = blocking(SharedOperations.ensure_ready, "ensure_ready_sync")
     is_healthy_sync = blocking(SharedOperations.is_healthy, "is_healthy_sync")
@@ -297,9 +429,9 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         return options
 
 
-def _fields(given: Mapping[str, Any] | None) -> SessionData | None:
-    # For type checkers: any mapping is taken here, as ever, and checked by the operation.
-    return cast("SessionData | None", given)
+def _typed(value: Any) -> Any:
+    # This interface takes any mapping and any role, as ever; the operation checks them.
+    return value
 
 
 @functools.cache

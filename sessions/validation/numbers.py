@@ -15,6 +15,7 @@ __all__ = [
     "check_count",
     "check_cutoff",
     "check_expected_version",
+    "check_flag",
     "check_history_limit",
     "check_integer",
     "check_limit",
@@ -47,6 +48,13 @@ def check_integer(argument: str, value: object, minimum: int, maximum: int | Non
     elif not minimum <= number <= maximum:
         raise InvalidInputError(argument, f"must be from {minimum} to {maximum}")
     return number
+
+
+def check_flag(argument: str, value: object) -> bool:
+    """Return a bool; nothing else is taken for one."""
+    if not isinstance(value, bool):
+        raise InvalidInputError(argument, f"must be bool, not {type(value).__name__}")
+    return value
 
 
 def check_page(value: object) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from sessions import MessageConflictError, SessionConflictError
 from sessions.core.identifiers import new_message_id, utc_now
-from sessions.core.port import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.validation import DEFAULT_TITLE
 from tests.support.databases import Backend
 
@@ -17,7 +17,7 @@ from tests.support.databases import Backend
 async def append(repository: Any, session_id: str, rows: list[MessageRow]) -> bool:
     """Append messages with the given ids."""
     calls = repository._calls
-    added: bool = await calls.run("add_messages", calls.backend.append, session_id, None, rows)
+    added: bool = await calls.run("add_messages", calls.backend.append, session_id, None, rows, None, None)
     return added
 
 
@@ -88,19 +88,22 @@ def new_session(repository: Any, session_id: str, user: str) -> NewSession:
 async def test_a_session_that_an_earlier_attempt_created_is_stored_once(repository: Any) -> None:
     new = new_session(repository, str(uuid.uuid4()), "alice")
     for _ in range(2):
-        await repository._calls.run("create_session", repository._calls.backend.create, new)
+        await repository._calls.run("create_session", repository._calls.backend.create, new, [])
     assert await repository.count_sessions("alice") == 1
 
 
 async def test_a_session_id_taken_by_another_call_is_a_conflict(repository: Any) -> None:
     session_id = str(uuid.uuid4())
     await repository._calls.run(
-        "create_session", repository._calls.backend.create, new_session(repository, session_id, "alice")
+        "create_session", repository._calls.backend.create, new_session(repository, session_id, "alice"), []
     )
     for user in ("alice", "bob"):
         with pytest.raises(SessionConflictError):
             await repository._calls.run(
-                "create_session", repository._calls.backend.create, new_session(repository, session_id, user)
+                "create_session",
+                repository._calls.backend.create,
+                new_session(repository, session_id, user),
+                [],
             )
     assert await repository.count_sessions("bob") == 0
 

@@ -23,7 +23,7 @@ from sessions import (
 from sessions.backends.mongodb.mapping import message_document
 from sessions.backends.mongodb.options import client_class
 from sessions.core import identifiers
-from sessions.core.port import MessageRow
+from sessions.core.values import MessageRow
 from sessions.testing import AsyncCaller
 from tests.support import raw_rows
 from tests.support.databases import Backend

@@ -10,7 +10,7 @@ import pytest
 
 from sessions import MessageConflictError
 from sessions.cli.importing import _message_id, import_lines
-from sessions.core.port import MessageRow
+from sessions.core.values import MessageRow
 from tests.contract.test_conflicts import append
 
 SIZES = [

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessions import ChatMessage, ChatSession
+from sessions import ChatSession
 from sessions.core.cursors import encode_cursor, encode_search_cursor
 
 Sent = tuple[str, tuple[Any, ...]]
@@ -36,19 +36,15 @@ MIDDLE = 501
 THEN = NEWEST - timedelta(seconds=MIDDLE)
 BIG_SESSION = session_id(1)
 CHAT_SESSION = ChatSession(session_id(MIDDLE), "title", USER, THEN, THEN)
-CHAT_MESSAGE = ChatMessage(message_id(MIDDLE), BIG_SESSION, "user", "Hello", THEN)
-SEARCH_CURSOR = encode_search_cursor(THEN, 0, CHAT_MESSAGE.message_id)
+MESSAGE_ID = message_id(MIDDLE)
+SEARCH_CURSOR = encode_search_cursor(THEN, 0, MESSAGE_ID)
 
 # By what each does; all on what `USER` and `BIG_SESSION` have.
 READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "whole history": lambda r: r.get_session_history(USER, BIG_SESSION),
     "newest messages": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50),
-    "messages before one": lambda r: r.get_session_history(
-        USER, BIG_SESSION, limit=50, before=CHAT_MESSAGE.message_id
-    ),
-    "all messages before one": lambda r: r.get_session_history(
-        USER, BIG_SESSION, before=CHAT_MESSAGE.message_id
-    ),
+    "messages before one": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50, before=MESSAGE_ID),
+    "all messages before one": lambda r: r.get_session_history(USER, BIG_SESSION, before=MESSAGE_ID),
     "first page": lambda r: r.list_paginated_sessions_async(USER, 0, 20),
     "a later page": lambda r: r.list_paginated_sessions_async(USER, 3, 20),
     "a far page": lambda r: r.list_paginated_sessions_async(USER, 400, 20),
@@ -66,7 +62,7 @@ READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
         "export", r._calls.backend.export_messages, BIG_SESSION, USER, None, 1000
     ),
     "next messages to export": lambda r: r._calls.run(
-        "export", r._calls.backend.export_messages, BIG_SESSION, USER, CHAT_MESSAGE, 1000
+        "export", r._calls.backend.export_messages, BIG_SESSION, USER, (THEN, 0, MESSAGE_ID), 1000
     ),
 }
 # They sort what they find, and filter what they read.

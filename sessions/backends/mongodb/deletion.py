@@ -12,7 +12,7 @@ from sessions.backends.mongodb.cleanup import MongoCleanup
 from sessions.backends.mongodb.client import in_transaction, is_conflict, raw_cursor
 from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.core.port import EarlierAttempts
+from sessions.core.values import EarlierAttempts, Where, unfinished
 from sessions.models.documents import ChatSessionDocument
 
 __all__ = ["MongoDeletion"]
@@ -26,7 +26,10 @@ class MongoDeletion(MongoCleanup):
 
     manager: MongoConnectionManager
 
-    async def delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
+    async def delete(
+        self, session_id: str, user_id: str, expected_version: int | None, earlier: EarlierAttempts
+    ) -> bool:
+        unfinished(expected_version)
         chosen = {"session_id": session_id, "user_id": user_id}
 
         async def work(client_session: Any) -> int:
@@ -67,9 +70,12 @@ class MongoDeletion(MongoCleanup):
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         return await self._delete_batch({"user_id": user_id}, skip=keep_last_n)
 
-    async def delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
-        where: Filter = {"updated_at": {"$lt": cutoff}}
-        return await self._delete_batch(where if user_id is None else where | {"user_id": user_id})
+    async def delete_older(
+        self, cutoff: datetime, user_id: str | None, where: Where | None, limit: int
+    ) -> int:
+        unfinished(where)
+        chosen: Filter = {"updated_at": {"$lt": cutoff}}
+        return await self._delete_batch(chosen if user_id is None else chosen | {"user_id": user_id})
 
     async def delete_user(self, user_id: str, limit: int) -> int:
         return await self._delete_batch({"user_id": user_id})

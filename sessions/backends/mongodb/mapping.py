@@ -10,7 +10,7 @@ from bson import DBRef, Int64, MinKey
 
 from sessions.backends.mongodb import former_ids
 from sessions.core.identifiers import uuid7_time
-from sessions.core.port import MessageRow, NewSession
+from sessions.core.values import MessageRow, NewSession
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware

@@ -28,7 +28,7 @@ from sessions.backends.mongodb.mapping import (
     to_messages,
 )
 from sessions.core.identifiers import utc_now, uuid7_time
-from sessions.core.port import MessageRow
+from sessions.core.values import HistoryRange, MessageRow, Position, unfinished
 from sessions.errors import MessageConflictError
 from sessions.models import ChatMessage
 from sessions.models.documents import ChatSessionDocument
@@ -50,7 +50,15 @@ class MongoMessages(MongoCleanup):
 
     manager: MongoConnectionManager
 
-    async def append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def append(
+        self,
+        session_id: str,
+        user_id: str | None,
+        rows: list[MessageRow],
+        merge: dict[str, Any] | None,
+        expected_version: int | None,
+    ) -> bool:
+        unfinished(merge, expected_version, *(row[3:] for row in rows if any(row[3:])))
         # At most twice: the cached document may have been deleted.
         for remembered in (self.manager.recall(session_id, user_id), None):
             session_oid = remembered or await self._find_session_oid(session_id, user_id)
@@ -171,9 +179,9 @@ class MongoMessages(MongoCleanup):
         self.manager.remember(session_id, found["_id"], found["user_id"])
         return found["_id"]
 
-    async def history(
-        self, session_id: str, user_id: str, limit: int | None, before: str | None
-    ) -> list[ChatMessage]:
+    async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
+        unfinished(part.after, part.since, part.limit == 0)
+        limit, before = part.limit, part.before
         where: Filter = {"session_id": session_id}
         if before is not None:
             moment = await self._timestamp_of(session_id, user_id, before)
@@ -204,16 +212,17 @@ class MongoMessages(MongoCleanup):
         raise no_such_message("before")
 
     async def export_messages(
-        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
-    ) -> list[ChatMessage]:
+        self, session_id: str, user_id: str, after: Position | None, limit: int
+    ) -> list[tuple[ChatMessage, Position]]:
         where: Filter = {"session_id": session_id}
         if after is not None:
-            where["timestamp"] = {"$gte": after.timestamp}
+            where["timestamp"] = {"$gte": after[0]}
             where["$or"] = [
-                {"timestamp": {"$gt": after.timestamp}},
-                {"message_id": {"$gt": after.message_id}},
+                {"timestamp": {"$gt": after[0]}},
+                {"message_id": {"$gt": after[2]}},
             ]
-        return await self._read_owned(session_id, user_id, where, IN_ORDER, limit)
+        found = await self._read_owned(session_id, user_id, where, IN_ORDER, limit)
+        return [(message, (message.timestamp, 0, message.message_id)) for message in found]
 
     async def _read_owned(
         self, session_id: str, user_id: str, where: Filter, order: dict[str, int], limit: int | None

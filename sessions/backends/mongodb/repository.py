@@ -38,7 +38,7 @@ from sessions.backends.mongodb.mapping import (
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.backends.mongodb.searching import MongoSearch
 from sessions.core.identifiers import utc_now
-from sessions.core.port import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where, unfinished
 from sessions.errors import SessionConflictError
 from sessions.models import ChatSession
 from sessions.models.documents import ChatSessionDocument, bound_to
@@ -93,7 +93,8 @@ class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
 
         return bound
 
-    async def create(self, new: NewSession) -> None:
+    async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
+        unfinished(rows)
         try:
             await self._insert_session(new)
         except DuplicateKeyError:
@@ -123,10 +124,9 @@ class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
         document = await chat_sessions().find_one({"session_id": session_id, "user_id": user_id})
         return None if document is None else to_session(document)
 
-    async def update(
-        self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
-    ) -> bool:
-        values = {"title": title, "metadata": storable(metadata)}
+    async def update(self, session_id: str, user_id: str, change: SessionChange) -> bool:
+        unfinished(change.merge, change.remove, not change.touch, change.if_title, change.expected_version)
+        values = {"title": change.title, "metadata": storable(change.metadata)}
         changes = {name: value for name, value in values.items() if value is not None}
         update: list[Filter] = [{"$max": {"updated_at": utc_now()}}]
         if changes:
@@ -139,17 +139,19 @@ class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
         return [to_session(item) async for item in await raw_cursor(query.skip(offset).limit(limit))]
 
     async def list_after(
-        self, user_id: str, after: tuple[datetime, str] | None, limit: int
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
     ) -> list[ChatSession]:
-        where: Filter = {"user_id": user_id}
+        unfinished(where)
+        chosen: Filter = {"user_id": user_id}
         if after is not None:
             updated_at, session_id = after
-            where["updated_at"] = {"$lte": updated_at}
-            where["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
-        query = ChatSessionDocument.find(where).sort(NEWEST_FIRST).limit(limit)
+            chosen["updated_at"] = {"$lte": updated_at}
+            chosen["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
+        query = ChatSessionDocument.find(chosen).sort(NEWEST_FIRST).limit(limit)
         return [to_session(item) async for item in await raw_cursor(query)]
 
-    async def count(self, user_id: str) -> int:
+    async def count(self, user_id: str, where: Where | None) -> int:
+        unfinished(where)
         count: int = await ChatSessionDocument.find({"user_id": user_id}).count()
         return count
 

@@ -7,15 +7,14 @@ history.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from sessions.backends.mongodb.cleanup import MongoCleanup, stored_batches
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, Filter, chat_messages, chat_sessions
 from sessions.backends.mongodb.mapping import to_messages, to_session
 from sessions.core.matching import regular_expression
-from sessions.core.port import FoundMessage
-from sessions.models import ChatMessage
+from sessions.core.values import Position
+from sessions.models import ChatMessage, SearchHit
 
 __all__ = ["MongoSearch"]
 
@@ -30,13 +29,8 @@ class MongoSearch(MongoCleanup):
     """Searches messages."""
 
     async def search(
-        self,
-        user_id: str,
-        terms: Sequence[str],
-        session_id: str | None,
-        after: tuple[datetime, int, str] | None,
-        limit: int,
-    ) -> list[FoundMessage]:
+        self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
+    ) -> list[tuple[SearchHit, Position]]:
         where = _contains(terms) | ({} if after is None else _beyond(after))
         for _ in range(MAX_ATTEMPTS):
             newest: list[tuple[Any, ChatMessage]] = []
@@ -51,14 +45,18 @@ class MongoSearch(MongoCleanup):
             found = {document["_id"]: to_session(document) for document in await sessions.to_list(None)}
             if all(oid in found for oid, _ in newest):
                 break
-        return [FoundMessage(found[oid], message, 0) for oid, message in newest if oid in found]
+        return [
+            (SearchHit(found[oid], message), (message.timestamp, 0, message.message_id))
+            for oid, message in newest
+            if oid in found
+        ]
 
 
 def _contains(terms: Sequence[str]) -> Filter:
     return {"$and": [{"content": {"$regex": regular_expression(term)}} for term in terms]}
 
 
-def _beyond(after: tuple[datetime, int, str]) -> Filter:
+def _beyond(after: Position) -> Filter:
     timestamp, _, message_id = after
     tied = {"timestamp": timestamp, "message_id": {"$lt": message_id}}
     return {"timestamp": {"$lte": timestamp}, "$or": [{"timestamp": {"$lt": timestamp}}, tied]}

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sessions.backends.postgres.patterns import patterns_of
-from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.repository import SqlBackend
+from sessions.backends.sql.rows import new_row
 from sessions.core.identifiers import utc_now
-from sessions.core.port import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
 from sessions.resilience import POSTGRES_RETRY_CONFIG
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,10 +11,21 @@ from sqlalchemy import Executable
 
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.backends.sql.rows import encode_json, in_order, new_row, to_hit, to_messages, to_session
 from sessions.core.identifiers import utc_now
-from sessions.core.port import Backend, EarlierAttempts, FoundMessage, MessageRow, NewSession
+from sessions.core.port import Backend
+from sessions.core.values import (
+    EarlierAttempts,
+    HistoryRange,
+    MessageRow,
+    NewSession,
+    Position,
+    SessionChange,
+    Where,
+    unfinished,
+)
 from sessions.errors import MessageConflictError, SessionConflictError
-from sessions.models import ChatMessage, ChatSession
+from sessions.models import ChatMessage, ChatSession, SearchHit
 from sessions.queries import Statements, parameters, statements_for
 
 __all__ = ["SqlBackend"]
@@ -43,7 +52,8 @@ class SqlBackend(Backend):
     def check_id(self, argument: str, value: object) -> str:
         return validation.check_uuid(argument, value)
 
-    async def create(self, new: NewSession) -> None:
+    async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
+        unfinished(rows)
         if await self._execute(self._statements.create_session, new_row(new)):
             return
         found = await self._fetch(self._statements.find_owner, parameters(session_id=new.session_id))
@@ -56,19 +66,21 @@ class SqlBackend(Backend):
         found = await self._fetch(self._statements.get_session, key)
         return to_session(found[0]) if found else None
 
-    async def update(
-        self, session_id: str, user_id: str, title: str | None, metadata: dict[str, Any] | None
-    ) -> bool:
-        change = parameters(
+    async def update(self, session_id: str, user_id: str, change: SessionChange) -> bool:
+        unfinished(change.merge, change.remove, not change.touch, change.if_title, change.expected_version)
+        values = parameters(
             session_id=session_id,
             user_id=user_id,
-            title=title,
-            metadata=None if metadata is None else encode_json(metadata),
+            title=change.title,
+            metadata=None if change.metadata is None else encode_json(change.metadata),
             now=utc_now(),
         )
-        return await self._execute(self._statements.update_session, change) > 0
+        return await self._execute(self._statements.update_session, values) > 0
 
-    async def delete(self, session_id: str, user_id: str, earlier: EarlierAttempts) -> bool:
+    async def delete(
+        self, session_id: str, user_id: str, expected_version: int | None, earlier: EarlierAttempts
+    ) -> bool:
+        unfinished(expected_version)
         key = parameters(session_id=session_id, user_id=user_id)
         return await self._execute(self._statements.delete_session, key) > 0 or earlier.may_have_worked
 
@@ -77,8 +89,9 @@ class SqlBackend(Backend):
         return [to_session(row) for row in await self._fetch(self._statements.list_page, page)]
 
     async def list_after(
-        self, user_id: str, after: tuple[datetime, str] | None, limit: int
+        self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
     ) -> list[ChatSession]:
+        unfinished(where)
         page = parameters(user_id=user_id, limit=limit)
         statement = self._statements.list_first
         if after is not None:
@@ -87,11 +100,20 @@ class SqlBackend(Backend):
         found = [to_session(row) for row in await self._fetch(statement, page)]
         return in_order(found, newest_first=True)[:limit]
 
-    async def count(self, user_id: str) -> int:
+    async def count(self, user_id: str, where: Where | None) -> int:
+        unfinished(where)
         [[count]] = await self._fetch(self._statements.count_sessions, parameters(user_id=user_id))
         return int(count)
 
-    async def append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+    async def append(
+        self,
+        session_id: str,
+        user_id: str | None,
+        rows: list[MessageRow],
+        merge: dict[str, Any] | None,
+        expected_version: int | None,
+    ) -> bool:
+        unfinished(merge, expected_version, *(row[3:] for row in rows if any(row[3:])))
         missing = rows
         while True:
             try:
@@ -123,33 +145,28 @@ class SqlBackend(Backend):
                 raise MessageConflictError(f"the message id {row.message_id} is taken by another message")
         return [row for row in rows if row.message_id not in stored]
 
-    async def history(
-        self, session_id: str, user_id: str, limit: int | None, before: str | None
-    ) -> list[ChatMessage]:
+    async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
+        unfinished(part.after, part.since)
+        limit, before = part.limit, part.before
         statement = self._statements.history[limit is not None, before is not None]
-        part = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
-        messages = to_messages(session_id, await self._fetch(statement, part))
+        values = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
+        messages = to_messages(session_id, await self._fetch(statement, values))
         # Queried only if nothing was found: the message may also be the first one of its session.
-        if before is not None and not messages and await self._fetch(self._statements.lacks_message, part):
+        if before is not None and not messages and await self._fetch(self._statements.lacks_message, values):
             raise validation.no_such_message("before")
         if limit is not None:
             messages.reverse()
         return messages
 
     async def search(
-        self,
-        user_id: str,
-        terms: Sequence[str],
-        session_id: str | None,
-        after: tuple[datetime, int, str] | None,
-        limit: int,
-    ) -> list[FoundMessage]:
+        self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
+    ) -> list[tuple[SearchHit, Position]]:
         statement = self._statements.search[session_id is not None, after is not None]
         part = parameters(user_id=user_id, session_id=session_id, limit=limit) | self._patterns(terms)
         if after is not None:
             timestamp, write_order, message_id = after
             part |= parameters(timestamp=timestamp, write_order=write_order, after_id=message_id)
-        return [to_found(row) for row in await self._fetch(statement, part)]
+        return [to_hit(row) for row in await self._fetch(statement, part)]
 
     @abstractmethod
     def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
@@ -161,7 +178,10 @@ class SqlBackend(Backend):
         chosen = parameters(user_id=user_id, keep_last_n=keep_last_n, limit=limit)
         return await self._execute(self._statements.keep_latest, chosen)
 
-    async def delete_older(self, cutoff: datetime, user_id: str | None, limit: int) -> int:
+    async def delete_older(
+        self, cutoff: datetime, user_id: str | None, where: Where | None, limit: int
+    ) -> int:
+        unfinished(where)
         statement = self._statements.delete_older[user_id is not None]
         chosen = parameters(cutoff=cutoff, user_id=user_id, limit=limit)
         return await self._execute(statement, chosen)
@@ -179,90 +199,11 @@ class SqlBackend(Backend):
         return in_order(found, newest_first=False)[:limit]
 
     async def export_messages(
-        self, session_id: str, user_id: str, after: ChatMessage | None, limit: int
-    ) -> list[ChatMessage]:
+        self, session_id: str, user_id: str, after: Position | None, limit: int
+    ) -> list[tuple[ChatMessage, Position]]:
         statement = self._statements.export_messages[after is not None]
         part = parameters(session_id=session_id, user_id=user_id, limit=limit)
         if after is not None:
-            part |= parameters(timestamp=after.timestamp, after_id=after.message_id)
-        return to_messages(session_id, await self._fetch(statement, part))
-
-
-def new_row(new: NewSession) -> dict[str, Any]:
-    """Return the parameters of a new session row."""
-    return parameters(
-        session_id=new.session_id,
-        user_id=new.user_id,
-        title=new.title,
-        metadata=encode_json(new.metadata),
-        now=new.created_at,
-    )
-
-
-def to_session(row: Any) -> ChatSession:
-    """Return the session of a row with `SESSION_COLUMNS`."""
-    session_id, title, user_id, created_at, updated_at, metadata = row
-    return ChatSession(str(session_id), title, user_id, created_at, updated_at, decode_json(metadata))
-
-
-def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSession]:
-    """Return sessions in the order of a listing, or in the opposite one; the statement may be a union."""
-    found.sort(key=lambda chat_session: chat_session.session_id, reverse=not newest_first)
-    found.sort(key=lambda chat_session: chat_session.updated_at, reverse=newest_first)
-    return found
-
-
-def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
-    """Return the messages of rows with `MESSAGE_COLUMNS`."""
-    return [
-        ChatMessage(message_id, session_id, role, content, timestamp)
-        for message_id, role, content, timestamp in rows
-    ]
-
-
-def to_found(row: Any) -> FoundMessage:
-    """Return the session and the message of a row of a search."""
-    *of_session, version, message_id, role, content, timestamp, metadata, payload, write_order = row
-    chat_session = to_session(of_session)
-    chat_session.version = version
-    message = ChatMessage(
-        str(message_id),
-        chat_session.session_id,
-        role,
-        content,
-        timestamp,
-        decode_json(metadata),
-        validation.decode_payload(payload),
-    )
-    return FoundMessage(chat_session, message, write_order)
-
-
-def encode_json(metadata: dict[str, Any]) -> str:
-    """Return JSON text; the metadata is already checked."""
-    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if "e+" in text:
-        # JSONB keeps decimal digits, and the shortest form of 1.2345678901234568e+18 is rounded: read as an
-        # integer it is another number. With all digits and a point it stays the same float.
-        text = _STRING_OR_LARGE_FLOAT.sub(
-            lambda found: f"{float(found[1]):.1f}" if found[1] else found[0], text
-        )
-    return text
-
-
-def decode_json(text: str | None) -> dict[str, Any]:
-    """Return the stored object; an old row may have none."""
-    if text is None or text == "{}":
-        return {}
-    decoded = _decoder.decode(text)
-    return decoded if isinstance(decoded, dict) else {}
-
-
-def _parse_integer(digits: str) -> int | float:
-    # JSONB returns 1e300 with all its zeros. Integers beyond 64 bits are rejected before they are stored, so
-    # such a number was a float.
-    number = int(digits) if len(digits) < 25 else float(digits)
-    return number if -(2**63) <= number < 2**63 else float(number)
-
-
-_STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]+|\\.)*"|(-?[0-9.]+e\+[0-9]+)')
-_decoder = json.JSONDecoder(parse_int=_parse_integer)
+            part |= parameters(timestamp=after[0], after_id=after[2])
+        found = to_messages(session_id, await self._fetch(statement, part))
+        return [(message, (message.timestamp, 0, message.message_id)) for message in found]

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.repository import SqlBackend
+from sessions.backends.sql.rows import new_row
 from sessions.backends.sql.transaction import SqlTransaction
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
-from sessions.core.port import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
 from sessions.resilience import SQLITE_RETRY_CONFIG
 

@@ -1,10 +1,13 @@
-"""Reads of messages."""
+"""Reads of messages: a history, one message, how many, a search."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from sessions import validation
 from sessions.core.calls import Calls
 from sessions.core.identifiers import Identifier
+from sessions.core.values import HistoryRange
 from sessions.models import ChatMessage
 
 __all__ = ["HistoryOperations"]
@@ -22,20 +25,43 @@ class HistoryOperations:
         *,
         limit: int | None = None,
         before: Identifier | None = None,
+        after: Identifier | None = None,
+        since: datetime | None = None,
     ) -> list[ChatMessage]:
         """Return the messages of a session, oldest first; empty if the user has no such session.
 
         Args:
             user_id: Owner.
             session_id: The session.
-            limit: Only the newest so many, 1 to 1000; None for all.
+            limit: At most so many: alone or with ``before`` the newest, with ``after`` or ``since`` the
+                oldest. 0 returns none, None returns all.
             before: Only messages before the one with this id.
+            after: Only messages after the one with this id, to page forwards.
+            since: Only messages with this timestamp, timezone-aware, or a later one.
 
         Raises:
-            InvalidInputError: Also if the user has the session, and it has no message with the id ``before``.
+            InvalidInputError: Also if more than one of ``before``, ``after`` and ``since`` is given, or if
+                the user has the session, and it has no message with the id ``before`` or ``after``.
         """
         session_id, user_id = self._calls.check_key(session_id, user_id)
-        limit = None if limit is None else validation.check_limit(limit)
-        before = None if before is None else self._calls.check_id("before", before)
+        part = HistoryRange(
+            *validation.check_history_range(limit, before, after, since, self._calls.check_id)
+        )
+        if part.limit == 0:
+            return []
         work = self._calls.backend.history
-        return await self._calls.run("get_session_history", work, session_id, user_id, limit, before)
+        return await self._calls.run("get_session_history", work, session_id, user_id, part)
+
+    async def get_message(
+        self, user_id: str, session_id: Identifier, message_id: Identifier
+    ) -> ChatMessage | None:
+        """Return one message, or None if the user's session has no such message."""
+        session_id, user_id = self._calls.check_key(session_id, user_id)
+        message_id = self._calls.check_id("message_id", message_id)
+        work = self._calls.backend.get_message
+        return await self._calls.run("get_message", work, session_id, user_id, message_id)
+
+    async def count_messages(self, user_id: str, session_id: Identifier) -> int:
+        """Return how many messages a session has; 0 if the user has no such session."""
+        key = self._calls.check_key(session_id, user_id)
+        return await self._calls.run("count_messages", self._calls.backend.count_messages, *key)

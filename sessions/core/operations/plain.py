@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any
 
 from sessions import validation
-from sessions.core.appending import append_message, append_messages
+from sessions.core.appending import append_message, append_messages, message_rows
 from sessions.core.calls import Calls
 from sessions.core.identifiers import Identifier, new_session_id
 from sessions.core.operations.shared import SharedOperations
+from sessions.core.values import SessionChange
 from sessions.errors import InvalidInputError, SessionConflictError
-from sessions.models import Role
+from sessions.models import NewMessage, Role, SessionData
 
-__all__ = ["Operations", "SessionData"]
-
-
-class SessionData(TypedDict, total=False):
-    """Values of a session to create or update.
-
-    Attributes:
-        title: 1 to 255 characters.
-        metadata: A JSON object.
-    """
-
-    title: str | None
-    metadata: dict[str, Any] | None
+__all__ = ["Operations"]
 
 
 class Operations(SharedOperations):
@@ -46,18 +35,24 @@ class Operations(SharedOperations):
         *,
         title: str | None = None,
         metadata: dict[str, Any] | None = None,
+        messages: Iterable[tuple[Role, str] | NewMessage] = (),
     ) -> str:
-        """Create a session and return its id, a UUID.
+        """Create a session with its first messages, all or none, and return its id, a UUID.
 
         Args:
             user_id: Owner, 1 to 255 characters.
             session_data: ``title`` and ``metadata`` as a mapping, instead of by keyword.
             title: 1 to 255 characters; "New Chat" if not given.
             metadata: A JSON object; empty if not given.
+            messages: ``(role, content)`` pairs and `NewMessage` objects, in any mixture.
+
+        Raises:
+            MessageConflictError: A message id is taken by another message; nothing is stored.
         """
         data, owner = _merged(session_data, title, metadata), validation.check_user_id(user_id)
         new = self._calls.new_session(new_session_id(), owner, data)
-        await self._calls.run("create_session", self._calls.backend.create, new)
+        rows = message_rows(self._calls, messages)
+        await self._calls.run("create_session", self._calls.backend.create, new, rows)
         return new.session_id
 
     async def ensure_session_exists(
@@ -100,8 +95,15 @@ class Operations(SharedOperations):
         *,
         title: str | None = None,
         metadata: dict[str, Any] | None = None,
+        merge_metadata: dict[str, Any] | None = None,
+        remove_metadata: Iterable[str] = (),
+        touch: bool = True,
+        if_title: str | None = None,
+        expected_version: int | None = None,
     ) -> bool:
-        """Change the title, or replace the metadata, of a session, and bump its ``updated_at``.
+        """Change the title or the metadata of a session; return whether it is there and was to be changed.
+
+        Bumps ``version``, and ``updated_at`` unless ``touch`` is False, if a value changes.
 
         Args:
             user_id: Owner.
@@ -110,68 +112,144 @@ class Operations(SharedOperations):
                 keeps the old value.
             title: The new title; None keeps the old one.
             metadata: The new metadata; None keeps the old.
+            merge_metadata: Top-level keys to set in the metadata, atomically.
+            remove_metadata: Top-level keys to remove from the metadata, atomically.
+            touch: False keeps ``updated_at``, and so the session's place in the list.
+            if_title: Change nothing, and return False, unless this is the title.
+            expected_version: The version that the session must have; None for any.
 
         Returns:
-            Whether the user has such a session.
-        """
-        changes = _merged(data, title, metadata)
-        session_id, user_id = self._calls.check_key(session_id, user_id)
-        new_title, new_metadata = validation.check_update({} if changes is None else changes)
-        self._calls.backend.check_size("metadata", new_metadata)
-        work = self._calls.backend.update
-        return await self._calls.run("update_session", work, session_id, user_id, new_title, new_metadata)
+            Whether the user has such a session, with the title ``if_title`` if that is given.
 
-    async def delete_session(self, user_id: str, session_id: Identifier) -> bool:
+        Raises:
+            VersionConflictError: The session has another version; nothing is changed.
+        """
+        session_id, user_id = self._calls.check_key(session_id, user_id)
+        new_title, replaced = validation.check_update(_merged(data, title, metadata))
+        replaced, merged, removed = validation.check_metadata_change(
+            replaced, merge_metadata, remove_metadata
+        )
+        self._calls.backend.check_size("metadata" if merged is None else "merge_metadata", replaced or merged)
+        change = SessionChange(
+            new_title,
+            replaced,
+            merged,
+            removed,
+            validation.check_flag("touch", touch),
+            None if if_title is None else validation.check_title(if_title, "if_title"),
+            validation.check_expected_version(expected_version),
+        )
+        work, repeats = self._calls.backend.update, change.expected_version is None
+        return await self._calls.run(
+            "update_session", work, session_id, user_id, change, repeats_unknown=repeats
+        )
+
+    async def delete_session(
+        self, user_id: str, session_id: Identifier, *, expected_version: int | None = None
+    ) -> bool:
         """Delete a session and its messages; return whether the user had such a session.
 
         Also True if the session is absent and the response to an earlier attempt, which may have deleted
         it, was lost.
-        """
-        session_id, user_id = self._calls.check_key(session_id, user_id)
-        work = self._calls.backend.delete
-        return await self._calls.run_counting_attempts("delete_session", work, session_id, user_id)
-
-    async def add_message(self, user_id: str, session_id: Identifier, role: Role, content: str) -> str:
-        """Append a message to a session, bump the session's ``updated_at``, and return the message's id.
 
         Args:
             user_id: Owner.
             session_id: The session.
-            role: ``"user"`` or ``"assistant"``.
+            expected_version: The version that the session must have; None for any.
+
+        Raises:
+            VersionConflictError: The session has another version; nothing is deleted.
+        """
+        session_id, user_id = self._calls.check_key(session_id, user_id)
+        version, work = validation.check_expected_version(expected_version), self._calls.backend.delete
+        return await self._calls.run_counting_attempts("delete_session", work, session_id, user_id, version)
+
+    async def add_message(
+        self,
+        user_id: str,
+        session_id: Identifier,
+        role: Role,
+        content: str,
+        *,
+        message_id: Identifier | None = None,
+        timestamp: datetime | None = None,
+        metadata: dict[str, Any] | None = None,
+        payload: Any = None,
+        expected_version: int | None = None,
+    ) -> str:
+        """Append a message to a session, bump ``updated_at`` and ``version``, and return the message's id.
+
+        Args:
+            user_id: Owner.
+            session_id: The session.
+            role: ``"user"``, ``"assistant"``, ``"system"``, ``"developer"`` or ``"tool"``.
             content: Text without NUL and lone surrogates; may be empty.
+            message_id: An id of your own: sent again with the same role and content, nothing is stored and
+                the same id is returned. None for a new UUID.
+            timestamp: Timezone-aware; sorts the message into the history. None for the time of writing.
+            metadata: A JSON object; None for an empty one.
+            payload: Any value that ``json.dumps`` can express, such as a framework's own form of the message.
+            expected_version: The version that the session must have; None for any.
 
         Raises:
             SessionNotFoundError: The user has no such session; nothing is stored.
+            MessageConflictError: ``message_id`` is taken by another message; nothing is stored.
+            VersionConflictError: The session has another version; nothing is stored.
         """
         owner = validation.check_user_id(user_id)
-        return await append_message(self._calls, session_id, owner, role, content)
+        message = NewMessage(
+            role,
+            content,
+            message_id=message_id,
+            timestamp=timestamp,
+            metadata=metadata,
+            payload=payload,
+        )
+        return await append_message(self._calls, session_id, owner, message, expected_version)
 
     async def add_messages(
-        self, user_id: str, session_id: Identifier, messages: Iterable[tuple[Role, str]]
+        self,
+        user_id: str,
+        session_id: Identifier,
+        messages: Iterable[tuple[Role, str] | NewMessage],
+        *,
+        merge_metadata: dict[str, Any] | None = None,
+        expected_version: int | None = None,
     ) -> list[str]:
         """Append messages to a session in their order, all of them or none, and return their ids.
 
         Args:
             user_id: Owner.
             session_id: The session.
-            messages: ``(role, content)`` pairs; an empty batch only checks that the session exists.
+            messages: ``(role, content)`` pairs and `NewMessage` objects, in any mixture; an empty batch only
+                checks that the session exists.
+            merge_metadata: Top-level keys to set in the session's metadata, in the same transaction; not if
+                all messages are stored already.
+            expected_version: The version that the session must have; None for any.
 
         Raises:
             SessionNotFoundError: The user has no such session; nothing is stored.
+            MessageConflictError: A message id is taken by another message; nothing is stored.
+            VersionConflictError: The session has another version; nothing is stored.
         """
         owner = validation.check_user_id(user_id)
-        return await append_messages(self._calls, session_id, owner, messages)
+        return await append_messages(
+            self._calls, session_id, owner, messages, merge_metadata, expected_version
+        )
 
-    async def delete_sessions_older_than(self, user_id: str, cutoff: datetime) -> int:
+    async def delete_sessions_older_than(
+        self, user_id: str, cutoff: datetime, *, where: Mapping[str, Any] | None = None
+    ) -> int:
         """Delete a user's sessions last changed before a point in time; return how many.
 
         Args:
             user_id: Owner.
             cutoff: Timezone-aware; sessions with ``updated_at`` before it are deleted with their messages.
+            where: Only sessions whose metadata has these values, as in `list_sessions`.
         """
         cutoff, owner = validation.check_cutoff(cutoff), validation.check_user_id(user_id)
-        work = self._calls.backend.delete_older
-        return await self._calls.run_batches("delete_sessions_older_than", work, cutoff, owner)
+        work, accepted = self._calls.backend.delete_older, validation.check_where(where)
+        return await self._calls.run_batches("delete_sessions_older_than", work, cutoff, owner, accepted)
 
 
 def _merged(

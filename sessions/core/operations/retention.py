@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from sessions import validation
 from sessions.core.calls import Calls
+from sessions.core.values import Position
 from sessions.models import ChatMessage, ChatSession
 
 __all__ = ["RetentionOperations"]
@@ -52,11 +53,11 @@ class RetentionOperations:
     async def _messages_of(self, chat_session: ChatSession) -> AsyncIterator[list[ChatMessage]]:
         work = self._calls.backend.export_messages
         key = chat_session.session_id, chat_session.user_id
-        after: ChatMessage | None = None
+        after: Position | None = None
         while True:
             part = await self._calls.run("export_user", work, *key, after, self._calls.batch_size)
             if part or after is None:
-                yield part
+                yield [message for message, _ in part]
             if len(part) < self._calls.batch_size:
                 return
-            after = part[-1]
+            _, after = part[-1]

@@ -7,7 +7,7 @@ from sessions.core.calls import Calls
 from sessions.core.cursors import decode_search_cursor, encode_search_cursor
 from sessions.core.identifiers import Identifier
 from sessions.core.matching import distinct_terms
-from sessions.models import SearchHit, SearchPage
+from sessions.models import SearchPage
 
 __all__ = ["SearchOperations"]
 
@@ -53,9 +53,8 @@ class SearchOperations:
         work = self._calls.backend.search
         found = await self._calls.run("search_messages", work, user_id, terms, session_id, after, limit + 1)
         # One more than asked for tells whether there is a next page.
-        hits = [SearchHit(one.chat_session, one.message) for one in found[:limit]]
+        hits = [hit for hit, _ in found[:limit]]
         if len(found) <= limit:
             return SearchPage(hits, None)
-        last = found[limit - 1]
-        message = last.message
-        return SearchPage(hits, encode_search_cursor(message.timestamp, last.write_order, message.message_id))
+        _, position = found[limit - 1]
+        return SearchPage(hits, encode_search_cursor(*position))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sessions.core.operations.editing import EditingOperations
 from sessions.core.operations.history import HistoryOperations
 from sessions.core.operations.lifecycle import LifecycleOperations
 from sessions.core.operations.lists import ListOperations
@@ -12,7 +13,12 @@ __all__ = ["SharedOperations"]
 
 
 class SharedOperations(
-    ListOperations, HistoryOperations, SearchOperations, RetentionOperations, LifecycleOperations
+    ListOperations,
+    HistoryOperations,
+    EditingOperations,
+    SearchOperations,
+    RetentionOperations,
+    LifecycleOperations,
 ):
     """The operations with one signature in both interfaces.
 
