@@ -105,6 +105,7 @@ async def plain_names(session_id: UUID) -> None:
         assert_type(await chats.add_message("alice", session_id, "user", "Hi"), str)
         assert_type(await chats.add_messages("alice", "id", [("user", "Hi"), ("assistant", "Hi")]), list[str])
         assert_type(await chats.get_session_history("alice", "id", before=session_id), list[ChatMessage])
+        assert_type(await chats.search_messages("alice", "Rome", session_id=session_id, limit=5), SearchPage)
         async for chat_session, messages in chats.export_user("alice"):
             assert_type(chat_session, ChatSession)
             assert_type(messages, list[ChatMessage])

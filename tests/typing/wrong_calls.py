@@ -53,6 +53,7 @@ async def plain_names(chats: AsyncChats) -> None:
     await chats.add_message("alice", "id", "user", None)  # wrong
     await chats.add_messages("alice", "id", [("bot", "Hi")])  # wrong
     await chats.get_session_history("alice", "id", newest=5)  # wrong
+    await chats.search_messages("alice", ["Rome"])  # wrong
     await chats.get_sesion("alice", "id")  # wrong
     await chats.create_session_async("alice")  # wrong
     history: list[str] = await chats.get_session_history("alice", "id")  # wrong
