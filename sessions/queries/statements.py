@@ -41,6 +41,7 @@ from sessions.queries.columns import (
 )
 from sessions.queries.lists import Lists
 from sessions.queries.ranges import Ranges
+from sessions.queries.searching import Searches
 from sessions.queries.writes import Writes
 
 __all__ = ["Statements", "statements_for"]
@@ -59,7 +60,7 @@ class Statements:
         self._postgres = dialect == "postgresql"
         self._ranges = Ranges(postgres=self._postgres)
         writes, appends = Writes(postgres=self._postgres), Appends(postgres=self._postgres)
-        lists = Lists(postgres=self._postgres)
+        lists, searches = Lists(postgres=self._postgres), Searches(postgres=self._postgres)
         # Called with whether the page continues after a session, and the number of metadata keys with a
         # condition; see `has_values`.
         self.list_where = functools.cache(lists.page)
@@ -101,6 +102,8 @@ class Statements:
         self.find_messages = self._find_messages()
         # Keyed by whether there is a limit and whether there is a message to stop before.
         self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
+        # Keyed by whether in one session and whether after a hit.
+        self.search = {key: searches.search(*key) for key in itertools.product((False, True), repeat=2)}
         self.keep_latest = writes.delete_beyond()
         self.delete_user = writes.delete_batch(of_user=True)
         # Keyed by whether the owner is given.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from sessions.backends.postgres.patterns import patterns_of
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import (
     MICROSECOND,
@@ -68,3 +70,7 @@ class PostgresBackend(SqlBackend):
             statement = self._statements.add_messages[owned]
             values |= message_arrays(rows, complete=False)
         return bool(await self._fetch(statement, values))
+
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        likes, expressions = patterns_of(terms)
+        return parameters(likes=likes, expressions=expressions)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sessions import validation
 from sessions.backends.sql.rows import (
     in_order,
     list_parameters,
+    to_hit,
     to_messages,
     to_preview,
     to_session,
@@ -15,7 +19,7 @@ from sessions.backends.sql.rows import (
 )
 from sessions.backends.sql.writing import SqlWrites
 from sessions.core.values import EarlierAttempts, HistoryRange, Position, Where, unfinished
-from sessions.models import ChatMessage, ChatSession, SessionPreview
+from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.queries import parameters
 
 __all__ = ["SqlBackend"]
@@ -76,6 +80,20 @@ class SqlBackend(SqlWrites):
         if limit is not None:
             messages.reverse()
         return messages
+
+    async def search(
+        self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
+    ) -> list[tuple[SearchHit, Position]]:
+        statement = self._statements.search[session_id is not None, after is not None]
+        part = parameters(user_id=user_id, session_id=session_id, limit=limit) | self._patterns(terms)
+        if after is not None:
+            timestamp, write_order, message_id = after
+            part |= parameters(timestamp=timestamp, write_order=write_order, after_id=message_id)
+        return [to_hit(row) for row in await self._fetch(statement, part)]
+
+    @abstractmethod
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        """Return the parameters that say what to search for."""
 
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         if keep_last_n == 0:  # Every session is deleted, however new.

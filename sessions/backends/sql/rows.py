@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessions.core.values import MessageRow, NewSession, Where
-from sessions.models import ChatMessage, ChatSession, SessionPreview
+from sessions.core.values import MessageRow, NewSession, Position, Where
+from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.queries import parameters
 from sessions.validation import decode_payload
 
@@ -24,6 +24,7 @@ __all__ = [
     "message_arrays",
     "message_rows",
     "new_row",
+    "to_hit",
     "to_messages",
     "to_preview",
     "to_session",
@@ -148,6 +149,15 @@ def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
         )
         for message_id, role, content, timestamp, metadata, payload in rows
     ]
+
+
+def to_hit(row: Any) -> tuple[SearchHit, Position]:
+    """Return the hit of a row of a search, and its position."""
+    *of_session, message_id, role, content, timestamp, metadata, payload, write_order = row
+    chat_session = to_session(of_session)
+    fields = (str(message_id), role, content, timestamp, metadata, payload)
+    [message] = to_messages(chat_session.session_id, [fields])
+    return SearchHit(chat_session, message), (message.timestamp, write_order, message.message_id)
 
 
 def encode_json(value: dict[str, Any] | list[Any]) -> str:

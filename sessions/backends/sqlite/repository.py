@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -22,6 +23,7 @@ from sessions.backends.sql.rows import (
 )
 from sessions.backends.sql.transaction import SqlTransaction
 from sessions.backends.sqlite.connection import SqliteConnectionManager
+from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange
 from sessions.queries import parameters
@@ -123,3 +125,6 @@ class SqliteBackend(SqlBackend):
             statement = self._statements.update_session if owned else self._statements.update_any_session
             await connection.execute(statement, values)
             return True
+
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        return parameters(patterns=json.dumps([glob_pattern(term) for term in terms]))
