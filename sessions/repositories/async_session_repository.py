@@ -43,7 +43,8 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
 
     Args:
         connection_manager: A connection manager, instead of the factory's for the options.
-        retry: Attempts and delays for transient errors; None for the settings, or else the defaults of the backend.
+        retry: Attempts and delays for transient errors; None for the settings, or else the backend's
+            defaults.
         **options: Options of the backend's connection manager.
 
     Raises:

@@ -34,6 +34,7 @@ from sessions import (
     SearchHit,
     SearchPage,
     SessionConflictError,
+    SessionData,
     SessionNotFoundError,
     SessionPage,
     SessionPreview,
@@ -60,6 +61,8 @@ def models(chat_session: ChatSession, message: ChatMessage, role: Role, payload:
     assert_type(NewMessage("user", metadata={"a": 1}, payload=[1]).metadata, dict[str, Any] | None)
     if payload is not UNSET:
         assert_type(payload, str)
+    data: SessionData = {"title": "Rome", "metadata": {"channel": "web"}}
+    assert_type(data["title"], str | None)
 
 
 def pages(previews: PreviewPage, found: SearchPage, hit: SearchHit) -> None:

@@ -24,7 +24,7 @@ async def arguments(repository: AsyncSessionRepository) -> None:
     await repository.create_session_async("alice", ["title"])  # wrong
     await repository.create_session_async("alice", title="T")  # wrong
     await repository.ensure_session_exists("id")  # wrong
-    await repository.update_session_async("alice", "id")  # wrong
+    await repository.update_session_async("alice")  # wrong
     await repository.list_sessions("alice", 10)  # wrong
     await repository.list_sessions("alice", cursor=3)  # wrong
     await repository.list_paginated_sessions_async("alice", "1")  # wrong
