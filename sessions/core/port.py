@@ -111,7 +111,7 @@ class Backend(ABC):
         return await work(*arguments)
 
     async def make_ready(self) -> None:
-        """Connect, check the schema again, and check the right to read the sessions."""
+        """Connect, check the schema again, and check the privilege to read the sessions."""
         await self.manager.make_ready()
         # A session that does not exist.
         await self.get(new_session_id(), new_session_id())
@@ -325,6 +325,7 @@ class Backend(ABC):
         """
         raise NotImplementedError("fork")
 
+    @abstractmethod
     async def search(
         self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
     ) -> list[tuple[SearchHit, Position]]:
@@ -332,12 +333,11 @@ class Backend(ABC):
 
         Args:
             user_id: Owner.
-            terms: Texts of at least one character, none of them folded yet.
+            terms: From `distinct_terms`: folded, the longest first.
             session_id: Only in this session; None for all of the user's.
             after: Only messages that come after this position in the result.
             limit: At most so many.
         """
-        raise NotImplementedError("search")
 
     # -- Retention ---------------------------------------------------------------------------------
 

