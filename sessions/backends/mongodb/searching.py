@@ -52,7 +52,7 @@ class MongoSearch(MongoCollections):
         ]
 
     async def _sessions_of(self, user_id: str, session_id: str | None) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield the ``_id`` of the user's sessions by their ``session_id``, the newest first, some at a time."""
+        """Yield the ``_id`` of the user's sessions by their ``session_id``, newest first, some at a time."""
         part: dict[str, Any] = {}
         where = {"user_id": user_id} | ({} if session_id is None else {"session_id": session_id})
         async for document in self.sessions.find(where, {"session_id": 1}, sort=NEWEST_FIRST):
@@ -66,7 +66,7 @@ class MongoSearch(MongoCollections):
     async def _visible(
         self, where: Filter, session_oids: Mapping[str, Any], limit: int
     ) -> list[tuple[Any, ChatMessage]]:
-        """Return the newest visible messages of some sessions, up to a limit, each with its session's ``_id``."""
+        """Return the newest visible messages of some sessions, each with its session's ``_id``."""
         where = {"session_id": {"$in": list(session_oids)}} | where
         complete: set[Any] = set()
         left_out = 0
@@ -75,7 +75,8 @@ class MongoSearch(MongoCollections):
             found: list[dict[str, Any]] = await cursor.to_list(None)
             marks = {mark for document in found if (mark := document.get("batch")) is not None} - complete
             if marks:
-                # Read again without the incomplete ones: a batch may become complete after a part of it is read.
+                # Read again without the incomplete ones: a batch may become complete after a part of it is
+                # read.
                 complete |= await stored_batches(self.messages, marks)
                 where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
                 continue
