@@ -11,7 +11,7 @@ from sqlalchemy import Executable
 
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
-from sessions.backends.sql.rows import encode_json, in_order, new_row, to_messages, to_session
+from sessions.backends.sql.rows import encode_json, in_order, new_row, to_hit, to_messages, to_session
 from sessions.core.identifiers import utc_now
 from sessions.core.port import Backend
 from sessions.core.values import (
@@ -25,7 +25,7 @@ from sessions.core.values import (
     unfinished,
 )
 from sessions.errors import MessageConflictError, SessionConflictError
-from sessions.models import ChatMessage, ChatSession
+from sessions.models import ChatMessage, ChatSession, SearchHit
 from sessions.queries import Statements, parameters, statements_for
 
 __all__ = ["SqlBackend"]
@@ -157,6 +157,20 @@ class SqlBackend(Backend):
         if limit is not None:
             messages.reverse()
         return messages
+
+    async def search(
+        self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
+    ) -> list[tuple[SearchHit, Position]]:
+        statement = self._statements.search[session_id is not None, after is not None]
+        part = parameters(user_id=user_id, session_id=session_id, limit=limit) | self._patterns(terms)
+        if after is not None:
+            timestamp, write_order, message_id = after
+            part |= parameters(timestamp=timestamp, write_order=write_order, after_id=message_id)
+        return [to_hit(row) for row in await self._fetch(statement, part)]
+
+    @abstractmethod
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        """Return the parameters that say what to search for."""
 
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         if keep_last_n == 0:  # Every session is deleted, however new.
