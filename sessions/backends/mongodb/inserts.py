@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import bson
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteConcernError
 
 from sessions.errors import MessageConflictError
@@ -63,8 +64,10 @@ def in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]
     part: list[dict[str, Any]] = []
     size = 0
     for document in documents:
-        # A character takes at most four bytes.
-        needed = len(document["content"]) * 4
+        # A character takes at most four bytes, and a payload is ASCII.
+        needed = len(document["content"]) * 4 + len(document.get("payload", ""))
+        if "metadata" in document:
+            needed += len(bson.encode(document["metadata"]))
         if part and (len(part) == COMMAND_DOCUMENTS or size + needed > COMMAND_BYTES):
             yield part
             part, size = [], 0

@@ -27,13 +27,13 @@ from sessions import validation
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
 from sessions.backends.mongodb.editing import MongoEditing
+from sessions.backends.mongodb.expressions import has_metadata, has_version, session_update
 from sessions.backends.mongodb.forking import MongoForking
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
     check_size,
     session_document,
-    storable,
     to_session,
 )
 from sessions.backends.mongodb.messages import MongoMessages
@@ -99,7 +99,8 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
         connection, ready = await self.manager.connect_ready()
         collections = connection.readable if name in READS else connection.collections
         attempt = self.on(connection, collections, ready.uuids)
-        more = len(arguments[2]) / MESSAGES_A_SECOND if name == "append" else 0.0
+        # Of messages, or of their ids.
+        more = sum(len(argument) for argument in arguments if isinstance(argument, list)) / MESSAGES_A_SECOND
         return await connection.run(function, attempt, *arguments, more=more)
 
     async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
@@ -134,14 +135,18 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
         return None if document is None else to_session(document)
 
     async def update(self, session_id: str, user_id: str, change: SessionChange) -> bool:
-        unfinished(change.merge, change.remove, not change.touch, change.if_title, change.expected_version)
-        values = {"title": change.title, "metadata": storable(change.metadata)}
-        changes = {name: value for name, value in values.items() if value is not None}
-        update: Filter = {"$max": {"updated_at": utc_now()}}
-        if changes:
-            update["$set"] = changes
-        chosen = {"session_id": session_id, "user_id": user_id}
-        return bool((await self.sessions.update_one(chosen, update)).matched_count)
+        chosen: Filter = {"session_id": session_id, "user_id": user_id} | has_version(change.expected_version)
+        if change.if_title is not None:
+            chosen["title"] = change.if_title
+        update = session_update(change, utc_now())
+        if update is None:
+            found = await self.sessions.find_one(chosen, {"_id": 1}) is not None
+        else:
+            result = await self.sessions.update_one(chosen, update.pipeline, let=update.variables)
+            found = result.matched_count > 0
+        if not found and change.expected_version is not None:
+            await self.check_version(session_id, user_id, change.expected_version)
+        return found
 
     async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         query = ChatSessionDocument.find({"user_id": user_id}).sort(NEWEST_FIRST)
@@ -150,18 +155,11 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
     async def list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
     ) -> list[ChatSession]:
-        unfinished(where)
-        chosen: Filter = {"user_id": user_id}
-        if after is not None:
-            updated_at, session_id = after
-            chosen["updated_at"] = {"$lte": updated_at}
-            chosen["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
-        query = ChatSessionDocument.find(chosen).sort(NEWEST_FIRST).limit(limit)
+        query = ChatSessionDocument.find(_page(user_id, after, where)).sort(NEWEST_FIRST).limit(limit)
         return await self._to_sessions(query)
 
     async def count(self, user_id: str, where: Where | None) -> int:
-        unfinished(where)
-        count: int = await self.sessions.count_documents({"user_id": user_id})
+        count: int = await self.sessions.count_documents({"user_id": user_id} | has_metadata(where))
         return count
 
     async def export_sessions(self, user_id: str, after: ChatSession | None, limit: int) -> list[ChatSession]:
@@ -177,3 +175,13 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
 
     async def _to_sessions(self, query: Any) -> list[ChatSession]:
         return [to_session(document) for document in await raw_cursor(query, self.sessions).to_list(None)]
+
+
+def _page(user_id: str, after: tuple[datetime, str] | None, where: Where | None) -> Filter:
+    """Return the query for a user's sessions that come after a place in the list."""
+    chosen: Filter = {"user_id": user_id} | has_metadata(where)
+    if after is not None:
+        updated_at, session_id = after
+        chosen["updated_at"] = {"$lte": updated_at}
+        chosen["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
+    return chosen

@@ -11,14 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from bson import Binary, ObjectId
-from pymongo import IndexModel
+from pymongo import ASCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.client import MongoConnection
 from sessions.errors import ConfigurationError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
-__all__ = ["COLLECTION_UUID_MISMATCH", "DOCUMENTS", "Ready", "prepare"]
+__all__ = [
+    "COLLECTION_UUID_MISMATCH",
+    "DOCUMENTS",
+    "VALIDATION_FAILURE",
+    "Ready",
+    "prepare",
+    "widen_validators",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +38,16 @@ COLLECTION_UUID_MISMATCH = 361
 RECHECK_SECONDS = 1.0
 # IndexOptionsConflict, IndexKeySpecsConflict.
 INDEX_CONFLICTS = (85, 86)
+INDEX_NOT_FOUND = 27
+# DocumentValidationFailure
+VALIDATION_FAILURE = 121
+# Indexes of earlier releases, which the present ones serve in place of.
+FORMER_INDEXES = {
+    ChatMessageDocument.Settings.name: [
+        IndexModel([("session_id", ASCENDING), ("timestamp", ASCENDING), ("message_id", ASCENDING)])
+    ]
+}
+FORMER_ROLES = ["user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +82,8 @@ async def prepare(connection: MongoConnection) -> Ready:
             # Without a deadline: an index build may take long.
             await _ensure_indexes(connection.collections[name], document.Settings.indexes)
             changed |= name not in present
+        if name in present:
+            await _drop_former_indexes(connection.collections[name], FORMER_INDEXES.get(name, []))
         validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
         if not validation.items() <= options.items():
             # The validator last: for release 0.1 it means that the indexes exist. An existing collection
@@ -117,6 +136,42 @@ async def _missing(collection: Any, indexes: Sequence[IndexModel]) -> list[Mappi
     ]
 
 
+async def _drop_former_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None:
+    """Drop the indexes of earlier releases, by the names that those gave them.
+
+    A process of an earlier release creates them again when it starts; the next one of this release drops
+    them.
+    """
+    if not indexes:
+        return
+    there = await collection.index_information()
+    for index in indexes:
+        wanted = index.document
+        for name in (wanted["name"], f"sessions_{wanted['name']}"):
+            if name in there and _serves(there[name], wanted):
+                try:
+                    await collection.drop_index(name)
+                except OperationFailure as error:
+                    if error.code not in (UNAUTHORIZED, INDEX_NOT_FOUND):
+                        raise
+
+
+async def widen_validators(connection: MongoConnection) -> bool:
+    """Set the validators again if an earlier release has set its own; return whether it has.
+
+    A process of an earlier release does so when it starts. Its validator rejects new roles.
+    """
+    found = await _collections(connection)
+    for entry in found["cursor"]["firstBatch"]:
+        schema = entry.get("options", {}).get("validator", {}).get("$jsonSchema", {})
+        if schema.get("properties", {}).get("role", {}).get("enum") == FORMER_ROLES:
+            document = ChatMessageDocument
+            validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
+            async with connection.deadline():
+                return await _set_validator(connection.database, document.Settings.name, validation)
+    return False
+
+
 async def _ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None:
     """Create the indexes that are missing.
 
@@ -163,11 +218,17 @@ def _not_unique(collection: Any) -> ConfigurationError:
     )
 
 
-async def _set_validator(database: Any, name: str, validation: Mapping[str, Any]) -> None:
-    """Set the validator, if the user is authorized; the role ``readWrite`` is not."""
+async def _set_validator(database: Any, name: str, validation: Mapping[str, Any]) -> bool:
+    """Set the validator, if the user is authorized; the role ``readWrite`` is not.
+
+    Returns:
+        Whether it is set.
+    """
     try:
         await database.command("collMod", name, **validation)
     except OperationFailure as error:
         if error.code != UNAUTHORIZED:
             raise
         logger.warning("the user may not set the validator of %s (collMod); it stays as it is", name)
+        return False
+    return True
