@@ -15,7 +15,16 @@ from sessions.core.port import Backend
 from sessions.errors import VersionConflictError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
-__all__ = ["CHAT_SESSIONS", "DOWN", "NEWEST_FIRST", "UP", "Filter", "MongoCollections", "raw_cursor"]
+__all__ = [
+    "CHAT_MESSAGES",
+    "CHAT_SESSIONS",
+    "DOWN",
+    "NEWEST_FIRST",
+    "UP",
+    "Filter",
+    "MongoCollections",
+    "raw_cursor",
+]
 
 Filter = dict[str, Any]
 

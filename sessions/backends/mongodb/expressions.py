@@ -13,7 +13,14 @@ from bson import Int64
 from sessions.backends.mongodb.mapping import storable
 from sessions.core.values import SessionChange, Where
 
-__all__ = ["NEXT_VERSION", "SessionUpdate", "has_metadata", "has_version", "merged", "session_update"]
+__all__ = [
+    "NEXT_VERSION",
+    "SessionUpdate",
+    "has_metadata",
+    "has_version",
+    "metadata_merged",
+    "session_update",
+]
 
 Expression = Any
 Filter = dict[str, Any]
@@ -62,9 +69,13 @@ def _is_accepted(key: str, accepted: tuple[Any, ...]) -> Expression:
     return {"$or": [among, {"$in": [{"$type": value}, ["missing", "null", "minKey"]]}]}
 
 
-def merged(metadata: Expression, keys: Expression) -> Expression:
-    """Return metadata with top-level keys set."""
+def _merged(metadata: Expression, keys: Expression) -> Expression:
     return {"$mergeObjects": [metadata, keys]}
+
+
+def metadata_merged(keys: dict[str, Any]) -> Filter:
+    """Return the stage of an update that sets top-level keys of a session's metadata."""
+    return {"$set": {"metadata": _merged(METADATA, {"$literal": storable(keys)})}}
 
 
 def session_update(change: SessionChange, now: datetime) -> SessionUpdate | None:
@@ -86,7 +97,7 @@ def session_update(change: SessionChange, now: datetime) -> SessionUpdate | None
         metadata = "$$metadata"
     if change.merge is not None:
         variables["merge"] = {"$literal": storable(change.merge)}
-        metadata = merged(metadata, "$$merge")
+        metadata = _merged(metadata, "$$merge")
     if change.remove:
         variables["remove"] = {"$literal": list(change.remove)}
         metadata = _without_keys(metadata, "$$remove")
@@ -107,3 +118,13 @@ def session_update(change: SessionChange, now: datetime) -> SessionUpdate | None
 def _without_keys(metadata: Expression, keys: Expression) -> Expression:
     kept = {"$not": {"$in": ["$$this.k", keys]}}
     return {"$arrayToObject": {"$filter": {"input": {"$objectToArray": metadata}, "cond": kept}}}
+
+
+def page_query(user_id: str, after: tuple[datetime, str] | None, where: Where | None) -> Filter:
+    """Return the query for a user's sessions that come after a place in the list."""
+    chosen: Filter = {"user_id": user_id} | has_metadata(where)
+    if after is not None:
+        updated_at, session_id = after
+        chosen["updated_at"] = {"$lte": updated_at}
+        chosen["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
+    return chosen

@@ -23,6 +23,7 @@ __all__ = [
     "check_size",
     "fits_transaction",
     "is_one_write",
+    "is_same",
     "is_uuid7",
     "message_bytes",
     "message_document",
@@ -253,3 +254,12 @@ def plain(value: Any) -> Any:
         # An object with the keys "$ref" and "$id", as in a JSON schema.
         return {key: plain(item) for key, item in value.as_doc().items()}
     return value
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether two JSON values are equal; in Python True equals 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other

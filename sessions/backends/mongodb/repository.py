@@ -27,22 +27,30 @@ from sessions import validation
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
 from sessions.backends.mongodb.editing import MongoEditing
-from sessions.backends.mongodb.expressions import has_metadata, has_version, session_update
+from sessions.backends.mongodb.ending import in_chunks
+from sessions.backends.mongodb.expressions import (
+    has_metadata,
+    has_version,
+    page_query,
+    session_update,
+)
 from sessions.backends.mongodb.forking import MongoForking
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
     check_size,
+    message_document,
     session_document,
     to_session,
 )
 from sessions.backends.mongodb.messages import MongoMessages
+from sessions.backends.mongodb.previews import MongoPreviews
 from sessions.backends.mongodb.searching import MongoSearch
 from sessions.core.identifiers import utc_now
-from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where, unfinished
-from sessions.errors import SessionConflictError
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where
+from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatSession
-from sessions.models.documents import ChatSessionDocument
+from sessions.models.documents import SESSION_FIELD, ChatSessionDocument
 from sessions.resilience import MONGODB_RETRY_CONFIG
 
 __all__ = ["MongoBackend"]
@@ -61,6 +69,7 @@ READS = frozenset(
         "history",
         "list_after",
         "list_page",
+        "list_previews",
         "search",
     }
 )
@@ -72,7 +81,7 @@ MESSAGES_A_SECOND = 1000
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
-class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, MongoDeletion):
+class MongoBackend(MongoMessages, MongoPreviews, MongoEditing, MongoForking, MongoSearch, MongoDeletion):
     """Sessions in MongoDB."""
 
     DEFAULT_RETRY = MONGODB_RETRY_CONFIG
@@ -104,17 +113,30 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
         return await connection.run(function, attempt, *arguments, more=more)
 
     async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
-        unfinished(rows)
-        try:
-            await self._insert_session(new)
-        except DuplicateKeyError:
-            found = await self.sessions.find_one({"session_id": new.session_id}, {"_id": 1})
-            # An earlier attempt may have stored it, and another caller may have deleted it since.
-            if found is not None and found["_id"] != new.key:
-                raise SessionConflictError("the session id is taken by another session") from None
+        documents = [message_document(new.session_id, new.key, row) for row in rows]
+        ids = [document["_id"] for document in documents]
+        if self.manager.is_borrowed:
+            # A duplicate key would abort the caller's transaction.
+            await self._check_free(ids, new.key)
+        for _ in range(MAX_ENSURE_ATTEMPTS):
+            try:
+                await self._store_new(session_document(new), documents)
+                return
+            except DuplicateKeyError:
+                found = await self.sessions.find_one({"session_id": new.session_id}, {"_id": 1})
+                if found is not None and found["_id"] != new.key:
+                    raise SessionConflictError("the session id is taken by another session") from None
+                # An earlier attempt may have stored it, and another caller may have deleted it since.
+                if found is not None or not rows:
+                    return
+                await self._check_free(ids, new.key)
+        raise MessageConflictError("a message violates a unique index that is not part of this package")
 
-    async def _insert_session(self, new: NewSession) -> None:
-        await self.insert(self.sessions, [session_document(new)])
+    async def _check_free(self, message_ids: list[str], session_oid: Any) -> None:
+        for part in in_chunks(message_ids):
+            chosen = {"_id": {"$in": part}, SESSION_FIELD: {"$ne": session_oid}}
+            if await self.messages.find_one(chosen, {"_id": 1}) is not None:
+                raise MessageConflictError("a message id is taken by another message")
 
     async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         for _ in range(MAX_ENSURE_ATTEMPTS):
@@ -126,7 +148,7 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
             await self.delete_orphaned(new.session_id)
             # On a duplicate key, the next iteration finds the session of another caller.
             with contextlib.suppress(DuplicateKeyError):
-                await self._insert_session(new)
+                await self.insert(self.sessions, [session_document(new)])
                 return True
         raise SessionConflictError("the session violates a unique index that is not part of this package")
 
@@ -155,7 +177,7 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
     async def list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
     ) -> list[ChatSession]:
-        query = ChatSessionDocument.find(_page(user_id, after, where)).sort(NEWEST_FIRST).limit(limit)
+        query = ChatSessionDocument.find(page_query(user_id, after, where)).sort(NEWEST_FIRST).limit(limit)
         return await self._to_sessions(query)
 
     async def count(self, user_id: str, where: Where | None) -> int:
@@ -175,13 +197,3 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
 
     async def _to_sessions(self, query: Any) -> list[ChatSession]:
         return [to_session(document) for document in await raw_cursor(query, self.sessions).to_list(None)]
-
-
-def _page(user_id: str, after: tuple[datetime, str] | None, where: Where | None) -> Filter:
-    """Return the query for a user's sessions that come after a place in the list."""
-    chosen: Filter = {"user_id": user_id} | has_metadata(where)
-    if after is not None:
-        updated_at, session_id = after
-        chosen["updated_at"] = {"$lte": updated_at}
-        chosen["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
-    return chosen
