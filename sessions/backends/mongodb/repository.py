@@ -42,6 +42,7 @@ from sessions.backends.mongodb.mapping import (
     message_document,
     session_document,
     to_session,
+    write_time,
 )
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.backends.mongodb.previews import MongoPreviews
@@ -115,12 +116,16 @@ class MongoBackend(MongoMessages, MongoPreviews, MongoEditing, MongoForking, Mon
     async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
         documents = [message_document(new.session_id, new.key, row) for row in rows]
         ids = [document["_id"] for document in documents]
+        chat_session = session_document(new)
+        if documents:
+            last = write_time(documents[-1]["write_order"])
+            chat_session["updated_at"] = max(last, chat_session["created_at"])
         if self.manager.is_borrowed:
             # A duplicate key would abort the caller's transaction.
             await self._check_free(ids, new.key)
         for _ in range(MAX_ENSURE_ATTEMPTS):
             try:
-                await self._store_new(session_document(new), documents)
+                await self._store_new(chat_session, documents)
                 return
             except DuplicateKeyError:
                 found = await self.sessions.find_one({"session_id": new.session_id}, {"_id": 1})
