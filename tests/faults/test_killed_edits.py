@@ -12,12 +12,14 @@ import pytest
 from pymongo import MongoClient
 
 from sessions import NewMessage
+from sessions.core.identifiers import new_message_id
 from tests.faults.dying import Dying, dying
 from tests.support.databases import Backend
 
 USER = "alice"
 MAX_STEPS = 40
 MAX_OPERATION_TIME = "sessions.backends.mongodb.cleanup.MAX_OPERATION_TIME"
+AFTER = ["0", "1", "2", "3"]
 BEFORE = ["0", "1", "2", "3", "4"]
 
 
@@ -160,21 +162,22 @@ async def test_a_replacement_that_reuses_ids_is_atomic_at_any_step(
     async with backend.repository() as repository:
         for step in range(MAX_STEPS):
             session_id = await repository.create_session_async(USER)
-            new = [f"{session_id}-{number}" for number in range(4)]
+            new = [new_message_id() for _ in range(4)]
             await repository.add_message(session_id, "user", "old", message_id=new[0])
             await repository.add_message(session_id, "user", "other")
             await repository.add_message(session_id, "user", "kept", message_id=new[3])
+            before = await _contents(repository, session_id)
             processes.start(backend, "replace_messages", USER, session_id, _rows(new), step=step)
             killed = processes.was_killed()
 
             contents = await _contents(repository, session_id)
-            assert contents in (["old", "other", "kept"], ["3", "1", "2", "0"])
+            assert contents in (before, AFTER)
             rows = [NewMessage(**row) for row in _rows(new)]
             assert await repository.replace_messages(USER, session_id, rows) == [
                 row.message_id for row in rows
             ]
-            assert await _contents(repository, session_id) == ["3", "1", "2", "0"]
-            await _clean_up(repository, raw, session_id, ["3", "1", "2", "0"])
+            assert await _contents(repository, session_id) == AFTER
+            await _clean_up(repository, raw, session_id, AFTER)
             if not killed:
                 break
     assert not killed
@@ -239,8 +242,7 @@ async def test_what_may_still_run_is_left_alone(
 
 
 def _rows(ids: list[str]) -> list[dict[str, str]]:
-    """Return messages in another order than the stored ones: the last first, the first last."""
-    return [{"role": "user", "content": str(at), "message_id": ids[at]} for at in (3, 1, 2, 0)]
+    return [{"role": "user", "content": str(at), "message_id": ids[at]} for at in range(4)]
 
 
 def _with_ids(argument: Any, ids: list[str]) -> Any:
