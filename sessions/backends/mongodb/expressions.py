@@ -25,7 +25,8 @@ __all__ = [
 Expression = Any
 Filter = dict[str, Any]
 
-METADATA: Expression = {"$ifNull": ["$metadata", {"$literal": {}}]}
+# Other programs may have stored something else.
+METADATA: Expression = {"$cond": [{"$eq": [{"$type": "$metadata"}, "object"]}, "$metadata", {"$literal": {}}]}
 # Sessions of an earlier release have none.
 NEXT_VERSION: Expression = {"$add": [{"$ifNull": ["$version", 0]}, Int64(1)]}
 
@@ -61,7 +62,7 @@ def has_metadata(where: Where | None) -> Filter:
 
 
 def _is_accepted(key: str, accepted: tuple[Any, ...]) -> Expression:
-    value = {"$getField": {"field": {"$literal": key}, "input": "$metadata"}}
+    value = {"$getField": {"field": {"$literal": key}, "input": METADATA}}
     among = {"$in": [value, {"$literal": [item for item in accepted if item is not None]}]}
     if None not in accepted:
         return among

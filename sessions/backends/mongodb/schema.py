@@ -49,6 +49,9 @@ FORMER_INDEXES = {
 }
 FORMER_ROLES = ["user", "assistant"]
 
+Indexes = Mapping[str, Mapping[str, Any]]
+"""What `index_information` returns: indexes by name."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ready:
@@ -78,12 +81,13 @@ async def prepare(connection: MongoConnection) -> Ready:
     for document in DOCUMENTS:
         name = document.Settings.name
         options = present.get(name, {}).get("options", {})
-        if name not in present or await _missing(connection.collections[name], document.Settings.indexes):
+        collection, indexes = connection.collections[name], document.Settings.indexes
+        there = await collection.index_information() if name in present else {}
+        if _missing(there, indexes):
             # Without a deadline: an index build may take long.
-            await _ensure_indexes(connection.collections[name], document.Settings.indexes)
+            await _ensure_indexes(collection, indexes)
             changed |= name not in present
-        if name in present:
-            await _drop_former_indexes(connection.collections[name], FORMER_INDEXES.get(name, []))
+        await _drop_indexes(collection, _former(there, FORMER_INDEXES.get(name, [])))
         validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
         if not validation.items() <= options.items():
             # The validator last: for release 0.1 it means that the indexes exist. An existing collection
@@ -127,8 +131,7 @@ async def _checks_uuids(connection: MongoConnection) -> bool:
     return False
 
 
-async def _missing(collection: Any, indexes: Sequence[IndexModel]) -> list[Mapping[str, Any]]:
-    there = await collection.index_information()
+def _missing(there: Indexes, indexes: Sequence[IndexModel]) -> list[Mapping[str, Any]]:
     return [
         index.document
         for index in indexes
@@ -136,24 +139,29 @@ async def _missing(collection: Any, indexes: Sequence[IndexModel]) -> list[Mappi
     ]
 
 
-async def _drop_former_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None:
-    """Drop the indexes of earlier releases, by the names that those gave them.
+def _former(there: Indexes, indexes: Sequence[IndexModel]) -> list[str]:
+    """Return those of the existing indexes that earlier releases created, by the names that those gave."""
+    wanted = [(index.document["name"], index.document) for index in indexes]
+    return [
+        own_name
+        for name, document in wanted
+        for own_name in (name, f"sessions_{name}")
+        if own_name in there and _serves(there[own_name], document)
+    ]
+
+
+async def _drop_indexes(collection: Any, names: list[str]) -> None:
+    """Drop indexes of earlier releases, if the user is authorized.
 
     A process of an earlier release creates them again when it starts; the next one of this release drops
     them.
     """
-    if not indexes:
-        return
-    there = await collection.index_information()
-    for index in indexes:
-        wanted = index.document
-        for name in (wanted["name"], f"sessions_{wanted['name']}"):
-            if name in there and _serves(there[name], wanted):
-                try:
-                    await collection.drop_index(name)
-                except OperationFailure as error:
-                    if error.code not in (UNAUTHORIZED, INDEX_NOT_FOUND):
-                        raise
+    for name in names:
+        try:
+            await collection.drop_index(name)
+        except OperationFailure as error:
+            if error.code not in (UNAUTHORIZED, INDEX_NOT_FOUND):
+                raise
 
 
 async def widen_validators(connection: MongoConnection) -> bool:
@@ -192,7 +200,7 @@ async def _ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> Non
             raise
         refused = error
     there = await collection.index_information()
-    missing = await _missing(collection, indexes)
+    missing = _missing(there, indexes)
     if missing and refused.code == UNAUTHORIZED:
         raise refused
     for wanted in missing:
