@@ -1,1 +1,1 @@
-"""Measures the package beside the raw drivers and other packages; see ``python -m benchmarks --help``."""
+"""Compares the package with the raw drivers and other packages; see ``python -m benchmarks --help``."""

@@ -35,7 +35,7 @@ def main() -> None:
         with SERVERS[backend]() as url:
             asyncio.run(_run(backend, url, parts, effort, interpreters))
     if "writes" in parts and "postgres" in backends:
-        with servers.postgres() as url:  # An empty one, so that the sizes are those of the appends alone.
+        with servers.postgres() as url:  # An empty one, so that only the appends determine the sizes.
             appends = 10_000 if options.quick else 1_000_000
             _print("PostgreSQL: write amplification", asyncio.run(writes.write_amplification(url, appends)))
     if "growth" in parts:
@@ -46,12 +46,14 @@ async def _run(
     backend: str, url: str, parts: list[str], effort: Effort, interpreters: dict[str, Path]
 ) -> None:
     if "raw" in parts:
-        _print(f"{TITLES[backend]}: beside the raw driver", await ratios.against_raw(backend, url, effort))
+        _print(
+            f"{TITLES[backend]}: compared with the raw driver", await ratios.against_raw(backend, url, effort)
+        )
     if "sync" in parts:
         _print(f"{TITLES[backend]}: blocking calls", await ratios.sync_twins(backend, url, effort))
     if "peers" in parts:
         text = await others.against_peers(backend, url, interpreters, effort.divided(2))
-        _print(f"{TITLES[backend]}: beside other packages", text)
+        _print(f"{TITLES[backend]}: compared with other packages", text)
 
 
 def _print(title: str, text: str) -> None:

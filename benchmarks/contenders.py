@@ -1,4 +1,4 @@
-"""Who takes part: the package, and the raw drivers doing the same on the same tables and collections."""
+"""The contenders: the package, and the raw drivers with the same operations on the same tables."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Ours:
 
 
 class RawAsyncpg:
-    """asyncpg's own pool by itself: one statement for each operation, which its cache keeps prepared."""
+    """asyncpg's own pool: one statement for each operation, prepared in its statement cache."""
 
     CREATE = """
         INSERT INTO chat_sessions (session_id, title, user_id, created_at, updated_at, metadata)
@@ -129,7 +129,7 @@ def _message_document(session_id: str, now: datetime) -> dict[str, Any]:
 
 
 class RawPyMongo:
-    """PyMongo's asyncio client by itself, on our collections."""
+    """PyMongo's asyncio client, on our collections."""
 
     ORDER = (("timestamp", 1), ("message_id", 1))
     NEWEST_FIRST = (("updated_at", -1), ("session_id", 1))
@@ -175,7 +175,7 @@ class RawPyMongo:
 
 
 class RawBlockingPyMongo:
-    """PyMongo's blocking client by itself: the two writes that an append takes."""
+    """PyMongo's blocking client: the two writes of an append."""
 
     def __init__(self, url: str, database: str) -> None:
         self._client: MongoClient[dict[str, Any]] = MongoClient(url)

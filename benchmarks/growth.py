@@ -1,6 +1,6 @@
-"""What a call costs where there is much, beside the same call where there is little.
+"""The cost of a call on a large and on a small amount of data: ``python -m benchmarks.growth``.
 
-The rows are made in the servers, which are started for it: ``python -m benchmarks.growth``.
+It starts its own servers, which generate the rows.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ OTHERS = 100_000
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is.
+    """The amount of data.
 
     Attributes:
-        messages: Of the long session.
-        sessions: Of the user with many.
+        messages: Messages of the long session.
+        sessions: Sessions of the large user.
         rows: Messages in the large table.
     """
 
@@ -55,13 +55,13 @@ QUICK = Size(messages=5_000, sessions=5_000, rows=100_000)
 
 @dataclass(frozen=True)
 class Comparison:
-    """One call where there is much and where there is little.
+    """One call on a large and on a small amount of data.
 
     Attributes:
         what: Name of the row.
-        much: The call on much.
-        little: The call on little.
-        target: What the ratio of their medians is to stay within.
+        much: The call on the large amount.
+        little: The call on the small amount.
+        target: Upper limit of the ratio of their medians.
     """
 
     what: str
@@ -71,22 +71,22 @@ class Comparison:
 
 
 class Filler(Protocol):
-    """Makes rows in a database whose schema is ready."""
+    """Inserts rows into a database whose schema is ready."""
 
     async def add_sessions(self, user_id: str, number: int) -> None:
-        """Give a user sessions, each a second older than the one before."""
+        """Insert sessions of a user, each a second older than the previous one."""
 
     async def add_messages(self, session_id: str, number: int) -> None:
-        """Give a session messages, each a millisecond older than the one before."""
+        """Insert messages of a session, each a millisecond older than the previous one."""
 
     async def add_rows(self, number: int) -> None:
-        """Fill the messages of many sessions, and let the server come to rest."""
+        """Insert messages of many sessions, and wait until the server is idle."""
 
     async def close(self) -> None: ...
 
 
 class PostgresFiller:
-    """Makes rows in PostgreSQL."""
+    """Inserts rows into PostgreSQL."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -141,7 +141,7 @@ class PostgresFiller:
 
 
 class MongoFiller:
-    """Makes documents in MongoDB."""
+    """Inserts documents into MongoDB."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -216,9 +216,9 @@ async def of_backend(backend: str, url: str, effort: Effort, size: Size) -> str:
 
     Args:
         backend: ``"postgres"`` or ``"mongodb"``.
-        url: A server on which databases may be made.
+        url: A server on which databases may be created.
         effort: How often each call is timed.
-        size: How much there is.
+        size: The amount of data.
     """
     small_url, large_url = await new_database(backend, url), await new_database(backend, url)
     async with (
@@ -227,7 +227,7 @@ async def of_backend(backend: str, url: str, effort: Effort, size: Size) -> str:
     ):
         rows = await _compare(await _appends_to_large(backend, large_url, small, large, size), effort)
         rows += await _compare(await _within_one_table(backend, small_url, small, size), effort)
-    return table(("", "much", "little", "ratio", "target"), rows)
+    return table(("", "large", "small", "ratio", "target"), rows)
 
 
 async def _compare(comparisons: list[Comparison], effort: Effort) -> list[list[str]]:
@@ -291,7 +291,7 @@ async def _within_one_table(
             lambda: repository.list_sessions(many, limit=PAGE),
             1.3,
         ),
-        # Last: its appends are more messages.
+        # Last, because it appends further messages.
         Comparison(
             f"append to a session of {size.messages:,} messages / of 10",
             lambda: repository.add_message(long, "user", CONTENT),
@@ -318,7 +318,7 @@ def measure(quick: bool, backends: tuple[str, ...] = tuple(TITLES)) -> str:
     for backend in backends:
         with getattr(servers, backend)() as url:
             text = asyncio.run(of_backend(backend, url, effort, size))
-        parts.append(f"### {TITLES[backend]}: much beside little\n\n{text}\n")
+        parts.append(f"### {TITLES[backend]}: large and small amounts of data\n\n{text}\n")
     return "\n".join(parts)
 
 

@@ -1,7 +1,7 @@
-"""How much memory an export and an import take beyond what the process had: ``python -m benchmarks.memory``.
+"""The additional memory of an export and of an import: ``python -m benchmarks.memory``.
 
-Each is measured in a process of its own, after the same was done with little: the highest resident set of
-the process (``VmHWM``, Linux), less what it was before.
+Each is measured in a separate process, after a run with little data: the peak resident set size of the
+process (``VmHWM``, Linux), less the peak before.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _in_process(what: str, *arguments: str) -> float:
 
 
 async def _measured(what: str, backend: str, url: str, file: str) -> float:
-    """Do it, and return by how many megabytes the highest resident set is above the one before."""
+    """Run the operation, and return the increase of the peak resident set size in megabytes."""
     async with SessionRepositoryFactory.create_repository(backend, url=url) as repository:
         if what == "export":
             await _export(repository, NOBODY)
@@ -136,7 +136,7 @@ def _lines_of(file: str) -> BinaryIO:
 
 
 def _forget_highest() -> None:
-    """Make the present resident set the highest."""
+    """Reset the peak to the current resident set size."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

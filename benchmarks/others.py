@@ -1,4 +1,4 @@
-"""The package beside what users would pick instead, each in its newest version and its own environment."""
+"""Compares the package with alternatives, each in its newest version and its own environment."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ __all__ = ["against_peers", "prepare"]
 
 PEERS = Path(__file__).parent / "peers"
 DATABASE = "peers"
-# Where it does less for the call than we do, ours may take this much longer.
+# If the peer does less work for a call, ours may take longer by this factor.
 ALLOWED_WHERE_LESS = 1.3
 HEAD = ("peer", "operation", "ours", "peer's", "ratio", "target", "the peer does less")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A package that users would pick instead.
+    """An alternative package.
 
     Attributes:
         name: Folder under ``peers/``.
-        title: Class, as the table shows it.
-        backend: Ours to measure beside it.
-        less: What it does less, by operation; an operation that is not named does as much as ours.
-        blocking: Whether it has only blocking calls; it is measured beside our blocking twins.
+        title: Name of its class in the table.
+        backend: Our backend to compare with.
+        less: Work that it does not do, by operation; any other operation does the same as ours.
+        blocking: Whether it has only blocking calls; they are compared with our blocking twins.
     """
 
     name: str
@@ -170,7 +170,7 @@ async def _measure(ours: Ours, peer: Peer, worker: _Worker, effort: Effort) -> l
 
 
 async def _measure_driver(ours: Ours, url: str, effort: Effort) -> tuple[str, ...]:
-    """Measure the two writes of an append by themselves: what they take beside one of a peer's."""
+    """Measure the two writes of an append with the driver alone, to compare with one write of a peer."""
     driver, session_id = RawBlockingPyMongo(url, OUR_DATABASE), await ours.create()
     contenders = {
         "ours": timed_in_thread(lambda: ours.repository.add_message_sync(session_id, "user", CONTENT)),

@@ -1,4 +1,4 @@
-"""The package beside the raw drivers: medians, their ratio, and what it is meant to be."""
+"""Compares the package with the raw drivers: medians, their ratio, and its target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.timing import Effort, one_caller, per_second, rounds_of, timed_a
 __all__ = ["LISTED_USER", "against_raw", "filled_session", "sync_twins"]
 
 HEAD = ("operation", "ours", "raw driver", "ratio", "target")
-# Connections of the raw drivers, and the package's default; it is measured as it comes.
+# Connections of the raw drivers: the package's default, since the package is measured with default settings.
 CONNECTIONS = 10
 LISTED_USER = "lister"
 DATABASE = "agenthub"
@@ -21,7 +21,7 @@ DATABASE = "agenthub"
 
 @dataclass(frozen=True)
 class Target:
-    """What the ratio of ours to the raw driver's is meant to be: at most so much, or at least."""
+    """The upper or lower limit of the ratio of our median to the raw driver's."""
 
     value: float
     at_least: bool = False
@@ -129,7 +129,7 @@ async def filled_session(ours: Ours, size: int) -> str:
 
 
 async def sync_twins(backend: str, url: str, effort: Effort) -> str:
-    """Return the table of blocking calls from a plain thread beside the same calls awaited on a loop."""
+    """Return the table that compares blocking calls from a plain thread with awaited calls."""
     ours = Ours(backend, url)
     repository = ours.repository
     session_id = await ours.create()

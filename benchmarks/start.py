@@ -1,6 +1,6 @@
-"""How long ``import sessions`` takes, beside the standard library's modules that any package begins with.
+"""The duration of ``import sessions``, compared with common modules of the standard library.
 
-Each is timed in interpreters of its own, which take turns: ``python -m benchmarks.start``.
+Each is timed in new interpreters, in alternation: ``python -m benchmarks.start``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.tables import milliseconds, table
 __all__ = ["measure"]
 
 STANDARD = "import dataclasses, enum, datetime, typing"
-# What is imported, and what the ratio to the standard library's is to stay within.
+# The programs, and the upper limit of their ratio to the standard library's.
 PROGRAMS = {
     STANDARD: "",
     "import sessions": "≤ 2",

@@ -1,4 +1,4 @@
-"""Times calls that take turns: what else the machine does meanwhile meets all of them alike."""
+"""Times alternating calls, so that other load on the machine affects all contenders equally."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from time import perf_counter
 __all__ = ["Batch", "Effort", "one_caller", "per_second", "rounds_of", "timed_awaits", "timed_in_thread"]
 
 Call = Callable[[], Awaitable[object]]
-# Makes so many calls and returns the seconds that each took.
+# Makes the given number of calls and returns the seconds of each.
 Batch = Callable[[int], Awaitable[list[float]]]
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """The number of measurements.
 
     Attributes:
-        rounds: How often each contender has its turn, after one turn to warm up.
-        calls: Calls in a turn.
-        callers: Callers at once, where there are several.
+        rounds: Rounds of each contender, after one to warm up.
+        calls: Calls in a round.
+        callers: Concurrent callers, where there are several.
     """
 
     rounds: int = 40
@@ -40,7 +40,7 @@ async def one_caller(contenders: Mapping[str, Call], effort: Effort) -> dict[str
 
 
 def timed_awaits(call: Call) -> Batch:
-    """Return what awaits a call so many times and times each."""
+    """Return a function that awaits a call a number of times and times each."""
 
     async def batch(calls: int) -> list[float]:
         seconds = []
@@ -54,7 +54,7 @@ def timed_awaits(call: Call) -> Batch:
 
 
 def timed_in_thread(call: Callable[[], object]) -> Batch:
-    """Return what makes a blocking call so many times in a thread that has no loop, and times each."""
+    """Return a function that makes and times a number of blocking calls in a thread without a loop."""
 
     def batch(calls: int) -> list[float]:
         seconds = []

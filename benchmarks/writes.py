@@ -1,4 +1,4 @@
-"""What an append costs the server: bytes of WAL, growth of each index, and what each index is there for."""
+"""The cost of an append for the server: bytes of WAL, the size of each index, and the read that it serves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SESSIONS = 10_000
 CHUNK = 50_000
 MEASURED_APPENDS = 1_000
 
-# The statement of `add_message`, run where the data is.
+# The statement of `add_message`, run inside the server.
 APPENDS = """
 DO $$
 DECLARE number bigint; chosen uuid; ids uuid[] := (SELECT array_agg(session_id) FROM chat_sessions);
@@ -33,7 +33,7 @@ BEGIN
     END LOOP;
 END $$"""
 
-# Each index with a read that it is there for.
+# Each index with a read that it serves.
 READS = {
     "chat_sessions_pkey": (
         "get_session, add_message",
@@ -56,7 +56,7 @@ READS = {
                SELECT message_id FROM chat_messages WHERE session_id = $1 LIMIT 1)""",
     ),
 }
-# Slows down the read of one table without its index, and nothing else.
+# Slows down only the read of one table without its index.
 WITHOUT_INDEX = "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off"
 
 
@@ -64,8 +64,8 @@ async def write_amplification(url: str, appends: int) -> str:
     """Return the tables for PostgreSQL.
 
     Args:
-        url: A server of one's own: what others write would count.
-        appends: To generate before the indexes are measured.
+        url: A server without other clients, whose writes would count.
+        appends: Number of appends before the indexes are measured.
     """
     ours = Ours("postgres", url)
     session_id = await ours.create()
@@ -100,7 +100,7 @@ async def write_amplification(url: str, appends: int) -> str:
 
 
 async def _wal_of_appends(ours: Ours, session_id: str, connection: Any) -> float:
-    # Right after a checkpoint each page is written whole; that is not of this append but of the first.
+    # After a checkpoint, the first change of each page writes a full-page image, which does not count.
     for _ in range(100):
         await ours.append(session_id)
     before = await connection.fetchval("SELECT pg_current_wal_lsn()")
@@ -133,7 +133,7 @@ async def _indexes(connection: Any, appends: int) -> str:
 
 
 async def _seconds(connection: Any, query: str, argument: object) -> float:
-    """Return the least of a few: the data is in memory from the first."""
+    """Return the minimum of several runs: from the second on, the data is in memory."""
     loop = asyncio.get_running_loop()
     taken = []
     for _ in range(5):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -32,7 +34,12 @@ SLOW = {
     *("sqlite/test_sqlite_forks.py", "sqlite/test_sqlite_temporary.py", "sqlite/test_sqlite_turns.py"),
     *("postgres/test_postgres_messages.py", "unit/test_forks.py", "unit/test_steps.py"),
     *("cli/test_cli_streams.py", "mongodb/test_time_to_fail.py", "postgres/test_lost_connections.py"),
+    *("cli/test_cli_errors.py", "cli/test_cli_import.py", "contract/test_batches.py"),
+    *("contract/test_contract_finds_faults.py", "contract/test_many_messages.py"),
+    *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
+    *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
 }
+MEMORY_FOR_FILES = 2**30
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 
 
@@ -172,9 +179,12 @@ def mongodb_standalone_url(mongodb_standalone_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """A SQLite file that does not exist yet."""
-    return f"sqlite:///{tmp_path / 'sessions.db'}"
+def sqlite_url() -> Iterator[str]:
+    """A SQLite file that does not exist yet; in memory where there is room: a commit waits for the disk."""
+    memory = "/dev/shm"
+    has_room = os.path.isdir(memory) and shutil.disk_usage(memory).free > MEMORY_FOR_FILES
+    with tempfile.TemporaryDirectory(prefix="sessions-", dir=memory if has_room else None) as folder:
+        yield f"sqlite:///{folder}/sessions.db"
 
 
 @pytest.fixture(params=BACKENDS)

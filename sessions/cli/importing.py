@@ -42,7 +42,7 @@ MAX_ATTEMPTS = 10
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# A UUIDv7 has 74 bits besides its time: the place in the session first, so that ids sort by it.
+# A UUIDv7 has 74 bits besides its timestamp: the position in the session first, so that ids sort by it.
 INDEX_BITS = 24
 HASH_BITS = 74 - INDEX_BITS
 

@@ -20,7 +20,7 @@ class BuiltIn:
         manager: Class of its connection manager, in ``connection``.
         backend: Class of its operations, in ``repository``.
         scheme: How the scheme of its URLs begins; a driver may follow, as in ``mongodb+srv``.
-        face: Module that registers a repository class of its own; None if it needs none.
+        face: Module that registers the backend's own repository class; None if it has none.
     """
 
     folder: str

@@ -48,7 +48,7 @@ class _MetadataCopier:
         if isinstance(value, float):
             if not math.isfinite(value):
                 raise InvalidInputError(path, "must be a finite number")
-            return float(value)
+            return float.__float__(value)
         if isinstance(value, dict | list):
             if depth > MAX_DEPTH:
                 raise InvalidInputError("metadata", f"must not be nested deeper than {MAX_DEPTH} levels")

@@ -35,14 +35,17 @@ MAX_HISTORY_LIMIT = 2**31 - 1
 MIN_TIMESTAMP, MAX_TIMESTAMP = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
-def check_integer(argument: str, value: object, minimum: int, maximum: int) -> int:
-    """Return an integer within bounds."""
+def check_integer(argument: str, value: object, minimum: int, maximum: int | None) -> int:
+    """Return an integer within bounds; None for no upper one."""
     # bool is a subclass of int; as a page number it is a mistake.
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidInputError(argument, f"must be int, not {type(value).__name__}")
     # Of a subclass too, whatever its own comparisons and conversions say.
     number = int.__int__(value)
-    if not minimum <= number <= maximum:
+    if maximum is None:
+        if number < minimum:
+            raise InvalidInputError(argument, f"must be {minimum} or more")
+    elif not minimum <= number <= maximum:
         raise InvalidInputError(argument, f"must be from {minimum} to {maximum}")
     return number
 
@@ -74,13 +77,7 @@ def check_history_limit(value: object) -> int | None:
 
     There is no upper bound: a number beyond 32 bits is returned as the largest one.
     """
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and int.__gt__(value, MAX_HISTORY_LIMIT):
-        return MAX_HISTORY_LIMIT
-    if isinstance(value, int) and not isinstance(value, bool) and int.__lt__(value, 0):
-        raise InvalidInputError("limit", "must be 0 or more")
-    return check_integer("limit", value, 0, MAX_HISTORY_LIMIT)
+    return None if value is None else min(check_integer("limit", value, 0, None), MAX_HISTORY_LIMIT)
 
 
 def check_expected_version(value: object) -> int | None:

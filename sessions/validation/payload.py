@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from sessions.errors import InvalidInputError, SessionsError
 
 __all__ = ["decode_payload", "encode_payload"]
 
-# Half of Python's recursion limit: a payload that was stored can be decoded.
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Half of Python's recursion limit: what was encoded can be decoded.
 MAX_PAYLOAD_DEPTH = 500
 # A small graph that shares its parts can unfold without end.
 MAX_PAYLOAD_VALUES = 10_000_000
@@ -41,13 +45,10 @@ def encode_payload(value: object, argument: str = "payload") -> str | None:
         return None
     _check_values(argument, value)
     try:
-        return json.dumps(value, separators=(",", ":"))
-    except RecursionError:
-        reason = "is nested too deeply for the stack of the caller"
-    except (TypeError, ValueError):
-        # Of the values checked above only integers are left.
+        return _with_free_stack(_encode, value)
+    except ValueError:
+        # Of what is checked above only integers are left.
         reason = "has an integer with more digits than sys.get_int_max_str_digits()"
-    # Outside of `except`: the error of `json` may quote the value.
     raise InvalidInputError(argument, reason)
 
 
@@ -113,12 +114,20 @@ def decode_payload(text: str | None) -> Any:
     """
     if text is None:
         return None
+    return _with_free_stack(_decode, text)
+
+
+def _with_free_stack(function: Callable[[T], R], argument: T) -> R:
     try:
-        return _decode(text)
+        return function(argument)
     except RecursionError:
-        # A new thread has a stack of its own.
+        # The caller's stack is deep. A new thread has its own.
         with ThreadPoolExecutor(1) as executor:
-            return executor.submit(_decode, text).result()
+            return executor.submit(function, argument).result()
+
+
+def _encode(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _decode(text: str) -> Any:

@@ -63,7 +63,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
         with pipe.open("w") as writer:  # Opens as soon as the command does.
             process.send_signal(signal.SIGINT)
             writer.write(f"{line}\n" * 2)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=120)
     assert (process.returncode, output) == (130, "")
     assert errors.splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in errors

@@ -52,13 +52,13 @@ def test_one_of_many_users_gets_a_session_and_the_others_an_error(backend: Backe
         assert {outcome.partition(":")[0] for outcome in by_user.values()} == {"SessionConflictError"}
 
 
-def converse(racers: Racers, backend: Backend, ids: list[str], **arguments: Any) -> list[dict[str, Any]]:
+def converse(
+    racers: Racers, backend: Backend, goals: dict[str, int], **arguments: Any
+) -> list[dict[str, Any]]:
     results = racers.run(
         backend,
-        *[
-            {"work": "converse", "session_ids": ids, "users": USERS, "seconds": 3.0, "seed": seed} | arguments
-            for seed in range(2)
-        ],
+        *[{"work": "converse", "users": USERS, "seed": seed} | arguments for seed in range(2)],
+        goals={"append": 200, "read": 50} | goals,
     )
     assert sum(result["tasks"] for result in results) >= 50
     assert [strange for result in results for strange in result["strange"]] == []
@@ -69,24 +69,24 @@ def converse(racers: Racers, backend: Backend, ids: list[str], **arguments: Any)
 def test_a_message_is_acknowledged_or_gone_with_its_session(backend: Backend, racers: Racers) -> None:
     with backend.repository() as repository:
         # Each user has their own; the other one's guesses at them come to nothing.
-        ids = [repository.create_session(user_id) for user_id in USERS * 6]
-    results = converse(racers, backend, ids, recreate=False)
-    left = {row["session_id"] for row in raw_rows.sessions(backend)}
+        kept, doomed = ([repository.create_session(user_id) for user_id in USERS * 3] for _ in range(2))
+    goals = {"delete": len(doomed)}
+    results = converse(racers, backend, goals, kept=kept, doomed=doomed, recreate=False)
+    assert {row["session_id"] for row in raw_rows.sessions(backend)} == set(kept)
+    added = [message for result in results for message in result["added"]]
     acknowledged = Counter(
-        (session_id, content)
-        for result in results
-        for session_id, _, content, _, _ in result["added"]
-        if session_id in left
+        (session_id, content) for session_id, _, content, _, _ in added if session_id in kept
     )
     stored = Counter((row["session_id"], row["content"]) for row in raw_rows.messages(backend))
     assert stored == acknowledged
-    assert len(ids) - len(left) == sum(result["deleted"] for result in results) > 0
+    assert stored
+    assert sum(result["deleted"] for result in results) == len(doomed)
 
 
 def test_a_session_created_again_has_exactly_its_own_messages(backend: Backend, racers: Racers) -> None:
-    ids = new_ids(3)
-    results = converse(racers, backend, ids, recreate=True)
-    assert sum(result["deleted"] for result in results) >= 2
+    goals = {"delete": 10} | {f"creation by {user_id}": 3 for user_id in USERS}
+    results = converse(racers, backend, goals, kept=[], doomed=new_ids(3), recreate=True)
+    assert sum(result["deleted"] for result in results) >= 10
     created = [made for result in results for made in result["created"]]
     assert {user_id for _, user_id, _, _ in created} == set(USERS)
     added = [message for result in results for message in result["added"]]
@@ -124,15 +124,16 @@ def test_paging_shows_every_untouched_session_once_while_others_change(
     ids = raw_rows.add_sessions(backend, "user", raw_rows.in_milliseconds(5000))
     raw_rows.add_sessions(backend, "other", raw_rows.in_milliseconds(50))
     touched, untouched = ids[::5], [session_id for number, session_id in enumerate(ids) if number % 5]
-    churn = {"work": "churn", "user_id": "user", "tasks": TASKS, "seconds": 3.0}
-    first, second, pages = racers.run(
+    churn = {"work": "churn", "user_id": "user", "tasks": TASKS}
+    limits = [97, 211, 500]
+    *_, pages = racers.run(
         backend,
         churn | {"session_ids": touched[::2], "seed": 1},
         churn | {"session_ids": touched[1::2], "seed": 2},
-        {"work": "page", "user_id": "user", "limits": [97, 211, 500], "untouched": untouched, "seconds": 3.0},
+        {"work": "page", "user_id": "user", "limits": limits, "untouched": untouched},
+        goals={f"change by {seed}": 4 * TASKS for seed in (1, 2)}
+        | {f"run with {each}": 3 for each in limits},
     )
-    assert min(first, second) >= TASKS
-    assert pages["runs"] >= 3
     assert pages["rows"] >= len(untouched)
     assert (pages["twice"], pages["missed"]) == (0, 0)
 
@@ -172,6 +173,7 @@ async def test_what_is_deleted_goes_while_more_callers_write_to_it_than_the_pool
     count = 1 if operation == "delete_session" else 5
     ids = [await repository.create_session_async("user") for _ in range(count)]
     other = await repository.create_session_async("other")
+    added: Counter[str] = Counter()
     refused = 0
 
     async def write(session_id: str) -> None:
@@ -179,10 +181,12 @@ async def test_what_is_deleted_goes_while_more_callers_write_to_it_than_the_pool
         with contextlib.suppress(SessionNotFoundError):
             while True:
                 await repository.add_message(session_id, "user", "Hi", user_id="user")
+                added[session_id] += 1
         refused += 1
 
     writing = [asyncio.create_task(write(session_id)) for session_id in ids for _ in range(30 // len(ids))]
-    await asyncio.sleep(0.3)
+    while min(added[session_id] for session_id in ids) < 100 // count:
+        await asyncio.sleep(0.01)
     if operation == "delete_session":
         assert await repository.delete_session_async("user", ids[0]) is True
     elif operation == "delete_user":

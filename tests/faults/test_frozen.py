@@ -4,95 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
-import psutil
 import pytest
 
-from sessions import SessionRepositoryFactory
 from sessions.testing.open_connections import count_checked_out
-from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
+from tests.faults.breakable import Mongod, Postgres, ReplicaSet
+from tests.support.freezers import Freezer, freezable, lockable
+from tests.support.timing import within
 
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
-# The issue says one second; machines are busy.
-AT_ONCE = 3.0
-
-
-@dataclass
-class Freezer:
-    """A database that can be made to stop responding, and to continue."""
-
-    repository_type: str
-    url: str
-    freeze: Callable[[], None]
-    thaw: Callable[[], None]
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def repository(self, **options: Any) -> Any:
-        return SessionRepositoryFactory.create_repository(
-            self.repository_type, url=self.url, **self.options, **options
-        )
-
-
-def _processes(server: Any) -> list[psutil.Process]:
-    parent = psutil.Process(server.process.pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-def _freezer_of(kind: str, server: Any, mongods: list[Any]) -> Freezer:
-    def send(number: int) -> None:
-        for member in mongods:
-            for process in _processes(member):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
-
-    return Freezer(kind, server.url, lambda: send(signal.SIGSTOP), lambda: send(signal.SIGCONT))
+# Until the test cancels the call, and until the call has ended then.
+CANCEL_SECONDS, AT_ONCE = 0.5, 1.5
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Freezer]:
-    server = Postgres()
-    with running(server):
-        freezer = _freezer_of("postgres", server, [server])
+    with freezable(Postgres()) as freezer:
         yield freezer
-        freezer.thaw()
 
 
 @pytest.fixture(scope="module")
 def replica_set() -> Iterator[Freezer]:
-    server = ReplicaSet()
-    with running(server):
-        freezer = _freezer_of("mongodb", server, server.members)
+    with freezable(ReplicaSet()) as freezer:
         yield freezer
-        freezer.thaw()
 
 
 @pytest.fixture(scope="module")
 def standalone() -> Iterator[Freezer]:
-    server = Mongod()
-    with running(server):
-        freezer = _freezer_of("mongodb", server, [server])
+    with freezable(Mongod()) as freezer:
         yield freezer
-        freezer.thaw()
 
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Freezer]:
-    path = tmp_path / "frozen.db"
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as holder:
-        yield Freezer(
-            "sqlite",
-            f"sqlite:///{path}",
-            lambda: holder.execute("BEGIN IMMEDIATE") and None,
-            lambda: holder.execute("ROLLBACK") and None if holder.in_transaction else None,
-        )
+    with lockable(tmp_path / "frozen.db") as freezer:
+        yield freezer
 
 
 @pytest.fixture(params=BACKENDS)
@@ -108,17 +59,17 @@ def freezer(request: pytest.FixtureRequest) -> Iterator[Freezer]:
 
 async def by_wait_for(call: Callable[[], Awaitable[Any]]) -> None:
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(call(), 0.5)
+        await asyncio.wait_for(call(), CANCEL_SECONDS)
 
 
 async def by_timeout(call: Callable[[], Awaitable[Any]]) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(CANCEL_SECONDS):
             await call()
 
 
 async def by_move_on_after(call: Callable[[], Awaitable[Any]]) -> None:
-    with anyio.move_on_after(0.5) as scope:
+    with anyio.move_on_after(CANCEL_SECONDS) as scope:
         await call()
     assert scope.cancelled_caught
 
@@ -127,7 +78,7 @@ async def by_task_group(call: Callable[[], Awaitable[Any]]) -> None:
     """As Starlette does when a client disconnects."""
     async with anyio.create_task_group() as group:
         group.start_soon(call)
-        await anyio.sleep(0.5)
+        await anyio.sleep(CANCEL_SECONDS)
         group.cancel_scope.cancel()
 
 
@@ -137,9 +88,9 @@ WAYS = [by_wait_for, by_timeout, by_move_on_after, by_task_group]
 @contextlib.asynccontextmanager
 async def at_once() -> AsyncIterator[None]:
     """Fail if the block takes long, or uses the CPU."""
-    started, computed = time.monotonic(), time.process_time()
-    yield
-    assert time.monotonic() - started < AT_ONCE
+    computed = time.process_time()
+    with within(AT_ONCE):
+        yield
     assert time.process_time() - computed < 0.5
 
 
@@ -184,10 +135,8 @@ async def test_a_first_call_and_a_health_check_end_at_once_too(freezer: Freezer,
         "ensure": lambda: repository.ensure_session_exists(session_id, "other"),
     }
     freezer.freeze()
-    started = time.monotonic()
-    with contextlib.suppress(TimeoutError, Exception):
-        await asyncio.wait_for(calls[operation](), 0.5)
-    assert time.monotonic() - started < AT_ONCE
+    with within(AT_ONCE), contextlib.suppress(TimeoutError, Exception):
+        await asyncio.wait_for(calls[operation](), CANCEL_SECONDS)
     freezer.thaw()
     await unused(repository)
     assert await repository.is_healthy()
@@ -201,10 +150,9 @@ async def test_closing_after_a_cancelled_call_is_bounded(freezer: Freezer) -> No
     for _ in range(3):
         await by_wait_for(lambda: repository.add_message(session_id, "user", "text"))
 
-    started = time.monotonic()
-    await repository.aclose()
+    with within(7):
+        await repository.aclose()
 
-    assert time.monotonic() - started < 30
     assert count_checked_out(repository) == 0
     freezer.thaw()
     await repository.add_message(session_id, "user", "after")
@@ -219,6 +167,7 @@ async def test_no_attempt_begins_after_the_caller_was_cancelled(
     session_id = await repository.create_session_async("user")
     freezer.freeze()
     await by_wait_for(lambda: repository.add_message(session_id, "user", "text"))
+    caplog.clear()  # On a busy machine an attempt may have begun before.
     await asyncio.sleep(2.5)
     freezer.thaw()
     assert [record for record in caplog.records if "attempt" in record.message] == []

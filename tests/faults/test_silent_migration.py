@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncpg
-import psutil
 import pytest
 
 from sessions import BackendUnavailableError, RetryConfig, SessionRepositoryFactory, migrations
 from sessions.backends.postgres import connector
-from tests.faults.breakable import Postgres, running
+from tests.faults.breakable import Postgres
+from tests.support.freezers import Freezer, freezable
+from tests.support.timing import within
 
 # Less than the wait of the migrations below.
 QUICK = RetryConfig(max_attempts=2, base_delay=0.01, max_elapsed=1.5)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with running(postgres := Postgres()):
-        yield postgres
+def server() -> Iterator[Freezer]:
+    with freezable(Postgres()) as freezer:
+        yield freezer
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +33,7 @@ def _watching_closely(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def repository(server: Postgres) -> AsyncIterator[Any]:
+async def repository(server: Freezer) -> AsyncIterator[Any]:
     """A repository without a schema."""
     async with SessionRepositoryFactory.create_repository(
         "postgres", url=server.url, schema=f"s{uuid.uuid4().hex}", connect_timeout=2, retry=QUICK
@@ -43,7 +42,7 @@ async def repository(server: Postgres) -> AsyncIterator[Any]:
 
 
 @contextlib.asynccontextmanager
-async def another_migration(server: Postgres) -> AsyncIterator[None]:
+async def another_migration(server: Freezer) -> AsyncIterator[None]:
     """Hold the migration lock, so that every migration waits."""
     connection = await asyncpg.connect(server.url)
     await connection.execute(f"SELECT pg_advisory_lock({migrations.LOCK_KEY})")
@@ -53,30 +52,17 @@ async def another_migration(server: Postgres) -> AsyncIterator[None]:
         connection.terminate()
 
 
-@contextlib.contextmanager
-def frozen(server: Postgres) -> Iterator[None]:
-    parent = psutil.Process(server.process.pid)
-    processes = [parent, *parent.children(recursive=True)]
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
-
-
-async def test_a_server_that_does_not_respond_ends_the_migration(server: Postgres, repository: Any) -> None:
+async def test_a_server_that_does_not_respond_ends_the_migration(server: Freezer, repository: Any) -> None:
     async with another_migration(server):
         calls = [asyncio.create_task(repository.count_sessions("alice")) for _ in range(3)]
         await asyncio.sleep(0.5)
         assert not any(call.done() for call in calls)
-        with frozen(server):
-            started = time.monotonic()
-            results = await asyncio.gather(*calls, return_exceptions=True)
-            assert time.monotonic() - started < 20
+        server.freeze()
+        try:
+            with within(5):
+                results = await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            server.thaw()
     for result in results:
         assert isinstance(result, BackendUnavailableError)
         assert "connect_timeout" in str(result)
@@ -84,7 +70,7 @@ async def test_a_server_that_does_not_respond_ends_the_migration(server: Postgre
 
 
 async def test_a_migration_continues_while_the_server_accepts_connections(
-    server: Postgres, repository: Any
+    server: Freezer, repository: Any
 ) -> None:
     async with another_migration(server):
         calls = [asyncio.create_task(repository.count_sessions("alice")) for _ in range(3)]

@@ -1,7 +1,8 @@
 """A process whose tasks write while a test breaks the server: ``python writers.py`` reads one job.
 
-It writes until it reads another line, then prints each call and its outcome. The times
-are monotonic, and so comparable with those of the test.
+It writes until it reads the line ``stop``, then prints each call and its outcome; after any other line it
+prints the time of its last successful call, and how many deletes have succeeded. The times are monotonic, and
+so comparable with those of the test.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sessions import RetryConfig
+from tests.faults.breakable import wait_until
 from tests.support.children import child
 from tests.support.databases import Backend
 
@@ -65,6 +67,18 @@ class Writers:
         assert self._process.stdout
         assert self._process.stdout.readline() == "writing\n"
 
+    def wait_until_served(self, after: float, deletes: int) -> None:
+        """Wait until a call has succeeded after a time, and until a number of deletes have succeeded."""
+        assert self._process.stdin
+        assert self._process.stdout
+
+        def is_served() -> bool:
+            print("served?", file=self._process.stdin, flush=True)
+            served, deleted = json.loads(self._process.stdout.readline())  # type: ignore[union-attr]
+            return bool(served > after and deleted >= deletes)
+
+        wait_until(is_served, lambda: "no call was served", STOP_SECONDS)
+
     def stop(self) -> list[Call]:
         """Wait for the calls in progress, and return all calls, in order for each caller."""
         output, _ = self._process.communicate("stop\n", timeout=STOP_SECONDS)
@@ -109,6 +123,7 @@ class Caller:
         self._threads = threads
         self.calls: list[Call] = []
         self.stopping = False
+        self.served, self.deleted = 0.0, 0
 
     async def call(self, call: Call, *arguments: Any) -> Any:
         """Make a call, record its outcome, and return its result, or None if it failed."""
@@ -118,6 +133,9 @@ class Caller:
         except Exception as error:
             call.error = type(error).__name__
         call.end = time.monotonic()
+        if not call.error:
+            self.served = call.end
+            self.deleted += call.operation == "delete_session_async"
         self.calls.append(call)
         await asyncio.sleep(PAUSE_SECONDS)
         return call.result
@@ -175,7 +193,8 @@ async def _work(
             *(caller.churn(number) for number in range(callers, callers + churners)),
         ]
         writing = asyncio.gather(*tasks)
-        await asyncio.to_thread(sys.stdin.readline)
+        while await asyncio.to_thread(sys.stdin.readline) not in ("stop\n", ""):
+            print(json.dumps([caller.served, caller.deleted]), flush=True)
         caller.stopping = True
         await writing
         return caller.calls

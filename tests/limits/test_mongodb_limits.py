@@ -17,6 +17,7 @@ from tests.support.certificates import expired_tls_server
 from tests.support.mongodb_with_users import DATABASE, PASSWORD, mongodb_with_users
 from tests.support.refusals import SECRET, refusal
 from tests.support.serving import serving
+from tests.support.timing import within
 
 QUICK = RetryConfig(max_attempts=2, base_delay=0.01)
 
@@ -87,8 +88,8 @@ async def test_a_health_check_stores_nothing(mongodb_url: str) -> None:
 async def test_an_operation_that_takes_too_long_ends_after_its_attempts_and_changes_nothing(
     mongodb_url: str,
 ) -> None:
-    async with repository(mongodb_url, timeout=0.5) as repo:
-        session_id = await repo.create_session_async("alice")
+    async with repository(mongodb_url) as patient, repository(mongodb_url, timeout=0.5) as repo:
+        session_id = await patient.create_session_async("alice")
         with (
             MongoClient[dict[str, Any]](mongodb_url) as client,
             client.start_session() as client_session,
@@ -99,13 +100,13 @@ async def test_an_operation_that_takes_too_long_ends_after_its_attempts_and_chan
                 chosen, {"$set": {"title": "held"}}, session=client_session
             )
             started = time.monotonic()
-            with pytest.raises(BackendUnavailableError, match="within timeout") as caught:
+            with within(2), pytest.raises(BackendUnavailableError, match="within timeout") as caught:
                 await repo.update_session_async("alice", session_id, {"title": "late"})
             took = time.monotonic() - started
             client_session.abort_transaction()
-        assert 0.4 <= took < 5
+        assert took >= 0.4
         assert caught.value.__cause__ is not None
-        found = await repo.get_session("alice", session_id)
+        found = await patient.get_session("alice", session_id)
         assert found is not None
         assert found.title == "New Chat"
 
@@ -123,6 +124,5 @@ async def test_a_health_check_of_a_server_that_does_not_respond_is_bounded() -> 
         await reader.read()  # Until the client closes the connection.
 
     async with serving(swallow) as port, repository(f"mongodb://127.0.0.1:{port}/d") as repo:
-        started = time.monotonic()
-        assert await repo.is_healthy() is False
-        assert time.monotonic() - started < 10
+        with within(5):
+            assert await repo.is_healthy() is False

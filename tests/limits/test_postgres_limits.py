@@ -23,6 +23,7 @@ from sessions import (
 from tests.support.certificates import expired_tls_server
 from tests.support.databases import execute_postgres
 from tests.support.refusals import CONTENT, SECRET, refusal
+from tests.support.timing import within
 
 QUICK = RetryConfig(max_attempts=3, base_delay=0.01)
 
@@ -170,13 +171,16 @@ async def test_a_statement_that_takes_too_long_is_cancelled_on_the_server_and_no
 ) -> None:
     blocker = await asyncpg.connect(postgres_url)
     try:
-        async with repository(postgres_url, statement_timeout=0.4) as repo:
-            session_id = await repo.create_session_async("alice")
+        async with (
+            repository(postgres_url) as patient,
+            repository(postgres_url, statement_timeout=0.4) as repo,
+        ):
+            session_id = await patient.create_session_async("alice")
             caplog.clear()
             async with blocker.transaction():
                 await blocker.execute("SELECT FROM chat_sessions FOR UPDATE")
                 started = time.monotonic()
-                with pytest.raises(BackendUnavailableError, match="statement_timeout") as caught:
+                with within(0.4), pytest.raises(BackendUnavailableError, match="statement_timeout") as caught:
                     await repo.add_message(session_id, "user", CONTENT)
                 took = time.monotonic() - started
                 running = (
@@ -184,11 +188,11 @@ async def test_a_statement_that_takes_too_long_is_cancelled_on_the_server_and_no
                     "AND pid <> pg_backend_pid() AND datname = current_database()"
                 )
                 assert await blocker.fetchval(running) == 0
-            assert 0.4 <= took < 5
+            assert took >= 0.4
             assert caught.value.__cause__ is not None
             assert not caplog.records
-            assert await repo.get_session_history("alice", session_id) == []
-            await repo.add_message(session_id, "user", CONTENT)
+            assert await patient.get_session_history("alice", session_id) == []
+            await patient.add_message(session_id, "user", CONTENT)
     finally:
         await blocker.close()
 
@@ -238,12 +242,12 @@ async def test_a_migration_may_take_longer_than_a_statement(empty_postgres_url: 
     transaction = reader.transaction()
     await transaction.start()
     await reader.execute("SELECT FROM chat_sessions")  # It blocks the ALTER TABLE of revision 0002.
-    async with repository(empty_postgres_url, statement_timeout=0.2) as repo:
+    async with repository(empty_postgres_url, statement_timeout=2) as repo:
         counting = asyncio.create_task(repo.count_sessions("alice"))
-        await asyncio.sleep(1)
+        await asyncio.sleep(3)
         await transaction.rollback()
         await reader.close()
         assert await counting == 0
         engine = await repo._connection_manager.connect()
         async with engine.connect() as connection:
-            assert (await connection.exec_driver_sql("SHOW statement_timeout")).scalar() == "200ms"
+            assert (await connection.exec_driver_sql("SHOW statement_timeout")).scalar() == "2s"

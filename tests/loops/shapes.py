@@ -57,7 +57,7 @@ def count_sqlite(path: str) -> int:
     return links.count(path)
 
 
-def settled(counter: Counter, expected: int, seconds: float = 10.0) -> int:
+def settled(counter: Counter, expected: int, seconds: float = 60.0) -> int:
     """Return the count once it is at most ``expected``, or the count after some seconds: servers lag."""
     deadline = time.monotonic() + seconds
     while (count := counter()) > expected and time.monotonic() < deadline:

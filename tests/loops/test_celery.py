@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,7 @@ def store(session_id, text):
 SEND = """
 import sys, app
 results = [app.store.delay(sys.argv[1], str(number)) for number in range(20)]
-print(len({result.get(timeout=60) for result in results}))
+print(len({result.get(timeout=110) for result in results}))
 """
 SESSION_ID = "00000000-0000-4000-8000-000000000001"
 
@@ -90,7 +89,7 @@ def test_tasks_store_messages(backend: Backend, pool: str, tmp_path: Path) -> No
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=150,
         )
         assert sender.stdout == "20\n", sender.stderr + log.read_text()[-4000:]
         with backend.repository() as repository:
@@ -98,9 +97,7 @@ def test_tasks_store_messages(backend: Backend, pool: str, tmp_path: Path) -> No
         assert sorted(message.content for message in history) == sorted(map(str, range(20)))
         # A warm shutdown: the pools of the worker's processes are closed, and nothing hangs.
         worker.send_signal(signal.SIGTERM)
-        started = time.monotonic()
         worker.wait(60)
-        assert time.monotonic() - started < 60
     finally:
         if worker.poll() is None:
             os.killpg(worker.pid, signal.SIGKILL)

@@ -94,10 +94,6 @@ async def test_a_cancellation_while_the_last_context_closes_loses_no_count(
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-    for _ in range(100):
-        if count() == 0:
-            break
-        await asyncio.sleep(0.05)
-    assert count() == 0
+    assert await asyncio.to_thread(settled, count, 0) == 0
     manager: Any = backend.repository()._connection_manager
     assert manager._contexts == 0

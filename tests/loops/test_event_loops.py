@@ -225,11 +225,7 @@ async def test_sync_close_inside_the_loop_that_opened_does_not_deadlock(
     repository = backend.repository()
     session_id = await repository.create_session_async("user")
     repository.close()
-    for _ in range(100):
-        await asyncio.sleep(0.02)
-        if count() == 0:
-            break
-    assert count() == 0
+    assert await asyncio.to_thread(settled, count, 0) == 0
     assert await repository.get_session("user", session_id) is not None
     await repository.aclose()
 

@@ -93,7 +93,7 @@ def pgbouncer(database_url: str, tmp_path_factory: pytest.TempPathFactory, *sett
     )
     url = f"postgresql://{target.username}@127.0.0.1:{port}{target.path}"
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 count_postgres(url)

@@ -116,7 +116,7 @@ def run_program(backend: Backend, body: str, tmp_path: object) -> subprocess.Com
         [sys.executable, "-W", "error", program, backend.repository_type, backend.url],
         capture_output=True,
         text=True,
-        timeout=80,
+        timeout=150,
     )
 
 

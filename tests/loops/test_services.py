@@ -72,7 +72,7 @@ def service(backend: Backend, folder: Path) -> Iterator[tuple[str, subprocess.Po
         text=True,
     ) as process:
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
                 httpx.get(url)
@@ -82,7 +82,7 @@ def service(backend: Backend, folder: Path) -> Iterator[tuple[str, subprocess.Po
             yield url, process
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 @contextlib.asynccontextmanager
@@ -131,7 +131,7 @@ async def test_2000_requests_at_concurrency_32_then_shutdown_leaves_no_connectio
         assert backend.name == "sqlite" or count() > 0
         process.terminate()
         # uvicorn ends with the signal it was stopped by, once its lifespan is over.
-        assert process.wait(30) in (0, -15)
+        assert process.wait(60) in (0, -15)
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert settled(count, 0) == 0

@@ -6,32 +6,18 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
 from bson import ObjectId
-from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
 from sessions.cli.importing import _message_id, import_lines
 from sessions.core.identifiers import new_message_id, uuid7_time
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-@pytest.fixture(params=["mongodb_url", "mongodb_standalone_url"], ids=["replica-set", "standalone"])
-def url(request: pytest.FixtureRequest) -> str:
-    found: str = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture
-def raw(url: str) -> Iterator[Any]:
-    with MongoClient[dict[str, Any]](url) as client:
-        yield client.get_default_database()
 
 
 def session_of_release(session_id: str, user: str) -> dict[str, Any]:

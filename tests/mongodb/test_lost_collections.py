@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from sessions import SessionNotFoundError, SessionRepositoryFactory
 
 SESSIONS = {"_id_", "session_id_1", "user_id_1_updated_at_-1_session_id_1"}
 MESSAGES = {"_id_", "session_id_1_timestamp_1_message_id_1"}
-
-
-@pytest.fixture(params=["mongodb_url", "mongodb_standalone_url"], ids=["replica-set", "standalone"])
-def url(request: pytest.FixtureRequest) -> str:
-    found: str = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture
-def raw(url: str) -> Iterator[Any]:
-    with MongoClient[dict[str, Any]](url) as client:
-        yield client.get_default_database()
 
 
 def repository(url: str) -> Any:

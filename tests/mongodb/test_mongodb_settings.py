@@ -6,7 +6,6 @@ import socket
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +27,7 @@ from sessions import (
 )
 from tests.support.databases import in_database, mongodb_client
 from tests.support.servers import free_port
+from tests.support.timing import within
 
 SECRET = "hunter2-Zq9"
 CONTENT = "a-very-private-thing-to-say"
@@ -60,20 +60,6 @@ def everything_shown(error: BaseException) -> str:
         chain.append(linked)
     texts = [text for link in chain for text in (str(link), repr(link))]
     return "\n".join([*texts, *traceback.format_exception(error)])
-
-
-@pytest.fixture(params=["mongodb_url", "mongodb_standalone_url"], ids=["replica-set", "standalone"])
-def url(request: pytest.FixtureRequest) -> str:
-    """An empty database on each kind of server."""
-    found: str = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture
-def raw(url: str) -> Iterator[Any]:
-    """The database, through a plain client."""
-    with MongoClient(url, tz_aware=False) as client:
-        yield client.get_default_database()
 
 
 # --- which database --------------------------------------------------------------------------------
@@ -220,13 +206,10 @@ async def test_no_server_is_unavailable_after_connect_timeout(host: str) -> None
         retry=RetryConfig(max_attempts=3, base_delay=0.01),
     )
 
-    started = time.monotonic()
-    with pytest.raises(BackendUnavailableError) as caught:
+    with within(1.5), pytest.raises(BackendUnavailableError) as caught:
         await repo.count_sessions("u")
-    took = time.monotonic() - started
     await close_calmly(repo)
 
-    assert took < 4
     assert caught.value.__cause__ is not None
     assert SECRET not in everything_shown(caught.value)
 
@@ -235,14 +218,10 @@ async def test_a_server_that_never_responds_is_unavailable_after_connect_timeout
     # The kernel accepts connections, and nothing reads from them.
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         repo = repository(f"mongodb://127.0.0.1:{server.getsockname()[1]}/d", connect_timeout=0.3)
-        started = time.monotonic()
-        with pytest.raises(BackendUnavailableError):
+        with within(1), pytest.raises(BackendUnavailableError):
             await repo.count_sessions("u")
-        took = time.monotonic() - started
         assert await repo.is_healthy() is False
     await close_calmly(repo)
-
-    assert took < 3
 
 
 async def test_health_is_true_if_the_server_accepts_writes_and_false_without_a_server(url: str) -> None:
@@ -259,13 +238,13 @@ async def test_an_exhausted_pool_is_unavailable_after_pool_timeout_and_recovers(
         over = asyncio.Event()
         working = asyncio.create_task(connection.run(over.wait))
         started = time.monotonic()
-        with pytest.raises(BackendUnavailableError, match="pool_timeout") as caught:
+        with within(0.3), pytest.raises(BackendUnavailableError, match="pool_timeout") as caught:
             await repo.count_sessions("u")
         took = time.monotonic() - started
         over.set()
         await working
 
-        assert 0.3 <= took < 2
+        assert took >= 0.3
         assert caught.value.__cause__ is not None
         assert await repo.count_sessions("u") == 0
 

@@ -76,7 +76,7 @@ def test_processes_that_a_test_leaves_behind_are_terminated(
     finished = subprocess.run(
         command,
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "SESSIONS_TEST_GRACE_SECONDS": "2"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -87,3 +87,56 @@ def test_processes_that_a_test_leaves_behind_are_terminated(
     assert not psutil.pid_exists(int(left))
     assert not psutil.pid_exists(int((tmp_path / "server").read_text()))
     assert (f"left processes behind: {left} sleep 600" in finished.stdout) == (end == "")
+
+
+RACING = """
+import functools, threading, time
+import psutil, pytest
+from tests.support.databases import Backend
+from tests.support.racers import racers
+
+@pytest.fixture(scope="module")
+def started():
+    with racers() as found:
+        yield found
+
+def test_it(started, tmp_path):
+    # The goal is never reached: they go on for as long as they live.
+    job = {{"work": "churn", "session_ids": [], "user_id": "user", "tasks": 1, "seed": 1}}
+    backend = Backend("sqlite", "sqlite", f"sqlite:///{{tmp_path}}/x.db")
+    run = functools.partial(started.run, backend, job, job, goals={{"never": 1}})
+    racing = threading.Thread(target=run, daemon=True)
+    racing.start()
+    while len(found := psutil.Process(started._process.pid).children()) < 2:
+        time.sleep(0.05)
+    with open("left", "w") as file:
+        print(started._process.pid, *[each.pid for each in found], file=file)
+    {end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        ("assert False", "1 failed"),
+        ("raise KeyboardInterrupt", "no tests ran"),
+        ("os.kill(os.getpid(), 15)", "no tests ran"),
+        ("os.kill(os.getpid(), 2); racing.join()", "no tests ran"),
+    ],
+    ids=["failed", "interrupted", "terminated", "ctrl-c"],
+)
+def test_racers_and_what_they_forked_end_with_their_test(tmp_path: Path, end: str, outcome: str) -> None:
+    (tmp_path / "test_racing.py").write_text("import os\n" + textwrap.dedent(RACING).format(end=end))
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.stray_processes"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert outcome in finished.stdout, finished.stdout + finished.stderr
+    left = (tmp_path / "left").read_text().split()
+    assert len(left) == 3
+    assert [pid for pid in left if psutil.pid_exists(int(pid))] == []

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -28,7 +29,7 @@ async def admin(postgres_url: str) -> AsyncIterator[Any]:
 async def becomes(admin: Any, count: int, where: str = "true") -> None:
     """Wait until a number of other connections to the database meet a condition."""
     query = f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS} AND {where}"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             # Otherwise a transaction sees the activity of its first read.
             await admin.execute("SELECT pg_stat_clear_snapshot()")
@@ -58,9 +59,14 @@ async def test_connections_that_the_server_closed_are_replaced_before_they_are_u
     async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
         session_id = await repository.create_session_async(USER)
         await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
-        await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
+        query = f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}"
+        processes = [row["pid"] for row in await admin.fetch(query)]
         await becomes(admin, 0)
-        await asyncio.sleep(0.2)  # Their sockets are closed shortly after they leave the view.
+        # Their sockets are closed shortly after they leave the view: when the processes end.
+        async with asyncio.timeout(60):
+            while any(psutil.pid_exists(process) for process in processes):
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
         with caplog.at_level(logging.WARNING, logger="sessions"):
             await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
     assert caplog.messages == []
@@ -145,7 +151,7 @@ async def test_a_task_that_waits_for_a_connection_of_the_engine_itself_is_served
     postgres_url: str,
 ) -> None:
     repository = SessionRepositoryFactory.create_repository(
-        "postgres", url=postgres_url, pool_size=1, max_overflow=0, pool_timeout=2
+        "postgres", url=postgres_url, pool_size=1, max_overflow=0, pool_timeout=60
     )
     async with repository:
         calls = 0

@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import socket
 import struct
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessions import BackendUnavailableError, RetryConfig, SessionRepositoryFactory
 from tests.support.servers import free_port
+from tests.support.timing import within
 
 USER = "alice"
 # Classic BPF: accept no byte of any packet. Arriving packets are dropped before TCP acknowledges them.
@@ -78,7 +78,7 @@ class Network:
 
 async def nobody_waits_for_a_lock(connection: Any) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await connection.fetchval(waiting + " AND datname = current_database()"):
             await asyncio.sleep(0.05)
 
@@ -107,22 +107,18 @@ async def test_idle_connections_that_the_network_dropped_cost_a_call_about_a_sec
         session_id = await repository.create_session_async(USER)
         await asyncio.gather(*(repository.get_session(USER, session_id) for _ in range(8)))
         way.drop()
-        started = time.monotonic()
-        message_id = await repository.add_message(session_id, "user", "Hello")
-        took = time.monotonic() - started
+        with within(2):
+            message_id = await repository.add_message(session_id, "user", "Hello")
         [message] = await repository.get_session_history(USER, session_id)
     assert message.message_id == message_id
-    assert took < 3 * 2
 
 
 async def test_a_server_that_refuses_is_unavailable_within_seconds() -> None:
     repository = SessionRepositoryFactory.create_repository(
         "postgres", url=f"postgresql://u@127.0.0.1:{free_port()}/d"
     )
-    started = time.monotonic()
-    with pytest.raises(BackendUnavailableError):
+    with within(5), pytest.raises(BackendUnavailableError):
         await repository.count_sessions(USER)
-    assert time.monotonic() - started < 15
 
 
 @pytest.mark.slow
@@ -131,10 +127,8 @@ async def test_a_server_that_does_not_respond_is_unavailable_after_all_attempts_
         repository = SessionRepositoryFactory.create_repository(
             "postgres", url=f"postgresql://u@127.0.0.1:{port}/d"
         )
-        started = time.monotonic()
-        with pytest.raises(BackendUnavailableError):
+        with within(30), pytest.raises(BackendUnavailableError):
             await repository.count_sessions(USER)
-        assert time.monotonic() - started <= 30
 
 
 @pytest.mark.parametrize("whose", ["ours", "ours behind a proxy", "a service's"])
@@ -144,7 +138,7 @@ async def test_a_timed_out_statement_is_cancelled_and_stores_nothing(postgres_ur
     if whose == "a service's":
         engine = create_async_engine(postgres_url.replace("postgresql://", "postgresql+asyncpg://", 1))
         options = {"engine": engine}
-    repository = SessionRepositoryFactory.create_repository("postgres", statement_timeout=0.3, **options)
+    repository = SessionRepositoryFactory.create_repository("postgres", statement_timeout=1, **options)
     await repository.count_sessions(USER)
     blocker = await asyncpg.connect(postgres_url)
     async with blocker.transaction():
@@ -167,11 +161,9 @@ async def test_a_cancelled_caller_does_not_wait_for_the_server(postgres_url: str
             await blocker.execute("SELECT FROM chat_sessions FOR UPDATE")
             adding = asyncio.create_task(repository.add_message(session_id, "user", "Hello"))
             await asyncio.sleep(0.3)
-            started = time.monotonic()
             adding.cancel()
-            with pytest.raises(asyncio.CancelledError):
+            with within(1), pytest.raises(asyncio.CancelledError):
                 await adding
-            assert time.monotonic() - started < 3
             await nobody_waits_for_a_lock(blocker)
         await blocker.close()
         assert await repository.get_session_history(USER, session_id) == []
@@ -222,9 +214,8 @@ async def test_the_second_host_is_reached_while_the_first_one_does_not_respond(
             "postgres", url=url, connect_timeout=4, retry=RetryConfig(max_attempts=1)
         )
         async with repository:
-            started = time.monotonic()
-            assert await repository.count_sessions(USER) == 0
-            assert time.monotonic() - started < 3 * 4
+            with within(4):
+                assert await repository.count_sessions(USER) == 0
 
 
 @pytest.mark.slow
@@ -235,13 +226,11 @@ async def test_a_call_on_pooled_connections_to_a_frozen_server_is_bounded(
         repository = SessionRepositoryFactory.create_repository("postgres", url=way.url)
         await asyncio.gather(*(repository.count_sessions(USER) for _ in range(12)))
         way.frozen = True
-        started = time.monotonic()
-        results = await asyncio.gather(
-            *(repository.count_sessions(USER) for _ in range(12)), return_exceptions=True
-        )
-        took = time.monotonic() - started
+        with within(30):
+            results = await asyncio.gather(
+                *(repository.count_sessions(USER) for _ in range(12)), return_exceptions=True
+            )
         way.frozen = False
         assert {type(result) for result in results} == {BackendUnavailableError}
-        assert took <= 30
         assert await repository.count_sessions(USER) == 0
         await repository.aclose()

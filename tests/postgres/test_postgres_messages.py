@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import struct
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -29,6 +28,7 @@ from sessions import (
 from tests.support.databases import execute_postgres, in_database
 from tests.support.servers import free_port
 from tests.support.serving import serving
+from tests.support.timing import within
 
 SECRET = "hunter2-Zq9"
 QUICK = RetryConfig(max_attempts=3, base_delay=0.01)
@@ -136,9 +136,8 @@ async def test_a_server_that_does_not_respond_is_named_with_the_setting_that_bou
         repo = repository(
             f"postgresql://me:{SECRET}@127.0.0.1:{port}/chat?connect_timeout=0.2", connect_timeout=60
         )
-        started = time.monotonic()
-        text = await failure(repo, BackendUnavailableError)
-    assert time.monotonic() - started < 20
+        with within(5):
+            text = await failure(repo, BackendUnavailableError)
     assert text.startswith(f"cannot reach PostgreSQL at 127.0.0.1:{port}, database chat, as user me: ")
     assert "connect_timeout" in text
 
@@ -181,9 +180,8 @@ async def test_a_first_host_that_does_not_respond_leaves_time_for_the_second(pos
             repo = repository(
                 url + attributes, retry=RetryConfig(max_attempts=1), pool_size=1, max_overflow=0
             )
-            started = time.monotonic()
-            assert await repo.count_sessions("alice") == 0
-            assert time.monotonic() - started < 2 * 3
+            with within(2):
+                assert await repo.count_sessions("alice") == 0
             await repo.aclose()
 
 

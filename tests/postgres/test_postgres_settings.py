@@ -25,6 +25,7 @@ from sessions import (
     SessionsError,
 )
 from tests.support.servers import free_port
+from tests.support.timing import within
 
 SECRET = "hunter2-Zq9"
 CONTENT = "a-very-private-thing-to-say"
@@ -407,11 +408,9 @@ async def test_a_closed_port_is_unavailable_after_the_retries() -> None:
         retry=RetryConfig(max_attempts=3, base_delay=0.01),
     )
 
-    started = time.monotonic()
-    with pytest.raises(BackendUnavailableError) as caught:
+    with within(1), pytest.raises(BackendUnavailableError) as caught:
         await repo.count_sessions("u")
 
-    assert time.monotonic() - started < 3
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert SECRET not in everything_shown(caught.value)
 
@@ -419,11 +418,9 @@ async def test_a_closed_port_is_unavailable_after_the_retries() -> None:
 async def test_an_unknown_host_is_unavailable() -> None:
     repo = repository(f"postgresql://u:{SECRET}@no-such-host.invalid/d", connect_timeout=2, retry=ONE_TRY)
 
-    started = time.monotonic()
-    with pytest.raises(BackendUnavailableError) as caught:
+    with within(5), pytest.raises(BackendUnavailableError) as caught:
         await repo.count_sessions("u")
 
-    assert time.monotonic() - started < 5
     assert caught.value.__cause__ is not None
     assert SECRET not in everything_shown(caught.value)
 
@@ -444,11 +441,11 @@ async def test_a_server_that_never_responds_is_unavailable_after_connect_timeout
             retry=RetryConfig(max_attempts=attempts, base_delay=0.01),
         )
         started = time.monotonic()
-        with pytest.raises(BackendUnavailableError) as caught:
+        with within(0.2 * attempts), pytest.raises(BackendUnavailableError) as caught:
             await repo.count_sessions("u")
         took = time.monotonic() - started
 
-    assert 0.2 * attempts <= took < 0.2 * attempts + 2
+    assert took >= 0.2 * attempts
     assert len(server.requests) == attempts
     assert isinstance(caught.value.__cause__, TimeoutError)
     assert SECRET not in everything_shown(caught.value)
@@ -488,11 +485,11 @@ async def test_an_exhausted_pool_is_unavailable_after_pool_timeout_and_recovers(
         engine = await repo._connection_manager.connect()
         async with engine.connect():
             started = time.monotonic()
-            with pytest.raises(BackendUnavailableError, match="pool_timeout") as caught:
+            with within(0.3), pytest.raises(BackendUnavailableError, match="pool_timeout") as caught:
                 await repo.count_sessions("u")
             took = time.monotonic() - started
 
-        assert 0.3 <= took < 2
+        assert took >= 0.3
         assert caught.value.__cause__ is not None
         assert await repo.count_sessions("u") == 0
 
@@ -503,7 +500,7 @@ async def test_callers_beyond_the_pool_size_wait_for_a_connection(postgres_url: 
 
 
 async def test_a_busy_caller_does_not_starve_others(postgres_url: str) -> None:
-    async with repository(postgres_url, pool_size=1, max_overflow=0, pool_timeout=5) as repo:
+    async with repository(postgres_url, pool_size=1, max_overflow=0, pool_timeout=60) as repo:
         await repo.count_sessions("u")
         calls = 0
 

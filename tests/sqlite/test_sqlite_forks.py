@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sqlite3
 import threading
@@ -35,7 +36,7 @@ def append(path: Path, content: str) -> None:
 
     def work() -> None:
         try:
-            repository = make(path, busy_timeout=5.0)
+            repository = make(path, busy_timeout=60.0)
             session_id = repository.create_session("child")
             repository.add_message_sync(session_id, "user", content)
             repository.close()
@@ -65,20 +66,21 @@ async def test_a_fork_between_the_statements_of_a_write_locks_nobody_out(tmp_pat
 
         writing = [asyncio.create_task(write(name)) for name in range(WRITERS)]
         in_transaction = 0
-        for number in range(8):
+        for number in itertools.count():
+            if number >= 8 and in_transaction:
+                break
             # At any point of the writers' transactions.
-            for _ in range(number):
+            for _ in range(number % 50):
                 await asyncio.sleep(0)
             in_transaction += any(one.is_busy() for one in tuple(driver._gate._connections))
             child = in_child(lambda number=number: append(path, f"child {number}"))  # type: ignore[misc]
             statuses.append(await asyncio.to_thread(exit_status, child))
         stop.set()
         await asyncio.gather(*writing)
-        assert statuses == [0] * 8
-        assert in_transaction
+        assert set(statuses) == {0}
         history = await repository.get_session_history("parent", session_id)
         assert sorted(message.content for message in history) == sorted(told)
-    assert stored(path) == {*told, *(f"child {number}" for number in range(8))}
+    assert stored(path) == {*told, *(f"child {number}" for number in range(len(statuses)))}
 
 
 def test_a_fork_while_another_thread_writes_waits_for_its_transaction(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ async def test_a_fork_does_not_wait_for_ever_for_a_locked_file(
 ) -> None:
     monkeypatch.setattr(driver, "FORK_SECONDS", 0.2)
     path = tmp_path / "sessions.db"
-    async with make(path, busy_timeout=2.0) as repository:
+    async with make(path, busy_timeout=60.0) as repository:
         session_id = await repository.create_session_async("parent")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

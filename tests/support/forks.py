@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-CHILD_SECONDS = 60.0
+CHILD_SECONDS = 120.0
 
 
 def in_child(work: Callable[[], object]) -> int:

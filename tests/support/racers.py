@@ -24,6 +24,47 @@ from tests.support.databases import Backend
 Job = dict[str, Any]
 Work = Callable[..., Coroutine[Any, Any, Any]]
 START_SECONDS = 60
+# Long enough for the busiest machine; what has not happened by then never does.
+CEILING_SECONDS = 200.0
+
+
+class Race:
+    """What has happened in all processes together, and whether it has happened often enough.
+
+    Args:
+        goals: How often each kind of event has to happen before the race is over.
+    """
+
+    def __init__(self, goals: dict[str, int]) -> None:
+        self._goals = goals
+        processes = multiprocessing.get_context("fork")
+        self._counts = {event: processes.Value("q", 0) for event in goals}
+        self._ceiling = time.monotonic() + CEILING_SECONDS
+
+    def happened(self, event: str) -> None:
+        """Count an event; one without a goal does not count."""
+        if (count := self._counts.get(event)) is not None:
+            with count:
+                count.value += 1
+
+    def count(self, event: str) -> int:
+        """Return how often it has happened so far."""
+        return int(self._counts[event].value)
+
+    def is_over(self) -> bool:
+        """Return whether each goal is reached.
+
+        Raises:
+            TimeoutError: Some are still not reached at the ceiling.
+        """
+        missing = {
+            event: f"{self.count(event)} of {goal}"
+            for event, goal in self._goals.items()
+            if self.count(event) < goal
+        }
+        if missing and time.monotonic() > self._ceiling:
+            raise TimeoutError(f"within {CEILING_SECONDS:g} s there were only {missing}")
+        return not missing
 
 
 class Racers:
@@ -32,17 +73,19 @@ class Racers:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, backend: Backend, *jobs: Job) -> list[Any]:
+    def run(self, backend: Backend, *jobs: Job, goals: dict[str, int] | None = None) -> list[Any]:
         """Run each job in a process of its own and return their results in order.
 
         Args:
             backend: The database they meet in.
             *jobs: ``work`` is the name of a function here, ``cold`` says not to connect before the
                 start, and the rest are its arguments.
+            goals: What has to happen how often, in all processes together, before the work that takes a
+                `Race` ends. A race is never as long as the clock says: a busy machine takes longer.
         """
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps([asdict(backend), jobs]), file=self._process.stdin, flush=True)
+        print(json.dumps([asdict(backend), jobs, goals]), file=self._process.stdin, flush=True)
         results = json.loads(self._process.stdout.readline())
         for result in results:
             assert "error" not in result, result["error"]
@@ -54,9 +97,10 @@ def racers() -> Iterator[Racers]:
     """Start the process that forks the others."""
     with child(__name__) as process:
         yield Racers(process)
-        process.stdin.close()  # type: ignore[union-attr]
-        process.wait(10)
 
+
+APPENDS_FOR_EACH_DELETE = 20
+READS_ON_THE_WAY = 2
 
 # -- What they do ----------------------------------------------------------------------------------
 
@@ -86,9 +130,20 @@ async def ensure(repository: Any, session_ids: list[str], users: list[str]) -> l
 
 
 async def converse(
-    repository: Any, session_ids: list[str], users: list[str], seconds: float, seed: int, recreate: bool
+    repository: Any,
+    race: Race,
+    kept: list[str],
+    doomed: list[str],
+    users: list[str],
+    seed: int,
+    recreate: bool,
 ) -> dict[str, Any]:
     """Add messages to sessions, read, delete and create them anew, each user with tasks of their own.
+
+    Args:
+        kept: Sessions that are not deleted.
+        doomed: Sessions that are deleted: once each while messages are added, or again and again if they
+            are to ``recreate``.
 
     Returns:
         ``added``: ``[session_id, user_id, content, start, end]`` of each acknowledged message;
@@ -99,11 +154,11 @@ async def converse(
     created: list[Any] = []
     strange: list[str] = []
     deleted = 0
-    deadline = time.monotonic() + seconds
+    session_ids = kept + doomed
     numbers = iter(range(10**9))
 
     async def write(user_id: str, choice: random.Random) -> None:
-        while time.monotonic() < deadline:
+        while not race.is_over():
             session_id, start = choice.choice(session_ids), time.monotonic()
             size = choice.choice((1, 1, 1, 1, 1, 3, 3, 80))
             contents = [f"{user_id}:{seed}:{next(numbers)}" for _ in range(size)]
@@ -121,32 +176,40 @@ async def converse(
             else:
                 end = time.monotonic()
                 added.extend([session_id, user_id, content, start, end] for content in contents)
+                race.happened("append")
 
     async def read(user_id: str, choice: random.Random) -> None:
-        while time.monotonic() < deadline:
+        while not race.is_over():
             session_id = choice.choice(session_ids)
             limit = choice.choice((None, 3))
             for message in await repository.get_session_history(user_id, session_id, limit=limit):
                 if not message.content.startswith(f"{user_id}:"):
                     strange.append(f"{user_id} saw {message.content}")
+            race.happened("read")
             await asyncio.sleep(0.001)
 
     async def replace(user_id: str, choice: random.Random) -> None:
         nonlocal deleted
-        while time.monotonic() < deadline:
-            session_id = choice.choice(session_ids)
+        while not race.is_over():
+            if not recreate and race.count("append") < APPENDS_FOR_EACH_DELETE * (race.count("delete") + 1):
+                await asyncio.sleep(0.005)
+                continue
+            session_id = choice.choice(doomed)
             outcome = await _outcome(repository.delete_session_async(user_id, session_id))
-            deleted += outcome is True
-            if outcome not in (True, False):
+            if outcome is True:
+                deleted += 1
+                race.happened("delete")
+            elif outcome is not False:
                 strange.append(outcome)
             if recreate:
                 start = time.monotonic()
                 outcome = await _outcome(repository.ensure_session_exists(session_id, user_id))
                 if outcome is True:
                     created.append([session_id, user_id, start, time.monotonic()])
+                    race.happened(f"creation by {user_id}")
                 elif outcome is not False and not outcome.startswith("SessionConflictError"):
                     strange.append(outcome)
-            await asyncio.sleep(choice.random() * (0.02 if recreate else 0.5 * seconds))
+            await asyncio.sleep(choice.random() * 0.02)
 
     tasks = [
         work(user_id, random.Random(f"{seed} {number} {user_id} {work.__name__}"))
@@ -180,16 +243,13 @@ async def update(
 
 
 async def churn(
-    repository: Any, session_ids: list[str], user_id: str, tasks: int, seconds: float, seed: int
-) -> int:
-    """Create, update, write to and delete sessions, a share of them for each task; return how often."""
-    deadline = time.monotonic() + seconds
-    done = 0
+    repository: Any, race: Race, session_ids: list[str], user_id: str, tasks: int, seed: int
+) -> None:
+    """Create, update, write to and delete sessions, a share of them for each task."""
 
     async def change(number: int) -> None:
-        nonlocal done
         choice, mine = random.Random(f"{seed} {number}"), session_ids[number::tasks]
-        while time.monotonic() < deadline:
+        while not race.is_over():
             what = choice.randrange(4)
             if what == 0 or not mine:
                 mine.append(await repository.create_session_async(user_id, {"title": "new"}))
@@ -200,21 +260,19 @@ async def churn(
             else:
                 gone = mine.pop(choice.randrange(len(mine)))
                 assert await repository.delete_session_async(user_id, gone)
-            done += 1
+            race.happened(f"change by {seed}")
 
     await asyncio.gather(*[change(number) for number in range(tasks)])
-    return done
 
 
 async def page(
-    repository: Any, user_id: str, limits: list[int], untouched: list[str], seconds: float
+    repository: Any, race: Race, user_id: str, limits: list[int], untouched: list[str]
 ) -> dict[str, int]:
-    """Page through a user's sessions again and again; return what was wrong and how often it was done."""
-    deadline = time.monotonic() + seconds
-    counts = {"twice": 0, "missed": 0, "runs": 0, "rows": 0}
+    """Page through a user's sessions again and again; return what was wrong and the most there was."""
+    counts = {"twice": 0, "missed": 0, "rows": 0}
 
     async def run(limit: int) -> None:
-        while time.monotonic() < deadline or counts["runs"] < len(limits):
+        while not race.is_over():
             seen: list[str] = []
             cursor = None
             while True:
@@ -225,7 +283,7 @@ async def page(
             counts["twice"] += len(seen) - len(set(seen))
             counts["missed"] += len(set(untouched) - set(seen))
             counts["rows"] = max(counts["rows"], len(seen))
-            counts["runs"] += 1
+            race.happened(f"run with {limit}")
 
     await asyncio.gather(*[run(limit) for limit in limits])
     return counts
@@ -241,10 +299,12 @@ async def write(repository: Any, session_id: str, name: str, tasks: int, times: 
     writing = True
 
     async def add(number: int) -> list[str]:
-        return [
-            await repository.add_message(session_id, "user", f"{name}-{number}-{turn}")
-            for turn in range(times)
-        ]
+        ids = []
+        for turn in range(times):
+            ids.append(await repository.add_message(session_id, "user", f"{name}-{number}-{turn}"))
+            while turn == times // 2 and len(reads) < READS_ON_THE_WAY:
+                await asyncio.sleep(0.001)
+        return ids
 
     async def look() -> None:
         while writing:
@@ -262,8 +322,10 @@ async def write(repository: Any, session_id: str, name: str, tasks: int, times: 
 # -- In their processes ----------------------------------------------------------------------------
 
 
-async def _run(backend: Backend, barrier: Any, job: Job) -> Any:
+async def _run(backend: Backend, barrier: Any, race: Race | None, job: Job) -> Any:
     work: Work = globals()[job.pop("work")]
+    if race:
+        job["race"] = race
     cold = job.pop("cold", False)
     async with backend.repository() as repository:
         if not cold:
@@ -272,9 +334,9 @@ async def _run(backend: Backend, barrier: Any, job: Job) -> Any:
         return await work(repository, **job)
 
 
-def _child(backend: Backend, barrier: Any, results: Any, number: int, job: Job) -> None:
+def _child(backend: Backend, barrier: Any, results: Any, race: Race | None, number: int, job: Job) -> None:
     try:
-        results.put((number, {"result": asyncio.run(_run(backend, barrier, job))}))
+        results.put((number, {"result": asyncio.run(_run(backend, barrier, race, job))}))
     except BaseException as error:
         barrier.abort()
         results.put((number, {"error": f"{type(error).__name__}: {error}"}))
@@ -283,11 +345,11 @@ def _child(backend: Backend, barrier: Any, results: Any, number: int, job: Job) 
 def _serve() -> None:
     processes = multiprocessing.get_context("fork")
     for line in sys.stdin:
-        database, jobs = json.loads(line)
-        backend = Backend(**database)
+        database, jobs, goals = json.loads(line)
+        backend, race = Backend(**database), Race(goals) if goals else None
         barrier, results = processes.Barrier(len(jobs)), processes.Queue()
         children = [
-            processes.Process(target=_child, args=(backend, barrier, results, number, job))
+            processes.Process(target=_child, args=(backend, barrier, results, race, number, job))
             for number, job in enumerate(jobs)
         ]
         for process in children:

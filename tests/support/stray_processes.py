@@ -18,8 +18,9 @@ import psutil
 import pytest
 
 PR_SET_CHILD_SUBREAPER = 36
-# For those that were told to end.
-GRACE_SECONDS = 5.0
+# For those that were told to end, on a busy machine; the test of this plugin has no use for it.
+GRACE_SECONDS = float(os.environ.get("SESSIONS_TEST_GRACE_SECONDS", "30"))
+KILL_SECONDS = 30.0
 
 _before_all: set[psutil.Process] = set()
 _kept: set[psutil.Process] = set()
@@ -129,6 +130,6 @@ def _end(processes: set[psutil.Process]) -> list[str]:
         for process in everything:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(everything, timeout=GRACE_SECONDS)
+        psutil.wait_procs(everything, timeout=KILL_SECONDS)
         processes = _left()  # Whatever was forked meanwhile is ours now.
     return names

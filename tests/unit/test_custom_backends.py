@@ -360,7 +360,7 @@ async def test_async_tables_may_use_the_operations_themselves() -> None:
             await asyncio.gather(*(self.add_message("welcome", "assistant", "Hi") for _ in range(2)))
 
     repo = Welcoming("mine", connection_manager=AsyncRedisLikeManager())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await repo._ensure_connection()
     assert repo.created == 1
     assert len(repo._connection.lrange("messages:welcome", 0, -1)) == 2

@@ -48,6 +48,6 @@ repository.close()
 
 def test_a_child_waits_for_no_lock_of_its_parents_threads(sqlite_url: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, sqlite_url], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PROGRAM, sqlite_url], capture_output=True, text=True, timeout=150
     )
     assert (ended.returncode, ended.stderr) == (0, "")

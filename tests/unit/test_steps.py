@@ -61,19 +61,20 @@ async def test_a_level_cancellation_is_delivered_once() -> None:
 
 
 async def test_an_interrupted_step_cleans_up_in_the_background() -> None:
-    steps, told = Steps(), []
+    steps, told, goes_on = Steps(), [], asyncio.Event()
 
     async def work() -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            await asyncio.sleep(0.05)
+            await goes_on.wait()
             told.append("cleaned up")
             raise
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(steps.run(work, interrupt=True), 0.01)
     assert told == []
+    goes_on.set()
     await steps.finish()
     assert (told, len(steps)) == (["cleaned up"], 0)
 
@@ -96,15 +97,16 @@ async def test_finishing_is_bounded_and_then_cancels(caplog: pytest.LogCaptureFi
 
 
 async def test_an_error_after_the_caller_was_cancelled_is_discarded() -> None:
-    steps, problems = Steps(), []
+    steps, problems, goes_on = Steps(), [], asyncio.Event()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
 
     async def work() -> None:
-        await asyncio.sleep(0.02)
+        await goes_on.wait()
         raise LookupError("a text that may quote a message")
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(steps.run(work), 0.01)
+    goes_on.set()
     await steps.finish()
     assert problems == []
 
@@ -158,7 +160,7 @@ def test_the_end_of_a_run_waits_for_steps_and_closes_after_them(
 ) -> None:
     program = textwrap.dedent(END_OF_RUN).format(seconds=seconds, expected=expected)
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, run], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-c", program, run], capture_output=True, text=True, timeout=150
     )
     warned = "1 cancelled calls did not end within 3 s, and were given up\n" if seconds == 60 else ""
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", warned)
@@ -201,6 +203,6 @@ def test_the_end_of_a_run_takes_no_generator_away_from_a_step() -> None:
         [sys.executable, "-W", "error", "-c", GENERATORS_AT_THE_END],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

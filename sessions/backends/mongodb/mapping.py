@@ -40,7 +40,7 @@ TRANSACTION_MESSAGES = 5000
 ATOMIC_BYTES = 200 * 1024
 ATOMIC_MESSAGES = 64
 # Maximum size of the fields of a message besides its id, content, metadata and payload.
-FIELD_BYTES = 1024
+FIELD_BYTES = 1280
 
 
 def check_size(argument: str, value: str | dict[str, Any] | None) -> None:

@@ -113,7 +113,7 @@ class PostgresConnector:
 
     @contextlib.asynccontextmanager
     async def while_it_answers(self) -> AsyncIterator[None]:
-        """Let the body take as long as it takes, and cancel it when the server no longer lets anybody in.
+        """Run the body without a time limit, but cancel it if the server accepts no new connection.
 
         For a migration: that nothing comes from the server for an hour may mean an index of that size.
 
