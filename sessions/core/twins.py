@@ -34,14 +34,20 @@ def blocking(
 
     Args:
         method: The async method; one that a subclass puts in its place is called instead.
-        name: Name of the twin; empty for the async method's own. With ``_sync``, its docstring says so.
+        name: Name of the twin; empty for the async method's own.
         of: Returns the object to call the async method of.
     """
 
     def twin(self: Any, *args: Any, **options: Any) -> Any:
         return run_blocking(getattr(of(self), method.__name__), *args, **options)
 
-    return cast("Twin[P, R]", _described(twin, method, name))
+    functools.update_wrapper(twin, method)
+    if name:
+        twin.__name__ = twin.__qualname__ = name
+    if of is _itself:  # The class has the async method, too.
+        summary, separator, details = (inspect.getdoc(method) or "").partition("\n")
+        twin.__doc__ = f"{summary.removesuffix('.')}; blocking.{separator}{details}"
+    return cast("Twin[P, R]", twin)
 
 
 def iterate(items: AsyncGenerator[R, None]) -> Iterator[R]:
@@ -55,13 +61,3 @@ def iterate(items: AsyncGenerator[R, None]) -> Iterator[R]:
             yield item
     finally:
         run_blocking(items.aclose)
-
-
-def _described(twin: Callable[..., Any], method: Callable[..., Any], name: str) -> Callable[..., Any]:
-    functools.update_wrapper(twin, method)
-    if name:
-        twin.__name__ = twin.__qualname__ = name
-    if name.endswith("_sync"):
-        summary, separator, details = inspect.getdoc(method).partition("\n")  # type: ignore[union-attr]
-        twin.__doc__ = f"{summary.removesuffix('.')}; blocking.{separator}{details}"
-    return twin

@@ -207,13 +207,15 @@ def _bad_values(argument: str, optional: bool, takes_only_uuids: bool) -> Iterat
         "messages": _BAD_MESSAGES,
         "page": _NOT_COUNTS,
         "limit": [0, 1001, *[value for value in _NOT_COUNTS if value is not None]],
+        # A history takes 0, and has no upper bound.
+        "limit of messages": [value for value in _NOT_COUNTS if value not in (None, 2**63)],
         "keep_last_n": _NOT_COUNTS,
         "cutoff": [datetime(2024, 1, 1), date(2024, 1, 1), "2024-01-01T00:00:00Z", 0, None],
         "cursor": ["", "no cursor", "MTIz", "\xe9", *_NOT_TEXT, *_UNSTORABLE],
         "before": _BAD_NAMES,
-    }[argument]
-    for value in values:
-        yield value, argument
+    }
+    for value in values[argument]:
+        yield value, argument.partition(" ")[0]
     if argument in ("user_id", "session_id") and not optional:
         yield None, argument
 
@@ -232,5 +234,6 @@ def bad_calls(
     good = calls[operation]
     usable = {name: session_id if name == "session_id" else value for name, value in good.items()}
     for argument, value in good.items():
-        for bad, named in _bad_values(argument, value is None, takes_only_uuids):
+        kind = "limit of messages" if (operation, argument) == ("get_session_history", "limit") else argument
+        for bad, named in _bad_values(kind, value is None, takes_only_uuids):
             yield BadCall(operation, usable | {argument: bad}, named)

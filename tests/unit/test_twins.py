@@ -31,6 +31,16 @@ PAIRS = {
     ("add_messages", "add_messages_sync"),
     ("list_sessions", "list_sessions_sync"),
     ("count_sessions", "count_sessions_sync"),
+    ("list_session_previews", "list_session_previews_sync"),
+    ("get_message", "get_message_sync"),
+    ("count_messages", "count_messages_sync"),
+    ("update_message", "update_message_sync"),
+    ("pop_message", "pop_message_sync"),
+    ("delete_messages", "delete_messages_sync"),
+    ("delete_messages_from", "delete_messages_from_sync"),
+    ("clear_messages", "clear_messages_sync"),
+    ("replace_messages", "replace_messages_sync"),
+    ("fork_session", "fork_session_sync"),
     ("keep_latest_sessions", "keep_latest_sessions_sync"),
     ("delete_sessions_older_than", "delete_sessions_older_than_sync"),
     ("delete_user", "delete_user_sync"),
@@ -80,7 +90,7 @@ def test_the_six_operations_stay_async_or_blocking_with_their_arguments(name: st
         # Additional parameters are optional and keyword-only.
         for parameter in parameters[len(arguments) :]:
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
-            assert parameter.default is None
+            assert parameter.default is not inspect.Parameter.empty
 
 
 class Twins:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.repository import SqlBackend
+from sessions.backends.sql.rows import new_row
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters

@@ -47,6 +47,8 @@ class HistoryOperations:
         part = HistoryRange(
             *validation.check_history_range(limit, before, after, since, self._calls.check_id)
         )
+        if part.limit == 0:
+            return []
         work = self._calls.backend.history
         return await self._calls.run("get_session_history", work, session_id, user_id, part)
 
