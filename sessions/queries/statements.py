@@ -12,27 +12,18 @@ import itertools
 from typing import Any
 
 from sqlalchemy import (
-    Select,
     Text,
     bindparam,
-    case,
     cast,
     delete,
-    exists,
     func,
-    literal_column,
     select,
-    tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import aliased
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 from sessions.queries.columns import (
-    BEFORE_ID,
     LIMIT,
-    MESSAGE_COLUMNS,
-    MESSAGE_ORDER,
     NEWEST_FIRST,
     OF_USER,
     OLDEST_FIRST,
@@ -42,7 +33,9 @@ from sessions.queries.columns import (
     bind,
     time,
 )
+from sessions.queries.edits import PostgresEdits, SqliteEdits
 from sessions.queries.ranges import Ranges
+from sessions.queries.reading import MessageReads
 from sessions.queries.writes import Writes
 
 __all__ = ["Statements", "statements_for"]
@@ -61,6 +54,7 @@ class Statements:
         self._postgres = dialect == "postgresql"
         self._ranges = ranges = Ranges(postgres=self._postgres)
         writes = Writes(postgres=self._postgres)
+        reads = MessageReads(postgres=self._postgres)
         self.create_session = writes.insert_session()
         self.get_session = select(*SESSION_COLUMNS).where(OWNED)
         self.update_session = writes.update_session()
@@ -87,17 +81,24 @@ class Statements:
         if self._postgres:
             self.add_message = {owned: writes.add_message(owned) for owned in (False, True)}
             self.add_messages = {owned: writes.add_messages(owned) for owned in (False, True)}
+            self.postgres_edits = PostgresEdits()
         else:
             self.insert_message = writes.insert_message()
+            self.sqlite_edits = SqliteEdits()
         self.find_messages = self._find_messages()
         # Keyed by whether there is a limit and whether there is a message to stop before.
-        self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
+        self.history = {key: reads.history(*key) for key in itertools.product((False, True), repeat=2)}
+        # Keyed by whether there is a limit.
+        self.history_after = {limited: reads.history_after(limited) for limited in (False, True)}
+        self.history_since = {limited: reads.history_since(limited) for limited in (False, True)}
+        self.lacks_message = reads.lacks_message()
+        self.get_message = reads.get_message()
+        self.count_messages = reads.count_messages()
         self.keep_latest = writes.delete_beyond()
         self.delete_user = writes.delete_batch(of_user=True)
         old = ChatSessionRecord.updated_at < time("cutoff")
         # Keyed by whether the owner is given.
         self.delete_older = {owned: writes.delete_batch(old, of_user=owned) for owned in (True, False)}
-        self.lacks_message = self._lacks_message()
         # Keyed by whether they continue after one that was read before. In the order of change: a session
         # that changes during the export comes later, instead of never.
         self.export_sessions = {
@@ -109,27 +110,7 @@ class Statements:
                 limit=LIMIT,
             ),
         }
-        self.export_messages = {after: self._export_messages(after) for after in (False, True)}
-
-    def _export_messages(self, after: bool) -> Any:
-        statement = self._messages_of_owner()
-        if after:
-            after_id = bind("after_id", type_=ChatMessageRecord.message_id.type)
-            anchor = aliased(ChatMessageRecord, name="anchor")
-            write_order = select(anchor.write_order).where(anchor.message_id == after_id).scalar_subquery()
-            # A message that was deleted since it was read has none: those with its time come once more then.
-            at = tuple_(time("timestamp"), func.coalesce(write_order, literal_column("0")), after_id)
-            statement = statement.where(tuple_(*MESSAGE_ORDER) > at)
-        return self._ranges.ordered(statement, *MESSAGE_ORDER, limit=LIMIT)
-
-    def _messages_of_owner(self) -> Any:
-        message_id, *others = MESSAGE_COLUMNS
-        # PostgreSQL makes text of an id faster than Python does.
-        shown = cast(message_id, Text).label("message_id") if self._postgres else message_id
-        return select(shown, *others).where(
-            ChatMessageRecord.session_id == SESSION_ID,
-            exists(select(literal_column("1")).where(OWNED).select_from(ChatSessionRecord)),
-        )
+        self.export_messages = {after: reads.export_messages(after) for after in (False, True)}
 
     def _find_messages(self) -> Any:
         """Return the messages stored under some ids, of any user."""
@@ -147,29 +128,3 @@ class Statements:
             ChatMessageRecord.content,
         )
         return select(*columns).where(ChatMessageRecord.message_id.in_(ids))
-
-    def _lacks_message(self) -> Select[Any]:
-        """Return a row if the owner has the session, and it has no message with the id ``before``."""
-        # Without the session as a condition, for the reason that `IS_USERS` has.
-        its_session = select(ChatMessageRecord.session_id).where(ChatMessageRecord.message_id == BEFORE_ID)
-        of_another = its_session.scalar_subquery().is_distinct_from(ChatSessionRecord.session_id)
-        return select(literal_column("1")).select_from(ChatSessionRecord).where(OWNED, of_another)
-
-    def _history(self, limited: bool, before: bool) -> Any:
-        """Return a session's messages: all of them oldest first, or the newest first up to a limit."""
-        statement = self._messages_of_owner()
-        if before:
-            anchor = aliased(ChatMessageRecord, name="anchor")
-            # A scalar for each column: PostgreSQL searches the index only for a row of plain values. The
-            # session is no condition, for the reason that `IS_USERS` has: nothing is before a NULL.
-            at = (
-                select(case((anchor.session_id == SESSION_ID, column)))
-                .where(anchor.message_id == BEFORE_ID)
-                .scalar_subquery()
-                for column in (anchor.timestamp, anchor.write_order)
-            )
-            statement = statement.where(tuple_(*MESSAGE_ORDER) < tuple_(*at, BEFORE_ID))
-        if limited:
-            newest_first = (column.desc() for column in MESSAGE_ORDER)
-            return self._ranges.ordered(statement, *newest_first, limit=LIMIT)
-        return self._ranges.ordered(statement, *MESSAGE_ORDER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sessions.backends.postgres.editing import PostgresMessages
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import new_row
 from sessions.core.identifiers import utc_now
@@ -12,7 +13,7 @@ from sessions.resilience import POSTGRES_RETRY_CONFIG
 __all__ = ["PostgresBackend"]
 
 
-class PostgresBackend(SqlBackend):
+class PostgresBackend(PostgresMessages, SqlBackend):
     """Sessions in PostgreSQL."""
 
     DEFAULT_RETRY = POSTGRES_RETRY_CONFIG

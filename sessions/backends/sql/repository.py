@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Executable
-
 from sessions import validation
-from sessions.backends.sql.engine import SqlConnectionManager
-from sessions.backends.sql.rows import encode_json, in_order, new_row, to_messages, to_session
+from sessions.backends.sql.messages import SqlMessages
+from sessions.backends.sql.rows import encode_json, in_order, new_row, to_session
 from sessions.core.identifiers import utc_now
-from sessions.core.port import Backend
 from sessions.core.values import (
     EarlierAttempts,
-    HistoryRange,
     MessageRow,
     NewSession,
-    Position,
     SessionChange,
     Where,
     unfinished,
 )
 from sessions.errors import MessageConflictError, SessionConflictError
-from sessions.models import ChatMessage, ChatSession
-from sessions.queries import Statements, parameters, statements_for
+from sessions.models import ChatSession
+from sessions.queries import parameters
 
 __all__ = ["SqlBackend"]
 
@@ -34,20 +28,8 @@ __all__ = ["SqlBackend"]
 IDS_AT_ONCE = 1000
 
 
-class SqlBackend(Backend):
+class SqlBackend(SqlMessages):
     """The operations that are the same statement in both dialects."""
-
-    manager: SqlConnectionManager
-
-    @property
-    def _statements(self) -> Statements:
-        return statements_for(self.manager.dialect)
-
-    async def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Sequence[Any]:
-        return await self.manager.fetch(statement, row)
-
-    async def _execute(self, statement: Executable, row: Mapping[str, Any]) -> int:
-        return await self.manager.execute(statement, row)
 
     def check_id(self, argument: str, value: object) -> str:
         return validation.check_uuid(argument, value)
@@ -145,19 +127,6 @@ class SqlBackend(Backend):
                 raise MessageConflictError(f"the message id {row.message_id} is taken by another message")
         return [row for row in rows if row.message_id not in stored]
 
-    async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
-        unfinished(part.after, part.since)
-        limit, before = part.limit, part.before
-        statement = self._statements.history[limit is not None, before is not None]
-        values = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
-        messages = to_messages(session_id, await self._fetch(statement, values))
-        # Queried only if nothing was found: the message may also be the first one of its session.
-        if before is not None and not messages and await self._fetch(self._statements.lacks_message, values):
-            raise validation.no_such_message("before")
-        if limit is not None:
-            messages.reverse()
-        return messages
-
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         if keep_last_n == 0:  # Every session is deleted, however new.
             return await self.delete_user(user_id, limit)
@@ -183,13 +152,3 @@ class SqlBackend(Backend):
             part |= parameters(updated_at=after.updated_at, after_id=after.session_id)
         found = [to_session(row) for row in await self._fetch(statement, part)]
         return in_order(found, newest_first=False)[:limit]
-
-    async def export_messages(
-        self, session_id: str, user_id: str, after: Position | None, limit: int
-    ) -> list[tuple[ChatMessage, Position]]:
-        statement = self._statements.export_messages[after is not None]
-        part = parameters(session_id=session_id, user_id=user_id, limit=limit)
-        if after is not None:
-            part |= parameters(timestamp=after[0], after_id=after[2])
-        found = to_messages(session_id, await self._fetch(statement, part))
-        return [(message, (message.timestamp, 0, message.message_id)) for message in found]

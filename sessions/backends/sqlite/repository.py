@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from typing import Any, cast
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from typing import Any
 
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import new_row
-from sessions.backends.sql.transaction import SqlTransaction
-from sessions.backends.sqlite.connection import SqliteConnectionManager
+from sessions.backends.sqlite.editing import SqliteMessages
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
@@ -20,15 +16,10 @@ from sessions.resilience import SQLITE_RETRY_CONFIG
 __all__ = ["SqliteBackend"]
 
 
-class SqliteBackend(SqlBackend):
+class SqliteBackend(SqliteMessages, SqlBackend):
     """Sessions in one SQLite file."""
 
     DEFAULT_RETRY = SQLITE_RETRY_CONFIG
-
-    def _write(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        # A transaction of its own, or the caller's.
-        manager: SqliteConnectionManager | SqlTransaction = cast(Any, self.manager)
-        return manager.write()
 
     async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         row = new_row(new)
