@@ -96,8 +96,8 @@ class Chats:
     def export_user(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
         """Yield every session of a user with its messages, oldest first, in constant memory.
 
-        A session with more than 1000 messages comes in several parts, one after the other, each with the
-        next 1000 of them. A session that is written to meanwhile comes once, not never.
+        A session with more than 1000 messages is yielded in several consecutive parts of at most 1000
+        messages. A session that is updated concurrently is yielded exactly once.
 
         Args:
             user_id: Owner.

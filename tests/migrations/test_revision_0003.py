@@ -20,8 +20,10 @@ from tests.migrations.migration_helpers import (
     alembic_command,
     describe_postgres,
     describe_sqlite,
+    execute,
     migrate,
     postgres_rows,
+    printed_statements,
     sqlite_file,
     sqlite_rows,
     with_connection,
@@ -273,6 +275,22 @@ async def test_in_one_transaction_a_downgrade_refuses_as_well(url: str) -> None:
     await with_connection(url, downgrade)
     assert await rows(url, "SELECT version_num FROM sessions_alembic_version") == [("0002",)]
     assert await contents(url, with_write_order=False) == ["m2", "m0", "m1"]
+
+
+@pytest.mark.parametrize("said", LOSSES, ids=["role", "metadata", "payload"])
+async def test_the_printed_sql_refuses_by_a_constraint_before_anything_is_dropped(
+    url: str, said: str
+) -> None:
+    await migrate(url)
+    await populate(url)
+    await change(url, LOSSES[said])
+    stored = await rows(url, "SELECT * FROM chat_messages ORDER BY message_id")
+    script = alembic_command("downgrade", "0003:0002", "--sql")
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await execute(url, *printed_statements(script))
+
+    assert await rows(url, "SELECT * FROM chat_messages ORDER BY message_id") == stored
 
 
 async def test_a_downgrade_refuses_to_lose_what_was_written_since_it_began(url: str) -> None:

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import inspect
 import json
-import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -41,18 +40,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return previous_release.install(tmp_path_factory.mktemp("previous"))
 
 
-@pytest.fixture
-def sqlite_in_memory() -> Iterator[str]:
-    """A file for several processes, in memory if that can be had: each commit waits for the disk."""
-    memory = Path("/dev/shm")
-    folder = tempfile.mkdtemp(prefix="sessions-", dir=memory if memory.is_dir() else None)
-    yield f"sqlite:///{folder}/sessions.db"
-    shutil.rmtree(folder)
-
-
 # By backend: the type of its repository, and the fixture with an empty database.
 BACKENDS = {
-    "sqlite": ("sqlite", "sqlite_in_memory"),
+    "sqlite": ("sqlite", "sqlite_url"),
     "postgres": ("postgres", "empty_postgres_url"),
     "mongodb-replica-set": ("mongodb", "mongodb_url"),
     "mongodb-standalone": ("mongodb", "mongodb_standalone_url"),
