@@ -84,6 +84,7 @@ class Chats:
     delete_messages_from = blocking(AsyncChats.delete_messages_from, of=_chats)
     clear_messages = blocking(AsyncChats.clear_messages, of=_chats)
     replace_messages = blocking(AsyncChats.replace_messages, of=_chats)
+    search_messages = blocking(AsyncChats.search_messages, of=_chats)
 
     keep_latest_sessions = blocking(AsyncChats.keep_latest_sessions, of=_chats)
     delete_sessions_older_than = blocking(AsyncChats.delete_sessions_older_than, of=_chats)

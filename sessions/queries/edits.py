@@ -108,7 +108,7 @@ class SqliteEdits:
             ChatSessionRecord.title: bind("title", type_=Text()),
             ChatSessionRecord.user_id: USER_ID,
             ChatSessionRecord.created_at: time("now"),
-            # Not before the newest message, whose timestamp may be ahead of this host's clock.
+            # After the newest message, whose timestamp may be ahead of this host's clock.
             ChatSessionRecord.updated_at: func.max(time("now"), time("updated_at")),
             ChatSessionRecord.session_metadata: bind("metadata", type_=Text()),
         }

@@ -36,6 +36,7 @@ from sessions.queries.columns import (
 from sessions.queries.edits import PostgresEdits, SqliteEdits
 from sessions.queries.ranges import Ranges
 from sessions.queries.reading import MessageReads
+from sessions.queries.searching import Searches
 from sessions.queries.writes import Writes
 
 __all__ = ["Statements", "statements_for"]
@@ -55,6 +56,7 @@ class Statements:
         self._ranges = ranges = Ranges(postgres=self._postgres)
         writes = Writes(postgres=self._postgres)
         reads = MessageReads(postgres=self._postgres)
+        searches = Searches(postgres=self._postgres)
         self.create_session = writes.insert_session()
         self.get_session = select(*SESSION_COLUMNS).where(OWNED)
         self.update_session = writes.update_session()
@@ -94,6 +96,8 @@ class Statements:
         self.lacks_message = reads.lacks_message()
         self.get_message = reads.get_message()
         self.count_messages = reads.count_messages()
+        # Keyed by whether in one session and whether after a hit.
+        self.search = {key: searches.search(*key) for key in itertools.product((False, True), repeat=2)}
         self.keep_latest = writes.delete_beyond()
         self.delete_user = writes.delete_batch(of_user=True)
         old = ChatSessionRecord.updated_at < time("cutoff")

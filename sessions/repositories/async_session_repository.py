@@ -43,7 +43,8 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
 
     Args:
         connection_manager: A connection manager, instead of the factory's for the options.
-        retry: Attempts and delays for transient errors; None for the settings, or else the defaults of the backend.
+        retry: Attempts and delays for transient errors; None for the settings, or else the backend's
+            defaults.
         **options: Options of the backend's connection manager.
 
     Raises:
@@ -379,6 +380,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     clear_messages_sync = blocking(SharedOperations.clear_messages, "clear_messages_sync")
     replace_messages_sync = blocking(SharedOperations.replace_messages, "replace_messages_sync")
     fork_session_sync = blocking(SharedOperations.fork_session, "fork_session_sync")
+    search_messages_sync = blocking(SharedOperations.search_messages, "search_messages_sync")
     keep_latest_sessions_sync = blocking(SharedOperations.keep_latest_sessions, "keep_latest_sessions_sync")
     delete_user_sync = blocking(SharedOperations.delete_user, "delete_user_sync")
     ensure_ready_sync = blocking(SharedOperations.ensure_ready, "ensure_ready_sync")

@@ -56,7 +56,10 @@ class _OnLoop:
 
 
 class _OnLoops:
-    """Finds the state of the running loop. Not in a map by loop: a connection references its loop, and would keep it alive."""
+    """Finds the state of the running loop.
+
+    Not in a map by loop: a connection references its loop, and would keep it alive.
+    """
 
     def here(self) -> _OnLoop:
         """Return what is kept on the running event loop."""

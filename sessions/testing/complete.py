@@ -13,6 +13,7 @@ from sessions.testing.deleting import DeletingContract
 from sessions.testing.lifecycle import LifecycleContract
 from sessions.testing.listing import ListingContract
 from sessions.testing.messages import MessagesContract
+from sessions.testing.searching import SearchingContract
 
 __all__ = ["SessionRepositoryContract"]
 
@@ -22,6 +23,7 @@ class SessionRepositoryContract(
     CreatingContract,
     MessagesContract,
     ListingContract,
+    SearchingContract,
     DeletingContract,
     LifecycleContract,
 ):

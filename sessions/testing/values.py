@@ -143,6 +143,13 @@ ADDED_CALLS: dict[str, dict[str, Any]] = {
     "add_messages": {"session_id": "", "messages": [], "user_id": None},
     "list_sessions": {"user_id": USER, "limit": 10, "cursor": None},
     "count_sessions": {"user_id": USER},
+    "search_messages": {
+        "user_id": USER,
+        "query": "text",
+        "session_id": None,
+        "limit": 20,
+        "cursor": None,
+    },
     "keep_latest_sessions": {"user_id": USER, "keep_last_n": 1},
     "delete_sessions_older_than": {"cutoff": datetime(1970, 1, 2, tzinfo=UTC), "user_id": None},
     "delete_user": {"user_id": USER},
@@ -205,6 +212,7 @@ def _bad_values(argument: str, optional: bool, takes_only_uuids: bool) -> Iterat
         "role": ["function", "", "User", "user ", *_NOT_TEXT, *_UNSTORABLE, None],
         "content": [*_NOT_TEXT, *_UNSTORABLE, None],
         "messages": _BAD_MESSAGES,
+        "query": ["", " \n", '""', "x" * 1001, *_NOT_TEXT, *_UNSTORABLE, None],
         "page": _NOT_COUNTS,
         "limit": [0, 1001, *[value for value in _NOT_COUNTS if value is not None]],
         # A history takes 0, and has no upper bound.

@@ -1,4 +1,4 @@
-"""A backend is one folder, and three places outside it: counted with a toy backend in a copy of the package."""
+"""A backend is one folder, and three places outside it: counted with a toy in a copy of the package."""
 
 from __future__ import annotations
 

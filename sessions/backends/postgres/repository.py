@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from sessions.backends.postgres.editing import PostgresMessages
+from sessions.backends.postgres.patterns import patterns_of
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import new_row
 from sessions.core.identifiers import utc_now
@@ -41,3 +45,7 @@ class PostgresBackend(PostgresMessages, SqlBackend):
             contents=[row.content for row in rows],
         )
         return bool(await self._fetch(self._statements.add_messages[user_id is not None], values))
+
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        likes, expressions = patterns_of(terms)
+        return parameters(likes=likes, expressions=expressions)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sessions import validation
 from sessions.backends.sql.messages import SqlMessages
-from sessions.backends.sql.rows import encode_json, in_order, new_row, to_session
+from sessions.backends.sql.rows import encode_json, in_order, new_row, to_hit, to_session
 from sessions.core.identifiers import utc_now
 from sessions.core.values import (
     EarlierAttempts,
     MessageRow,
     NewSession,
+    Position,
     SessionChange,
     Where,
     unfinished,
 )
 from sessions.errors import MessageConflictError, SessionConflictError
-from sessions.models import ChatSession
+from sessions.models import ChatSession, SearchHit
 from sessions.queries import parameters
 
 __all__ = ["SqlBackend"]
@@ -126,6 +128,20 @@ class SqlBackend(SqlMessages):
             if stored.get(row.message_id, same := (session_id, row.role, row.content)) != same:
                 raise MessageConflictError(f"the message id {row.message_id} is taken by another message")
         return [row for row in rows if row.message_id not in stored]
+
+    async def search(
+        self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
+    ) -> list[tuple[SearchHit, Position]]:
+        statement = self._statements.search[session_id is not None, after is not None]
+        part = parameters(user_id=user_id, session_id=session_id, limit=limit) | self._patterns(terms)
+        if after is not None:
+            timestamp, write_order, message_id = after
+            part |= parameters(timestamp=timestamp, write_order=write_order, after_id=message_id)
+        return [to_hit(row) for row in await self._fetch(statement, part)]
+
+    @abstractmethod
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        """Return the parameters that say what to search for."""
 
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         if keep_last_n == 0:  # Every session is deleted, however new.

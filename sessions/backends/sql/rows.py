@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sessions.core.values import NewSession
-from sessions.models import ChatMessage, ChatSession
+from sessions.core.values import NewSession, Position
+from sessions.models import ChatMessage, ChatSession, SearchHit
 from sessions.queries import parameters
 from sessions.validation import decode_payload
 
-__all__ = ["decode_json", "encode_json", "in_order", "new_row", "to_messages", "to_session"]
+__all__ = ["decode_json", "encode_json", "in_order", "new_row", "to_hit", "to_messages", "to_session"]
 
 
 def new_row(new: NewSession) -> dict[str, Any]:
@@ -55,6 +55,15 @@ def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
         )
         for message_id, role, content, timestamp, metadata, payload in rows
     ]
+
+
+def to_hit(row: Any) -> tuple[SearchHit, Position]:
+    """Return the hit of a row of a search, and its position."""
+    *of_session, message_id, role, content, timestamp, metadata, payload, write_order = row
+    chat_session = to_session(of_session)
+    fields = (str(message_id), role, content, timestamp, metadata, payload)
+    [message] = to_messages(chat_session.session_id, [fields])
+    return SearchHit(chat_session, message), (message.timestamp, write_order, message.message_id)
 
 
 def encode_json(metadata: dict[str, Any]) -> str:

@@ -213,7 +213,9 @@ class SqliteMessages(SqlMessages):
                 and (await connection.execute(self._edits.find_place, key)).first() is None
             ):
                 raise validation.no_such_message("through")
-            copy = new_row(new) | parameters(new_id=new.session_id, updated_at=source.updated_at)
+            copy = new_row(new) | parameters(
+                new_id=new.session_id, updated_at=source.updated_at + MICROSECOND
+            )
             await connection.execute(self._edits.insert_copy, copy)
             copied = key | parameters(new_id=new.session_id)
             await connection.execute(self._edits.copy_messages[through is not None], copied)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import new_row
 from sessions.backends.sqlite.editing import SqliteMessages
+from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
@@ -53,3 +55,6 @@ class SqliteBackend(SqliteMessages, SqlBackend):
             if messages:
                 await connection.execute(self._statements.insert_message, messages)
             return True
+
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        return parameters(patterns=json.dumps([glob_pattern(term) for term in terms]))
