@@ -33,6 +33,8 @@ CLEAR = """
     DELETE FROM chat_messages WHERE session_id = $1
 """
 TOUCH = "UPDATE chat_sessions SET updated_at = updated_at + interval '1 hour' WHERE session_id = $1"
+# How many wait for a lock of the connection that asks.
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
 DELETE = "DELETE FROM chat_sessions WHERE session_id = $1"
 
 
@@ -96,10 +98,7 @@ async def after(
     await transaction.start()
     await other.execute(change, session_id)
     task = asyncio.create_task(call)
-    waiting = (
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-    )
-    while not await other.fetchval(waiting):
+    while not await other.fetchval(WAITING):
         assert not task.done(), task
         await asyncio.sleep(0.01)
     await (transaction.commit() if commits else transaction.rollback())
@@ -242,7 +241,7 @@ async def test_a_cancelled_wait_leaves_no_transaction_open(
         values = {"p_session_id": session_id, "p_user_id": "user", "p_expected_version": None}
         values["p_now"] = (await repository.get_session("user", session_id)).updated_at
         task = asyncio.create_task(repository._manager.fetch_locked(lock, edit, values))
-        while not await other.fetchval("SELECT 1 FROM pg_locks WHERE NOT granted"):
+        while not await other.fetchval(WAITING):
             await asyncio.sleep(0.01)
         await asyncio.sleep(delay)
         task.cancel()
@@ -251,6 +250,11 @@ async def test_a_cancelled_wait_leaves_no_transaction_open(
         await transaction.rollback()
         assert await contents(other, session_id) == ["Hi"]
         assert (await repository.get_session("user", session_id)).version == version
-        idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
-        assert await other.fetchval(idle) == 0
+        idle = """
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+        """
+        async with asyncio.timeout(60):  # The connection is closed in the background.
+            while await other.fetchval(idle):
+                await asyncio.sleep(0.01)
         assert (await repository.pop_message("user", session_id)).content == "Hi"
