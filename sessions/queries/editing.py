@@ -34,14 +34,13 @@ from sqlalchemy import (
 from sqlalchemy import tuple_ as row_of
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
-from sessions.queries.columns import MESSAGE_COLUMNS, MESSAGE_ID, MESSAGE_ORDER, OWNED, bind, time
+from sessions.models.records import ChatMessageRecord, ChatSessionRecord
+from sessions.queries.columns import MESSAGE_COLUMNS, MESSAGE_ID, MESSAGE_ORDER, OWNED, bind
 from sessions.queries.ranges import Ranges
 from sessions.queries.reading import is_of
+from sessions.queries.times import ONE, later
 
-__all__ = ["MICROSECOND", "Editing", "any_row", "scalar", "seen_session", "write_session"]
-
-MICROSECOND: Any = literal_column("interval '1 microsecond'")
+__all__ = ["Editing", "any_row", "scalar", "seen_session", "write_session"]
 
 
 def any_row(table: Any) -> ColumnElement[bool]:
@@ -68,15 +67,14 @@ def seen_session() -> Any:
     return select(*columns).where(OWNED).cte("seen")
 
 
-def write_session(seen: Any, *conditions: ColumnElement[bool], rows: Any = None) -> Any:
+def write_session(seen: Any, *conditions: ColumnElement[bool], steps: Any = ONE) -> Any:
     """Return the update of a session that nobody has changed since the start of the statement.
 
     Args:
         seen: Result of `seen_session`.
         *conditions: Whether something changes.
-        rows: Number of messages that take a microsecond each; None for one.
+        steps: By how many microseconds ``updated_at`` changes at least: one for each message.
     """
-    later = func.greatest(ChatSessionRecord.updated_at + MICROSECOND, time("now"), type_=UtcDateTime())
     expected = bind("expected_version", type_=BigInteger())
     written = (
         update(ChatSessionRecord)
@@ -89,10 +87,8 @@ def write_session(seen: Any, *conditions: ColumnElement[bool], rows: Any = None)
         )
         .values(
             {
-                ChatSessionRecord.version: ChatSessionRecord.version + literal_column("1"),
-                ChatSessionRecord.updated_at: later
-                if rows is None
-                else later + MICROSECOND * (func.greatest(rows, literal_column("1")) - literal_column("1")),
+                ChatSessionRecord.version: ChatSessionRecord.version + ONE,
+                ChatSessionRecord.updated_at: later(steps, postgres=True),
             }
         )
         .returning(ChatSessionRecord.session_id, ChatSessionRecord.updated_at)

@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import tuple_ as row_of
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.sql.dml import Update
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 from sessions.queries.columns import MESSAGE_ID, MESSAGE_ORDER, OWNED, SESSION_ID, USER_ID, bind, time
@@ -66,7 +66,6 @@ class SqliteEdits:
             False: self._delete(row_of(*MESSAGE_ORDER) > place),
         }
         self.clear_messages = self._delete()
-        self.insert_message = self._insert_message()
         self.insert_copy = self._insert_copy()
         # Keyed by whether the copy ends with a given message.
         self.copy_messages = {through: copy_messages(through) for through in (False, True)}
@@ -89,26 +88,13 @@ class SqliteEdits:
     def _delete(self, *conditions: Any) -> Delete:
         return delete(ChatMessageRecord).where(OF_SESSION, *conditions)
 
-    def _insert_message(self) -> Insert:
-        values = {
-            ChatMessageRecord.message_id: MESSAGE_ID,
-            ChatMessageRecord.session_id: SESSION_ID,
-            ChatMessageRecord.role: bind("role", type_=Text()),
-            ChatMessageRecord.content: bind("content", type_=Text()),
-            ChatMessageRecord.timestamp: time("timestamp"),
-            ChatMessageRecord.message_metadata: bind("metadata", type_=Text()),
-            ChatMessageRecord.payload: bind("payload", type_=Text()),
-            ChatMessageRecord.write_order: bind("write_order", type_=BigInteger()),
-        }
-        return sqlite.insert(ChatMessageRecord).values(values)
-
     def _insert_copy(self) -> Any:
         values = {
             ChatSessionRecord.session_id: bind("new_id", type_=ChatSessionRecord.session_id.type),
             ChatSessionRecord.title: bind("title", type_=Text()),
             ChatSessionRecord.user_id: USER_ID,
             ChatSessionRecord.created_at: time("now"),
-            # After the newest message, whose timestamp may be ahead of this host's clock.
+            # Not before the newest message, whose timestamp may be ahead of this host's clock.
             ChatSessionRecord.updated_at: func.max(time("now"), time("updated_at")),
             ChatSessionRecord.session_metadata: bind("metadata", type_=Text()),
         }

@@ -13,6 +13,7 @@ from sqlalchemy.sql.dml import Insert
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
 from sessions.queries.columns import (
+    COMPLETE_MESSAGE_FIELDS,
     MESSAGE_ID,
     MESSAGE_ORDER,
     OWNED,
@@ -25,7 +26,6 @@ from sessions.queries.columns import (
 from sessions.queries.editing import any_row, scalar
 from sessions.queries.ranges import Ranges
 from sessions.queries.reading import is_of
-from sessions.queries.replacing import ALL_MESSAGE_FIELDS
 
 __all__ = ["copy_messages", "fork_session"]
 
@@ -69,7 +69,7 @@ def fork_session(through: bool) -> Any:
     copies = select(func.gen_random_uuid(type_=Uuid(as_uuid=False)), created.c.session_id, *_values(messages))
     copies = copies.select_from(created.join(messages, literal_column("true")))
     copied = postgresql.insert(ChatMessageRecord).from_select(
-        ALL_MESSAGE_FIELDS, copies, include_defaults=False
+        COMPLETE_MESSAGE_FIELDS, copies, include_defaults=False
     )
     has_message = any_row(anchor) if through else literal_column("true")
     statement: Any = (
@@ -96,7 +96,9 @@ def copy_messages(through: bool) -> Insert:
         condition.append(row_of(*MESSAGE_ORDER) <= row_of(*place, MESSAGE_ID))
     messages = _ordered(condition, postgres=False)
     copies = select(_random_uuid(), NEW_ID, *_values(messages)).select_from(messages)
-    return sqlite.insert(ChatMessageRecord).from_select(ALL_MESSAGE_FIELDS, copies, include_defaults=False)
+    return sqlite.insert(ChatMessageRecord).from_select(
+        COMPLETE_MESSAGE_FIELDS, copies, include_defaults=False
+    )
 
 
 def _ordered(condition: list[ColumnElement[bool]], *, postgres: bool) -> Any:

@@ -22,23 +22,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from sessions.models.records import ChatMessageRecord
-from sessions.queries.columns import MESSAGE_ORDER, bind
-from sessions.queries.editing import MICROSECOND, any_row, scalar, seen_session, write_session
+from sessions.queries.columns import COMPLETE_MESSAGE_FIELDS, MESSAGE_ORDER, bind
+from sessions.queries.editing import any_row, scalar, seen_session, write_session
 from sessions.queries.ranges import Ranges
+from sessions.queries.times import MICROSECOND, ONE
 
-__all__ = ["ALL_MESSAGE_FIELDS", "replace_messages"]
+__all__ = ["replace_messages"]
 
-# Columns of an insert, in order.
-ALL_MESSAGE_FIELDS = (
-    ChatMessageRecord.message_id,
-    ChatMessageRecord.session_id,
-    ChatMessageRecord.role,
-    ChatMessageRecord.content,
-    ChatMessageRecord.timestamp,
-    ChatMessageRecord.message_metadata,
-    ChatMessageRecord.payload,
-    ChatMessageRecord.write_order,
-)
 ARRAYS = ("message_ids", "roles", "contents", "timestamps", "metadata", "payloads")
 
 
@@ -73,21 +63,23 @@ def replace_messages() -> Select[Any]:
     )
     taken = taken.cte("taken")
     count = select(func.count()).select_from(batch).scalar_subquery()
-    owner = write_session(seen, ~any_row(taken), or_(any_row(batch), any_row(own)), rows=count)
+    owner = write_session(
+        seen, ~any_row(taken), or_(any_row(batch), any_row(own)), steps=func.greatest(count, ONE)
+    )
     joined = owner.join(own, literal_column("true"))
     dropped = select(own.c.message_id).select_from(joined)
     dropped = dropped.where(own.c.message_id.not_in(select(batch.c.message_id)))
     gone = delete(ChatMessageRecord).where(ranges.among(ChatMessageRecord.message_id, dropped))
     # Two inserts: an id that the session has is replaced, any other must be new.
     kept = postgresql.insert(ChatMessageRecord).from_select(
-        ALL_MESSAGE_FIELDS, _rows(owner, batch, count).where(batch.c.is_kept), include_defaults=False
+        COMPLETE_MESSAGE_FIELDS, _rows(owner, batch, count).where(batch.c.is_kept), include_defaults=False
     )
     names = ("role", "content", "timestamp", "metadata", "payload", "write_order")
     kept = kept.on_conflict_do_update(
         index_elements=[ChatMessageRecord.message_id], set_={name: kept.excluded[name] for name in names}
     )
     added = postgresql.insert(ChatMessageRecord).from_select(
-        ALL_MESSAGE_FIELDS, _rows(owner, batch, count).where(~batch.c.is_kept), include_defaults=False
+        COMPLETE_MESSAGE_FIELDS, _rows(owner, batch, count).where(~batch.c.is_kept), include_defaults=False
     )
     return (
         select(

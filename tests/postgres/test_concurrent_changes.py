@@ -240,7 +240,7 @@ async def test_a_cancelled_wait_leaves_no_transaction_open(
         edit = repository._calls.backend._edits.clear_messages
         values = {"p_session_id": session_id, "p_user_id": "user", "p_expected_version": None}
         values["p_now"] = (await repository.get_session("user", session_id)).updated_at
-        task = asyncio.create_task(repository._manager.fetch_locked(lock, edit, values))
+        task = asyncio.create_task(repository._connection_manager.fetch_locked(lock, edit, values))
         while not await other.fetchval(WAITING):
             await asyncio.sleep(0.01)
         await asyncio.sleep(delay)

@@ -60,7 +60,7 @@ async def test_a_statement_searches_indexes_in_their_order(sqlite_url: str, anal
             )
             if analyse:
                 connection.execute("ANALYZE")
-            engine = (await repository._manager.engine()).sync_engine
+            engine = (await repository._connection_manager.engine()).sync_engine
             for name, operation in (plans.READS | plans.WRITES | plans.SEARCHES).items():
                 statement, values = await plans.first_statement(
                     operation(repository), partial(listening, engine=engine)
@@ -89,7 +89,7 @@ async def test_every_statement_of_a_change_of_messages_does_so(
         with closing(sqlite3.connect(path)) as connection:
             if analyse:
                 connection.execute("ANALYZE")
-            engine = (await repository._manager.engine()).sync_engine
+            engine = (await repository._connection_manager.engine()).sync_engine
             with listening(lambda *statement: sent.append(statement), engine):
                 await plans.WRITES[name](repository)
             found = {

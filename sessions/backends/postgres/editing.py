@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import Executable
 
 from sessions import validation
-from sessions.backends.sql.messages import SqlMessages, check_version
-from sessions.backends.sql.rows import encode_json, new_row, to_messages
+from sessions.backends.sql.base import check_version
+from sessions.backends.sql.messages import SqlMessages
+from sessions.backends.sql.rows import MICROSECOND, encode_json, new_row, to_messages
 from sessions.core.identifiers import utc_now
 from sessions.core.values import MessageChange, MessageRow, NewSession
 from sessions.errors import MessageConflictError, SessionConflictError
@@ -34,6 +35,8 @@ class PostgresMessages(SqlMessages):
         session_id: str,
         user_id: str,
         expected_version: int | None = None,
+        *,
+        steps: int = 1,
         **values: Any,
     ) -> tuple[Any, ...] | None:
         """Return a statement's columns after the first three; None if the user has no such session.
@@ -45,7 +48,7 @@ class PostgresMessages(SqlMessages):
             session_id=session_id,
             user_id=user_id,
             expected_version=expected_version,
-            now=utc_now(),
+            now=utc_now() + (steps - 1) * MICROSECOND,
             **values,
         )
         found = await self.manager.fetch(statement, row)
@@ -89,7 +92,7 @@ class PostgresMessages(SqlMessages):
         return 0 if found is None else int(found[0])
 
     async def delete_messages_from(
-        self, session_id: str, user_id: str, message_id: str, *, inclusive: bool
+        self, session_id: str, user_id: str, message_id: str, inclusive: bool
     ) -> int:
         statement = self._edits.delete_messages_from[inclusive]
         found = await self._edit(statement, session_id, user_id, message_id=message_id)
@@ -113,6 +116,7 @@ class PostgresMessages(SqlMessages):
                 session_id,
                 user_id,
                 expected_version,
+                steps=max(len(rows), 1),
                 message_ids=[row.message_id for row in rows],
                 roles=[row.role for row in rows],
                 contents=[row.content for row in rows],

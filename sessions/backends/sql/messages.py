@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Executable
-
 from sessions import validation
-from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.backends.sql.base import SqlOperations
 from sessions.backends.sql.rows import to_messages
-from sessions.core.port import Backend
 from sessions.core.values import HistoryRange, Position
-from sessions.errors import VersionConflictError
 from sessions.models import ChatMessage
-from sessions.queries import Statements, parameters, statements_for
+from sessions.queries import parameters
 
-__all__ = ["SqlMessages", "check_version"]
+__all__ = ["SqlMessages"]
 
 
-class SqlMessages(Backend):
+class SqlMessages(SqlOperations):
     """Reads messages."""
-
-    manager: SqlConnectionManager
-
-    @property
-    def _statements(self) -> Statements:
-        return statements_for(self.manager.dialect)
-
-    async def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Sequence[Any]:
-        return await self.manager.fetch(statement, row)
-
-    async def _execute(self, statement: Executable, row: Mapping[str, Any]) -> int:
-        return await self.manager.execute(statement, row)
 
     async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
         limited = part.limit is not None
@@ -91,9 +74,3 @@ class SqlMessages(Backend):
             (message, (message.timestamp, tuple(row)[-1], message.message_id))
             for message, row in zip(messages, rows, strict=True)
         ]
-
-
-def check_version(version: int, expected_version: int | None) -> None:
-    """Raise ``VersionConflictError`` if a version is expected and the session has another one."""
-    if expected_version is not None and version != expected_version:
-        raise VersionConflictError("the session has another version than expected")

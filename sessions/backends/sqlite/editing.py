@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessions import validation
-from sessions.backends.sql.messages import SqlMessages, check_version
-from sessions.backends.sql.rows import encode_json, new_row, to_messages
+from sessions.backends.sql.base import check_version
+from sessions.backends.sql.messages import SqlMessages
+from sessions.backends.sql.rows import (
+    MICROSECOND,
+    canonical,
+    encode_json,
+    message_rows,
+    new_row,
+    to_messages,
+)
 from sessions.backends.sql.transaction import SqlTransaction
+from sessions.backends.sql.writing import IDS_AT_ONCE
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.core.identifiers import utc_now
 from sessions.core.values import MessageChange, MessageRow, NewSession
@@ -22,11 +30,6 @@ from sessions.queries import parameters
 from sessions.queries.edits import SqliteEdits
 
 __all__ = ["SqliteMessages"]
-
-# SQLite's limit is 32,766 parameters.
-IDS_AT_ONCE = 1000
-MICROSECOND = timedelta(microseconds=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Change:
@@ -51,10 +54,10 @@ class _Change:
         return await self.connection.execute(statement, self.key | parameters(**values))
 
     async def write_session(self, rows: int = 1) -> datetime:
-        """Raise the session's version, and return the time of the first of so many messages."""
-        begin = max(self._updated_at + MICROSECOND, utc_now())
-        await self.execute(self.edits.write_session, updated_at=begin + MICROSECOND * (rows - 1))
-        return begin
+        """Raise the session's version, and return the time of the last of so many messages."""
+        last = max(self._updated_at + MICROSECOND, utc_now()) + (rows - 1) * MICROSECOND
+        await self.execute(self.edits.write_session, updated_at=last)
+        return last
 
 
 class SqliteMessages(SqlMessages):
@@ -104,7 +107,7 @@ class SqliteMessages(SqlMessages):
             payload = old_payload if change.payload is UNSET else change.payload
             metadata = (old.metadata if change.metadata is None else change.metadata) | (change.merge or {})
             is_same = (content, payload) == (old.content, old_payload)
-            if is_same and _canonical(metadata) == _canonical(old.metadata):
+            if is_same and canonical(metadata) == canonical(old.metadata):
                 return True
             await begun.write_session()
             await begun.execute(
@@ -145,7 +148,7 @@ class SqliteMessages(SqlMessages):
             return deleted
 
     async def delete_messages_from(
-        self, session_id: str, user_id: str, message_id: str, *, inclusive: bool
+        self, session_id: str, user_id: str, message_id: str, inclusive: bool
     ) -> int:
         async with self._write() as connection:
             begun = await self._begin(connection, session_id, user_id)
@@ -190,10 +193,10 @@ class SqliteMessages(SqlMessages):
             deleted = (await begun.execute(self._edits.clear_messages)).rowcount
             if not (rows or deleted):
                 return True
-            begin = await begun.write_session(max(len(rows), 1))
+            last = await begun.write_session(max(len(rows), 1))
             if rows:
-                values = [_stored(session_id, row, begin + MICROSECOND * n) for n, row in enumerate(rows)]
-                await connection.execute(self._edits.insert_message, values)
+                values = message_rows(session_id, rows, last, complete=True)
+                await connection.execute(self._statements.insert_message[True], values)
             return True
 
     async def fork(self, session_id: str, user_id: str, through: str | None, new: NewSession) -> bool:
@@ -220,23 +223,3 @@ class SqliteMessages(SqlMessages):
             copied = key | parameters(new_id=new.session_id)
             await connection.execute(self._edits.copy_messages[through is not None], copied)
             return True
-
-
-def _canonical(metadata: dict[str, Any]) -> str:
-    """Return text that is equal for the same metadata: as Python objects, 1 and 1.0 and True are equal."""
-    return json.dumps(metadata, sort_keys=True)
-
-
-def _stored(session_id: str, row: MessageRow, written: datetime) -> dict[str, Any]:
-    """Return the parameters of a message that is written at a time."""
-    given = row.timestamp is not None
-    return parameters(
-        message_id=row.message_id,
-        session_id=session_id,
-        role=row.role,
-        content=row.content,
-        timestamp=row.timestamp if given else written,
-        metadata=encode_json(row.metadata or {}),
-        payload=row.payload,
-        write_order=(written - EPOCH) // MICROSECOND if given else 0,
-    )
