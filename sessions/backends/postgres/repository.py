@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sessions.backends.postgres.administration import PostgresAdministration
 from sessions.backends.postgres.patterns import patterns_of
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import new_row
@@ -16,7 +17,7 @@ from sessions.resilience import POSTGRES_RETRY_CONFIG
 __all__ = ["PostgresBackend"]
 
 
-class PostgresBackend(SqlBackend):
+class PostgresBackend(SqlBackend, PostgresAdministration):
     """Sessions in PostgreSQL."""
 
     DEFAULT_RETRY = POSTGRES_RETRY_CONFIG

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import new_row
 from sessions.backends.sql.transaction import SqlTransaction
+from sessions.backends.sqlite.administration import SqliteAdministration
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
@@ -22,7 +23,7 @@ from sessions.resilience import SQLITE_RETRY_CONFIG
 __all__ = ["SqliteBackend"]
 
 
-class SqliteBackend(SqlBackend):
+class SqliteBackend(SqlBackend, SqliteAdministration):
     """Sessions in one SQLite file."""
 
     DEFAULT_RETRY = SQLITE_RETRY_CONFIG
