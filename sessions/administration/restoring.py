@@ -51,25 +51,26 @@ def check_messages(calls: Calls, session_id: str, value: object) -> list[StoredM
     """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise InvalidInputError("messages", f"must be a list of ChatMessage, not {type(value).__name__}")
+    given = list(value)
+    orders = reserve_write_orders(len(given))
     rows: list[StoredMessage] = []
     ids: set[str] = set()
-    for index, message in enumerate(value):
+    for index, (message, order) in enumerate(zip(given, orders, strict=True)):
         if not isinstance(message, ChatMessage):
             raise InvalidInputError(
                 f"messages[{index}]", f"must be ChatMessage, not {type(message).__name__}"
             )
         with _within(f"messages[{index}]"):
-            row = _check_message(calls, session_id, message)
+            row = _check_message(calls, session_id, message, order)
             if row.message_id in ids:
                 raise InvalidInputError("message_id", "occurs twice in one batch")
         ids.add(row.message_id)
         rows.append(row)
     calls.backend.check_batch_size([MessageRow(*row[:6]) for row in rows])
-    orders = reserve_write_orders(len(rows))
-    return [row._replace(write_order=order) for row, order in zip(rows, orders, strict=True)]
+    return rows
 
 
-def _check_message(calls: Calls, session_id: str, message: ChatMessage) -> StoredMessage:
+def _check_message(calls: Calls, session_id: str, message: ChatMessage, order: int) -> StoredMessage:
     if calls.check_id("session_id", message.session_id) != session_id:
         raise InvalidInputError("session_id", "must be that of the session")
     return StoredMessage(
@@ -79,7 +80,7 @@ def _check_message(calls: Calls, session_id: str, message: ChatMessage) -> Store
         validation.check_timestamp("timestamp", message.timestamp),
         validation.check_message_metadata(message.metadata) or {},
         validation.encode_payload(message.payload),
-        write_order=0,
+        order,
     )
 
 

@@ -23,7 +23,7 @@ class RepositoryAdmin(AsyncAdmin):
     statistics_sync = blocking(AsyncAdmin.statistics, "statistics_sync")
 
     def iter_users_sync(self) -> Iterator[str]:
-        """Iterate over the users with sessions; the blocking twin of `iter_users`."""
+        """Iterate over the users with sessions; the blocking twin of `AsyncAdmin.iter_users`."""
         return iterate(self.iter_users())
 
     def iter_sessions_sync(
@@ -33,7 +33,7 @@ class RepositoryAdmin(AsyncAdmin):
         updated_before: datetime | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> Iterator[ChatSession]:
-        """Iterate over the sessions of all users; the blocking twin of `iter_sessions`."""
+        """Iterate over the sessions of all users; the blocking twin of `AsyncAdmin.iter_sessions`."""
         return iterate(
             self.iter_sessions(updated_since=updated_since, updated_before=updated_before, where=where)
         )
@@ -46,7 +46,7 @@ class RepositoryAdmin(AsyncAdmin):
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
     ) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
-        """Iterate over the sessions of all users with their messages; the blocking twin of `export`."""
+        """Iterate over the sessions of all users with their messages; the blocking twin of `AsyncAdmin.export`."""
         return iterate(
             self.export(
                 updated_since=updated_since, updated_before=updated_before, where=where, user_id=user_id

@@ -24,6 +24,7 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from sessions import validation
+from sessions.backends.mongodb.administration import MongoAdministration
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
 from sessions.backends.mongodb.mapping import (
@@ -49,7 +50,19 @@ R = TypeVar("R")
 
 # Operations that use the client's read preference; all others read from the primary.
 READS = frozenset(
-    {"count", "export_messages", "export_sessions", "get", "history", "list_after", "list_page", "search"}
+    {
+        "count",
+        "export_messages",
+        "export_sessions",
+        "get",
+        "history",
+        "list_after",
+        "list_all",
+        "list_page",
+        "list_users",
+        "search",
+        "statistics",
+    }
 )
 MAX_ENSURE_ATTEMPTS = 10
 # The least that a busy server inserts of a large batch: its deadline is longer by that. The driver's monitor
@@ -59,7 +72,7 @@ MESSAGES_A_SECOND = 1000
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
-class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
+class MongoBackend(MongoMessages, MongoSearch, MongoDeletion, MongoAdministration):
     """Sessions in MongoDB."""
 
     DEFAULT_RETRY = MONGODB_RETRY_CONFIG
