@@ -46,7 +46,7 @@ class RepositoryAdmin(AsyncAdmin):
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
     ) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
-        """Iterate over the sessions of all users with their messages; the blocking twin of `AsyncAdmin.export`."""
+        """Iterate over all sessions with their messages; the blocking twin of `AsyncAdmin.export`."""
         return iterate(
             self.export(
                 updated_since=updated_since, updated_before=updated_before, where=where, user_id=user_id

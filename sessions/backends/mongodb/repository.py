@@ -27,6 +27,8 @@ from sessions import validation
 from sessions.backends.mongodb.administration import MongoAdministration
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
+from sessions.backends.mongodb.editing import MongoEditing
+from sessions.backends.mongodb.forking import MongoForking
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
@@ -52,9 +54,11 @@ R = TypeVar("R")
 READS = frozenset(
     {
         "count",
+        "count_messages",
         "export_messages",
         "export_sessions",
         "get",
+        "get_message",
         "history",
         "list_after",
         "list_all",
@@ -72,7 +76,9 @@ MESSAGES_A_SECOND = 1000
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
-class MongoBackend(MongoMessages, MongoSearch, MongoDeletion, MongoAdministration):
+class MongoBackend(
+    MongoMessages, MongoEditing, MongoForking, MongoSearch, MongoDeletion, MongoAdministration
+):
     """Sessions in MongoDB."""
 
     DEFAULT_RETRY = MONGODB_RETRY_CONFIG
