@@ -34,9 +34,7 @@ async def main() -> None:
             print(f"{name}:", " / ".join(message.content for message in messages))
 
         # Or correct a message in its place.
-        await chats.update_message(
-            "alice", session_id, history[0].message_id, content="Where do we stay?"
-        )
+        await chats.update_message("alice", session_id, history[0].message_id, content="Where do we stay?")
         corrected = await chats.get_message("alice", session_id, history[0].message_id)
         assert corrected is not None
         print(corrected.content)

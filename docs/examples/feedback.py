@@ -12,9 +12,7 @@ async def main() -> None:
             "alice", session_id, "assistant", "The Pantheon.", metadata={"model": "small-1"}
         )
 
-        rated = await chats.update_message(
-            "alice", session_id, message_id, merge_metadata={"feedback": "up"}
-        )
+        rated = await chats.update_message("alice", session_id, message_id, merge_metadata={"feedback": "up"})
         print(rated)
         message = await chats.get_message("alice", session_id, message_id)
         assert message is not None

@@ -14,9 +14,7 @@ async def main() -> None:
         found = await chats.get_session("alice", session_id)
         assert found is not None
 
-        deleted = await chats.delete_messages_from(
-            "alice", session_id, question.message_id, inclusive=False
-        )
+        deleted = await chats.delete_messages_from("alice", session_id, question.message_id, inclusive=False)
         print("deleted:", deleted)
         # While the model answered, nobody else may have written: the version says so.
         await chats.add_message(
