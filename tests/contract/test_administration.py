@@ -23,7 +23,6 @@ from sessions import (
     Statistics,
 )
 from tests.support.databases import Backend
-from tests.support.wire import counted
 
 # MongoDB follows when it stores what messages hold.
 pytestmark = pytest.mark.parametrize("backend", ["sqlite", "postgres"], indirect=True)
@@ -129,28 +128,6 @@ async def test_a_restore_keeps_the_other_messages_of_the_session(repository: Any
     assert history[:3] == messages
     assert [message.message_id for message in history[3:]] == [later]
     assert await repository.get_session("alice", owner.session_id) == owner
-
-
-async def test_postgres_needs_one_round_trip_for_a_page_and_for_a_restore(postgres_url: str) -> None:
-    async with counted(Backend("postgres", "postgres", postgres_url)) as (repository, wire):
-        owner = chat_session()
-        for calls, operation in [
-            (1, repository.admin.restore(owner, messages_of(owner, 500))),
-            (1, repository.admin.restore(owner, [])),
-            (1, repository.admin.statistics()),
-            # The last page is empty.
-            (2, drained(repository.admin.iter_users())),
-            (2, drained(repository.admin.iter_sessions())),
-            (3, drained(repository.admin.export())),
-        ]:
-            wire.clear()
-            await operation
-            assert len(wire.statements) == calls
-
-
-async def drained(items: Any) -> None:
-    async for _ in items:
-        pass
 
 
 async def test_writing_goes_on_after_a_restore(repository: Any) -> None:
