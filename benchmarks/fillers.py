@@ -202,7 +202,8 @@ class SqliteFiller:
         self._execute(
             """INSERT INTO chat_messages (message_id, session_id, role, content, timestamp)
                SELECT lower(hex(randomblob(16))), ?, 'user', ?,
-                      strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', -i * 0.001)) FROM numbers""",
+                      strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', -i * 0.001))
+               FROM numbers""",
             number,
             session_id.replace("-", ""),
             CONTENT,
@@ -217,7 +218,8 @@ class SqliteFiller:
         self._execute(
             """INSERT INTO chat_messages (message_id, session_id, role, content, timestamp)
                SELECT lower(hex(randomblob(16))), printf('%032x', i % ? + 1), 'user', ?,
-                      strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', -i * 0.001)) FROM numbers""",
+                      strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', -i * 0.001))
+               FROM numbers""",
             number,
             OTHERS,
             CONTENT,
