@@ -24,6 +24,7 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from sessions import validation
+from sessions.backends.mongodb.administration import MongoAdministration
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
 from sessions.backends.mongodb.editing import MongoEditing
@@ -69,9 +70,12 @@ READS = frozenset(
         "get_message",
         "history",
         "list_after",
+        "list_all",
         "list_page",
         "list_previews",
+        "list_users",
         "search",
+        "statistics",
     }
 )
 MAX_ENSURE_ATTEMPTS = 10
@@ -82,7 +86,15 @@ MESSAGES_A_SECOND = 1000
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
-class MongoBackend(MongoMessages, MongoPreviews, MongoEditing, MongoForking, MongoSearch, MongoDeletion):
+class MongoBackend(
+    MongoMessages,
+    MongoPreviews,
+    MongoEditing,
+    MongoForking,
+    MongoSearch,
+    MongoDeletion,
+    MongoAdministration,
+):
     """Sessions in MongoDB."""
 
     DEFAULT_RETRY = MONGODB_RETRY_CONFIG

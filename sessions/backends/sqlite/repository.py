@@ -20,6 +20,7 @@ from sessions.backends.sql.rows import (
     message_rows,
     new_row,
 )
+from sessions.backends.sqlite.administration import SqliteAdministration
 from sessions.backends.sqlite.editing import SqliteMessages
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
@@ -30,7 +31,7 @@ from sessions.resilience import SQLITE_RETRY_CONFIG
 __all__ = ["SqliteBackend"]
 
 
-class SqliteBackend(SqliteMessages, SqlBackend):
+class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
     """Sessions in one SQLite file."""
 
     DEFAULT_RETRY = SQLITE_RETRY_CONFIG
@@ -64,8 +65,8 @@ class SqliteBackend(SqliteMessages, SqlBackend):
         expected_version: int | None,
     ) -> bool:
         owned = user_id is not None
-        # The last message is written at this time.
-        now = utc_now() + (len(rows) - 1) * MICROSECOND
+        first = utc_now()
+        now = first + (len(rows) - 1) * MICROSECOND
         key = parameters(session_id=session_id, user_id=user_id, expected_version=expected_version)
         async with self._write() as connection:
             metadata = None
@@ -74,8 +75,10 @@ class SqliteBackend(SqliteMessages, SqlBackend):
                 if state is None:
                     return False
                 metadata = encode_json(decode_json(state.metadata) | merge)
-            values = key | parameters(now=now, steps=len(rows), metadata=metadata)
-            touched = (await connection.execute(self._statements.touch_session[owned], values)).first()
+            values = key | parameters(first=first, now=now, steps=len(rows), metadata=metadata)
+            complete = merge is not None or expected_version is not None
+            touch = self._statements.touch_session[owned, complete]
+            touched = (await connection.execute(touch, values)).first()
             if touched is None:
                 return False
             await self._insert(connection, session_id, rows, touched.updated_at)
