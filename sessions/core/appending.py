@@ -24,6 +24,7 @@ def message_rows(calls: Calls, messages: object) -> list[MessageRow]:
             message.timestamp,
             message.metadata,
             message.payload,
+            message.message_id is None,
         )
         for message in validation.check_new_messages(messages, calls.check_id)
     ]
@@ -56,6 +57,7 @@ async def append_message(
         checked.timestamp,
         checked.metadata,
         checked.payload,
+        checked.message_id is None,
     )
     calls.backend.check_message_size(row)
     await _append(calls, "add_message", session_id, user_id, [row], None, expected_version)
