@@ -112,6 +112,13 @@ async def plain_names(session_id: UUID) -> None:
             assert_type(messages, list[ChatMessage])
 
 
+async def copies(chats: AsyncChats, messages: list[ChatMessage]) -> None:
+    # What was read can be stored again.
+    await chats.add_messages("alice", "id", [(message.role, message.content) for message in messages])
+    await chats.add_message("alice", "id", messages[0].role, messages[0].content)
+    await chats.replace_messages("alice", "id", [NewMessage(message.role) for message in messages])
+
+
 def blocking_plain_names() -> None:
     with Chats(backend="mongodb", client=object()) as chats:
         assert_type(chats.update_session("alice", "id", {"metadata": {}}), bool)
@@ -229,7 +236,7 @@ def values(chat_session: ChatSession, message: ChatMessage) -> None:
     assert_type(chat_session.metadata, dict[str, Any])
     assert_type(message.message_id, str)
     assert_type(message.session_id, str)
-    assert_type(message.role, str)
+    assert_type(message.role, Role)
     assert_type(message.content, str)
     assert_type(message.timestamp, datetime)
 
