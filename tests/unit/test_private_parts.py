@@ -53,8 +53,8 @@ UNDOCUMENTED = {"sqlalchemy.util", "sqlalchemy.util.concurrency", "sqlalchemy.ut
 
 
 def parsed(file: Path) -> ast.Module:
-    # CPython counts the depth of a tree in the interpreter: a finalizer or a thread that parses meanwhile, which
-    # the garbage collector lets in, makes a SystemError of it.
+    # CPython counts the depth of a tree in the interpreter: a finalizer or a thread that parses meanwhile, as
+    # the garbage collector lets it, makes a SystemError of it.
     gc.disable()
     try:
         return ast.parse(file.read_text("utf-8"))
