@@ -88,7 +88,7 @@ class AdministrationStatements:
             )
 
     def _list_users(self, after: bool) -> Select[Any]:
-        """Return users in the order of the index, one look-up in it for each."""
+        """Return users, each with its place in the order of the index: one look-up in it for each."""
         user_id = ChatSessionRecord.user_id
         first = select(user_id).order_by(user_id).limit(ONE)
         if after:
@@ -102,7 +102,7 @@ class AdministrationStatements:
                 found.c.user_id.is_not(None), found.c.place < LIMIT
             )
         )
-        return select(found.c.user_id).where(found.c.user_id.is_not(None)).order_by(found.c.place)
+        return select(found.c.place, found.c.user_id).where(found.c.user_id.is_not(None))
 
     def _list_all(self, after: bool) -> Any:
         """Return sessions in the order of the primary key."""

@@ -25,7 +25,9 @@ class SqlAdministration(Backend):
     async def list_users(self, after: str | None, limit: int) -> list[str]:
         part = parameters(after=after, limit=limit)
         statement = self._administration.list_users[after is not None]
-        return [user_id for (user_id,) in await self.manager.fetch(statement, part)]
+        # No order is guaranteed of the rows of a recursion.
+        found = sorted((place, user_id) for place, user_id in await self.manager.fetch(statement, part))
+        return [user_id for _, user_id in found]
 
     async def list_all(self, after: str | None, limit: int) -> list[ChatSession]:
         part = parameters(after=after, limit=limit)
