@@ -14,19 +14,10 @@ import pytest
 
 from sessions.errors import SessionNotFoundError
 from sessions.models import ChatMessage, ChatSession
+from sessions.testing.bad_calls import BASE_CALLS, bad_calls
 from sessions.testing.callers import Caller
 from sessions.testing.shared import RepositoryContract
-from sessions.testing.values import (
-    ASTRAL,
-    BASE_CALLS,
-    METADATA,
-    OTHER,
-    TEXTS,
-    USER,
-    all_characters,
-    bad_calls,
-    same_json,
-)
+from sessions.testing.values import ASTRAL, METADATA, OTHER, TEXTS, USER, all_characters, same_json
 
 __all__ = ["BaseRepositoryContract"]
 
@@ -181,7 +172,7 @@ class BaseRepositoryContract(RepositoryContract):
 
     async def test_update_bumps_updated_at_but_never_created_at(self, chats: Caller) -> None:
         session_id = await chats.create_session(USER, None)
-        for data in ({"title": "New"}, {"metadata": {"a": 1}}, {}):
+        for data in ({"title": "New"}, {"metadata": {"a": 1}}):
             before = await self.session_of(chats, USER, session_id)
             moment = await self.tick()
             assert await chats.update_session(USER, session_id, data)
@@ -196,7 +187,8 @@ class BaseRepositoryContract(RepositoryContract):
         await chats.add_message(session_id, "user", "Hi")
         after = await self.session_of(chats, USER, session_id)
         assert before.updated_at < moment < after.updated_at
-        assert dataclasses.replace(after, updated_at=before.updated_at) == before
+        # Whether it counts versions is another test's matter.
+        assert dataclasses.replace(after, updated_at=before.updated_at, version=before.version) == before
 
     async def test_delete_takes_the_messages_and_nothing_else(self, chats: Caller) -> None:
         first, second = [await chats.create_session(USER, None) for _ in range(2)]
@@ -228,7 +220,7 @@ class BaseRepositoryContract(RepositoryContract):
         await self.tick()
         await chats.add_message(ids[3], "user", "Hi")
         await self.tick()
-        await chats.update_session(USER, ids[5], {})
+        await chats.update_session(USER, ids[5], {"title": "Changed"})
         listed = await chats.list_paginated_sessions(USER, page=0, limit=1000)
         assert {item.session_id for item in listed} == set(ids)
         assert [item.session_id for item in listed[:2]] == [ids[5], ids[3]]

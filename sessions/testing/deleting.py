@@ -70,7 +70,7 @@ class DeletingContract(RepositoryContract):
         mine, theirs = await _create(chats, USER, 4), await _create(chats, OTHER, 2)
         cutoff = await self.tick()
         await chats.add_message(mine[1], "user", "later")
-        await chats.update_session(USER, mine[3], {})
+        await chats.update_session(USER, mine[3], {"title": "Changed"})
         # The same time in another time zone.
         cutoff = cutoff.astimezone(timezone(timedelta(hours=5, minutes=30)))
         deleted = await chats.delete_sessions_older_than(cutoff, user_id=user_id)
