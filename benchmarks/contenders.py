@@ -79,7 +79,7 @@ class RawAsyncpg:
             FROM unnest($3::uuid[], $4::varchar[], $5::text[]) AS batch (ids, roles, contents)) AS batch"""
     HISTORY = """
         SELECT message_id, session_id, role, content, timestamp FROM chat_messages
-        WHERE session_id = $1 ORDER BY timestamp, message_id"""
+        WHERE session_id = $1 ORDER BY timestamp, write_order, message_id"""
     PAGE = """
         SELECT session_id, title, user_id, created_at, updated_at, metadata FROM chat_sessions
         WHERE user_id = $1 ORDER BY updated_at DESC, session_id LIMIT 20 OFFSET 0"""

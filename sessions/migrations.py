@@ -34,12 +34,11 @@ from sqlalchemy import (
 )
 
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
-from sessions.models.records import Base
+from sessions.models.reflection import has_columns, has_tables
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
-    from sqlalchemy.engine.interfaces import ReflectedColumn
 
 __all__ = [
     "HEAD",
@@ -124,18 +123,12 @@ def version_statement(schema: str | None) -> Select[Any]:
     return select(table(VERSION_TABLE, column("version_num", String()), schema=schema).c.version_num)
 
 
-def lacks_tables(connection: Connection) -> bool:
-    """Return whether a table is missing, whatever the version table holds."""
-    inspector, schema = inspect(connection), schema_of(connection)
-    return not all(inspector.has_table(table.name, schema=schema) for table in Base.metadata.sorted_tables)
-
-
 def forget_revision(connection: Connection) -> None:
     """Forget the revision of a schema that lacks a table, so that `upgrade` begins at the first one.
 
     ``env.py`` calls it while no other process migrates.
     """
-    if current(connection) is not None and lacks_tables(connection):
+    if current(connection) is not None and not has_tables(connection, schema_of(connection)):
         versions = table(VERSION_TABLE, schema=schema_of(connection))
         connection.execute(delete(versions))
 
@@ -162,7 +155,9 @@ def is_newer(connection: Connection) -> bool:
     running or start while a newer release is deployed.
     """
     revision = current(connection)
-    return revision is not None and revision not in REVISIONS and _has_all(connection)
+    return (
+        revision is not None and revision not in REVISIONS and has_columns(connection, schema_of(connection))
+    )
 
 
 def log_newer(connection: Connection) -> None:
@@ -173,25 +168,6 @@ def log_newer(connection: Connection) -> None:
         current(connection),
         HEAD,
     )
-
-
-def _has_all(connection: Connection) -> bool:
-    """Return whether the tables have our columns, and no other column that an INSERT has to name."""
-    inspector, schema = inspect(connection), schema_of(connection)
-    for our_table in Base.metadata.sorted_tables:
-        try:
-            found = {each["name"]: each for each in inspector.get_columns(our_table.name, schema=schema)}
-        except exc.NoSuchTableError:
-            return False
-        ours = {each.name for each in our_table.columns}
-        if not ours <= found.keys() or any(_is_required(found[name]) for name in found.keys() - ours):
-            return False
-    return True
-
-
-def _is_required(column: ReflectedColumn) -> bool:
-    filled = column["default"] is not None or "identity" in column or "computed" in column
-    return not (filled or column["nullable"])
 
 
 def check(connection: Connection) -> None:
@@ -238,7 +214,7 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
     if revision is not None and revision not in REVISIONS:
         check(connection)
         log_newer(connection)
-    elif revision != HEAD or lacks_tables(connection):
+    elif revision != HEAD or not has_tables(connection, schema_of(connection)):
         from alembic import command
 
         try:

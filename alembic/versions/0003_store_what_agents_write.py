@@ -114,7 +114,7 @@ def downgrade() -> None:
         return
     with op.get_context().autocommit_block():
         _refuse_to_lose()
-        if _has_columns():
+        if op.get_context().as_sql or _has_column("chat_messages", "payload"):
             fits = f"ADD CONSTRAINT {FITS_CHECK} CHECK ({FITS}) NOT VALID"
             _in_a_free_moment(_alter("chat_messages", *_replace_checks(NARROW_ROLES, validated=False), fits))
             _refuse_what_was_written_meanwhile()
@@ -133,7 +133,8 @@ def downgrade() -> None:
 def _refuse_to_lose() -> None:
     """Raise an error if there are messages that revision 0002 cannot hold."""
     # In SQL that is only printed, validating the checks refuses.
-    if op.get_context().as_sql or not _has_columns():
+    # Where a downgrade was interrupted in the end, the columns are gone.
+    if op.get_context().as_sql or not _has_column("chat_messages", "payload"):
         return
     counts = ", ".join(f"count(CASE WHEN {condition} THEN 1 END)" for condition in LOST.values())
     found = op.get_bind().execute(sa.text(f"SELECT {counts} FROM {_qualified('chat_messages')}")).one()
@@ -145,12 +146,12 @@ def _refuse_to_lose() -> None:
         )
 
 
-def _has_columns() -> bool:
-    """Return whether the columns are still there: a downgrade may have been interrupted after they went."""
+def _has_column(table: str, name: str) -> bool:
+    """Return whether a column is there; in SQL that is only printed, whether it is before this revision."""
     if op.get_context().as_sql:
-        return True
-    columns = sa.inspect(op.get_bind()).get_columns("chat_messages", schema=_schema())
-    return any(column["name"] == "payload" for column in columns)
+        return False
+    columns = sa.inspect(op.get_bind()).get_columns(table, schema=_schema())
+    return any(column["name"] == name for column in columns)
 
 
 def _refuse_what_was_written_meanwhile() -> None:
@@ -258,13 +259,16 @@ def _drop_index_at_once() -> None:
 
 
 def _upgrade_sqlite() -> None:
-    op.execute("ALTER TABLE chat_sessions ADD COLUMN version BIGINT DEFAULT 0 NOT NULL")
-    op.execute("ALTER TABLE chat_messages ADD COLUMN metadata JSON DEFAULT '{}' NOT NULL")
-    op.execute("ALTER TABLE chat_messages ADD COLUMN payload TEXT")
-    op.execute("ALTER TABLE chat_messages ADD COLUMN write_order BIGINT DEFAULT 0 NOT NULL")
+    # Where one table was lost and made again, the other one has its columns.
+    if not _has_column("chat_sessions", "version"):
+        op.execute("ALTER TABLE chat_sessions ADD COLUMN version BIGINT DEFAULT 0 NOT NULL")
     # Not while rows are copied: an index is built faster in the end.
     _drop_index_at_once()
-    _replace_sqlite_check(NARROW_ROLES, WIDE_ROLES)
+    if not _has_column("chat_messages", "payload"):
+        op.execute("ALTER TABLE chat_messages ADD COLUMN metadata JSON DEFAULT '{}' NOT NULL")
+        op.execute("ALTER TABLE chat_messages ADD COLUMN payload TEXT")
+        op.execute("ALTER TABLE chat_messages ADD COLUMN write_order BIGINT DEFAULT 0 NOT NULL")
+        _replace_sqlite_check(NARROW_ROLES, WIDE_ROLES)
     op.create_index(INDEX, "chat_messages", WIDE)
 
 

@@ -84,6 +84,7 @@ class Chats:
     delete_messages_from = blocking(AsyncChats.delete_messages_from, of=_chats)
     clear_messages = blocking(AsyncChats.clear_messages, of=_chats)
     replace_messages = blocking(AsyncChats.replace_messages, of=_chats)
+    search_messages = blocking(AsyncChats.search_messages, of=_chats)
 
     keep_latest_sessions = blocking(AsyncChats.keep_latest_sessions, of=_chats)
     delete_sessions_older_than = blocking(AsyncChats.delete_sessions_older_than, of=_chats)
@@ -96,8 +97,8 @@ class Chats:
     def export_user(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
         """Yield every session of a user with its messages, oldest first, in constant memory.
 
-        A session with more than 1000 messages comes in several parts, one after the other, each with the
-        next 1000 of them. A session that is written to meanwhile comes once, not never.
+        A session with more than 1000 messages is yielded in several consecutive parts of at most 1000
+        messages. A session that is updated concurrently is yielded exactly once.
 
         Args:
             user_id: Owner.

@@ -28,9 +28,8 @@ from sessions.errors import ConfigurationError
 __all__ = ["Settings", "load_settings", "variables_of"]
 
 _BACKENDS: dict[str, type[BackendSettings]] = {
-    "mongodb": MongoSettings,
-    "postgres": PostgresSettings,
-    "sqlite": SqliteSettings,
+    name: type(field.get_default(call_default_factory=True))
+    for name, field in DatabaseSettings.model_fields.items()
 }
 
 

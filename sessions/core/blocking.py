@@ -141,13 +141,13 @@ class _BackgroundLoop:
                     raise RuntimeError("the background loop is not started yet")
                 self._starting = True
                 try:
-                    self._run()
+                    self._serve()
                 finally:
                     self._starting = False
             assert self._loop is not None
             return self._loop
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
         options: dict[str, Any] = {"use_uvloop": _uvloop_works()}
         if greenlets.are_used():
             options = {"loop_factory": greenlets.new_event_loop}

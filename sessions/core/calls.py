@@ -107,7 +107,7 @@ class Calls:
         return await work(*arguments)
 
     async def run_counting_attempts(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
-        """Do as `run` does; tell each attempt about the earlier ones, as its last argument."""
+        """Call an operation as `run` does, and pass the earlier attempts as its last argument."""
         earlier = EarlierAttempts()
 
         async def counting(*arguments: Any) -> R:
@@ -122,7 +122,7 @@ class Calls:
         return await self.run(operation, counting, *args)
 
     async def run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
-        """Delete batch after batch, each with retries, until one deletes nothing; return how many."""
+        """Delete batches, each with retries, until one deletes nothing; return the number of deleted rows."""
         total = 0
         while deleted := await self.run(operation, delete, *args, self.batch_size):
             total += deleted
@@ -131,5 +131,5 @@ class Calls:
 
 def not_found() -> SessionNotFoundError:
     """Return the error for an absent or a foreign session."""
-    # The same text for both, and no id: it may be a guess worth confirming.
+    # The same text for both, and no id, which would confirm a guess.
     return SessionNotFoundError("there is no such session")

@@ -313,6 +313,7 @@ class Backend(ABC):
         """
         raise NotImplementedError("fork")
 
+    @abstractmethod
     async def search(
         self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
     ) -> list[tuple[SearchHit, Position]]:
@@ -320,12 +321,11 @@ class Backend(ABC):
 
         Args:
             user_id: Owner.
-            terms: Texts of at least one character, none of them folded yet.
+            terms: From `distinct_terms`: folded, the longest first.
             session_id: Only in this session; None for all of the user's.
             after: Only messages that come after this position in the result.
             limit: At most so many.
         """
-        raise NotImplementedError("search")
 
     # -- Retention ---------------------------------------------------------------------------------
 

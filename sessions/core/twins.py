@@ -18,7 +18,7 @@ Find = Callable[[Any], Any]
 if TYPE_CHECKING:
 
     class Twin(Generic[P, R]):
-        """What a type checker sees: bound to an object, it takes the arguments of the async method."""
+        """The type of a twin for type checkers: bound to an object, it takes the arguments of the method."""
 
         def __get__(self, instance: object, owner: type | None = None) -> Callable[P, R]: ...
 
@@ -33,7 +33,7 @@ def blocking(
     """Return a method that calls an async one and waits, from any thread.
 
     Args:
-        method: The async method; one that a subclass puts in its place is called instead.
+        method: The async method; an override in a subclass is called instead.
         name: Name of the twin; empty for the async method's own.
         of: Returns the object to call the async method of.
     """

@@ -1,4 +1,4 @@
-"""What lists and searches return besides sessions alone."""
+"""Pages of lists and searches, and their entries."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """SQLAlchemy records: the rows behind `ChatSession` and `ChatMessage` in PostgreSQL and SQLite.
 
-Services may query them with their own ``AsyncSession``; deleting a session takes its messages with it
+Services may query them with their own ``AsyncSession``; deleting a session deletes its messages
 in the database (``ON DELETE CASCADE``), so the ORM never loads them for that. Alembic owns the schema:
 nothing calls ``create_all``.
 """
@@ -45,7 +45,7 @@ JSON_OBJECT = JSON().with_variant(JSONB(), "postgresql")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A timezone-aware UTC datetime on every database; a naive value is refused.
+    """A timezone-aware UTC datetime on every database; a naive value is rejected.
 
     SQLite has no time zones: there the UTC wall clock is stored as text of one width, which sorts.
     """
@@ -87,7 +87,7 @@ class ChatSessionRecord(Base):
     """A row of ``chat_sessions``.
 
     The column ``metadata`` is the attribute ``session_metadata``: SQLAlchemy keeps the name
-    ``metadata`` for itself on declarative classes.
+    ``metadata`` on declarative classes.
     """
 
     __tablename__ = "chat_sessions"

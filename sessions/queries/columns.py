@@ -52,6 +52,7 @@ SESSION_COLUMNS: tuple[SQLColumnExpression[Any], ...] = (
     ChatSessionRecord.created_at,
     ChatSessionRecord.updated_at,
     cast(ChatSessionRecord.session_metadata, Text).label("metadata"),
+    ChatSessionRecord.version,
 )
 # Without the session's id, which the caller has.
 MESSAGE_COLUMNS: tuple[SQLColumnExpression[Any], ...] = (
@@ -59,6 +60,8 @@ MESSAGE_COLUMNS: tuple[SQLColumnExpression[Any], ...] = (
     ChatMessageRecord.role,
     ChatMessageRecord.content,
     ChatMessageRecord.timestamp,
+    cast(ChatMessageRecord.message_metadata, Text).label("metadata"),
+    ChatMessageRecord.payload,
 )
 
 

@@ -43,6 +43,7 @@ from sessions.queries.columns import (
     time,
 )
 from sessions.queries.ranges import Ranges
+from sessions.queries.searching import Searches
 from sessions.queries.writes import Writes
 
 __all__ = ["Statements", "statements_for"]
@@ -61,6 +62,7 @@ class Statements:
         self._postgres = dialect == "postgresql"
         self._ranges = ranges = Ranges(postgres=self._postgres)
         writes = Writes(postgres=self._postgres)
+        searches = Searches(postgres=self._postgres)
         self.create_session = writes.insert_session()
         self.get_session = select(*SESSION_COLUMNS).where(OWNED)
         self.update_session = writes.update_session()
@@ -92,6 +94,8 @@ class Statements:
         self.find_messages = self._find_messages()
         # Keyed by whether there is a limit and whether there is a message to stop before.
         self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
+        # Keyed by whether in one session and whether after a hit.
+        self.search = {key: searches.search(*key) for key in itertools.product((False, True), repeat=2)}
         self.keep_latest = writes.delete_beyond()
         self.delete_user = writes.delete_batch(of_user=True)
         old = ChatSessionRecord.updated_at < time("cutoff")

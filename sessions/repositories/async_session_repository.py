@@ -43,7 +43,8 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
 
     Args:
         connection_manager: A connection manager, instead of the factory's for the options.
-        retry: Attempts and delays for transient errors; None for the settings, else the backend's own.
+        retry: Attempts and delays for transient errors; None for the settings, or else the backend's
+            defaults.
         **options: Options of the backend's connection manager.
 
     Raises:
@@ -345,11 +346,11 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     async def delete_sessions_older_than(
         self, cutoff: datetime, *, user_id: str | None = None, where: Mapping[str, Any] | None = None
     ) -> int:
-        """Delete sessions last changed before a point in time, with their messages; return how many.
+        """Delete sessions last updated before ``cutoff``, with their messages; return how many.
 
         Args:
             cutoff: Timezone-aware; sessions with ``updated_at`` before it are deleted.
-            user_id: Only this user's sessions; None for everybody's.
+            user_id: Delete only this user's sessions; None for those of all users.
             where: Only sessions whose metadata has these values, as in `list_sessions`.
         """
         cutoff, accepted = validation.check_cutoff(cutoff), validation.check_where(where)
@@ -379,6 +380,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     clear_messages_sync = blocking(SharedOperations.clear_messages, "clear_messages_sync")
     replace_messages_sync = blocking(SharedOperations.replace_messages, "replace_messages_sync")
     fork_session_sync = blocking(SharedOperations.fork_session, "fork_session_sync")
+    search_messages_sync = blocking(SharedOperations.search_messages, "search_messages_sync")
     keep_latest_sessions_sync = blocking(SharedOperations.keep_latest_sessions, "keep_latest_sessions_sync")
     delete_user_sync = blocking(SharedOperations.delete_user, "delete_user_sync")
     ensure_ready_sync = blocking(SharedOperations.ensure_ready, "ensure_ready_sync")
@@ -414,7 +416,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     def __reduce__(self) -> tuple[Any, ...]:
         # The options, which may hold a password, without the connection.
         kind: Any = type(self)
-        if kind.__module__ == __name__:  # Made by `repository_class`, in each process anew.
+        if kind.__module__ == __name__:  # Created by `repository_class`, separately in each process.
             kind = self.CONNECTION_TYPE
         return _recreate, (kind, self._check_copyable(), self._chosen_retry)
 

@@ -45,7 +45,7 @@ def _is_operation(name: str) -> bool:
 
 
 class _OnLoop:
-    """What a repository has on one event loop: an async connection belongs to it, and goes with it."""
+    """State of a repository on one event loop: an async connection belongs to one loop."""
 
     __slots__ = ("connection", "is_connected", "lock")
 
@@ -56,7 +56,10 @@ class _OnLoop:
 
 
 class _OnLoops:
-    """Finds it. Not a map by loop here: a connection refers to its loop, and would keep it alive."""
+    """Finds the state of the running loop.
+
+    Not in a map by loop: a connection references its loop, and would keep it alive.
+    """
 
     def here(self) -> _OnLoop:
         """Return what is kept on the running event loop."""

@@ -27,7 +27,7 @@ import pytest
 
 _MODULES = (
     *("base", "conditions", "creating", "deleting", "editing", "forking", "lifecycle", "listing", "messages"),
-    *("new_messages", "reading", "shared", "updating", "versions"),
+    *("new_messages", "reading", "searching", "shared", "updating", "versions"),
 )
 # Before the imports, so that a failing assert shows its values although these are no test modules.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))

@@ -72,6 +72,7 @@ ADDED_CALLS: dict[str, dict[str, Any]] = {
     "clear_messages": {"user_id": USER, "session_id": "", "expected_version": None},
     "replace_messages": {"user_id": USER, "session_id": "", "messages": [], "expected_version": None},
     "fork_session": {"user_id": USER, "session_id": "", "through": None, "session_data": None},
+    "search_messages": {"user_id": USER, "query": "text", "session_id": None, "limit": 20, "cursor": None},
     "keep_latest_sessions": {"user_id": USER, "keep_last_n": 1},
     "delete_sessions_older_than": {
         "cutoff": datetime(1970, 1, 2, tzinfo=UTC),
@@ -95,6 +96,7 @@ _NOT_UUIDS = [
 ]
 _NOT_COUNTS: list[Any] = [-1, "1", 1.0, True, {"$gt": 0}, 2**63, None]
 _NOT_FLAGS: list[Any] = [0, 1, "true", None, {"$ne": ""}]
+_BAD_IDS: list[Any] = [1, "", "x" * 256, {"$ne": ""}, b"x", "a\0", uuid.uuid4().bytes]
 _BAD_LISTS_OF_IDS: list[Any] = [
     *("text", b"text", None, 1, {"a": 1}),
     *([_MESSAGE, value] for value in (None, "", "x" * 256, *_NOT_TEXT, *_UNSTORABLE)),
@@ -140,7 +142,7 @@ _BAD_MESSAGES: list[Any] = [
     *[[("user", "Hi"), ("user", content)] for content in (None, *_NOT_TEXT, *_UNSTORABLE)],
     *[[("user", "Hi"), NewMessage(role)] for role in ("function", "", "User", None, 1)],  # type: ignore[arg-type]
     *[[NewMessage("user", content)] for content in (None, *_NOT_TEXT, *_UNSTORABLE)],
-    *[[NewMessage("user", message_id=value)] for value in (1, "", "x" * 256, {"$ne": ""}, b"x", "a\0")],
+    *[[NewMessage("user", message_id=value)] for value in _BAD_IDS],
     [NewMessage("user", message_id=_MESSAGE), NewMessage("user", message_id=uuid.UUID(_MESSAGE))],
     *[[NewMessage("user", timestamp=value)] for value in _BAD_MOMENTS],
     *[[NewMessage("user", metadata=value)] for value in _BAD_METADATA],
@@ -188,6 +190,7 @@ def _bad_values(argument: str, optional: bool, takes_only_uuids: bool) -> Iterat
         "inclusive": _NOT_FLAGS,
         "if_title": _BAD_NAMES,
         "expected_version": [value for value in _NOT_COUNTS if value is not None],
+        "query": ["", " \n", '""', "x" * 1001, *_NOT_TEXT, *_UNSTORABLE, None],
         "page": _NOT_COUNTS,
         "limit": [0, 1001, *[value for value in _NOT_COUNTS if value is not None]],
         # A history takes 0, and has no upper bound.

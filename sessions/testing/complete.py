@@ -18,6 +18,7 @@ from sessions.testing.listing import ListingContract
 from sessions.testing.messages import MessagesContract
 from sessions.testing.new_messages import NewMessagesContract
 from sessions.testing.reading import ReadingContract
+from sessions.testing.searching import SearchingContract
 from sessions.testing.updating import UpdatingContract
 from sessions.testing.versions import VersionsContract
 
@@ -36,6 +37,7 @@ class SessionRepositoryContract(
     UpdatingContract,
     ListingContract,
     ConditionsContract,
+    SearchingContract,
     DeletingContract,
     LifecycleContract,
 ):

@@ -29,7 +29,7 @@ async def conversation(chats: Caller, length: int, user_id: str = USER) -> tuple
     session_id = await chats.create_session(user_id, None)
     batch = [
         NewMessage(
-            ("user", "assistant")[number % 2],  # type: ignore[arg-type]
+            "assistant" if number % 2 else "user",
             str(number),
             message_id=uuid.uuid4(),
             metadata={"n": number},

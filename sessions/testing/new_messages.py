@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from sessions.errors import MessageConflictError, SessionNotFoundError
-from sessions.models import ChatMessage, NewMessage
+from sessions.models import ChatMessage, NewMessage, Role
 from sessions.testing.callers import Caller
 from sessions.testing.shared import RepositoryContract
 from sessions.testing.values import METADATA, OTHER, TEXTS, USER, same_json
 
 __all__ = ["PAYLOADS", "NewMessagesContract", "same_payload"]
 
-ROLES = ("user", "assistant", "system", "developer", "tool")
+ROLES: tuple[Role, ...] = ("user", "assistant", "system", "developer", "tool")
 # Whole seconds, which every database stores.
 START = datetime(2024, 2, 29, 12, tzinfo=UTC)
 
@@ -203,7 +203,7 @@ class NewMessagesContract(RepositoryContract):
             (other, "user", "secret"),
             (theirs, "user", "secret"),
         ):
-            message = NewMessage(role, content, message_id=taken)
+            message = NewMessage(ROLES[role == "assistant"], content, message_id=taken)
             calls = [
                 chats.add_message(target, role, content, message_id=taken),
                 chats.add_messages(target, [message]),

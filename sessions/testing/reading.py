@@ -71,7 +71,7 @@ class ReadingContract(RepositoryContract):
     async def test_a_history_can_be_read_forwards_to_its_end_in_parts(self, chats: Caller) -> None:
         session_id, ids, _ = await _conversation(chats)
         read = await _read(chats, session_id, since=datetime(1, 1, 2, tzinfo=UTC), limit=3)
-        added = []
+        added: list[str] = []
         while part := await _read(chats, session_id, after=read[-1], limit=3):
             assert len(part) <= 3
             # What is written meanwhile is read in the end.

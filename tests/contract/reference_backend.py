@@ -27,6 +27,7 @@ from sessions import (
 )
 from sessions import validation as check
 from sessions.core.calls import Calls
+from sessions.core.casefolding import simple_fold
 from sessions.core.identifiers import new_message_id
 from sessions.core.operations import Operations
 from sessions.core.port import Backend
@@ -397,7 +398,16 @@ class ReferenceBackend(Backend):
     async def search(
         self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
     ) -> list[tuple[SearchHit, Position]]:
-        raise NotImplementedError("search")
+        found = [
+            (SearchHit(copy.deepcopy(self.sessions[key]), stored.visible()), stored.position)
+            for key, messages in self.messages.items()
+            for stored in messages
+            if self._owned(key, user_id) is not None
+            and session_id in (None, key)
+            and all(term in simple_fold(stored.message.content) for term in terms)
+        ]
+        found.sort(key=lambda hit: hit[1], reverse=True)
+        return [hit for hit in found if after is None or hit[1] < after][:limit]
 
     # -- Retention ---------------------------------------------------------------------------------
 

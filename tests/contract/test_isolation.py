@@ -190,6 +190,8 @@ async def test_a_foreign_and_an_absent_session_look_the_same_to_each_operation(
         ("delete_session", {}),
         ("get_session_history", {}),
         ("get_session_history", {"limit": 1, "before": message_id}),
+        ("search_messages", {"query": "secret"}),
+        ("search_messages", {"query": "e", "limit": 1}),
         ("add_message", {"role": "user", "content": "mine"}),
         ("add_messages", {"messages": [("user", "mine")] * 2}),
         ("add_messages", {"messages": [("user", "mine")] * 200}),
@@ -211,13 +213,17 @@ async def test_a_foreign_and_an_absent_session_look_the_same_to_each_operation(
         assert not await _outcome(repository, operation, {"user_id": "mine"} | arguments), operation
     cursor = (await repository.list_sessions("yours", limit=1)).next_cursor
     assert cursor is None
-    await repository.create_session_async("yours")
+    another = await repository.create_session_async("yours")
     cursor = (await repository.list_sessions("yours", limit=1)).next_cursor
     # A cursor at another user's session gives no access to their sessions.
     assert (await repository.list_sessions("mine", cursor=cursor)).sessions == []
+    await repository.add_message(another, "user", "secret")
+    cursor = (await repository.search_messages("yours", "secret", limit=1)).next_cursor
+    for arguments in ({}, {"cursor": cursor}):
+        assert (await repository.search_messages("mine", "secret", **arguments)).hits == []
     sessions, messages = raw_rows.everything(backend)
     assert [row for row in sessions if row["session_id"] == foreign] == before[0]
-    assert messages == before[1]
+    assert [row for row in messages if row["session_id"] == foreign] == before[1]
 
 
 async def test_a_message_id_of_one_user_is_rejected_in_the_history_of_another(repository: Any) -> None:
@@ -334,6 +340,10 @@ async def test_an_orphaned_message_of_a_killed_writer_is_not_visible_in_a_later_
             assert [message.message_id for message in part] == own[-limit:]
             part = await repository.get_session_history("mine", session_id, limit=limit, before=own[4])
             assert [message.message_id for message in part] == own[:4][-limit:]
+            found = await repository.search_messages("mine", "e", limit=limit)
+            assert [hit.message.content for hit in found.hits] == []
+            found = await repository.search_messages("mine", "own", limit=limit)
+            assert [hit.message.message_id for hit in found.hits] == own[::-1][:limit]
         exported = [part async for _, part in repository.export_user("mine")]
         assert [message.message_id for part in exported for message in part] == own
 

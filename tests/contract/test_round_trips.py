@@ -93,6 +93,11 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     ),
     "get_session_history, absent": (lambda r, s, m: r.get_session_history("user", ABSENT), (1, 1, 1, 1)),
     "export_user": (export, (3, 3, 3, 3)),
+    "search_messages": (lambda r, s, m: r.search_messages("user", "hello"), (1, 1, 3, 3)),
+    "search_messages, in one session": (
+        lambda r, s, m: r.search_messages("user", "hello", session_id=s, limit=1),
+        (1, 1, 3, 3),
+    ),
     "keep_latest_sessions": (lambda r, s, m: r.keep_latest_sessions("user", 0), (2, 2, 8, 12)),
     "keep_latest_sessions, none to delete": (
         lambda r, s, m: r.keep_latest_sessions("user", 10),

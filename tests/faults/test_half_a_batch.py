@@ -85,6 +85,9 @@ async def test_an_incomplete_batch_is_not_visible_and_is_removed_when_it_is_old(
     assert await history(before=last, limit=2) == whole[-3:-1]
     exported = [message.content async for _, part in repository.export_user(USER) for message in part]
     assert exported == whole
+    assert (await repository.search_messages(USER, "batch")).hits == []
+    hits = (await repository.search_messages(USER, AFTER[1], limit=1)).hits
+    assert [hit.message.content for hit in hits] == [AFTER[1]]
 
     # Other processes cannot know whether it is still running.
     young = await repository.remove_orphaned_messages()
@@ -114,3 +117,6 @@ async def test_the_next_batch_is_complete_and_readable_in_parts(repository: Any)
     for end in (len(whole) - 1, len(whole) - 50, len(whole) - 199, len(whole) - 200):
         part = await repository.get_session_history(USER, SESSION, limit=60, before=found[end].message_id)
         assert [message.content for message in part] == whole[max(0, end - 60) : end]
+    # Its last message is not among the hits.
+    page = await repository.search_messages(USER, '"batch 7 "')
+    assert [hit.message.content for hit in page.hits] == [BATCH[7][1]]

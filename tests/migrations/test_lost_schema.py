@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sessions import SchemaOutdatedError, SessionRepositoryFactory, migrations
 from tests.migrations.migration_helpers import (
     describe_postgres,
+    describe_sqlite,
     execute,
     postgres_rows,
     sqlite_file,
@@ -181,11 +182,14 @@ async def test_an_upgrade_by_hand_makes_a_lost_table_again(postgres_url: str) ->
     ]
 
 
-async def test_tables_of_a_file_that_were_dropped_are_created_again(sqlite_url: str) -> None:
+@pytest.mark.parametrize("table", ["chat_messages", "chat_sessions"])
+async def test_tables_of_a_file_that_were_dropped_are_created_again(sqlite_url: str, table: str) -> None:
     async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repo:
         await use(repo)
-        await execute_sqlite(sqlite_url, "DROP TABLE chat_messages")
+        head = describe_sqlite(sqlite_url)
+        await execute_sqlite(sqlite_url, f"DROP TABLE {table}")
         await use(repo)
+        assert describe_sqlite(sqlite_url) == head
         assert sqlite_rows(sqlite_url, f"SELECT version_num FROM {migrations.VERSION_TABLE}") == [
             (migrations.HEAD,)
         ]

@@ -203,11 +203,20 @@ async def test_writers_of_this_package_upgrade_what_another_process_downgrades(
 READ_BOTH = "SELECT 1 FROM chat_messages, chat_sessions LIMIT 1"
 
 
-async def test_a_long_reader_holds_up_the_upgrade_but_no_writer(url: str, postgres_url: str) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, "0003"), ("0002", "0003"), ("0003", "0002"), ("0002", "0001")],
+    ids=["up from nothing", "up", "down to 0002", "down to 0001"],
+)
+async def test_a_long_reader_holds_up_a_migration_but_no_writer(
+    url: str, postgres_url: str, before: str | None, after: str
+) -> None:
     await populate(url, 1000)
+    if before is not None:
+        await migrate(url, before)
 
     async with transaction(url, READ_BOTH) as reading, writers(url) as count:
-        upgrading = asyncio.create_task(migrate(url))
+        upgrading = asyncio.create_task(migrate(url, after))
         await until(url, f"SELECT 1 FROM pg_stat_activity WHERE {WAITING} AND query ~ '^ALTER'")
         # The upgrade gives way, again and again: some writes come before the next attempt, and some after.
         for _ in range(3):
@@ -217,6 +226,8 @@ async def test_a_long_reader_holds_up_the_upgrade_but_no_writer(url: str, postgr
         await reading.rollback()
         await upgrading
 
+    assert await postgres_rows(url, "SELECT version_num FROM sessions_alembic_version") == [(after,)]
+    await migrate(url)
     assert await describe_postgres(url) == await describe_postgres(postgres_url)
 
 

@@ -59,6 +59,8 @@ async def test_old_messages_are_shown_among_new_ones_and_deleted_with_them(url: 
 
         history = await repo.get_session_history("alice", old["session_id"])
         assert [message.message_id for message in history] == ids
+        found = await repo.search_messages("alice", "OLD", limit=4)
+        assert [hit.message.message_id for hit in found.hits] == ids[4:0:-1]
         assert await repo.delete_session_async("alice", old["session_id"])
         assert raw.chat_messages.count_documents({}) == 0
 
@@ -75,6 +77,7 @@ async def test_orphaned_messages_of_the_former_release_are_not_visible_in_a_sess
 
         history = await repo.get_session_history("bob", old["session_id"])
         assert [message.message_id for message in history] == [own]
+        assert (await repo.search_messages("bob", "secret")).hits == []
 
 
 @pytest.mark.parametrize("size", [3, 4096, 5000])

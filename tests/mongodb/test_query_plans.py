@@ -98,6 +98,14 @@ async def test_every_command_reads_ranges_of_indexes_in_their_order(mongodb_url:
                 )
                 wrong = faults(explanation, command.get("skip", 0))
                 found[f"{name}, {number}: {next(iter(command))}"] = wrong
+        for name, operation in plans.SEARCHES.items():
+            listener.sent.clear()
+            await operation(repository)
+            for number, command in enumerate(listener.sent):
+                read = set(stages(database.command("explain", command, verbosity="queryPlanner")))
+                # The hits of all sessions are sorted. Sessions are read in order, or by their _id.
+                wrong_stages = {"COLLSCAN"} | ({"SORT"} if command["find"] == "chat_sessions" else set())
+                found[f"{name}, {number}: find"] = sorted(read & wrong_stages)
     closed = client.close()
     if closed is not None:
         await closed

@@ -133,8 +133,9 @@ async def test_a_call_is_bounded_if_the_server_stops_responding(
 
 
 async def test_a_large_batch_may_take_longer_than_a_call(standalone: Freezer) -> None:
+    async with repository(standalone.url) as patient:
+        session_id = await patient.create_session_async("alice")
     async with repository(standalone.url, timeout=2, retry=RetryConfig(max_attempts=1)) as repo:
-        session_id = await repo.create_session_async("alice")
         assert len(await repo.add_messages(session_id, [("user", "Hello")] * 30_000)) == 30_000
 
 

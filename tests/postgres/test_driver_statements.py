@@ -133,7 +133,8 @@ async def test_a_cancellation_together_with_the_awaited_connection_is_not_lost(
     async with SessionRepositoryFactory.create_repository("postgres", **chosen) as repository:
         await repository.count_sessions(USER)
         for turns in range(12):
-            async with repository._connection_manager.connection():
+            manager = repository._connection_manager
+            async with manager._lend(await manager._pools.get()):
                 waiting = asyncio.create_task(repository.count_sessions(USER))
                 await asyncio.sleep(0.05)
                 assert not waiting.done()

@@ -25,7 +25,14 @@ MESSAGE_ID = (
     "(overlay(lpad(to_hex({}), 12, '0') placing '-' from 9 for 0)"
     " || '-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid"
 )
-PARTS = ("newest messages", "messages before one", "first page", "next page of a listing")
+PARTS = (
+    "newest messages",
+    "messages before one",
+    "first page",
+    "next page of a listing",
+    "search a session",
+    "search a session after a hit",
+)
 TABLES = ("chat_sessions", "chat_messages")
 # Their second and third columns: a condition on the third without the second scans the whole range.
 WIDE_INDEXES = {
@@ -103,7 +110,7 @@ def literal(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, list):
-        return f"ARRAY[{', '.join(map(literal, value))}]"
+        return f"ARRAY[{', '.join(map(literal, value))}]::text[]"
     text = value.isoformat() if isinstance(value, datetime) else str(value)
     return "'" + text.replace("'", "''") + "'"
 
@@ -150,6 +157,49 @@ async def test_a_statement_reads_ranges_of_indexes_in_their_order(
     assert found == {name: [] for name in found}
 
 
+@pytest.mark.parametrize("plan_cache_mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("database", ["fresh", "analysed"])
+async def test_a_search_reads_ranges_of_the_users_own_messages(
+    database: str, plan_cache_mode: str, request: pytest.FixtureRequest, postgres_server: str
+) -> None:
+    url = in_database(postgres_server, request.getfixturevalue(database))
+    connection = await asyncpg.connect(url, server_settings={"plan_cache_mode": plan_cache_mode})
+    found = {}
+    async with SessionRepositoryFactory.create_repository("postgres", url=url) as repository:
+        await repository._ensure_connection()
+        for name, operation in plans.SEARCHES.items():
+            sent = await plans.first_statement(operation(repository), listening)
+            found[name] = search_faults(await plan_of(connection, sent), after="after" in name)
+    await connection.close()
+
+    assert found == {name: [] for name in found}
+
+
+def search_faults(plan: Plan, *, after: bool) -> list[str]:
+    """Return what in the plan of a search is not a range of each session's messages, newest first."""
+    kinds = {node["Node Type"] for node in nodes(plan)}
+    found = sorted(kinds & (NOT_A_RANGE - {"Sort"} | {"Merge Join"}))
+    [(messages, above)] = [
+        (node, parent)
+        for parent in nodes(plan)
+        for node in parent.get("Plans", ())
+        if node.get("Relation Name") == "chat_messages"
+    ]
+    if (messages["Node Type"], messages.get("Scan Direction")) != ("Index Scan", "Backward"):
+        found.append(f"messages by {messages['Node Type']}")
+    condition = messages.get("Index Cond", "")
+    if "session_id" not in condition or ("timestamp" in condition) is not after:
+        found.append(f"messages where {condition}")
+    if above["Node Type"] != "Limit":  # The hits of all sessions are sorted; those of one are in order.
+        found.append(f"messages into {above['Node Type']}")
+    found += [
+        f"all of {node['Relation Name']}"
+        for node in nodes(plan)
+        if node.get("Relation Name") == "chat_sessions" and "user_id" not in str(node)
+    ]
+    return found
+
+
 @pytest.mark.parametrize("step", ["1 s", "0 s"], ids=["one after the other", "all at once"])
 async def test_a_page_of_many_rows_costs_the_same_wherever_it_begins(postgres_url: str, step: str) -> None:
     execute_postgres(postgres_url, *filled(step))
@@ -158,7 +208,8 @@ async def test_a_page_of_many_rows_costs_the_same_wherever_it_begins(postgres_ur
     async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
         await repository._ensure_connection()
         for name in PARTS:
-            sent = await plans.first_statement(plans.READS[name](repository), listening)
+            operation = (plans.READS | plans.SEARCHES)[name]
+            sent = await plans.first_statement(operation(repository), listening)
             plan = await plan_of(connection, sent, "ANALYZE", "BUFFERS")
             read[name] = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     await connection.close()

@@ -22,6 +22,10 @@ async def use_everything(repo: Any, user: str) -> None:
     assert [message.message_id for message in newest] == [third, fourth]
     assert len(await repo.get_session_history(user, session_id, before=second)) == 1
     assert len(await repo.list_paginated_sessions_async(user)) == 2
+    found = await repo.search_messages(user, "F", limit=1)
+    assert [hit.message.message_id for hit in found.hits] == [fifth]
+    found = await repo.search_messages(user, "F", session_id=session_id, cursor=found.next_cursor)
+    assert [hit.message.message_id for hit in found.hits] == [fourth]
     page = await repo.list_sessions(user, limit=1)
     assert [item.session_id for item in page.sessions] == [session_id]
     page = await repo.list_sessions(user, limit=1, cursor=page.next_cursor)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sessions import ChatSession
-from sessions.core.cursors import encode_cursor
+from sessions.core.cursors import encode_cursor, encode_search_cursor
 
 Sent = tuple[str, tuple[Any, ...]]
 
@@ -37,6 +37,7 @@ THEN = NEWEST - timedelta(seconds=MIDDLE)
 BIG_SESSION = session_id(1)
 CHAT_SESSION = ChatSession(session_id(MIDDLE), "title", USER, THEN, THEN)
 MESSAGE_ID = message_id(MIDDLE)
+SEARCH_CURSOR = encode_search_cursor(THEN, 0, MESSAGE_ID)
 
 # By what each does; all on what `USER` and `BIG_SESSION` have.
 READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
@@ -62,6 +63,16 @@ READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     ),
     "next messages to export": lambda r: r._calls.run(
         "export", r._calls.backend.export_messages, BIG_SESSION, USER, (THEN, 0, MESSAGE_ID), 1000
+    ),
+}
+# They sort what they find, and filter what they read.
+SEARCHES: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "search": lambda r: r.search_messages(USER, "hello"),
+    "search for no case": lambda r: r.search_messages(USER, "привет 旅行"),
+    "search after a hit": lambda r: r.search_messages(USER, "hello", cursor=SEARCH_CURSOR),
+    "search a session": lambda r: r.search_messages(USER, "hello", session_id=BIG_SESSION),
+    "search a session after a hit": lambda r: r.search_messages(
+        USER, "hello", session_id=BIG_SESSION, cursor=SEARCH_CURSOR
     ),
 }
 WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {

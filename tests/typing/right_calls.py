@@ -34,6 +34,7 @@ from sessions import (
     SearchHit,
     SearchPage,
     SessionConflictError,
+    SessionData,
     SessionNotFoundError,
     SessionPage,
     SessionPreview,
@@ -60,6 +61,8 @@ def models(chat_session: ChatSession, message: ChatMessage, role: Role, payload:
     assert_type(NewMessage("user", metadata={"a": 1}, payload=[1]).metadata, dict[str, Any] | None)
     if payload is not UNSET:
         assert_type(payload, str)
+    data: SessionData = {"title": "Rome", "metadata": {"channel": "web"}}
+    assert_type(data["title"], str | None)
 
 
 def pages(previews: PreviewPage, found: SearchPage, hit: SearchHit) -> None:
@@ -102,6 +105,7 @@ async def plain_names(session_id: UUID) -> None:
         assert_type(await chats.add_message("alice", session_id, "user", "Hi"), str)
         assert_type(await chats.add_messages("alice", "id", [("user", "Hi"), ("assistant", "Hi")]), list[str])
         assert_type(await chats.get_session_history("alice", "id", before=session_id), list[ChatMessage])
+        assert_type(await chats.search_messages("alice", "Rome", session_id=session_id, limit=5), SearchPage)
         async for chat_session, messages in chats.export_user("alice"):
             assert_type(chat_session, ChatSession)
             assert_type(messages, list[ChatMessage])

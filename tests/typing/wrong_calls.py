@@ -24,7 +24,7 @@ async def arguments(repository: AsyncSessionRepository) -> None:
     await repository.create_session_async("alice", ["title"])  # wrong
     await repository.create_session_async("alice", title="T")  # wrong
     await repository.ensure_session_exists("id")  # wrong
-    await repository.update_session_async("alice", "id")  # wrong
+    await repository.update_session_async("alice")  # wrong
     await repository.list_sessions("alice", 10)  # wrong
     await repository.list_sessions("alice", cursor=3)  # wrong
     await repository.list_paginated_sessions_async("alice", "1")  # wrong
@@ -53,6 +53,7 @@ async def plain_names(chats: AsyncChats) -> None:
     await chats.add_message("alice", "id", "user", None)  # wrong
     await chats.add_messages("alice", "id", [("bot", "Hi")])  # wrong
     await chats.get_session_history("alice", "id", newest=5)  # wrong
+    await chats.search_messages("alice", ["Rome"])  # wrong
     await chats.get_sesion("alice", "id")  # wrong
     await chats.create_session_async("alice")  # wrong
     history: list[str] = await chats.get_session_history("alice", "id")  # wrong

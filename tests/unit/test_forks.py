@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import os, sys, threading
-import sessions.backends.sql.engine as engine
+import sessions.backends.sql.schema as schema
 from sessions import ConnectionFactory, SessionRepositoryFactory
 from sessions.connections import base
 from sessions.core.blocking import _background
@@ -16,7 +16,7 @@ from sessions.repositories.session_repository_factory import SessionRepositoryRe
 url = sys.argv[1]
 repository = SessionRepositoryFactory.create_repository("sqlite", url=url)
 locks = [
-    engine._migrating, ConnectionFactory._lock, SessionRepositoryRegistry._lock,
+    schema._migrating, ConnectionFactory._lock, SessionRepositoryRegistry._lock,
     base._counting, _background._lock,
 ]
 held, go = threading.Event(), threading.Event()

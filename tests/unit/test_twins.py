@@ -41,6 +41,7 @@ PAIRS = {
     ("clear_messages", "clear_messages_sync"),
     ("replace_messages", "replace_messages_sync"),
     ("fork_session", "fork_session_sync"),
+    ("search_messages", "search_messages_sync"),
     ("keep_latest_sessions", "keep_latest_sessions_sync"),
     ("delete_sessions_older_than", "delete_sessions_older_than_sync"),
     ("delete_user", "delete_user_sync"),

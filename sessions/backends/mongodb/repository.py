@@ -36,6 +36,7 @@ from sessions.backends.mongodb.mapping import (
     to_session,
 )
 from sessions.backends.mongodb.messages import MongoMessages
+from sessions.backends.mongodb.searching import MongoSearch
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where, unfinished
 from sessions.errors import SessionConflictError
@@ -49,7 +50,7 @@ R = TypeVar("R")
 
 # Operations that use the client's read preference; all others read from the primary.
 READS = frozenset(
-    {"count", "export_messages", "export_sessions", "get", "history", "list_after", "list_page"}
+    {"count", "export_messages", "export_sessions", "get", "history", "list_after", "list_page", "search"}
 )
 MAX_ENSURE_ATTEMPTS = 10
 # The least that a busy server inserts of a large batch: its deadline is longer by that. The driver's monitor
@@ -59,7 +60,7 @@ MESSAGES_A_SECOND = 1000
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
-class MongoBackend(MongoMessages, MongoDeletion):
+class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
     """Sessions in MongoDB."""
 
     DEFAULT_RETRY = MONGODB_RETRY_CONFIG

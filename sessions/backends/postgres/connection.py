@@ -78,10 +78,9 @@ class PostgresConnectionManager(SqlConnectionManager):
         self._place = place_of(self._settings) if engine is None else place_of_engine(engine)
         given = url is not None or bool(self._settings.PARTS & settings.keys())
         self._upgrade_command = upgrade_command_of(self._settings, engine, given=given)
-        self._answer_timeout = self._settings.statement_timeout + ANSWER_GRACE_SECONDS
-        self.answer_timeout = self._answer_timeout
+        self.answer_timeout = self._settings.statement_timeout + ANSWER_GRACE_SECONDS
         self.checkout_timeout = (
-            self._settings.pool_timeout + self._settings.connect_timeout + self._answer_timeout
+            self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
         self._compiled = CompiledStatements(self._settings.schema_name)
@@ -168,17 +167,17 @@ class PostgresConnectionManager(SqlConnectionManager):
             return await step()
         return await super().run_step(step)
 
-    async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
+    async def _send(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote.
 
         On the driver's own pool. With a service's own engine its event listeners see each statement.
         """
         pool = await self._ready()
         if not isinstance(pool, _OwnPool):
-            return await super()._run(statement, parameters, rows=rows)
-        return await self._run_on(pool, statement, parameters, rows, self._answer_timeout)
+            return await super()._send(statement, parameters, rows=rows)
+        return await self._send_on(pool, statement, parameters, rows, self.answer_timeout)
 
-    async def _run_on(
+    async def _send_on(
         self,
         pool: _OwnPool,
         statement: Executable,
@@ -197,7 +196,7 @@ class PostgresConnectionManager(SqlConnectionManager):
             return await super()._is_current(pool)
         try:
             statement = migrations.version_statement(self._settings.schema_name)
-            found = await self._run_on(pool, statement, {}, True, self._answer_timeout)
+            found = await self._send_on(pool, statement, {}, True, self.answer_timeout)
         except asyncpg.PostgresError as error:
             if postgres_errors.is_schema_missing(error):
                 return False
@@ -222,7 +221,7 @@ class PostgresConnectionManager(SqlConnectionManager):
                 return
             absent = {"absent": str(uuid.uuid4())}
             try:
-                await self._run_on(pool, _no_op_write(), absent, True, HEALTH_TIMEOUT_SECONDS)
+                await self._send_on(pool, _no_op_write(), absent, True, HEALTH_TIMEOUT_SECONDS)
             except asyncpg.PostgresError as error:
                 if not postgres_errors.is_schema_missing(error):
                     raise

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from sessions.backends.sql.repository import SqlBackend, new_row
+from collections.abc import Sequence
+from typing import Any
+
+from sessions.backends.postgres.patterns import patterns_of
+from sessions.backends.sql.repository import SqlBackend
+from sessions.backends.sql.rows import new_row
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
@@ -39,3 +44,7 @@ class PostgresBackend(SqlBackend):
             contents=[row.content for row in rows],
         )
         return bool(await self._fetch(self._statements.add_messages[user_id is not None], values))
+
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        likes, expressions = patterns_of(terms)
+        return parameters(likes=likes, expressions=expressions)

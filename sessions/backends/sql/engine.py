@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import math
 import sys
-import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import Engine, Executable, exc
@@ -17,13 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, QueuePool
 
 from sessions import migrations
+from sessions.backends.sql.schema import SchemaManager, SqlPool
 from sessions.backends.sql.sync_calls import run_sync
-from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.core.forks import ProcessLock
+from sessions.connections.base import AsyncBaseConnectionManager
 from sessions.core.loops import LoopBound
-from sessions.core.shared_work import SharedWork
 from sessions.errors import ConfigurationError
-from sessions.resilience import extend_call, time_left
+from sessions.resilience import time_left
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "SqlPool"]
 
@@ -31,22 +28,12 @@ R = TypeVar("R")
 
 DRAIN_TIMEOUT_SECONDS = 5.0
 
-_migrating = ProcessLock(reentrant=False)
-
 
 class NoAnswerError(TimeoutError):
     """The server did not respond within ``statement_timeout``."""
 
 
-@dataclass(slots=True, eq=False)
-class SqlPool:
-    """An engine of one event loop."""
-
-    engine: AsyncEngine
-    preparing: SharedWork = field(default_factory=SharedWork)
-
-
-class SqlConnectionManager(AsyncBaseConnectionManager):
+class SqlConnectionManager(SchemaManager):
     """Hands out an engine in autocommit: every statement is its own transaction.
 
     Args:
@@ -60,14 +47,10 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
     dialect: ClassVar[str]
     # Whether the driver supports cancellation. If not, its step continues when the caller is cancelled.
     may_be_interrupted: ClassVar[bool] = False
-    # True behind a pooler in transaction mode. Autocommit does not work there: the driver prepares and
-    # executes a statement in two steps, each a transaction of its own.
-    one_transaction_at_a_time = False
-
     # Time limits in seconds: of a checkout, including a new connection and its initial statements, and of a
-    # statement. None if the driver does not wait for a server.
-    checkout_timeout: float | None = None
-    answer_timeout: float | None = None
+    # statement. Infinite if the driver does not wait for a server.
+    checkout_timeout = math.inf
+    answer_timeout = math.inf
 
     def __init__(
         self,
@@ -95,7 +78,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         self._given = None
         if engine is not None:
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
-        self._schema_ready = False
         self._pools = LoopBound(self._open, self._close if self._own else None)
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
@@ -113,69 +95,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
             SchemaOutdatedError: The schema is older and ``auto_migrate`` is off, or lacks what is needed.
         """
         return (await self._ready()).engine
-
-    async def _ready(self) -> SqlPool:
-        pool = await self._pools.get()
-        if not self._schema_ready:
-            await self._prepare(pool, self._prepare_schema)
-        return pool
-
-    async def _prepare(self, pool: SqlPool, work: Callable[[SqlPool], Awaitable[None]]) -> None:
-        """Make the schema ready, once for all callers at the same time."""
-        seen, began = self.preparations, time.monotonic()
-
-        async def prepare() -> None:
-            await work(pool)
-            self._note_ready()
-
-        await pool.preparing.run(prepare)
-        if self.preparations != seen:
-            extend_call(time.monotonic() - began)  # A migration takes as long as it takes.
-
-    async def make_ready(self) -> None:
-        """Connect, and upgrade the schema to head or check it, also if it was ready before.
-
-        Raises:
-            SchemaOutdatedError: The schema is older and ``auto_migrate`` is off, or lacks what is needed.
-        """
-        await self._prepare(await self._pools.get(), self._prepare_schema)
-
-    async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
-        """Upgrade the schema again if an error reports that it is missing; concurrent callers do it once.
-
-        Args:
-            error: From an operation.
-            seen: ``preparations`` when the operation began.
-
-        Returns:
-            Whether the operation may be retried at once: never without ``auto_migrate``.
-        """
-        if not (self._auto_migrate and self.is_schema_missing(error)):
-            return False
-        if self.preparations == seen:
-            await self._prepare(await self._pools.get(), self._upgrade)
-        return True
-
-    @abstractmethod
-    def is_schema_missing(self, error: BaseException) -> bool:
-        """Return whether a statement failed because a table, a column or a schema is missing."""
-
-    async def make_database(self) -> None:
-        """Create the database if it is a missing file; on a server it exists."""
-        return
-
-    def _note_ready(self) -> None:
-        self._schema_ready = True
-
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection with the schema ready; each statement executed on it is committed.
-
-        Raises:
-            NoAnswerError: The server did not respond in time; the connection is closed.
-        """
-        async with self._lend(await self._ready()) as connection:
-            yield connection
 
     @contextlib.asynccontextmanager
     async def _lend(self, pool: SqlPool, *, at_most: float = math.inf) -> AsyncIterator[AsyncConnection]:
@@ -204,7 +123,7 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         Raises:
             NoAnswerError: The server did not respond in time; the connection is closed.
         """
-        rows: Sequence[Any] = await self._run(statement, parameters, rows=True)
+        rows: Sequence[Any] = await self._send(statement, parameters, rows=True)
         return rows
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
@@ -213,19 +132,19 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         Raises:
             NoAnswerError: The server did not respond in time; the connection is closed.
         """
-        count: int = await self._run(statement, parameters, rows=False)
+        count: int = await self._send(statement, parameters, rows=False)
         return count
 
-    async def _run(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
+    async def _send(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote."""
-        return await self._run_in(await self._ready(), statement, parameters, rows=rows)
+        return await self._send_in(await self._ready(), statement, parameters, rows=rows)
 
-    async def _run_in(
+    async def _send_in(
         self, pool: SqlPool, statement: Executable, parameters: Mapping[str, Any], *, rows: bool
     ) -> Any:
-        """Do as `_run` does, in a pool whose schema is ready.
+        """Execute as `_send` does, in a pool whose schema is ready.
 
-        In one greenlet, and without the task in which `connection` returns the connection to the pool.
+        In one greenlet, and without the task in which SQLAlchemy returns a connection to the pool.
         """
         engine = pool.engine.sync_engine
         check_cancelled = cancellation_check()
@@ -280,35 +199,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         """Return the running event loop's engine without checking the schema."""
         return (await self._pools.get()).engine
 
-    async def _prepare_schema(self, pool: SqlPool) -> None:
-        if await self._is_current(pool):
-            return
-        async with self._lend(pool) as connection:
-            if await connection.run_sync(migrations.is_newer):
-                await connection.run_sync(migrations.log_newer)
-                return
-            if not self._auto_migrate:
-                await connection.run_sync(migrations.check)
-        await self._upgrade(pool)
-
-    async def _is_current(self, pool: SqlPool) -> bool:
-        async with self._lend(pool) as connection:
-            return await connection.run_sync(migrations.is_current)
-
-    async def _upgrade(self, pool: SqlPool) -> None:
-        # Without a time limit: a migration may take long.
-        async with self._connected(pool) as connection:
-            # Alembic uses globals, so one migration at a time in a process. Polled: a loop that blocks here
-            # might be the one that runs the migration it waits for.
-            while not _migrating.acquire(blocking=False):  # noqa: ASYNC110 - held by other loops too
-                await asyncio.sleep(0.05)
-            try:
-                await connection.run_sync(migrations.upgrade, one_transaction=self.one_transaction_at_a_time)
-            finally:
-                _migrating.release()
-        # Counted only after an upgrade: a check of the revision does not check the tables.
-        self.preparations += 1
-
     async def disconnect(self) -> None:
         """Close the engines of all event loops; a service's own engine is not closed.
 
@@ -335,46 +225,6 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         count = getattr(pool.engine.pool, "checkedout", None)  # A service's engine may have no such pool.
         return 0 if count is None else int(count())
 
-    async def is_healthy(self) -> bool:
-        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
-        try:
-            await self.run_step(self._check_writable)
-        except Exception as error:
-            self.log_unhealthy(error)
-            return False
-        return True
-
-    async def _check_writable(self) -> None:
-        async with self._lend(await self._pools.get(), at_most=HEALTH_TIMEOUT_SECONDS) as connection:
-            if (
-                self._schema_ready
-                or await connection.run_sync(migrations.is_current)
-                or await connection.run_sync(migrations.is_newer)
-            ):
-                try:
-                    await self._try_write(connection)
-                    return
-                except Exception as error:
-                    # The schema is missing: a write would upgrade it again.
-                    if not (self._auto_migrate and self.is_schema_missing(error)):
-                        raise
-                await connection.rollback()
-            known = await connection.run_sync(migrations.current) in (None, *migrations.REVISIONS)
-            if not (self._auto_migrate and known):
-                await connection.run_sync(migrations.check)
-            if not await self._may_migrate(connection):
-                raise ConfigurationError(
-                    "the schema is not up to date, and this user may not bring it up to date"
-                )
-
-    @abstractmethod
-    async def _may_migrate(self, connection: AsyncConnection) -> bool:
-        """Return whether the user is allowed to upgrade the schema to head."""
-
-    @abstractmethod
-    async def _try_write(self, connection: AsyncConnection) -> None:
-        """Try a write without an effect: it fails if a real one would."""
-
     def _open(self) -> SqlPool:
         if self._given is not None:
             return SqlPool(self._given)
@@ -389,13 +239,15 @@ class SqlConnectionManager(AsyncBaseConnectionManager):
         await pool.engine.dispose()
 
 
-def _smaller(seconds: float | None, at_most: float) -> float | None:
-    return None if seconds is None else min(time_left(seconds), at_most)
+def _smaller(seconds: float, at_most: float) -> float | None:
+    return None if math.isinf(seconds) else min(time_left(seconds), at_most)
 
 
 def _from_now(seconds: float | None) -> float | None:
     """Return a time of the running event loop; None for never."""
-    return None if seconds is None else asyncio.get_running_loop().time() + time_left(seconds)
+    if seconds is None or math.isinf(seconds):
+        return None
+    return asyncio.get_running_loop().time() + time_left(seconds)
 
 
 def cancellation_check() -> Callable[[], None]:

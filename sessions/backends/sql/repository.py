@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +11,7 @@ from sqlalchemy import Executable
 
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.backends.sql.rows import encode_json, in_order, new_row, to_hit, to_messages, to_session
 from sessions.core.identifiers import utc_now
 from sessions.core.port import Backend
 from sessions.core.values import (
@@ -26,7 +25,7 @@ from sessions.core.values import (
     unfinished,
 )
 from sessions.errors import MessageConflictError, SessionConflictError
-from sessions.models import ChatMessage, ChatSession
+from sessions.models import ChatMessage, ChatSession, SearchHit
 from sessions.queries import Statements, parameters, statements_for
 
 __all__ = ["SqlBackend"]
@@ -159,6 +158,20 @@ class SqlBackend(Backend):
             messages.reverse()
         return messages
 
+    async def search(
+        self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
+    ) -> list[tuple[SearchHit, Position]]:
+        statement = self._statements.search[session_id is not None, after is not None]
+        part = parameters(user_id=user_id, session_id=session_id, limit=limit) | self._patterns(terms)
+        if after is not None:
+            timestamp, write_order, message_id = after
+            part |= parameters(timestamp=timestamp, write_order=write_order, after_id=message_id)
+        return [to_hit(row) for row in await self._fetch(statement, part)]
+
+    @abstractmethod
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        """Return the parameters that say what to search for."""
+
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         if keep_last_n == 0:  # Every session is deleted, however new.
             return await self.delete_user(user_id, limit)
@@ -194,66 +207,3 @@ class SqlBackend(Backend):
             part |= parameters(timestamp=after[0], after_id=after[2])
         found = to_messages(session_id, await self._fetch(statement, part))
         return [(message, (message.timestamp, 0, message.message_id)) for message in found]
-
-
-def new_row(new: NewSession) -> dict[str, Any]:
-    """Return the parameters of a new session row."""
-    return parameters(
-        session_id=new.session_id,
-        user_id=new.user_id,
-        title=new.title,
-        metadata=encode_json(new.metadata),
-        now=new.created_at,
-    )
-
-
-def to_session(row: Any) -> ChatSession:
-    """Return the session of a row with `SESSION_COLUMNS`."""
-    session_id, title, user_id, created_at, updated_at, metadata = row
-    return ChatSession(str(session_id), title, user_id, created_at, updated_at, decode_json(metadata))
-
-
-def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSession]:
-    """Return sessions in the order of a listing, or in the opposite one; the statement may be a union."""
-    found.sort(key=lambda chat_session: chat_session.session_id, reverse=not newest_first)
-    found.sort(key=lambda chat_session: chat_session.updated_at, reverse=newest_first)
-    return found
-
-
-def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
-    """Return the messages of rows with `MESSAGE_COLUMNS`."""
-    return [
-        ChatMessage(message_id, session_id, role, content, timestamp)
-        for message_id, role, content, timestamp in rows
-    ]
-
-
-def encode_json(metadata: dict[str, Any]) -> str:
-    """Return JSON text; the metadata is already checked."""
-    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if "e+" in text:
-        # JSONB keeps decimal digits, and the shortest form of 1.2345678901234568e+18 is rounded: read as an
-        # integer it is another number. With all digits and a point it stays the same float.
-        text = _STRING_OR_LARGE_FLOAT.sub(
-            lambda found: f"{float(found[1]):.1f}" if found[1] else found[0], text
-        )
-    return text
-
-
-def decode_json(text: str | None) -> dict[str, Any]:
-    """Return the stored object; an old row may have none."""
-    if text is None or text == "{}":
-        return {}
-    decoded = _decoder.decode(text)
-    return decoded if isinstance(decoded, dict) else {}
-
-
-def _parse_integer(digits: str) -> int | float:
-    # JSONB returns 1e300 with all its zeros. Integers beyond 64 bits are rejected before they are stored, so
-    # such a number was a float.
-    number = int(digits) if len(digits) < 25 else float(digits)
-    return number if -(2**63) <= number < 2**63 else float(number)
-
-
-_STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]+|\\.)*"|(-?[0-9.]+e\+[0-9]+)')
-_decoder = json.JSONDecoder(parse_int=_parse_integer)

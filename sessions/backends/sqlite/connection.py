@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from typing import Any, ClassVar, TypeVar
 
 import aiosqlite
-from sqlalchemy import Connection, Executable, event, exc, insert
+from sqlalchemy import Executable, event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sessions import migrations
@@ -29,8 +29,8 @@ from sessions.backends.sqlite.files import (
     path_of_engine,
     replace_stale_connections,
 )
-from sessions.backends.sqlite.internals import release_event_loop
 from sessions.backends.sqlite.settings import sqlite_target, url_of
+from sessions.backends.sqlite.setup import busy_timeout, ensure_wal, forget, release_loop, set_pragmas
 from sessions.config import SqliteSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
 from sessions.core import greenlets
@@ -148,10 +148,10 @@ class SqliteConnectionManager(SqlConnectionManager):
             pool_timeout=self._settings.pool_timeout,
             hide_parameters=True,
         )
-        event.listen(engine.sync_engine, "connect", _set_pragmas)
-        event.listen(engine.sync_engine, "close", functools.partial(_forget, opened))
+        event.listen(engine.sync_engine, "connect", set_pragmas)
+        event.listen(engine.sync_engine, "close", functools.partial(forget, opened))
         replace_stale_connections(engine.sync_engine, self._file)
-        event.listen(engine.sync_engine, "checkin", _release_event_loop)
+        event.listen(engine.sync_engine, "checkin", release_loop)
         return SqlPool(engine)
 
     async def _open_connection(self, mode: Any) -> aiosqlite.Connection:
@@ -219,7 +219,7 @@ class SqliteConnectionManager(SqlConnectionManager):
             await self.make_database()
         if self._own and not self._target.read_only:
             async with self._lend(pool) as connection:
-                await connection.run_sync(_ensure_wal)
+                await connection.run_sync(ensure_wal)
         await super()._prepare_schema(pool)
 
     async def _upgrade(self, pool: SqlPool) -> None:
@@ -251,7 +251,7 @@ class SqliteConnectionManager(SqlConnectionManager):
         async with contextlib.AsyncExitStack() as turn:
             at_most = await turn.enter_async_context(self._turn())
             async with self._lend(pool) as connection:
-                async with _busy_timeout(connection, at_most):
+                async with busy_timeout(connection, at_most):
                     # IMMEDIATE acquires the write lock now: a read lock may fail to be upgraded later.
                     await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
@@ -265,9 +265,9 @@ class SqliteConnectionManager(SqlConnectionManager):
         pool = await self._ready()
         async with self._turn() as at_most:
             if at_most is None:
-                count: int = await self._run_in(pool, statement, parameters, rows=False)
+                count: int = await self._send_in(pool, statement, parameters, rows=False)
                 return count
-            async with self._lend(pool) as connection, _busy_timeout(connection, at_most):
+            async with self._lend(pool) as connection, busy_timeout(connection, at_most):
                 return (await connection.execute(statement, parameters)).rowcount
 
     @contextlib.asynccontextmanager
@@ -310,7 +310,7 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     @contextlib.asynccontextmanager
     async def _probing(self, connection: AsyncConnection) -> AsyncIterator[None]:
-        async with _busy_timeout(connection, min(self._busy_timeout, HEALTH_TIMEOUT_SECONDS)):
+        async with busy_timeout(connection, min(self._busy_timeout, HEALTH_TIMEOUT_SECONDS)):
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             yield
@@ -366,50 +366,6 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     def _outdated(self, why: str) -> SchemaOutdatedError:
         return SchemaOutdatedError(f"{self._place}: {why}; run: {self._upgrade_command}")
-
-
-@contextlib.asynccontextmanager
-async def _busy_timeout(connection: AsyncConnection, seconds: float | None) -> AsyncIterator[None]:
-    """Set the busy timeout of a connection for the block; None keeps it."""
-    if seconds is None:
-        yield
-        return
-    before = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar()
-    await connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
-    try:
-        yield
-    finally:
-        await connection.exec_driver_sql(f"PRAGMA busy_timeout={before}")
-
-
-def _ensure_wal(connection: Connection) -> None:
-    """Set WAL mode, which is persistent; a file of another program may not have it."""
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute("PRAGMA journal_mode")
-        if cursor.fetchone() != ("wal",):
-            cursor.execute("PRAGMA journal_mode=WAL")
-    finally:
-        cursor.close()
-
-
-def _forget(opened: set[aiosqlite.Connection], dbapi_connection: Any, _record: object) -> None:
-    opened.discard(dbapi_connection.driver_connection)
-
-
-def _set_pragmas(dbapi_connection: Any, _record: object) -> None:
-    cursor = dbapi_connection.cursor()
-    try:
-        # In WAL mode a commit survives a crash of the process; NORMAL could lose it on power loss.
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-    finally:
-        cursor.close()
-
-
-def _release_event_loop(dbapi_connection: Any, _record: object) -> None:
-    if dbapi_connection is not None:
-        release_event_loop(dbapi_connection.driver_connection)
 
 
 def _remove_folder(folder: str, owner: int) -> None:

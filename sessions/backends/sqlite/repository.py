@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessions.backends.sql.repository import SqlBackend, new_row
+from sessions.backends.sql.repository import SqlBackend
+from sessions.backends.sql.rows import new_row
 from sessions.backends.sql.transaction import SqlTransaction
 from sessions.backends.sqlite.connection import SqliteConnectionManager
+from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
@@ -61,3 +64,6 @@ class SqliteBackend(SqlBackend):
             if messages:
                 await connection.execute(self._statements.insert_message, messages)
             return True
+
+    def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
+        return parameters(patterns=json.dumps([glob_pattern(term) for term in terms]))

@@ -17,7 +17,7 @@ class LifecycleOperations:
     _calls: Calls
 
     async def ensure_ready(self) -> None:
-        """Connect and make the schema ready, or raise why not.
+        """Connect and make the schema ready, or raise the reason.
 
         For the start of a service: a wrong setting, an old schema or an absent database is found before the
         first request. Every call checks the database, also if it was ready before.
@@ -26,7 +26,7 @@ class LifecycleOperations:
 
     async def _make_ready(self) -> None:
         await self._calls.manager.make_ready()
-        # Reads an absent session: checks the right to read the sessions.
+        # Reads an absent session: checks the privilege to read the sessions.
         await self._calls.backend.get(new_session_id(), new_session_id())
 
     async def is_healthy(self) -> bool:
@@ -37,7 +37,7 @@ class LifecycleOperations:
         return await self._calls.manager.is_healthy()
 
     async def aclose(self) -> None:
-        """Release the connections, which all that use the same database share, at once.
+        """Release the connections at once; all repositories and chats of the same database share them.
 
         A second close does nothing; a later call connects again. A service's own engine or client is
         never closed. Of several ``async with`` blocks on the same database, the last one to end closes.

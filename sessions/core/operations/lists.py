@@ -33,14 +33,14 @@ class ListOperations:
         cursor: str | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> SessionPage:
-        """Return the next page of a user's sessions, newest first, as cheaply for any page.
+        """Return a page of a user's sessions, newest first; a late page costs as much as the first.
 
-        While others write, no session comes twice, and none is missed that was not itself changed.
+        Under concurrent writes no session is repeated, and none is missed unless it is updated itself.
 
         Args:
             user_id: Owner.
             limit: Sessions on a page, 1 to 1000.
-            cursor: ``next_cursor`` of the page before; None for the first.
+            cursor: ``next_cursor`` of the previous page; None for the first page.
             where: Only sessions whose metadata has these values: maps top-level keys to a value, or to a
                 list of accepted values. None accepts an absent key and null.
         """
@@ -48,7 +48,7 @@ class ListOperations:
         after, accepted = self._after(cursor), validation.check_where(where)
         work = self._calls.backend.list_after
         found = await self._calls.run("list_sessions", work, user_id, after, limit + 1, accepted)
-        # One more than asked for tells whether there is a next page.
+        # One session more than the limit shows whether there is a next page.
         page = found[:limit]
         return SessionPage(page, encode_cursor(page[-1]) if len(found) > limit else None)
 
@@ -60,12 +60,12 @@ class ListOperations:
         cursor: str | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> PreviewPage:
-        """Return the next page of a user's sessions, each with its newest message, in one round trip.
+        """Return a page of a user's sessions, newest first, each with its newest message, in one round trip.
 
         Args:
             user_id: Owner.
             limit: Sessions on a page, 1 to 1000.
-            cursor: ``next_cursor`` of the page before, also of `list_sessions`; None for the first.
+            cursor: ``next_cursor`` of the previous page, also of `list_sessions`; None for the first page.
             where: As in `list_sessions`.
         """
         user_id, limit = validation.check_user_id(user_id), validation.check_limit(limit)

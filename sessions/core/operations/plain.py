@@ -240,7 +240,7 @@ class Operations(SharedOperations):
     async def delete_sessions_older_than(
         self, user_id: str, cutoff: datetime, *, where: Mapping[str, Any] | None = None
     ) -> int:
-        """Delete a user's sessions last changed before a point in time; return how many.
+        """Delete a user's sessions last updated before ``cutoff``; return the number of deleted sessions.
 
         Args:
             user_id: Owner.

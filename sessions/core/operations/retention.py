@@ -32,8 +32,8 @@ class RetentionOperations:
     async def export_user(self, user_id: str) -> AsyncGenerator[tuple[ChatSession, list[ChatMessage]], None]:
         """Yield every session of a user with its messages, oldest first, in constant memory.
 
-        A session with more than 1000 messages comes in several parts, one after the other, each with the
-        next 1000 of them. A session that is written to meanwhile comes once, not never.
+        A session with more than 1000 messages is yielded in several consecutive parts of at most 1000
+        messages. A session that is updated concurrently is yielded exactly once.
 
         Args:
             user_id: Owner.

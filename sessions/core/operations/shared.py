@@ -7,12 +7,18 @@ from sessions.core.operations.history import HistoryOperations
 from sessions.core.operations.lifecycle import LifecycleOperations
 from sessions.core.operations.lists import ListOperations
 from sessions.core.operations.retention import RetentionOperations
+from sessions.core.operations.searching import SearchOperations
 
 __all__ = ["SharedOperations"]
 
 
 class SharedOperations(
-    ListOperations, HistoryOperations, EditingOperations, RetentionOperations, LifecycleOperations
+    ListOperations,
+    HistoryOperations,
+    EditingOperations,
+    SearchOperations,
+    RetentionOperations,
+    LifecycleOperations,
 ):
     """The operations with one signature in both interfaces.
 

@@ -1,0 +1,62 @@
+"""Sets up connections of SQLite: pragmas, WAL mode, and what happens when one is returned or closed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiosqlite
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sessions.backends.sqlite.internals import release_event_loop
+
+__all__ = ["busy_timeout", "ensure_wal", "forget", "release_loop", "set_pragmas"]
+
+
+@contextlib.asynccontextmanager
+async def busy_timeout(connection: AsyncConnection, seconds: float | None) -> AsyncIterator[None]:
+    """Set the busy timeout of a connection for the block; None keeps it."""
+    if seconds is None:
+        yield
+        return
+    before = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar()
+    await connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        await connection.exec_driver_sql(f"PRAGMA busy_timeout={before}")
+
+
+def ensure_wal(connection: Connection) -> None:
+    """Set WAL mode, which is persistent; a file of another program may not have it."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone() != ("wal",):
+            cursor.execute("PRAGMA journal_mode=WAL")
+    finally:
+        cursor.close()
+
+
+def forget(opened: set[aiosqlite.Connection], dbapi_connection: Any, _record: object) -> None:
+    """Drop the reference to a connection that is closed."""
+    opened.discard(dbapi_connection.driver_connection)
+
+
+def set_pragmas(dbapi_connection: Any, _record: object) -> None:
+    """Make a new connection durable, and let it enforce foreign keys."""
+    cursor = dbapi_connection.cursor()
+    try:
+        # In WAL mode a commit survives a crash of the process; NORMAL could lose it on power loss.
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+    finally:
+        cursor.close()
+
+
+def release_loop(dbapi_connection: Any, _record: object) -> None:
+    """Let a connection that is returned to the pool keep no event loop alive."""
+    if dbapi_connection is not None:
+        release_event_loop(dbapi_connection.driver_connection)

@@ -1,0 +1,122 @@
+"""The statement that searches a user's messages, for each dialect.
+
+It reads the messages of the user's sessions, for each session one range of ``idx_messages_session_id``, and
+no others. The contents are in no index, which each append would have to write.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Subquery,
+    Text,
+    all_,
+    case,
+    cast,
+    collate,
+    exists,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from sessions.models.records import ChatMessageRecord, ChatSessionRecord
+from sessions.queries.columns import LIMIT, MESSAGE_ORDER, NEWEST_FIRST, OF_USER, OWNED, bind, time
+from sessions.queries.ranges import Ranges
+
+__all__ = ["Searches"]
+
+JSON_COLUMNS = ("session_metadata", "message_metadata")
+CHAT_SESSION = (
+    ChatSessionRecord.session_id,
+    ChatSessionRecord.title,
+    ChatSessionRecord.user_id,
+    ChatSessionRecord.created_at,
+    ChatSessionRecord.updated_at,
+    ChatSessionRecord.session_metadata.label("session_metadata"),
+    ChatSessionRecord.version,
+)
+MESSAGE = (
+    ChatMessageRecord.message_id,
+    ChatMessageRecord.role,
+    ChatMessageRecord.content,
+    ChatMessageRecord.timestamp,
+    ChatMessageRecord.message_metadata.label("message_metadata"),
+    ChatMessageRecord.payload,
+    ChatMessageRecord.write_order,
+)
+
+
+class Searches:
+    """Builds the statements that search.
+
+    Args:
+        postgres: Whether the dialect is PostgreSQL's.
+    """
+
+    def __init__(self, *, postgres: bool) -> None:
+        self._postgres = postgres
+        self._ranges = Ranges(postgres=postgres)
+
+    def search(self, in_session: bool, after: bool) -> Select[Any]:
+        """Return hits, newest first, with the columns of `CHAT_SESSION`, then those of `MESSAGE`.
+
+        Args:
+            in_session: Whether in one session, in place of all of the user's.
+            after: Whether there is a hit to continue after.
+        """
+        sessions = select(*CHAT_SESSION).where(OWNED if in_session else OF_USER)
+        if not in_session:
+            # Not for the order: a LIMIT keeps the planner to the user's range of the index.
+            sessions = self._ranges.ordered(sessions, *NEWEST_FIRST)
+        of_owner = sessions.subquery("of_owner")
+        found = [ChatMessageRecord.session_id == of_owner.c.session_id, self._matches()]
+        if after:
+            after_id = bind("after_id", type_=ChatMessageRecord.message_id.type)
+            place = tuple_(time("timestamp"), bind("write_order", type_=BigInteger()), after_id)
+            found.append(tuple_(*MESSAGE_ORDER) < place)
+        hits = self._newest(of_owner, found).subquery("hits")
+        # JSON becomes text only here, in as many hits as are returned.
+        columns = (cast(one, Text).label(one.key) if one.key in JSON_COLUMNS else one for one in hits.c)
+        return select(*columns).order_by(*_newest_first(hits.c))
+
+    def _newest(self, of_owner: Subquery, found: list[ColumnElement[bool]]) -> Any:
+        """Return the newest of the messages found in some sessions, up to the limit."""
+        order = [part.desc() for part in MESSAGE_ORDER]
+        if not self._postgres:
+            return self._ranges.ordered(select(*of_owner.c, *MESSAGE).where(*found), *order, limit=LIMIT)
+        # Of each session as many as are returned, so a common word is not looked for in all of a long one.
+        # A LIMIT there also rules out a join by hash, over the whole table.
+        of_session = select(*MESSAGE).where(*found).correlate(of_owner)
+        newest = self._ranges.ordered(of_session, *order, limit=LIMIT).lateral("newest")
+        joined = select(*of_owner.c, *newest.c).join(newest, true())
+        return self._ranges.ordered(joined, *_newest_first(newest.c), limit=LIMIT)
+
+    def _matches(self) -> ColumnElement[bool]:
+        if not self._postgres:
+            patterns = func.json_each(bind("patterns", type_=Text())).table_valued("value", name="pattern")
+            # Read once, in place of once for each message.
+            pattern = select(patterns.c.value).cte("patterns").prefix_with("MATERIALIZED")
+            fits = ChatMessageRecord.content.op("GLOB", is_comparison=True)(pattern.c.value)
+            return ~exists(select(literal_column("1")).select_from(pattern).where(~fits))
+        likes, expressions = (bind(name, type_=ARRAY(Text())) for name in ("likes", "expressions"))
+        # "C" compares code points, whatever the locale of the database is; its `lower` changes ASCII alone.
+        content = collate(ChatMessageRecord.content, "C")
+        alike = func.lower(content).op("LIKE", is_comparison=True)(all_(likes))
+        fits = content.op("~", is_comparison=True)(all_(expressions))
+        # CASE keeps the order, cheapest first. The planner takes it for half of the rows, whatever the words
+        # are: as in `Ranges`, the plan does not depend on them.
+        return case((or_(func.cardinality(likes) == literal_column("0"), alike), fits), else_=false())
+
+
+def _newest_first(columns: Any) -> list[Any]:
+    return [columns[part.key].desc() for part in MESSAGE_ORDER]
