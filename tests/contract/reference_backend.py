@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -43,7 +44,6 @@ from sessions.core.values import (
 )
 
 MICROSECOND = timedelta(microseconds=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ReferenceManager(AsyncBaseConnectionManager):
@@ -61,11 +61,19 @@ class ReferenceManager(AsyncBaseConnectionManager):
 
 @dataclasses.dataclass(slots=True)
 class Stored:
-    """A message and its write order; ``role`` and the rest as in `ChatMessage`, the payload as JSON text."""
+    """A message without its payload, which is kept as JSON text.
+
+    Attributes:
+        message: The message.
+        write_order: Counts the messages written.
+        payload: JSON text; None for no payload.
+        assigned: Whether its timestamp is the time of writing, and not the caller's.
+    """
 
     message: ChatMessage
     write_order: int
     payload: str | None
+    assigned: bool = True
 
     @property
     def position(self) -> Position:
@@ -106,6 +114,7 @@ class ReferenceBackend(Backend):
         super().__init__(manager)
         self.sessions: dict[str, ChatSession] = {}
         self.messages: dict[str, list[Stored]] = {}
+        self._writes = itertools.count(1)
 
     def check_id(self, argument: str, value: object) -> str:
         return check.check_uuid(argument, value)
@@ -150,13 +159,14 @@ class ReferenceBackend(Backend):
 
     def _insert(self, found: ChatSession, rows: list[MessageRow], moment: datetime) -> datetime:
         for row in rows:
-            written = (moment - EPOCH) // MICROSECOND
-            timestamp, order = (moment, 0) if row.timestamp is None else (row.timestamp, written)
+            timestamp = moment if row.timestamp is None else row.timestamp
             metadata = copy.deepcopy(row.metadata or {})
             message = ChatMessage(
                 row.message_id, found.session_id, row.role, row.content, timestamp, metadata
             )
-            self.messages[found.session_id].append(Stored(message, order, row.payload))
+            self.messages[found.session_id].append(
+                Stored(message, next(self._writes), row.payload, row.timestamp is None)
+            )
             moment += MICROSECOND
         self.messages[found.session_id].sort(key=lambda stored: stored.position)
         return max(moment - MICROSECOND, found.updated_at)
