@@ -7,12 +7,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import growth, others, ratios, servers, writes
+from benchmarks import growth, others, ratios, search, servers, writes
 from benchmarks.timing import Effort
 
 SERVERS = {"postgres": servers.postgres, "mongodb": servers.mongodb}
 TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB"}
-PARTS = ("raw", "sync", "peers", "writes", "growth")
+PARTS = ("raw", "sync", "peers", "writes", "growth", "search")
 
 
 def main() -> None:
@@ -40,6 +40,8 @@ def main() -> None:
             _print("PostgreSQL: write amplification", asyncio.run(writes.write_amplification(url, appends)))
     if "growth" in parts:
         print(growth.measure(options.quick, tuple(backends)))
+    if "search" in parts:
+        print(search.measure(options.quick, tuple(backends)))
 
 
 async def _run(

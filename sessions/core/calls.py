@@ -67,21 +67,19 @@ class Calls:
             *arguments: Checked arguments, the same for each attempt.
             repeats_unknown: Whether to retry also if an attempt may have taken effect.
         """
+        on = self.manager.is_transient if repeats_unknown else self._had_no_effect
+        return await self._run(operation, functools.partial(self.backend.perform, work, arguments), on)
+
+    async def _run(
+        self, operation: str, perform: Callable[[], Awaitable[R]], on: Callable[[BaseException], bool]
+    ) -> R:
         manager = self.manager
         if (retry := self._retry) is None:
             retry = self._retry = self._read_retry()
         try:
             # A background step is one attempt: after a cancellation there is no retry.
-            attempt = functools.partial(
-                manager.run_step, functools.partial(self._attempt, self.backend.bound(work), arguments)
-            )
-            return await call_with_retry(
-                operation,
-                attempt,
-                retry,
-                on=manager.is_transient if repeats_unknown else self._had_no_effect,
-                unwrap=manager.driver_error,
-            )
+            attempt = functools.partial(manager.run_step, functools.partial(self._attempt, perform))
+            return await call_with_retry(operation, attempt, retry, on=on, unwrap=manager.driver_error)
         except SessionsError:
             raise
         except Exception as error:
@@ -95,31 +93,31 @@ class Calls:
     def _had_no_effect(self, error: BaseException) -> bool:
         return self.manager.is_transient(error) and not self.manager.outcome_is_unknown(error)
 
-    async def _attempt(self, work: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
+    async def _attempt(self, perform: Callable[[], Awaitable[R]]) -> R:
         # Twice: the first check of the schema, inside the call, may find it ready before it is dropped.
         for _ in range(2):
             seen = self.manager.preparations
             try:
-                return await work(*arguments)
+                return await perform()
             except Exception as error:
                 if not await self.manager.prepare_again(error, seen=seen):
                     raise
-        return await work(*arguments)
+        return await perform()
 
     async def run_counting_attempts(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Call an operation as `run` does, and pass the earlier attempts as its last argument."""
         earlier = EarlierAttempts()
+        perform = functools.partial(self.backend.perform, work, (*args, earlier))
 
-        async def counting(*arguments: Any) -> R:
+        async def perform_counted() -> R:
             try:
-                return await work(*arguments, earlier)
+                return await perform()
             except Exception as error:
                 earlier.failed += 1
                 earlier.may_have_worked |= self.manager.outcome_is_unknown(error)
                 raise
 
-        counting.__name__ = work.__name__
-        return await self.run(operation, counting, *args)
+        return await self._run(operation, perform_counted, self.manager.is_transient)
 
     async def run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
         """Delete batches, each with retries, until one deletes nothing; return the number of deleted rows."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from sessions.core.identifiers import new_session_id
 from sessions.core.values import (
     EarlierAttempts,
     HistoryRange,
@@ -100,9 +101,20 @@ class Backend(ABC):
     def __init__(self, manager: Any) -> None:
         self.manager = manager
 
-    def bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-        """Return an operation wrapped in the context that this backend's operations need."""
-        return work
+    async def perform(self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]) -> R:
+        """Await one attempt of an operation of this backend.
+
+        Args:
+            work: A method of this backend.
+            arguments: Its arguments.
+        """
+        return await work(*arguments)
+
+    async def make_ready(self) -> None:
+        """Connect, check the schema again, and check the privilege to read the sessions."""
+        await self.manager.make_ready()
+        # A session that does not exist.
+        await self.get(new_session_id(), new_session_id())
 
     @abstractmethod
     def check_id(self, argument: str, value: object) -> str:
@@ -262,7 +274,7 @@ class Backend(ABC):
         raise NotImplementedError("delete_messages")
 
     async def delete_messages_from(
-        self, session_id: str, user_id: str, message_id: str, *, inclusive: bool
+        self, session_id: str, user_id: str, message_id: str, inclusive: bool
     ) -> int:
         """Delete the messages after one, and with ``inclusive`` that one; return how many.
 

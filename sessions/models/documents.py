@@ -1,16 +1,13 @@
 """Beanie documents: what MongoDB holds of `ChatSession` and `ChatMessage`.
 
-Beanie binds a document class to one database for the whole process. A repository needs another one for
-each database and event loop, so it names its collections in a context variable for the length of an
-operation; where it does not, the documents use what a service's own ``init_beanie`` gave them.
+Beanie binds a document class to one database for the whole process; these are bound by a service's own
+``init_beanie``, if at all. The repository needs other collections for each database and event loop: it builds
+queries from the documents, and executes them on its own collections.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,11 +17,7 @@ from beanie.odm.settings.document import DocumentSettings
 from pydantic import AfterValidator, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-__all__ = ["SESSION_FIELD", "ChatMessageDocument", "ChatSessionDocument", "aware", "bound_to", "bound_uuid"]
-
-# By collection name, for the current operation.
-_collections: ContextVar[Mapping[str, Any] | None] = ContextVar("sessions_mongodb_collections", default=None)
-_uuids: ContextVar[Mapping[str, Any] | None] = ContextVar("sessions_mongodb_uuids", default=None)
+__all__ = ["SESSION_FIELD", "ChatMessageDocument", "ChatSessionDocument", "aware"]
 
 # The field of a message that holds the ``_id`` of its session's document. A session may be deleted, and
 # another one created under the same ``session_id``.
@@ -33,27 +26,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
 
 _NAME = {"bsonType": "string", "minLength": 1, "maxLength": 255}
-
-
-@contextmanager
-def bound_to(collections: Mapping[str, Any], uuids: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Let the documents use these collections, in the running task, while the context lasts.
-
-    Args:
-        collections: Collections of PyMongo's asyncio client, or Motor's, by name.
-        uuids: The UUIDs that they had when the operation began, where the server checks them.
-    """
-    token, of_uuids = _collections.set(collections), _uuids.set(uuids)
-    try:
-        yield
-    finally:
-        _collections.reset(token)
-        _uuids.reset(of_uuids)
-
-
-def bound_uuid(name: str) -> Any:
-    """Return the UUID that a collection had when the current operation began, or None."""
-    return (_uuids.get() or {}).get(name)
 
 
 def aware(value: datetime) -> datetime:
@@ -68,8 +40,8 @@ UtcDatetime = Annotated[datetime, AfterValidator(aware)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
-class _BoundDocument(Document):
-    """A document that looks for its collection at each use."""
+class _UnboundDocument(Document):
+    """A document from which queries can be built without ``init_beanie``."""
 
     Settings: ClassVar[Any]
 
@@ -81,27 +53,13 @@ class _BoundDocument(Document):
         except CollectionWasNotInitialized:
             return _settings_of(cls.Settings.name)
 
-    @classmethod
-    def get_pymongo_collection(cls) -> Any:
-        """Return the collection of `bound_to`, else the one of a service's ``init_beanie``."""
-        if (collections := _collections.get()) is not None:
-            return collections[cls.Settings.name]
-        return super().get_pymongo_collection()
-
-    @classmethod
-    def get_motor_collection(cls) -> Any:
-        """Return what `get_pymongo_collection` does; Beanie 1 asks under this name."""
-        if (collections := _collections.get()) is not None:
-            return collections[cls.Settings.name]
-        return super().get_motor_collection()  # pyright: ignore[reportAttributeAccessIssue]
-
 
 @functools.cache
 def _settings_of(name: str) -> DocumentSettings:
     return DocumentSettings(name=name)
 
 
-class ChatSessionDocument(_BoundDocument):
+class ChatSessionDocument(_UnboundDocument):
     """A document of ``chat_sessions``."""
 
     session_id: Name
@@ -137,7 +95,7 @@ class ChatSessionDocument(_BoundDocument):
     }
 
 
-class ChatMessageDocument(_BoundDocument):
+class ChatMessageDocument(_UnboundDocument):
     """A document of ``chat_messages``.
 
     Attributes:

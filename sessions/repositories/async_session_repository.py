@@ -53,6 +53,8 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
 
     CONNECTION_TYPE: ClassVar[ConnectionType]
 
+    _connection_manager: AsyncBaseConnectionManager
+
     def __init__(
         self,
         *,
@@ -68,7 +70,6 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
 
     def _use(self, manager: AsyncBaseConnectionManager, retry: RetryConfig | None) -> None:
         super().__init__(self.CONNECTION_TYPE, connection_manager=manager)
-        self._manager = manager
         self._chosen_retry = retry
         backend = _backend_class(self.CONNECTION_TYPE)(manager)
         self._calls = Calls(
@@ -100,15 +101,15 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         """
         borrowed = object.__new__(type(self))
         vars(borrowed).update(vars(self))
-        borrowed._use(self._manager.using(transaction), ONE_ATTEMPT)
+        borrowed._use(self._connection_manager.using(transaction), ONE_ATTEMPT)
         return borrowed
 
     async def _ensure_connection(self) -> None:
-        await self._manager.run_step(self._manager.connect)
+        await self._connection_manager.run_step(self._connection_manager.connect)
 
     async def _create_tables_if_not_exist(self) -> None:
         # The manager makes the schema ready once for all repositories that share it.
-        await self._manager.connect()
+        await self._connection_manager.connect()
 
     # -- Operations with other names or arguments than in `Operations` ---------------------------------
 
@@ -394,7 +395,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     # -- Contexts, copies --------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._manager.hold()
+        self._connection_manager.hold()
         return self
 
     def __exit__(
@@ -403,12 +404,12 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._manager.release():
+        if self._connection_manager.release():
             self.close()
 
     def __copy__(self) -> Self:
         self._check_copyable()
-        return type(self)(connection_manager=self._manager, retry=self._chosen_retry)
+        return type(self)(connection_manager=self._connection_manager, retry=self._chosen_retry)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
         return self.__copy__()
@@ -421,7 +422,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         return _recreate, (kind, self._check_copyable(), self._chosen_retry)
 
     def _check_copyable(self) -> Mapping[str, Any]:
-        options: Mapping[str, Any] | None = self._manager.made_with
+        options: Mapping[str, Any] | None = self._connection_manager.made_with
         if options is None:
             raise TypeError(
                 f"a {type(self).__name__} on an engine, a client or a connection manager of a service's own "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import ratios, writes
+from benchmarks import ratios, search, writes
 from benchmarks.tables import table
 from benchmarks.timing import Effort, one_caller, per_second
 
@@ -42,6 +42,19 @@ async def test_each_index_is_listed_with_its_size_and_a_read(postgres_url: str) 
     text = await writes.write_amplification(postgres_url, 10)
 
     assert all(f"`{name}`" in text for name in writes.READS)
+
+
+@pytest.mark.parametrize("backend", ["postgres", "mongodb"])
+async def test_every_query_is_measured_for_every_kind_of_user(
+    backend: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(f"{backend}_url")
+
+    text = await search.of_backend(backend, url, search.Size({backend: 2000}, messages=100, calls=1))
+
+    headings, _, *lines = text.splitlines()
+    assert headings.split(" | ")[1:] == [*list(search.QUERIES)[:-1], f"{list(search.QUERIES)[-1]} |"]
+    assert len(lines) == {"postgres": len(search.SEARCHERS), "mongodb": 2}[backend]
 
 
 async def test_each_contender_has_as_many_calls_and_goes_first_as_often() -> None:

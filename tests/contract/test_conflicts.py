@@ -129,7 +129,7 @@ async def test_a_message_of_a_deleted_session_is_assigned_to_the_session_created
         assert await repository.ensure_session_exists(session_id, "alice")
         rows = rows_of(3)
         assert await append(repository, session_id, rows)
-        connection = await repository._manager.connect()
+        connection = await repository._connection_manager.connect()
         left = await connection.collections["chat_messages"].find().to_list(None)
         await repository.delete_session_async("alice", session_id)
         assert await repository.ensure_session_exists(session_id, "bob")

@@ -37,7 +37,7 @@ async def test_a_second_repository_of_the_same_database_runs_no_further_commands
     async with counted(backend) as (repository, wire):
         await repository.count_sessions("user")
         wire.clear()
-        other = type(repository)(connection_manager=repository._manager)
+        other = type(repository)(connection_manager=repository._connection_manager)
         await other.count_sessions("user")
 
         assert len(wire.statements) == 1

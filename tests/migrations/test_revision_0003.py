@@ -163,7 +163,7 @@ async def test_on_sqlite_what_another_program_has_added_stays(surrounded: str) -
     # With foreign keys enforced, as on each connection of the package.
     async with SessionRepositoryFactory.create_repository("sqlite", url=surrounded) as repository:
         await repository.ensure_ready()
-        engine = await repository._manager.engine()
+        engine = await repository._connection_manager.engine()
         async with engine.connect() as connection:
             for pragma, value in (("foreign_keys", 1), ("legacy_alter_table", 0)):
                 assert (await connection.exec_driver_sql(f"PRAGMA {pragma}")).scalar() == value

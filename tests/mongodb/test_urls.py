@@ -206,7 +206,7 @@ async def test_writes_read_from_the_primary_whatever_the_read_preference() -> No
             session_id = await repo.create_session_async("alice")
             reads.seen.clear()
             # Immediately, and with an empty cache: a secondary may not have the session yet.
-            repo._manager.forget(session_id)
+            repo._connection_manager.forget(session_id)
             await repo.add_messages(session_id, [("user", "Hello")] * 100)
             assert await repo.ensure_session_exists(session_id, "alice") is False
             assert await repo.delete_session_async("alice", session_id)
@@ -244,8 +244,8 @@ async def test_a_callable_password_is_called_for_each_new_client() -> None:
 async def test_a_long_idle_connection_is_not_reused(mongodb_url: str) -> None:
     """A load balancer may have dropped it silently."""
     async with repository(mongodb_url) as repo:
-        client = (await repo._manager.connect()).client
+        client = (await repo._connection_manager.connect()).client
         assert 0 < client.options.pool_options.max_idle_time_seconds <= 240
     async with repository(f"{mongodb_url}&maxIdleTimeMS=1000") as repo:
-        client = (await repo._manager.connect()).client
+        client = (await repo._connection_manager.connect()).client
         assert client.options.pool_options.max_idle_time_seconds == 1

@@ -52,6 +52,8 @@ async def everything(chats: AsyncChats, bill: Any) -> str:
         await chats.add_message("bob", session_id, "user", "Not mine")
     history = await chats.get_session_history("alice", session_id)
     assert [message.content for message in history] == ["One", "Two", "Three"]
+    hits = (await chats.search_messages("alice", "T")).hits
+    assert [hit.message.content for hit in hits] == ["Three", "Two"]
     assert await chats.count_sessions("alice") == len((await chats.list_sessions("alice")).sessions) == 1
     await bill(session_id)
     return session_id

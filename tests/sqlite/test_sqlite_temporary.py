@@ -58,7 +58,7 @@ def test_its_files_are_deleted_when_it_is_collected(tmp_path: Path) -> None:
         repositories = [make(url="sqlite://") for _ in range(3)]
         for repository in repositories:
             await repository.create_session_async("alice")
-        return [weakref.ref(repository._manager) for repository in repositories]
+        return [weakref.ref(repository._connection_manager) for repository in repositories]
 
     # Not closed: the end of the event loop closes their connections.
     managers = asyncio.run(use())

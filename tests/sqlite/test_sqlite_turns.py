@@ -27,7 +27,7 @@ def make(path: Path | str | None = None, **options: Any) -> Any:
 
 
 def turns_of(repository: Any) -> Turns:
-    turns: Turns = repository._manager._turns
+    turns: Turns = repository._connection_manager._turns
     return turns
 
 
@@ -145,7 +145,7 @@ async def test_queued_writers_of_a_locked_file_wait_no_longer_than_the_first(tmp
             assert {type(error) for error in ended} == {BackendUnavailableError}
             other.execute("ROLLBACK")
         await repository.add_message(session_id, "user", "Hello")
-        engine = await repository._manager.engine()
+        engine = await repository._connection_manager.engine()
         async with engine.connect() as connection:
             assert (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar() == 1000
 

@@ -24,7 +24,7 @@ def make(url: str | None = None, **options: Any) -> Any:
 
 def target(url: str | None = None, **options: Any) -> Any:
     repository = make(url, **options)
-    return repository._manager._target
+    return repository._connection_manager._target
 
 
 @pytest.mark.parametrize(

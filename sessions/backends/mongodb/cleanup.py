@@ -18,18 +18,15 @@ from typing import Any
 
 from bson import ObjectId
 
-from sessions.backends.mongodb.collections import UP, chat_messages, chat_sessions, chat_unfinished
+from sessions.backends.mongodb.collections import UP, MongoCollections
+from sessions.backends.mongodb.inserts import stored_batches
 from sessions.core.identifiers import utc_now
-from sessions.core.port import Backend
 from sessions.models.documents import SESSION_FIELD
 
 __all__ = [
     "CleanupResult",
     "MongoCleanup",
     "mark_batch",
-    "remove_incomplete_batch",
-    "remove_messages",
-    "stored_batches",
 ]
 
 ORPHAN_BATCH_SIZE = 1000
@@ -63,58 +60,49 @@ def mark_batch(documents: list[dict[str, Any]]) -> Any:
     return mark
 
 
-async def stored_batches(marks: Iterable[Any]) -> set[Any]:
-    """Return the marks of those batches that are complete."""
-    found = chat_messages().find({"_id": {"$in": list(marks)}}, {"_id": 1})
-    return {document["_id"] for document in await found.to_list(None)}
-
-
-class MongoCleanup(Backend):
+class MongoCleanup(MongoCollections):
     """Notes operations of several writes, and cleans up after interrupted ones."""
 
-    @staticmethod
     @contextlib.asynccontextmanager
-    async def _noted(session_ids: list[str], batch: Any = None) -> AsyncIterator[None]:
+    async def _noted(self, session_ids: list[str], batch: Any = None) -> AsyncIterator[None]:
         """Keep a note of an operation on these sessions until it ends; if it fails, the note stays."""
         note = {"_id": ObjectId(), "session_ids": session_ids}
         if batch is not None:
             note["batch"] = batch
-        await chat_unfinished().insert_one(note)
+        await self.unfinished.insert_one(note)
         yield
-        await chat_unfinished().delete_one({"_id": note["_id"]})
+        await self.unfinished.delete_one({"_id": note["_id"]})
 
     async def clean_up_unfinished(self) -> CleanupResult:
         """Clean up after noted operations, and delete the notes of those that have ended."""
         removed = under_way = 0
-        found = chat_unfinished().find().sort("_id", UP).limit(NOTES_AT_ONCE)
+        found = self.unfinished.find().sort("_id", UP).limit(NOTES_AT_ONCE)
         for note in await found.to_list(None):
             is_old = note["_id"].generation_time < utc_now() - MAX_OPERATION_TIME
             removed += await self.delete_orphaned(*note["session_ids"])
             if is_old and "batch" in note:
-                removed += await remove_incomplete_batch(note["session_ids"], note["batch"])
-            if is_old or await _is_over(note):
-                await chat_unfinished().delete_one({"_id": note["_id"]})
+                removed += await self._remove_incomplete_batch(note["session_ids"], note["batch"])
+            if is_old or await self._is_over(note):
+                await self.unfinished.delete_one({"_id": note["_id"]})
             else:
                 under_way += 1
         return CleanupResult(removed, under_way)
 
     async def delete_orphaned(self, *session_ids: str) -> int:
         """Delete the messages of those sessions that do not exist; return how many."""
-        messages = chat_messages()
         only_ids, removed = {"session_id": 1, SESSION_FIELD: 1}, 0
-        while absent := await _absent(session_ids):
-            cursor = messages.find({"session_id": {"$in": absent}}, only_ids).limit(ORPHAN_BATCH_SIZE)
+        while absent := await self._absent(session_ids):
+            cursor = self.messages.find({"session_id": {"$in": absent}}, only_ids).limit(ORPHAN_BATCH_SIZE)
             listed = await cursor.to_list(None)
             if not listed:
                 break
             # Checked again: a message listed while its session existed may be visible.
-            still = set(await _absent(absent))
+            still = set(await self._absent(absent))
             orphaned = [message for message in listed if message["session_id"] in still]
-            removed += await remove_messages(orphaned)
+            removed += await self._remove_messages(orphaned)
         return removed
 
-    @staticmethod
-    async def find_orphaned(after: str) -> tuple[list[str], str | None]:
+    async def find_orphaned(self, after: str) -> tuple[list[str], str | None]:
         """Find absent sessions among those of the next messages, in the order of session ids.
 
         Args:
@@ -124,45 +112,41 @@ class MongoCleanup(Backend):
             The ids of the absent sessions, and the id to continue after; None at the end.
         """
         in_index = {"_id": 0, "session_id": 1}
-        cursor = chat_messages().find({"session_id": {"$gt": after}}, in_index).sort("session_id", UP)
+        cursor = self.messages.find({"session_id": {"$gt": after}}, in_index).sort("session_id", UP)
         ids = [message["session_id"] for message in await cursor.limit(MESSAGES_AT_ONCE).to_list(None)]
         if not ids:
             return [], None
-        return await _absent(sorted(set(ids))), ids[-1]
+        return await self._absent(sorted(set(ids))), ids[-1]
 
+    async def _absent(self, session_ids: Iterable[str]) -> list[str]:
+        """Return the ids of those sessions that do not exist."""
+        wanted = list(session_ids)
+        found = await self.sessions.find({"session_id": {"$in": wanted}}, {"session_id": 1}).to_list(None)
+        there = {chat_session["session_id"] for chat_session in found}
+        return [session_id for session_id in wanted if session_id not in there]
 
-async def _absent(session_ids: Iterable[str]) -> list[str]:
-    """Return the ids of those sessions that do not exist."""
-    wanted = list(session_ids)
-    found = await chat_sessions().find({"session_id": {"$in": wanted}}, {"session_id": 1}).to_list(None)
-    there = {chat_session["session_id"] for chat_session in found}
-    return [session_id for session_id in wanted if session_id not in there]
+    async def _remove_messages(self, documents: list[dict[str, Any]]) -> int:
+        """Delete messages of a deleted session; return how many.
 
+        A message that another attempt of its call has assigned to a later session stays.
+        """
+        ids = [document["_id"] for document in documents]
+        # Without the field: None, which a query takes for an absent one.
+        written_for = {document.get(SESSION_FIELD): None for document in documents}
+        chosen = {"_id": {"$in": ids}, SESSION_FIELD: {"$in": list(written_for)}}
+        removed: int = (await self.messages.delete_many(chosen)).deleted_count
+        return removed
 
-async def remove_messages(documents: list[dict[str, Any]]) -> int:
-    """Delete messages of a deleted session; return how many.
+    async def _is_over(self, note: dict[str, Any]) -> bool:
+        if "batch" in note:
+            return bool(await stored_batches(self.messages, [note["batch"]]))
+        # An existing session may be deleted next.
+        return await self.sessions.find_one({"session_id": {"$in": note["session_ids"]}}, {"_id": 1}) is None
 
-    A message that another attempt of its call has assigned to a later session stays.
-    """
-    ids = [document["_id"] for document in documents]
-    # Without the field: None, which a query takes for an absent one.
-    written_for = {document.get(SESSION_FIELD): None for document in documents}
-    chosen = {"_id": {"$in": ids}, SESSION_FIELD: {"$in": list(written_for)}}
-    removed: int = (await chat_messages().delete_many(chosen)).deleted_count
-    return removed
-
-
-async def _is_over(note: dict[str, Any]) -> bool:
-    if "batch" in note:
-        return bool(await stored_batches([note["batch"]]))
-    # An existing session may be deleted next.
-    return await chat_sessions().find_one({"session_id": {"$in": note["session_ids"]}}, {"_id": 1}) is None
-
-
-async def remove_incomplete_batch(session_ids: list[str], mark: Any) -> int:
-    """Delete the messages of a batch unless it is complete; return how many."""
-    if await stored_batches([mark]):
-        return 0
-    of_batch = {"session_id": {"$in": session_ids}, "batch": mark}
-    removed: int = (await chat_messages().delete_many(of_batch)).deleted_count
-    return removed
+    async def _remove_incomplete_batch(self, session_ids: list[str], mark: Any) -> int:
+        """Delete the messages of a batch unless it is complete; return how many."""
+        if await stored_batches(self.messages, [mark]):
+            return 0
+        of_batch = {"session_id": {"$in": session_ids}, "batch": mark}
+        removed: int = (await self.messages.delete_many(of_batch)).deleted_count
+        return removed

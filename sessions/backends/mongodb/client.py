@@ -25,7 +25,6 @@ __all__ = [
     "durable_write_concern",
     "in_transaction",
     "is_conflict",
-    "raw_cursor",
 ]
 
 R = TypeVar("R")
@@ -260,8 +259,3 @@ def acknowledged_early(collection: Any) -> Any | None:
 def is_conflict(error: errors.OperationFailure) -> bool:
     """Return whether the server aborted a transaction because of a write conflict."""
     return error.has_error_label("TransientTransactionError")
-
-
-async def raw_cursor(query: Any) -> Any:
-    """Return the driver's cursor of a Beanie query: it returns documents without building models."""
-    return await query.get_cursor() if hasattr(query, "get_cursor") else query.motor_cursor

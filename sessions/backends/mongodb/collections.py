@@ -1,33 +1,86 @@
-"""The collections of the current operation, and the sort orders of their indexes."""
+"""The collections that one attempt of an operation works on, and the sort orders of their indexes."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 from beanie import SortDirection
 
+from sessions.backends.mongodb.client import MongoConnection
+from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.inserts import insert
+from sessions.core.port import Backend
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
-__all__ = ["DOWN", "NEWEST_FIRST", "UP", "Filter", "chat_messages", "chat_sessions", "chat_unfinished"]
+__all__ = ["CHAT_SESSIONS", "DOWN", "NEWEST_FIRST", "UP", "Filter", "MongoCollections", "raw_cursor"]
 
 Filter = dict[str, Any]
 
 UP, DOWN = SortDirection.ASCENDING, SortDirection.DESCENDING
 NEWEST_FIRST = [("updated_at", DOWN), ("session_id", UP)]
+CHAT_SESSIONS = ChatSessionDocument.Settings.name
+CHAT_MESSAGES = ChatMessageDocument.Settings.name
 
 
-def chat_sessions() -> Any:
-    """Return the sessions' collection of the current operation."""
-    return ChatSessionDocument.get_pymongo_collection()
+class MongoCollections(Backend):
+    """Gives the operations of one attempt their collections; see `MongoBackend.perform`.
+
+    Attributes:
+        connection: The client of the running event loop, or the caller's transaction.
+        sessions: Collection of the sessions; reads from the primary, unless the operation may read from
+            other members.
+        messages: Collection of the messages; the same.
+    """
+
+    manager: MongoConnectionManager
+    connection: MongoConnection
+    sessions: Any
+    messages: Any
+    # Of the collections by name, as of the beginning of the attempt; where the server checks them.
+    _uuids: Mapping[str, Any]
+
+    def on(
+        self, connection: MongoConnection, collections: Mapping[str, Any], uuids: Mapping[str, Any]
+    ) -> Self:
+        """Return this backend on the collections of one attempt.
+
+        Args:
+            connection: The connection.
+            collections: Its collections by name, with the read preference of the operation.
+            uuids: The UUIDs of the collections by name; empty if the server does not check them.
+        """
+        attempt = type(self)(self.manager)
+        attempt.connection = connection
+        attempt.sessions, attempt.messages = collections[CHAT_SESSIONS], collections[CHAT_MESSAGES]
+        attempt._uuids = uuids
+        return attempt
+
+    @property
+    def unfinished(self) -> Any:
+        """Collection of notes on operations of several writes; created on first use."""
+        messages = self.messages
+        options = {"codec_options": messages.codec_options, "write_concern": messages.write_concern}
+        return messages.database.get_collection("chat_unfinished", **options)
+
+    async def insert(
+        self, collection: Any, documents: list[dict[str, Any]], client_session: Any = None
+    ) -> None:
+        """Insert documents in order with one command; see `inserts.insert`."""
+        await insert(collection, documents, self._uuids.get(collection.name), client_session)
 
 
-def chat_messages() -> Any:
-    """Return the messages' collection of the current operation."""
-    return ChatMessageDocument.get_pymongo_collection()
+def raw_cursor(query: Any, collection: Any) -> Any:
+    """Return the driver's cursor of a Beanie query: it returns documents without building models.
 
-
-def chat_unfinished() -> Any:
-    """Return the collection of notes on operations of several writes; created on first use."""
-    messages = chat_messages()
-    options = {"codec_options": messages.codec_options, "write_concern": messages.write_concern}
-    return messages.database.get_collection("chat_unfinished", **options)
+    Args:
+        query: The query. Beanie would execute it on the one collection that the document class is bound to.
+        collection: The collection to execute it on.
+    """
+    return collection.find(
+        query.get_filter_query(),
+        sort=query.sort_expressions or None,
+        skip=query.skip_number or 0,
+        limit=query.limit_number or 0,
+        session=query.session,
+    )

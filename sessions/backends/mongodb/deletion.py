@@ -9,9 +9,8 @@ from typing import Any
 from pymongo.errors import OperationFailure
 
 from sessions.backends.mongodb.cleanup import MongoCleanup
-from sessions.backends.mongodb.client import in_transaction, is_conflict, raw_cursor
-from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, chat_messages, chat_sessions
-from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.client import in_transaction, is_conflict
+from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, raw_cursor
 from sessions.core.values import EarlierAttempts, Where, unfinished
 from sessions.models.documents import ChatSessionDocument
 
@@ -24,8 +23,6 @@ DELETE_BATCH_SIZE = 100
 class MongoDeletion(MongoCleanup):
     """Deletes in one transaction where the server has them, else the session first."""
 
-    manager: MongoConnectionManager
-
     async def delete(
         self, session_id: str, user_id: str, expected_version: int | None, earlier: EarlierAttempts
     ) -> bool:
@@ -33,9 +30,9 @@ class MongoDeletion(MongoCleanup):
         chosen = {"session_id": session_id, "user_id": user_id}
 
         async def work(client_session: Any) -> int:
-            gone: int = (await chat_sessions().delete_one(chosen, session=client_session)).deleted_count
+            gone: int = (await self.sessions.delete_one(chosen, session=client_session)).deleted_count
             if gone:
-                await chat_messages().delete_many({"session_id": session_id}, session=client_session)
+                await self.messages.delete_many({"session_id": session_id}, session=client_session)
             return gone
 
         deleted = await self._try_transaction(work)
@@ -49,11 +46,11 @@ class MongoDeletion(MongoCleanup):
         return earlier.may_have_worked
 
     async def _delete_session_first(self, chosen: Filter, earlier: EarlierAttempts) -> None:
-        if not await chat_sessions().find_one(chosen, {"_id": 1}):
+        if not await self.sessions.find_one(chosen, {"_id": 1}):
             await self.delete_orphaned(chosen["session_id"])
             return
         async with self._noted([chosen["session_id"]]):
-            earlier.may_have_worked |= bool((await chat_sessions().delete_one(chosen)).deleted_count)
+            earlier.may_have_worked |= bool((await self.sessions.delete_one(chosen)).deleted_count)
             await self.delete_orphaned(chosen["session_id"])
 
     async def _try_transaction(self, work: Callable[[Any], Awaitable[int]]) -> int | None:
@@ -61,7 +58,7 @@ class MongoDeletion(MongoCleanup):
         if not self.manager.has_transactions:
             return None
         try:
-            return await in_transaction(await self.manager.connect(), work)
+            return await in_transaction(self.connection, work)
         except OperationFailure as error:
             if not is_conflict(error):
                 raise
@@ -89,10 +86,8 @@ class MongoDeletion(MongoCleanup):
             ids = [document["_id"] for document in found]
             session_ids[:] = [document["session_id"] for document in found]
             if found:
-                await chat_sessions().delete_many({"_id": {"$in": ids}}, session=client_session)
-                await chat_messages().delete_many(
-                    {"session_id": {"$in": session_ids}}, session=client_session
-                )
+                await self.sessions.delete_many({"_id": {"$in": ids}}, session=client_session)
+                await self.messages.delete_many({"session_id": {"$in": session_ids}}, session=client_session)
             return len(found)
 
         deleted = await self._try_transaction(work)
@@ -103,7 +98,7 @@ class MongoDeletion(MongoCleanup):
         # A message appended after the transaction began is not in its snapshot, and conflicts with it only
         # if it changes `updated_at`.
         if session_ids:
-            late = await chat_messages().distinct("session_id", {"session_id": {"$in": session_ids}})
+            late = await self.messages.distinct("session_id", {"session_id": {"$in": session_ids}})
             if late:
                 await self.delete_orphaned(*late)
         return deleted
@@ -122,14 +117,16 @@ class MongoDeletion(MongoCleanup):
             # A session with a message appended since it was chosen may now be among those to keep.
             same = [{"_id": document["_id"], "updated_at": document["updated_at"]} for document in found]
             chosen |= {"$or": same}
-        deleted: int = (await chat_sessions().delete_many(chosen)).deleted_count
+        deleted: int = (await self.sessions.delete_many(chosen)).deleted_count
         # Messages of sessions that still exist stay.
         await self.delete_orphaned(*(document["session_id"] for document in found))
         return deleted
 
-    @staticmethod
-    async def _choose(where: Filter, skip: int, client_session: Any = None) -> list[dict[str, Any]]:
+    async def _choose(self, where: Filter, skip: int, client_session: Any = None) -> list[dict[str, Any]]:
         query = ChatSessionDocument.find(where, session=client_session)
         # Only skipping needs an order.
         query = query.sort(NEWEST_FIRST).skip(skip) if skip else query
-        return [item async for item in await raw_cursor(query.limit(DELETE_BATCH_SIZE))]
+        found: list[dict[str, Any]] = await raw_cursor(query.limit(DELETE_BATCH_SIZE), self.sessions).to_list(
+            None
+        )
+        return found

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteConcernError
 
-from sessions.backends.mongodb.cleanup import stored_batches
-from sessions.backends.mongodb.collections import Filter
 from sessions.errors import MessageConflictError
-from sessions.models.documents import SESSION_FIELD, bound_uuid
+from sessions.models.documents import SESSION_FIELD
 
-__all__ = ["insert", "insert_all", "is_refused", "not_stored"]
+__all__ = ["in_commands", "insert", "is_refused", "not_stored", "stored_batches"]
 
 DUPLICATE_KEY = 11000
 IDS_AT_ONCE = 1000
@@ -21,7 +19,9 @@ COMMAND_BYTES = 8 * 1024 * 1024
 COMMAND_DOCUMENTS = 10_000
 
 
-async def insert(collection: Any, documents: list[dict[str, Any]], client_session: Any = None) -> None:
+async def insert(
+    collection: Any, documents: list[dict[str, Any]], uuid: Any = None, client_session: Any = None
+) -> None:
     """Insert documents in order with one command, which never creates the collection.
 
     Not the driver's ``insert_many``, which takes no collection UUID: the server would create a dropped
@@ -30,6 +30,7 @@ async def insert(collection: Any, documents: list[dict[str, Any]], client_sessio
     Args:
         collection: Target collection.
         documents: Documents with ``_id``.
+        uuid: The collection's UUID, or None if the server does not check it.
         client_session: Client session of a transaction, or None.
 
     Raises:
@@ -39,7 +40,7 @@ async def insert(collection: Any, documents: list[dict[str, Any]], client_sessio
         OperationFailure: With code 361 (CollectionUUIDMismatch): the collection was dropped or replaced.
     """
     command: dict[str, Any] = {"insert": collection.name, "documents": documents}
-    if (uuid := bound_uuid(collection.name)) is not None:
+    if uuid is not None:
         command["collectionUUID"] = uuid
     # In a transaction only the commit has a write concern.
     if client_session is None and (concern := collection.write_concern.document):
@@ -57,30 +58,7 @@ def is_refused(error: BaseException) -> bool:
     return isinstance(error, OperationFailure) and "index" in (error.details or {})
 
 
-async def insert_all(
-    collection: Any, messages: list[dict[str, Any]], inserted: list[dict[str, Any]], client_session: Any
-) -> None:
-    """Insert messages in order, with as many commands as they need.
-
-    Args:
-        collection: Target collection.
-        messages: Documents of the messages.
-        inserted: Collects the inserted ones, also if a later one is rejected.
-        client_session: Client session of a transaction, or None.
-
-    Raises:
-        OperationFailure: See `insert`.
-    """
-    for part in _in_commands(messages):
-        try:
-            await insert(collection, part, client_session)
-        except OperationFailure as error:
-            inserted += part[: (error.details or {}).get("index", 0)]
-            raise
-        inserted += part
-
-
-def _in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Yield messages in parts, each of which fits one command."""
     part: list[dict[str, Any]] = []
     size = 0
@@ -94,6 +72,17 @@ def _in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any
         size += needed
     if part:
         yield part
+
+
+async def stored_batches(messages: Any, marks: Iterable[Any]) -> set[Any]:
+    """Return the marks of those batches that are complete.
+
+    Args:
+        messages: Collection of the messages.
+        marks: The ``_id`` of the last message of each batch.
+    """
+    found = messages.find({"_id": {"$in": list(marks)}}, {"_id": 1})
+    return {document["_id"] for document in await found.to_list(None)}
 
 
 async def not_stored(messages: Any, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -112,7 +101,7 @@ async def not_stored(messages: Any, documents: list[dict[str, Any]]) -> list[dic
     for start in range(0, len(ids), IDS_AT_ONCE):
         found = await messages.find({"_id": {"$in": ids[start : start + IDS_AT_ONCE]}}).to_list(None)
         marks = {document["batch"] for document in found if document.get("batch")}
-        complete = await stored_batches(marks) if marks else set()
+        complete = await stored_batches(messages, marks) if marks else set()
         for document in found:
             mine = wanted[document["_id"]]
             if any(document[name] != mine[name] for name in ("session_id", "role", "content")):
@@ -125,8 +114,8 @@ async def not_stored(messages: Any, documents: list[dict[str, Any]]) -> list[dic
 
 
 async def _take_over(messages: Any, found: dict[str, Any], mine: dict[str, Any]) -> None:
-    chosen: Filter = {"_id": found["_id"], SESSION_FIELD: found.get(SESSION_FIELD)}
-    update: Filter = {"$set": {SESSION_FIELD: mine[SESSION_FIELD]}}
+    chosen: dict[str, Any] = {"_id": found["_id"], SESSION_FIELD: found.get(SESSION_FIELD)}
+    update: dict[str, Any] = {"$set": {SESSION_FIELD: mine[SESSION_FIELD]}}
     if "batch" in mine:
         update["$set"]["batch"] = mine["batch"]
     else:

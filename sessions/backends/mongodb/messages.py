@@ -9,17 +9,10 @@ from typing import Any, NamedTuple
 
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
-from sessions.backends.mongodb.cleanup import (
-    MongoCleanup,
-    mark_batch,
-    remove_incomplete_batch,
-    remove_messages,
-    stored_batches,
-)
+from sessions.backends.mongodb.cleanup import MongoCleanup, mark_batch
 from sessions.backends.mongodb.client import acknowledged_early, in_transaction
-from sessions.backends.mongodb.collections import Filter, chat_messages, chat_sessions
-from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.inserts import insert_all, is_refused, not_stored
+from sessions.backends.mongodb.collections import CHAT_SESSIONS, Filter
+from sessions.backends.mongodb.inserts import in_commands, is_refused, not_stored, stored_batches
 from sessions.backends.mongodb.mapping import (
     fits_transaction,
     is_one_write,
@@ -31,24 +24,29 @@ from sessions.core.identifiers import utc_now, uuid7_time
 from sessions.core.values import HistoryRange, MessageRow, Position, unfinished
 from sessions.errors import MessageConflictError
 from sessions.models import ChatMessage
-from sessions.models.documents import ChatSessionDocument
 from sessions.validation import no_such_message
 
 __all__ = ["MongoMessages"]
 
 IN_ORDER = {"timestamp": 1, "message_id": 1}
 IN_REVERSE = {"timestamp": -1, "message_id": -1}
-CHAT_SESSIONS = ChatSessionDocument.Settings.name
 # Attempts of an insert while other callers insert the same messages.
 MAX_INSERT_ATTEMPTS = 10
 # Documents in one batch of a cursor, which the server limits to 16 MB.
 MAX_BATCH_SIZE = 10_000
 
 
+class _Owned(NamedTuple):
+    """A session as it is cached, and whether the read is in a caller's transaction."""
+
+    session_id: str
+    session_oid: Any
+    user_id: str
+    in_transaction: bool
+
+
 class MongoMessages(MongoCleanup):
     """Appends and reads messages; the protocol is described in the module of `MongoBackend`."""
-
-    manager: MongoConnectionManager
 
     async def append(
         self,
@@ -77,7 +75,7 @@ class MongoMessages(MongoCleanup):
         # A caller's transaction is atomic anyway.
         if self.manager.is_borrowed or (self.manager.has_transactions and fits_transaction(rows)):
             # Without the update of the session, which in a busy session would cause write conflicts.
-            await self._insert(documents, chat_messages(), at_once=True)
+            await self._insert(documents, self.messages, at_once=True)
         else:
             await self._insert_marked(session_id, documents)
         return await self._bump(session_oid, session_id, documents)
@@ -86,8 +84,8 @@ class MongoMessages(MongoCleanup):
         self, session_oid: Any, session_id: str, documents: list[dict[str, Any]]
     ) -> bool:
         """Append messages that one insert stores atomically, and wait for the journal once."""
-        connection = await self.manager.connect()
-        primary, early = connection.primary_identity(), acknowledged_early(chat_messages())
+        connection = self.connection
+        primary, early = connection.primary_identity(), acknowledged_early(self.messages)
         if primary is not None and early is not None:
             await self._insert(documents, early)
             bumped = await self._bump(session_oid, session_id, documents)
@@ -95,21 +93,20 @@ class MongoMessages(MongoCleanup):
             # restart in between, the insert may have been rolled back.
             if not bumped or connection.primary_identity() == primary:
                 return bumped
-        await self._insert(documents, chat_messages())
+        await self._insert(documents, self.messages)
         return await self._bump(session_oid, session_id, documents)
 
-    @staticmethod
-    async def _bump(session_oid: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
+    async def _bump(self, session_oid: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
         """Bump the session, which makes inserted messages visible; undo the inserts if it is deleted."""
         moment = max((document["timestamp"] for document in documents), default=utc_now())
-        bumped = await chat_sessions().update_one(
+        bumped = await self.sessions.update_one(
             {"_id": session_oid, "session_id": session_id},
             {"$max": {"updated_at": moment}},
         )
         if bumped.matched_count:
             return True
         if documents:
-            await remove_messages(documents)
+            await self._remove_messages(documents)
         return False
 
     async def _insert_marked(self, session_id: str, documents: list[dict[str, Any]]) -> None:
@@ -118,7 +115,7 @@ class MongoMessages(MongoCleanup):
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them is stored.
         """
-        missing, messages = documents, chat_messages()
+        missing, messages = documents, self.messages
         # The mark is the id of the last one: if that were stored, those inserted before it would be visible.
         if await messages.find_one({"_id": documents[-1]["_id"]}, {"_id": 1}):
             missing = await not_stored(messages, documents)
@@ -132,7 +129,7 @@ class MongoMessages(MongoCleanup):
                 if not (isinstance(error, MessageConflictError) or is_refused(error)):
                     raise
                 refusal = error
-                await remove_incomplete_batch([session_id], mark)
+                await self._remove_incomplete_batch([session_id], mark)
         if refusal is not None:
             raise refusal
 
@@ -155,10 +152,10 @@ class MongoMessages(MongoCleanup):
             for _ in range(MAX_INSERT_ATTEMPTS):
                 try:
                     if at_once:
-                        work = partial(insert_all, messages, missing, [])
-                        await in_transaction(await self.manager.connect(), work)
+                        work = partial(self._insert_all, messages, missing, [])
+                        await in_transaction(self.connection, work)
                     else:
-                        await insert_all(messages, missing, inserted, None)
+                        await self._insert_all(messages, missing, inserted)
                     return
                 except DuplicateKeyError:
                     missing = await not_stored(messages, documents)
@@ -168,19 +165,47 @@ class MongoMessages(MongoCleanup):
         except (MessageConflictError, DocumentTooLarge, OperationFailure) as error:
             # No attempt can store these. After any other error the next attempt continues.
             if inserted and (not isinstance(error, OperationFailure) or is_refused(error)):
-                await remove_messages(inserted)
+                await self._remove_messages(inserted)
             raise
+
+    async def _insert_all(
+        self,
+        collection: Any,
+        messages: list[dict[str, Any]],
+        inserted: list[dict[str, Any]],
+        client_session: Any = None,
+    ) -> None:
+        """Insert messages in order, with as many commands as they need.
+
+        Args:
+            collection: Target collection.
+            messages: Documents of the messages.
+            inserted: Collects the inserted ones, also if a later one is rejected.
+            client_session: Client session of a transaction, or None.
+
+        Raises:
+            OperationFailure: See `insert`.
+        """
+        for part in in_commands(messages):
+            try:
+                await self.insert(collection, part, client_session)
+            except OperationFailure as error:
+                inserted += part[: (error.details or {}).get("index", 0)]
+                raise
+            inserted += part
 
     async def _find_session_oid(self, session_id: str, user_id: str | None) -> Any:
         where = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
-        found = await chat_sessions().find_one(where, {"user_id": 1})
+        found = await self.sessions.find_one(where, {"user_id": 1})
         if found is None:
             return None
         self.manager.remember(session_id, found["_id"], found["user_id"])
         return found["_id"]
 
     async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
-        unfinished(part.after, part.since, part.limit == 0)
+        unfinished(part.after, part.since)
+        if part.limit == 0:
+            return []
         limit, before = part.limit, part.before
         where: Filter = {"session_id": session_id}
         if before is not None:
@@ -233,84 +258,72 @@ class MongoMessages(MongoCleanup):
             if session_oid is None:
                 return []
             owned = _Owned(session_id, session_oid, user_id, self.manager.is_borrowed)
-            messages = await _read(where, order, limit, owned)
+            messages = await self._read(where, order, limit, owned)
             if messages is not None:
                 return messages
             self.manager.forget(session_id)
         return []
 
+    async def _read(
+        self, where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
+    ) -> list[ChatMessage] | None:
+        """Return the visible messages, up to a limit; None if their session was deleted during the read.
 
-class _Owned(NamedTuple):
-    """A session as it is cached, and whether the read is in a caller's transaction."""
+        Messages of an earlier session with the same id, and of an incomplete batch, are left out.
+        """
+        left_out = 0
+        complete: set[Any] = set()
+        while True:
+            found = await self._messages_then_session(where, order, limit and limit + left_out, owned)
+            if found is None:
+                return None
+            marks = {mark for document in found if "batch" in document and (mark := document["batch"])}
+            if marks := marks - complete:
+                complete |= marks & {document["_id"] for document in found}
+            if marks := marks - complete:
+                # The last message of these batches was not read. Read again: a batch may have become complete
+                # after its part was read.
+                complete |= await stored_batches(self.messages, marks)
+                where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
+                continue
+            messages = to_messages(found, owned.session_oid)
+            if limit is None or len(messages) >= limit or len(found) < limit + left_out:
+                return messages[:limit]
+            left_out = len(found) - len(messages)
 
-    session_id: str
-    session_oid: Any
-    user_id: str
-    in_transaction: bool
+    async def _messages_then_session(
+        self, where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
+    ) -> list[dict[str, Any]] | None:
+        """Return messages, or None if their session was deleted before the last of them was read.
 
-
-async def _read(
-    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
-) -> list[ChatMessage] | None:
-    """Return the visible messages, up to a limit; None if their session was deleted during the read.
-
-    Messages of an earlier session with the same id, and of an incomplete batch, are left out.
-    """
-    left_out = 0
-    complete: set[Any] = set()
-    while True:
-        found = await _messages_then_session(where, order, limit and limit + left_out, owned)
-        if found is None:
+        The server runs the pipeline of ``$unionWith`` after the first one is exhausted. A match on ``_id``
+        alone needs no query planning.
+        """
+        if owned.in_transaction:
+            return await self._messages_in_snapshot(where, order, limit, owned)
+        session = {
+            "coll": CHAT_SESSIONS,
+            "pipeline": [{"$match": {"_id": owned.session_oid}}, {"$unset": "metadata"}],
+        }
+        pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
+        pipeline += [{"$limit": limit}] if limit is not None else []
+        # By default the first batch has 101 documents, and the rest takes another round trip.
+        cursor = self.messages.aggregate([*pipeline, {"$unionWith": session}], batchSize=MAX_BATCH_SIZE)
+        # Motor's `aggregate` returns a cursor, not a coroutine.
+        found: list[dict[str, Any]] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(
+            None
+        )
+        if not found or "message_id" in found[-1] or found.pop()["user_id"] != owned.user_id:
             return None
-        marks = {mark for document in found if "batch" in document and (mark := document["batch"])}
-        if marks := marks - complete:
-            complete |= marks & {document["_id"] for document in found}
-        if marks := marks - complete:
-            # The last message of these batches was not read. Read again: a batch may have become complete
-            # after its part was read.
-            complete |= await stored_batches(marks)
-            where = {"$and": [where, {"batch": {"$nin": list(marks - complete)}}]}
-            continue
-        messages = to_messages(found, owned.session_oid)
-        if limit is None or len(messages) >= limit or len(found) < limit + left_out:
-            return messages[:limit]
-        left_out = len(found) - len(messages)
+        return found
 
-
-async def _messages_then_session(
-    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
-) -> list[dict[str, Any]] | None:
-    """Return messages, or None if their session was deleted before the last of them was read.
-
-    The server runs the pipeline of ``$unionWith`` after the first one is exhausted. A match on ``_id`` alone
-    needs no query planning.
-    """
-    if owned.in_transaction:
-        return await _messages_in_snapshot(where, order, limit, owned)
-    session = {
-        "coll": CHAT_SESSIONS,
-        "pipeline": [{"$match": {"_id": owned.session_oid}}, {"$unset": "metadata"}],
-    }
-    pipeline: list[Filter] = [{"$match": where}, {"$sort": order}]
-    pipeline += [{"$limit": limit}] if limit is not None else []
-    # By default the first batch has 101 documents, and the rest takes another round trip.
-    cursor = chat_messages().aggregate([*pipeline, {"$unionWith": session}], batchSize=MAX_BATCH_SIZE)
-    # Motor's `aggregate` returns a cursor, not a coroutine.
-    found: list[dict[str, Any]] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(
-        None
-    )
-    if not found or "message_id" in found[-1] or found.pop()["user_id"] != owned.user_id:
-        return None
-    return found
-
-
-async def _messages_in_snapshot(
-    where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
-) -> list[dict[str, Any]] | None:
-    """Do as `_messages_then_session`, in a transaction, which reads from one snapshot."""
-    chosen = {"_id": owned.session_oid, "user_id": owned.user_id}
-    if await chat_sessions().find_one(chosen, {"_id": 1}) is None:
-        return None
-    found = chat_messages().find(where, sort=list(order.items()), limit=limit or 0)
-    documents: list[dict[str, Any]] = await found.to_list(None)
-    return documents
+    async def _messages_in_snapshot(
+        self, where: Filter, order: dict[str, int], limit: int | None, owned: _Owned
+    ) -> list[dict[str, Any]] | None:
+        """Do as `_messages_then_session`, in a transaction, which reads from one snapshot."""
+        chosen = {"_id": owned.session_oid, "user_id": owned.user_id}
+        if await self.sessions.find_one(chosen, {"_id": 1}) is None:
+            return None
+        found = self.messages.find(where, sort=list(order.items()), limit=limit or 0)
+        documents: list[dict[str, Any]] = await found.to_list(None)
+        return documents

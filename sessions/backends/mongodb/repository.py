@@ -15,18 +15,17 @@ operations on it. The two are told apart by the ``_id`` of the session's documen
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from types import MethodType
+from typing import Any, TypeVar, cast
 
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from sessions import validation
-from sessions.backends.mongodb.client import raw_cursor
-from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, chat_sessions
+from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
-from sessions.backends.mongodb.inserts import insert
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
@@ -41,7 +40,7 @@ from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where, unfinished
 from sessions.errors import SessionConflictError
 from sessions.models import ChatSession
-from sessions.models.documents import ChatSessionDocument, bound_to
+from sessions.models.documents import ChatSessionDocument
 from sessions.resilience import MONGODB_RETRY_CONFIG
 
 __all__ = ["MongoBackend"]
@@ -81,34 +80,31 @@ class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
     def check_batch_size(self, rows: list[MessageRow]) -> None:
         check_batch_size(rows)
 
-    def bound(self, work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-        name = getattr(work, "__name__", None)
-        reads = name in READS
-
-        async def bound(*arguments: Any) -> R:
-            connection, ready = await self.manager.connect_ready()
-            with bound_to(connection.readable if reads else connection.collections, ready.uuids):
-                more = len(arguments[2]) / MESSAGES_A_SECOND if name == "append" else 0.0
-                return await connection.run(work, *arguments, more=more)
-
-        return bound
+    async def perform(self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]) -> R:
+        # The same method, on the collections of this attempt.
+        function, name = cast("MethodType", work).__func__, work.__name__
+        connection, ready = await self.manager.connect_ready()
+        collections = connection.readable if name in READS else connection.collections
+        attempt = self.on(connection, collections, ready.uuids)
+        more = len(arguments[2]) / MESSAGES_A_SECOND if name == "append" else 0.0
+        return await connection.run(function, attempt, *arguments, more=more)
 
     async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
         unfinished(rows)
         try:
             await self._insert_session(new)
         except DuplicateKeyError:
-            found = await chat_sessions().find_one({"session_id": new.session_id}, {"_id": 1})
+            found = await self.sessions.find_one({"session_id": new.session_id}, {"_id": 1})
             # An earlier attempt may have stored it, and another caller may have deleted it since.
             if found is not None and found["_id"] != new.key:
                 raise SessionConflictError("the session id is taken by another session") from None
 
     async def _insert_session(self, new: NewSession) -> None:
-        await insert(chat_sessions(), [session_document(new)])
+        await self.insert(self.sessions, [session_document(new)])
 
     async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         for _ in range(MAX_ENSURE_ATTEMPTS):
-            found = await chat_sessions().find_one({"session_id": new.session_id}, {"user_id": 1})
+            found = await self.sessions.find_one({"session_id": new.session_id}, {"user_id": 1})
             if found is not None:
                 if found["user_id"] != new.user_id:
                     return None
@@ -121,22 +117,22 @@ class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
         raise SessionConflictError("the session violates a unique index that is not part of this package")
 
     async def get(self, session_id: str, user_id: str) -> ChatSession | None:
-        document = await chat_sessions().find_one({"session_id": session_id, "user_id": user_id})
+        document = await self.sessions.find_one({"session_id": session_id, "user_id": user_id})
         return None if document is None else to_session(document)
 
     async def update(self, session_id: str, user_id: str, change: SessionChange) -> bool:
         unfinished(change.merge, change.remove, not change.touch, change.if_title, change.expected_version)
         values = {"title": change.title, "metadata": storable(change.metadata)}
         changes = {name: value for name, value in values.items() if value is not None}
-        update: list[Filter] = [{"$max": {"updated_at": utc_now()}}]
+        update: Filter = {"$max": {"updated_at": utc_now()}}
         if changes:
-            update.append({"$set": changes})
-        found: Any = ChatSessionDocument.find_one({"session_id": session_id, "user_id": user_id})
-        return bool((await found.update(*update)).matched_count)
+            update["$set"] = changes
+        chosen = {"session_id": session_id, "user_id": user_id}
+        return bool((await self.sessions.update_one(chosen, update)).matched_count)
 
     async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         query = ChatSessionDocument.find({"user_id": user_id}).sort(NEWEST_FIRST)
-        return [to_session(item) async for item in await raw_cursor(query.skip(offset).limit(limit))]
+        return await self._to_sessions(query.skip(offset).limit(limit))
 
     async def list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
@@ -148,11 +144,11 @@ class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
             chosen["updated_at"] = {"$lte": updated_at}
             chosen["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
         query = ChatSessionDocument.find(chosen).sort(NEWEST_FIRST).limit(limit)
-        return [to_session(item) async for item in await raw_cursor(query)]
+        return await self._to_sessions(query)
 
     async def count(self, user_id: str, where: Where | None) -> int:
         unfinished(where)
-        count: int = await ChatSessionDocument.find({"user_id": user_id}).count()
+        count: int = await self.sessions.count_documents({"user_id": user_id})
         return count
 
     async def export_sessions(self, user_id: str, after: ChatSession | None, limit: int) -> list[ChatSession]:
@@ -164,4 +160,7 @@ class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
                 {"session_id": {"$lt": after.session_id}},
             ]
         query = ChatSessionDocument.find(where).sort(OLDEST_FIRST).limit(limit)
-        return [to_session(item) async for item in await raw_cursor(query)]
+        return await self._to_sessions(query)
+
+    async def _to_sessions(self, query: Any) -> list[ChatSession]:
+        return [to_session(document) for document in await raw_cursor(query, self.sessions).to_list(None)]

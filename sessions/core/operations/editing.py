@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -122,10 +121,11 @@ class EditingOperations:
         session_id, user_id = self._calls.check_key(session_id, user_id)
         message_id = self._calls.check_id("message_id", message_id)
         inclusive = validation.check_flag("inclusive", inclusive)
-        work = functools.partial(self._calls.backend.delete_messages_from, inclusive=inclusive)
-        return await self._calls.run(
-            "delete_messages_from", work, session_id, user_id, message_id, repeats_unknown=False
+        work, arguments = (
+            self._calls.backend.delete_messages_from,
+            (session_id, user_id, message_id, inclusive),
         )
+        return await self._calls.run("delete_messages_from", work, *arguments, repeats_unknown=False)
 
     async def clear_messages(
         self, user_id: str, session_id: Identifier, *, expected_version: int | None = None

@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Self
 
 from sessions.core.calls import Calls
-from sessions.core.identifiers import new_session_id
 
 __all__ = ["LifecycleOperations"]
 
@@ -22,12 +21,7 @@ class LifecycleOperations:
         For the start of a service: a wrong setting, an old schema or an absent database is found before the
         first request. Every call checks the database, also if it was ready before.
         """
-        await self._calls.run("ensure_ready", self._make_ready)
-
-    async def _make_ready(self) -> None:
-        await self._calls.manager.make_ready()
-        # Reads an absent session: checks the privilege to read the sessions.
-        await self._calls.backend.get(new_session_id(), new_session_id())
+        await self._calls.run("ensure_ready", self._calls.backend.make_ready)
 
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises.
