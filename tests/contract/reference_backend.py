@@ -360,7 +360,7 @@ class ReferenceBackend(Backend):
         return self._remove(found, lambda stored: stored.message.message_id in message_ids)
 
     async def delete_messages_from(
-        self, session_id: str, user_id: str, message_id: str, *, inclusive: bool
+        self, session_id: str, user_id: str, message_id: str, inclusive: bool
     ) -> int:
         found = self._owned(session_id, user_id)
         if found is None:
