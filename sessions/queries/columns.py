@@ -10,6 +10,7 @@ from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDat
 
 __all__ = [
     "BEFORE_ID",
+    "COMPLETE_MESSAGE_FIELDS",
     "IS_USERS",
     "LIMIT",
     "MESSAGE_COLUMNS",
@@ -24,6 +25,7 @@ __all__ = [
     "SESSION_ID",
     "USER_ID",
     "bind",
+    "optional",
     "parameters",
     "time",
 ]
@@ -43,6 +45,12 @@ MESSAGE_FIELDS = (
     ChatMessageRecord.role,
     ChatMessageRecord.content,
     ChatMessageRecord.timestamp,
+)
+COMPLETE_MESSAGE_FIELDS = (
+    *MESSAGE_FIELDS,
+    ChatMessageRecord.message_metadata,
+    ChatMessageRecord.payload,
+    ChatMessageRecord.write_order,
 )
 # The JSON travels as text: what the driver makes of a number must not depend on a service's engine.
 SESSION_COLUMNS: tuple[SQLColumnExpression[Any], ...] = (
@@ -76,6 +84,11 @@ def parameters(**values: Any) -> dict[str, Any]:
 def bind(name: str, type_: Any = None) -> Any:
     """Return the bind parameter for a name of `parameters`."""
     return bindparam(f"p_{name}", type_=type_)
+
+
+def optional(name: str, type_: Any, value: Any = None) -> Any:
+    """Return the bind parameter for a name of `parameters`, with the value that it has if none is given."""
+    return bindparam(f"p_{name}", value=value, type_=type_)
 
 
 SESSION_ID = bind("session_id", type_=ChatSessionRecord.session_id.type)

@@ -17,7 +17,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    delete,
     exists,
     func,
     literal_column,
@@ -28,20 +27,19 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
+from sessions.queries.appends import Appends
 from sessions.queries.columns import (
     BEFORE_ID,
     LIMIT,
     MESSAGE_COLUMNS,
     MESSAGE_ORDER,
-    NEWEST_FIRST,
-    OF_USER,
-    OLDEST_FIRST,
     OWNED,
     SESSION_COLUMNS,
     SESSION_ID,
     bind,
     time,
 )
+from sessions.queries.lists import Lists
 from sessions.queries.ranges import Ranges
 from sessions.queries.searching import Searches
 from sessions.queries.writes import Writes
@@ -60,37 +58,47 @@ class Statements:
 
     def __init__(self, dialect: str) -> None:
         self._postgres = dialect == "postgresql"
-        self._ranges = ranges = Ranges(postgres=self._postgres)
-        writes = Writes(postgres=self._postgres)
-        searches = Searches(postgres=self._postgres)
+        self._ranges = Ranges(postgres=self._postgres)
+        writes, appends = Writes(postgres=self._postgres), Appends(postgres=self._postgres)
+        lists, searches = Lists(postgres=self._postgres), Searches(postgres=self._postgres)
+        # Called with whether the page continues after a session, and the number of metadata keys with a
+        # condition; see `has_values`.
+        self.list_where = functools.cache(lists.page)
+        self.list_previews = functools.cache(lists.previews)
+        # Called with the number of keys; `delete_older_where` before that with whether the owner is given.
+        self.count_where = functools.cache(lists.count)
+        self.delete_older_where = functools.cache(lists.delete_older)
         self.create_session = writes.insert_session()
         self.get_session = select(*SESSION_COLUMNS).where(OWNED)
-        self.update_session = writes.update_session()
-        self.delete_session = delete(ChatSessionRecord).where(OWNED)
-        of_user = select(*SESSION_COLUMNS).where(OF_USER)
-        tied = of_user.where(ChatSessionRecord.updated_at == time("updated_at"))
-        after_id = bind("after_id", type_=ChatSessionRecord.session_id.type)
-        self.list_page = ranges.ordered(of_user, *NEWEST_FIRST, limit=LIMIT, offset=bind("offset"))
-        self.list_first = ranges.ordered(of_user, *NEWEST_FIRST, limit=LIMIT)
-        self.list_after = ranges.both(
-            tied.where(ChatSessionRecord.session_id > after_id),
-            of_user.where(ChatSessionRecord.updated_at < time("updated_at")),
-            *NEWEST_FIRST,
-            limit=LIMIT,
+        self.update_session, self.update_any_session = (
+            writes.update_session(owned) for owned in (True, False)
         )
-        all_of_user = ranges.ordered(select(ChatSessionRecord.session_id).where(OF_USER), *NEWEST_FIRST)
-        self.count_sessions = select(func.count()).select_from(all_of_user.subquery())
+        self.delete_session = writes.delete_session()
+        self.list_page = lists.offset_page()
+        self.list_first, self.list_after = lists.page(after=False), lists.page(after=True)
+        self.count_sessions = lists.count()
         self.ensure_session = writes.ensure_session()
         self.find_owner = select(ChatSessionRecord.user_id, ChatSessionRecord.created_at).where(
             ChatSessionRecord.session_id == SESSION_ID
         )
         # Keyed by whether the owner is given.
-        self.touch_session = {owned: writes.touch_session(owned) for owned in (False, True)}
+        self.session_state = {owned: self._session_state(owned) for owned in (False, True)}
+        self.find_stored = {owned: appends.find_stored(owned) for owned in (False, True)}
         if self._postgres:
-            self.add_message = {owned: writes.add_message(owned) for owned in (False, True)}
-            self.add_messages = {owned: writes.add_messages(owned) for owned in (False, True)}
+            self.create_session_with_messages = writes.insert_session_with_messages()
+            self.add_message = {owned: appends.add_message(owned) for owned in (False, True)}
+            self.add_messages = {
+                owned: appends.add_messages(owned, complete=False) for owned in (False, True)
+            }
+            self.add_complete_messages = {
+                owned: appends.add_messages(owned, complete=True) for owned in (False, True)
+            }
         else:
-            self.insert_message = writes.insert_message()
+            self.touch_session = {owned: appends.touch_session(owned) for owned in (False, True)}
+            # Keyed by whether the message may have a timestamp, metadata and a payload.
+            self.insert_message = {
+                complete: appends.insert_message(complete=complete) for complete in (False, True)
+            }
         self.find_messages = self._find_messages()
         # Keyed by whether there is a limit and whether there is a message to stop before.
         self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
@@ -98,21 +106,11 @@ class Statements:
         self.search = {key: searches.search(*key) for key in itertools.product((False, True), repeat=2)}
         self.keep_latest = writes.delete_beyond()
         self.delete_user = writes.delete_batch(of_user=True)
-        old = ChatSessionRecord.updated_at < time("cutoff")
         # Keyed by whether the owner is given.
-        self.delete_older = {owned: writes.delete_batch(old, of_user=owned) for owned in (True, False)}
+        self.delete_older = {owned: lists.delete_older(owned) for owned in (True, False)}
         self.lacks_message = self._lacks_message()
-        # Keyed by whether they continue after one that was read before. In the order of change: a session
-        # that changes during the export comes later, instead of never.
-        self.export_sessions = {
-            False: ranges.ordered(of_user, *OLDEST_FIRST, limit=LIMIT),
-            True: ranges.both(
-                tied.where(ChatSessionRecord.session_id < after_id),
-                of_user.where(ChatSessionRecord.updated_at > time("updated_at")),
-                *OLDEST_FIRST,
-                limit=LIMIT,
-            ),
-        }
+        # Keyed by whether they continue after one that was read before.
+        self.export_sessions = {after: lists.export(after) for after in (False, True)}
         self.export_messages = {after: self._export_messages(after) for after in (False, True)}
 
     def _export_messages(self, after: bool) -> Any:
@@ -134,6 +132,12 @@ class Statements:
             ChatMessageRecord.session_id == SESSION_ID,
             exists(select(literal_column("1")).where(OWNED).select_from(ChatSessionRecord)),
         )
+
+    def _session_state(self, owned: bool) -> Any:
+        """Return a session's title, metadata and version."""
+        where = OWNED if owned else ChatSessionRecord.session_id == SESSION_ID
+        metadata = cast(ChatSessionRecord.session_metadata, Text).label("metadata")
+        return select(ChatSessionRecord.title, metadata, ChatSessionRecord.version).where(where)
 
     def _find_messages(self) -> Any:
         """Return the messages stored under some ids, of any user."""

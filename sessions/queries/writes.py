@@ -5,30 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     ColumnElement,
     Delete,
     Executable,
     Select,
     SQLColumnExpression,
     Text,
+    and_,
+    case,
     cast,
     delete,
     exists,
     func,
     literal_column,
+    or_,
     select,
     union_all,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.dml import Insert, Update
 
-from sessions.models.records import Base, ChatMessageRecord, ChatSessionRecord, UtcDateTime
+from sessions.models.records import ChatSessionRecord
+from sessions.queries.appends import insert_batch
 from sessions.queries.columns import (
     IS_USERS,
     LIMIT,
-    MESSAGE_FIELDS,
     NEWEST_FIRST,
     OF_USER,
     OLDEST_FIRST,
@@ -37,9 +41,12 @@ from sessions.queries.columns import (
     SESSION_ID,
     USER_ID,
     bind,
+    optional,
     time,
 )
+from sessions.queries.metadata import changed_metadata, json_parameter
 from sessions.queries.ranges import Ranges
+from sessions.queries.times import ONE, later
 
 __all__ = ["Writes"]
 
@@ -55,31 +62,31 @@ class Writes:
         self._postgres = postgres
         self._ranges = Ranges(postgres=postgres)
 
-    def _json(self) -> ColumnElement[Any]:
-        text = bind("metadata", type_=Text())
-        return cast(text, JSONB) if self._postgres else text
-
-    def _insert(self, record: type[Base]) -> Any:
-        return postgresql.insert(record) if self._postgres else sqlite.insert(record)
-
     def insert_session(self) -> Insert:
         """Store a session unless its id is taken."""
         # DO NOTHING on conflict: the repository checks whether the row is from an earlier attempt.
+        insert: Any = postgresql.insert if self._postgres else sqlite.insert
         statement: Insert = (
-            self._insert(ChatSessionRecord)
+            insert(ChatSessionRecord)
             .values(
                 {
                     ChatSessionRecord.session_id: SESSION_ID,
                     ChatSessionRecord.title: bind("title"),
                     ChatSessionRecord.user_id: USER_ID,
                     ChatSessionRecord.created_at: time("now"),
-                    ChatSessionRecord.updated_at: time("now"),
-                    ChatSessionRecord.session_metadata: self._json(),
+                    ChatSessionRecord.updated_at: time("updated_at"),
+                    ChatSessionRecord.session_metadata: json_parameter("metadata", postgres=self._postgres),
                 }
             )
             .on_conflict_do_nothing(index_elements=[ChatSessionRecord.session_id])
         )
         return statement
+
+    def insert_session_with_messages(self) -> Select[Any]:
+        """PostgreSQL: store a session with messages of arrays of one length; no row if its id is taken."""
+        owner = self.insert_session().returning(ChatSessionRecord.session_id, ChatSessionRecord.updated_at)
+        stored = owner.cte("owner")
+        return select(stored.c.session_id).add_cte(insert_batch(stored, complete=True).cte("stored"))
 
     def ensure_session(self) -> Executable:
         """Return the owner and creation time of the row that exists after the statement.
@@ -100,7 +107,7 @@ class Writes:
             USER_ID,
             time("now"),
             time("now"),
-            self._json(),
+            json_parameter("metadata", postgres=self._postgres),
         ).where(~exists(select(literal_column("1")).select_from(found)))
         created = (
             postgresql.insert(ChatSessionRecord)
@@ -114,98 +121,47 @@ class Writes:
             select(created.c.user_id, created.c.created_at, literal_column("true")),
         )
 
-    def _later(self) -> ColumnElement[Any]:
-        """Return the new ``updated_at``: now, and in PostgreSQL always later than the old one."""
-        if self._postgres:
-            next_instant = ChatSessionRecord.updated_at + literal_column("interval '1 microsecond'")
-            return func.greatest(next_instant, time("now"), type_=UtcDateTime())
-        return func.max(ChatSessionRecord.updated_at, time("now"), type_=UtcDateTime())
+    def update_session(self, owned: bool) -> Update:
+        """Change a session's title or metadata, and its version if they differ from the old ones.
 
-    def update_session(self) -> Update:
-        """Change a session's title or metadata; a parameter that is NULL keeps the old value."""
-        text = bind("metadata", type_=Text())
-        metadata: ColumnElement[Any] = (
-            func.coalesce(cast(text, JSONB), ChatSessionRecord.session_metadata)
-            if self._postgres
-            else func.coalesce(text, literal_column("chat_sessions.metadata"))
-        )
+        Parameters that are NULL change nothing, and expect nothing. ``touch`` is whether ``updated_at``
+        changes with the version.
+        """
+        session = OWNED if owned else ChatSessionRecord.session_id == SESSION_ID
+        title_type, old_metadata = ChatSessionRecord.title.type, ChatSessionRecord.session_metadata
+        title = func.coalesce(bind("title", type_=title_type), ChatSessionRecord.title)
+        metadata = changed_metadata(postgres=self._postgres)
+        if_title = optional("if_title", title_type)
+        expected = optional("expected_version", BigInteger())
+        # As text: for JSONB, 1 and 1.0 are equal.
+        new_text = cast(metadata, Text) if self._postgres else metadata
+        differs = or_(title != ChatSessionRecord.title, new_text.is_distinct_from(cast(old_metadata, Text)))
         return (
             update(ChatSessionRecord)
-            .where(OWNED)
+            .where(
+                session,
+                ChatSessionRecord.title == func.coalesce(if_title, ChatSessionRecord.title),
+                ChatSessionRecord.version == func.coalesce(expected, ChatSessionRecord.version),
+            )
             .values(
                 {
-                    ChatSessionRecord.title: func.coalesce(
-                        bind("title", type_=ChatSessionRecord.title.type), ChatSessionRecord.title
+                    ChatSessionRecord.title: title,
+                    old_metadata: metadata,
+                    ChatSessionRecord.version: ChatSessionRecord.version
+                    + case((differs, ONE), else_=literal_column("0")),
+                    ChatSessionRecord.updated_at: case(
+                        (and_(differs, optional("touch", Boolean(), True)), later(postgres=self._postgres)),
+                        else_=ChatSessionRecord.updated_at,
                     ),
-                    ChatSessionRecord.session_metadata: metadata,
-                    ChatSessionRecord.updated_at: self._later(),
                 }
             )
         )
 
-    def touch_session(self, with_owner: bool) -> Update:
-        """Bump a session and return its id and its new ``updated_at``; no row if it does not exist."""
-        where = OWNED if with_owner else ChatSessionRecord.session_id == SESSION_ID
-        return (
-            update(ChatSessionRecord)
-            .where(where)
-            .values({ChatSessionRecord.updated_at: self._later()})
-            .returning(ChatSessionRecord.session_id, ChatSessionRecord.updated_at)
-        )
-
-    def add_message(self, with_owner: bool) -> Select[Any]:
-        """PostgreSQL: bump the session and append to it in one statement; no row if it does not exist."""
-        owner = self.touch_session(with_owner).cte("owner")
-        stored = (
-            postgresql.insert(ChatMessageRecord)
-            .from_select(
-                MESSAGE_FIELDS,
-                select(
-                    bind("message_id", type_=ChatMessageRecord.message_id.type),
-                    owner.c.session_id,
-                    bind("role", type_=ChatMessageRecord.role.type),
-                    bind("content", type_=ChatMessageRecord.content.type),
-                    owner.c.updated_at,
-                ),
-                include_defaults=False,
-            )
-            .cte("stored")
-        )
-        return select(owner.c.session_id).add_cte(stored)
-
-    def add_messages(self, with_owner: bool) -> Select[Any]:
-        """PostgreSQL: as `add_message`, for arrays of ids, roles and contents of one length."""
-        owner = self.touch_session(with_owner).cte("owner")
-        # All of them text: asyncpg asks the server what any other array is, once for each connection.
-        arrays: Any = func.unnest(
-            *(bind(name, type_=ARRAY(Text())) for name in ("message_ids", "roles", "contents"))
-        )
-        batch = arrays.table_valued("message_id", "role", "content", name="batch").render_derived()
-        stored = postgresql.insert(ChatMessageRecord).from_select(
-            MESSAGE_FIELDS,
-            select(
-                cast(batch.c.message_id, ChatMessageRecord.message_id.type),
-                owner.c.session_id,
-                batch.c.role,
-                batch.c.content,
-                owner.c.updated_at,
-            ).select_from(owner.join(batch, literal_column("true"))),
-            include_defaults=False,
-        )
-        return select(owner.c.session_id).add_cte(stored.cte("stored"))
-
-    def insert_message(self) -> Insert:
-        """SQLite: append to a session that the same transaction bumped."""
-        statement: Insert = sqlite.insert(ChatMessageRecord).values(
-            {
-                ChatMessageRecord.message_id: bind("message_id"),
-                ChatMessageRecord.session_id: SESSION_ID,
-                ChatMessageRecord.role: bind("role"),
-                ChatMessageRecord.content: bind("content"),
-                ChatMessageRecord.timestamp: time("timestamp"),
-            }
-        )
-        return statement
+    def delete_session(self) -> Delete:
+        """Delete a session with its messages; ``expected_version`` that is NULL expects nothing."""
+        expected = optional("expected_version", BigInteger())
+        version = ChatSessionRecord.version
+        return delete(ChatSessionRecord).where(OWNED, version == func.coalesce(expected, version))
 
     def delete_batch(self, *where: ColumnElement[bool], of_user: bool) -> Delete:
         """Delete up to a limit of the sessions that meet the conditions, with their messages."""

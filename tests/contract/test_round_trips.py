@@ -84,7 +84,7 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
         (1, 4, 2, 2),
     ),
     "add_message, absent": (add_to_absent, (1, 3, 1, 1)),
-    "add_messages, none": (lambda r, s, m: r.add_messages(s, []), (1, 3, 1, 1)),
+    "add_messages, none": (lambda r, s, m: r.add_messages(s, []), (1, 1, 1, 1)),
     "add_messages, 2": (lambda r, s, m: r.add_messages(s, MESSAGES), (1, 4, 2, 2)),
     "add_messages, 200": (lambda r, s, m: r.add_messages(s, MESSAGES * 100), (1, 4, 3, 5)),
     "get_session_history": (lambda r, s, m: r.get_session_history("user", s), (1, 1, 1, 1)),

@@ -18,6 +18,7 @@ from typing import Any
 
 from pymongo import monitoring
 
+from sessions import NewMessage
 from tests.support.children import child
 from tests.support.databases import Backend
 
@@ -28,18 +29,22 @@ class Dying:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def start(self, backend: Backend, operation: str, *arguments: Any, step: int | None = None) -> int:
+    def start(
+        self, backend: Backend, operation: str, *arguments: Any, step: int | None = None, **options: Any
+    ) -> int:
         """Start an operation in a new process and return its id.
 
         Args:
             backend: The database.
             operation: Its async name.
-            *arguments: Its arguments, as JSON values.
+            *arguments: Its arguments, as JSON values; an object in a list is a message.
             step: The process kills itself before it sends this command of the operation; counts from 0.
+            **options: Its keyword arguments, as JSON values.
         """
         assert self._process.stdin
         assert self._process.stdout
         job = {"backend": asdict(backend), "operation": operation, "arguments": arguments, "step": step}
+        job["options"] = options
         print(json.dumps(job), file=self._process.stdin, flush=True)
         return int(self._process.stdout.readline())
 
@@ -84,8 +89,15 @@ async def _operate(job: dict[str, Any], killer: _Killer) -> None:
     async with Backend(**job["backend"]).repository() as repository:
         await repository._ensure_connection()
         killer.left = job["step"]
-        await getattr(repository, job["operation"])(*job["arguments"])
+        await getattr(repository, job["operation"])(*map(_argument, job["arguments"]), **job["options"])
         killer.left = None
+
+
+def _argument(value: Any) -> Any:
+    """Return an argument, with objects as messages."""
+    if isinstance(value, list):
+        return [NewMessage(**item) if isinstance(item, dict) else item for item in value]
+    return value
 
 
 def _serve() -> None:

@@ -52,7 +52,7 @@ async def test_a_session_that_is_deleted_meanwhile_has_no_hits(
     going, staying = [await repository.create_session_async("user") for _ in range(2)]
     for session_id in (staying, going):
         await repository.add_message(session_id, "user", f"hit of {session_id}")
-    visible, deleted = searching.MongoSearch._visible, []
+    visible, deleted = searching.MongoSearch._find_hits, []
 
     async def then_delete(*arguments: Any) -> Any:
         found = await visible(*arguments)
@@ -60,7 +60,7 @@ async def test_a_session_that_is_deleted_meanwhile_has_no_hits(
             deleted.append(raw.chat_sessions.delete_one({"session_id": going}).deleted_count)
         return found
 
-    monkeypatch.setattr(searching.MongoSearch, "_visible", then_delete)
+    monkeypatch.setattr(searching.MongoSearch, "_find_hits", then_delete)
     page = await repository.search_messages("user", "hit")
 
     assert deleted == [1]
@@ -72,7 +72,7 @@ async def test_a_session_that_another_user_creates_meanwhile_has_no_hits(
 ) -> None:
     session_id = str(uuid.uuid4())
     assert await repository.ensure_session_exists(session_id, "user")
-    visible, changed = searching.MongoSearch._visible, []
+    visible, changed = searching.MongoSearch._find_hits, []
 
     async def after_a_change(*arguments: Any) -> Any:
         if not changed:
@@ -83,7 +83,7 @@ async def test_a_session_that_another_user_creates_meanwhile_has_no_hits(
             raw.chat_messages.update_many({"session_id": session_id}, {"$unset": {"session_oid": 1}})
         return await visible(*arguments)
 
-    monkeypatch.setattr(searching.MongoSearch, "_visible", after_a_change)
+    monkeypatch.setattr(searching.MongoSearch, "_find_hits", after_a_change)
 
     assert await repository.search_messages("user", "hit") == SearchPage([], None)
     assert changed == [True]

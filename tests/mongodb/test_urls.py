@@ -206,7 +206,7 @@ async def test_writes_read_from_the_primary_whatever_the_read_preference() -> No
             session_id = await repo.create_session_async("alice")
             reads.seen.clear()
             # Immediately, and with an empty cache: a secondary may not have the session yet.
-            repo._connection_manager.forget(session_id)
+            repo._connection_manager.known.forget(session_id)
             await repo.add_messages(session_id, [("user", "Hello")] * 100)
             assert await repo.ensure_session_exists(session_id, "alice") is False
             assert await repo.delete_session_async("alice", session_id)

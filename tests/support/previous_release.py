@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["COMMIT", "environment", "install"]
 
 ROOT = Path(__file__).resolve().parents[2]
-# The last commit before revision 0003: what became release 0.2.0. To be moved with each release.
+# The last commit before revision 0003. To be moved with each revision.
 COMMIT = "e6e50bb36cf4b771bf455b821148ea01abd9d07c"
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from bson import ObjectId
 
-from sessions.backends.mongodb.collections import UP, MongoCollections
+from sessions.backends.mongodb.collections import UP
+from sessions.backends.mongodb.ending import MongoEnding
 from sessions.backends.mongodb.inserts import stored_batches
 from sessions.core.identifiers import utc_now
 from sessions.models.documents import SESSION_FIELD
@@ -60,15 +61,19 @@ def mark_batch(documents: list[dict[str, Any]]) -> Any:
     return mark
 
 
-class MongoCleanup(MongoCollections):
+class MongoCleanup(MongoEnding):
     """Notes operations of several writes, and cleans up after interrupted ones."""
 
     @contextlib.asynccontextmanager
-    async def _noted(self, session_ids: list[str], batch: Any = None) -> AsyncIterator[None]:
-        """Keep a note of an operation on these sessions until it ends; if it fails, the note stays."""
-        note = {"_id": ObjectId(), "session_ids": session_ids}
-        if batch is not None:
-            note["batch"] = batch
+    async def _noted(self, session_ids: list[str], **marks: Any) -> AsyncIterator[None]:
+        """Keep a note of an operation on these sessions until it ends; if it fails, the note stays.
+
+        Args:
+            session_ids: Sessions whose messages are orphaned if the session does not exist.
+            **marks: ``batch``: the mark of a batch; or ``edit``: the token of an edit, which an earlier
+                release ignores; with it ``new_session_ids``: sessions that exist once the edit is committed.
+        """
+        note = {"_id": ObjectId(), "session_ids": session_ids} | marks
         await self.unfinished.insert_one(note)
         yield
         await self.unfinished.delete_one({"_id": note["_id"]})
@@ -82,7 +87,12 @@ class MongoCleanup(MongoCollections):
             removed += await self.delete_orphaned(*note["session_ids"])
             if is_old and "batch" in note:
                 removed += await self._remove_incomplete_batch(note["session_ids"], note["batch"])
-            if is_old or await self._is_over(note):
+            if "edit" in note:
+                ended, is_over = await self._end_noted_edit(note, is_old=is_old)
+                removed += ended
+            else:
+                is_over = is_old or await self._is_over(note)
+            if is_over:
                 await self.unfinished.delete_one({"_id": note["_id"]})
             else:
                 under_way += 1
@@ -91,8 +101,12 @@ class MongoCleanup(MongoCollections):
     async def delete_orphaned(self, *session_ids: str) -> int:
         """Delete the messages of those sessions that do not exist; return how many."""
         only_ids, removed = {"session_id": 1, SESSION_FIELD: 1}, 0
+        # The messages of a new session are stored before it.
+        oldest = ObjectId.from_datetime(utc_now() - MAX_OPERATION_TIME)
+        of_new_session = {"batch": {"$gt": oldest}, "$expr": {"$eq": ["$batch", f"${SESSION_FIELD}"]}}
         while absent := await self._absent(session_ids):
-            cursor = self.messages.find({"session_id": {"$in": absent}}, only_ids).limit(ORPHAN_BATCH_SIZE)
+            chosen = {"session_id": {"$in": absent}, "$nor": [of_new_session]}
+            cursor = self.messages.find(chosen, only_ids).limit(ORPHAN_BATCH_SIZE)
             listed = await cursor.to_list(None)
             if not listed:
                 break

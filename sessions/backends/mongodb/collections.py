@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from beanie import SortDirection
+from pymongo.errors import OperationFailure
 
 from sessions.backends.mongodb.client import MongoConnection
 from sessions.backends.mongodb.connection import MongoConnectionManager
-from sessions.backends.mongodb.inserts import insert
+from sessions.backends.mongodb.inserts import in_commands, insert
 from sessions.core.port import Backend
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
@@ -68,6 +69,32 @@ class MongoCollections(Backend):
     ) -> None:
         """Insert documents in order with one command; see `inserts.insert`."""
         await insert(collection, documents, self._uuids.get(collection.name), client_session)
+
+    async def insert_all(
+        self,
+        collection: Any,
+        messages: list[dict[str, Any]],
+        inserted: list[dict[str, Any]],
+        client_session: Any = None,
+    ) -> None:
+        """Insert messages in order, with as many commands as they need.
+
+        Args:
+            collection: Target collection.
+            messages: Documents of the messages.
+            inserted: Collects the inserted ones, also if a later one is rejected.
+            client_session: Client session of a transaction, or None.
+
+        Raises:
+            OperationFailure: See `insert`.
+        """
+        for part in in_commands(messages):
+            try:
+                await self.insert(collection, part, client_session)
+            except OperationFailure as error:
+                inserted += part[: (error.details or {}).get("index", 0)]
+                raise
+            inserted += part
 
 
 def raw_cursor(query: Any, collection: Any) -> Any:

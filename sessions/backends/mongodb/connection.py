@@ -16,6 +16,7 @@ from pymongo import ReadPreference, errors
 from sessions.backends.mongodb import errors as mongo_errors
 from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
 from sessions.backends.mongodb.internals import connections_in_use, parts_of
+from sessions.backends.mongodb.known import KnownSessions
 from sessions.backends.mongodb.options import new_client, place_of
 from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH, DOCUMENTS, Ready, prepare
 from sessions.config import MongoSettings, PasswordCallable, load_settings
@@ -33,7 +34,6 @@ R = TypeVar("R")
 # decode a message.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions()
 CLOSE_TIMEOUT_SECONDS = 2.0
-MAX_REMEMBERED_SESSIONS = 10_000
 
 
 class MongoConnectionManager(AsyncBaseConnectionManager):
@@ -67,9 +67,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self.has_transactions = False
         self._ready: Ready | None = None
         self._password: str | None = None
-        # The `_id` of a session's document, and its owner: neither ever changes. An entry of a deleted
-        # session matches no document in the operation that uses it.
-        self._session_oids: dict[str, tuple[Any, str]] = {}
+        self.known = KnownSessions()
 
     @classmethod
     def cache_key(cls, *, url: str | None = None, client: Any = None, **settings: Any) -> Hashable:
@@ -127,7 +125,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
     async def _prepare_now(self, connection: MongoConnection) -> None:
         self._ready = await prepare(connection)
         self.has_transactions = self._ready.has_transactions
-        self._session_oids.clear()
+        self.known.clear()
         self.preparations += 1
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
@@ -145,7 +143,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         A service's own client is not closed.
         """
         self._ready = None
-        self._session_oids.clear()
+        self.known.clear()
         await self._connections.aclose()
 
     def using(self, transaction: object) -> AsyncBaseConnectionManager:
@@ -178,21 +176,6 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
                 for collection in connection.collections.values():
                     # No document matches: the server checks everything, and writes nothing.
                     await collection.update_one({"_id": ObjectId()}, {"$currentDate": {"updated_at": True}})
-
-    def remember(self, session_id: str, session_oid: Any, user_id: str) -> None:
-        """Cache the ``_id`` of a session's document, and the owner."""
-        if len(self._session_oids) >= MAX_REMEMBERED_SESSIONS:
-            self._session_oids.clear()
-        self._session_oids[session_id] = (session_oid, user_id)
-
-    def recall(self, session_id: str, user_id: str | None) -> Any:
-        """Return the cached ``_id`` of a session's document, or None; None if another user owns it."""
-        session_oid, owner = self._session_oids.get(session_id, (None, None))
-        return session_oid if user_id is None or user_id == owner else None
-
-    def forget(self, session_id: str) -> None:
-        """Remove a deleted session from the cache."""
-        self._session_oids.pop(session_id, None)
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether the driver's error is transient, by its class, code or label."""

@@ -74,14 +74,15 @@ def in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]
         yield part
 
 
-async def stored_batches(messages: Any, marks: Iterable[Any]) -> set[Any]:
+async def stored_batches(messages: Any, marks: Iterable[Any], client_session: Any = None) -> set[Any]:
     """Return the marks of those batches that are complete.
 
     Args:
         messages: Collection of the messages.
         marks: The ``_id`` of the last message of each batch.
+        client_session: Client session of a transaction, or None.
     """
-    found = messages.find({"_id": {"$in": list(marks)}}, {"_id": 1})
+    found = messages.find({"_id": {"$in": list(marks)}}, {"_id": 1}, session=client_session)
     return {document["_id"] for document in await found.to_list(None)}
 
 

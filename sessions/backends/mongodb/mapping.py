@@ -8,7 +8,6 @@ from typing import Any
 import bson
 from bson import DBRef, Int64, MinKey
 
-from sessions.backends.mongodb import former_ids
 from sessions.core.identifiers import uuid7_time
 from sessions.core.values import MessageRow, NewSession
 from sessions.errors import InvalidInputError
@@ -24,6 +23,7 @@ __all__ = [
     "is_uuid7",
     "message_bytes",
     "message_document",
+    "plain",
     "session_document",
     "storable",
     "to_messages",
@@ -166,12 +166,8 @@ def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict
     }
 
 
-def to_messages(documents: list[dict[str, Any]], session_oid: Any) -> list[ChatMessage]:
-    """Return the messages that belong to this document of their session.
-
-    A message of an earlier session with the same id may still be stored: its writer is about to undo the
-    insert, or was killed before. A message that another program stored belongs to any.
-    """
+def to_messages(documents: list[dict[str, Any]]) -> list[ChatMessage]:
+    """Return the messages of visible documents."""
     epoch, naive_epoch = EPOCH, NAIVE_EPOCH
     # Without a function call, and with naive datetimes from the driver: for a long history this is most of
     # the time.
@@ -184,11 +180,6 @@ def to_messages(documents: list[dict[str, Any]], session_oid: Any) -> list[ChatM
             epoch + (document["timestamp"] - naive_epoch),
         )
         for document in documents
-        if (
-            document[SESSION_FIELD] == session_oid
-            if SESSION_FIELD in document
-            else former_ids.is_for(document, session_oid)
-        )
     ]
 
 
@@ -210,21 +201,21 @@ def to_session(document: dict[str, Any]) -> ChatSession:
         user_id=document["user_id"],
         created_at=aware(document["created_at"]),
         updated_at=aware(document["updated_at"]),
-        metadata=_plain(document.get("metadata") or {}),
+        metadata=plain(document.get("metadata") or {}),
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return plain JSON in place of the types that BSON's decoder returns."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Int64):
         return int(value)
     if isinstance(value, MinKey):
         return None
     if isinstance(value, DBRef):
         # An object with the keys "$ref" and "$id", as in a JSON schema.
-        return {key: _plain(item) for key, item in value.as_doc().items()}
+        return {key: plain(item) for key, item in value.as_doc().items()}
     return value

@@ -26,6 +26,8 @@ from pymongo.errors import DuplicateKeyError
 from sessions import validation
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
+from sessions.backends.mongodb.editing import MongoEditing
+from sessions.backends.mongodb.forking import MongoForking
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
@@ -49,7 +51,18 @@ R = TypeVar("R")
 
 # Operations that use the client's read preference; all others read from the primary.
 READS = frozenset(
-    {"count", "export_messages", "export_sessions", "get", "history", "list_after", "list_page", "search"}
+    {
+        "count",
+        "count_messages",
+        "export_messages",
+        "export_sessions",
+        "get",
+        "get_message",
+        "history",
+        "list_after",
+        "list_page",
+        "search",
+    }
 )
 MAX_ENSURE_ATTEMPTS = 10
 # The least that a busy server inserts of a large batch: its deadline is longer by that. The driver's monitor
@@ -59,7 +72,7 @@ MESSAGES_A_SECOND = 1000
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
-class MongoBackend(MongoMessages, MongoSearch, MongoDeletion):
+class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, MongoDeletion):
     """Sessions in MongoDB."""
 
     DEFAULT_RETRY = MONGODB_RETRY_CONFIG

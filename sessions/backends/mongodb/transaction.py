@@ -9,6 +9,7 @@ from pymongo import WriteConcern, errors
 
 from sessions.backends.mongodb.client import MongoConnection
 from sessions.backends.mongodb.connection import MongoConnectionManager
+from sessions.backends.mongodb.known import KnownSessions
 from sessions.backends.mongodb.schema import Ready
 from sessions.connections.borrowed import BorrowedConnectionManager
 from sessions.errors import ConfigurationError, SessionsError
@@ -19,6 +20,7 @@ __all__ = ["MongoTransaction"]
 _COMMANDS = frozenset(
     {
         "aggregate",
+        "bulk_write",
         "command",
         "count_documents",
         "delete_many",
@@ -85,7 +87,7 @@ class MongoTransaction(BorrowedConnectionManager):
         self._manager = manager
         self._client_session = client_session
         # A cache of this transaction: entries in the manager's cache would outlive an abort.
-        self._session_oids: dict[str, tuple[Any, str]] = {}
+        self.known = KnownSessions()
 
     async def connect(self) -> MongoConnection:
         """Return a connection whose operations run in the caller's transaction."""
@@ -123,19 +125,6 @@ class MongoTransaction(BorrowedConnectionManager):
             client_session=self._client_session,
         )
         return connection, ready
-
-    def remember(self, session_id: str, session_oid: Any, user_id: str) -> None:
-        """Cache the ``_id`` of a session's document, and the owner."""
-        self._session_oids[session_id] = (session_oid, user_id)
-
-    def recall(self, session_id: str, user_id: str | None) -> Any:
-        """Return the cached ``_id`` of a session's document, or None; None if another user owns it."""
-        session_oid, owner = self._session_oids.get(session_id, (None, None))
-        return session_oid if user_id is None or user_id == owner else None
-
-    def forget(self, session_id: str) -> None:
-        """Remove a deleted session from the cache."""
-        self._session_oids.pop(session_id, None)
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error; None for one after which the caller may repeat the transaction.

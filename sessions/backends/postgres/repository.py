@@ -7,7 +7,13 @@ from typing import Any
 
 from sessions.backends.postgres.patterns import patterns_of
 from sessions.backends.sql.repository import SqlBackend
-from sessions.backends.sql.rows import new_row
+from sessions.backends.sql.rows import (
+    MICROSECOND,
+    are_complete,
+    encode_json,
+    message_arrays,
+    new_row,
+)
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
@@ -32,18 +38,38 @@ class PostgresBackend(SqlBackend):
             return None
         return is_new or (earlier.failed > 0 and created_at == new.created_at)
 
-    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
-        values = parameters(session_id=session_id, user_id=user_id, now=utc_now())
-        if len(rows) == 1:
+    async def _create_with_messages(self, new: NewSession, rows: list[MessageRow]) -> bool:
+        values = new_row(new, len(rows)) | message_arrays(rows, complete=True)
+        return bool(await self._fetch(self._statements.create_session_with_messages, values))
+
+    async def _append(
+        self,
+        session_id: str,
+        user_id: str | None,
+        rows: list[MessageRow],
+        merge: dict[str, Any] | None,
+        expected_version: int | None,
+    ) -> bool:
+        owned = user_id is not None
+        # The last message is written at this time.
+        now = utc_now() + (len(rows) - 1) * MICROSECOND
+        values = parameters(session_id=session_id, user_id=user_id, now=now)
+        if merge is not None or expected_version is not None or are_complete(rows):
+            statement = self._statements.add_complete_messages[owned]
+            values |= message_arrays(rows, complete=True) | parameters(
+                metadata=None,
+                merge=None if merge is None else encode_json(merge),
+                remove=None,
+                expected_version=expected_version,
+            )
+        elif len(rows) == 1:
             [row] = rows
+            statement = self._statements.add_message[owned]
             values |= parameters(message_id=row.message_id, role=row.role, content=row.content)
-            return bool(await self._fetch(self._statements.add_message[user_id is not None], values))
-        values |= parameters(
-            message_ids=[row.message_id for row in rows],
-            roles=[row.role for row in rows],
-            contents=[row.content for row in rows],
-        )
-        return bool(await self._fetch(self._statements.add_messages[user_id is not None], values))
+        else:
+            statement = self._statements.add_messages[owned]
+            values |= message_arrays(rows, complete=False)
+        return bool(await self._fetch(statement, values))
 
     def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
         likes, expressions = patterns_of(terms)

@@ -4,26 +4,110 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessions.core.values import NewSession, Position
-from sessions.models import ChatMessage, ChatSession, SearchHit
+from sessions.core.values import MessageRow, NewSession, Position, Where
+from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.queries import parameters
 from sessions.validation import decode_payload
 
-__all__ = ["decode_json", "encode_json", "in_order", "new_row", "to_hit", "to_messages", "to_session"]
+__all__ = [
+    "MICROSECOND",
+    "are_complete",
+    "canonical",
+    "decode_json",
+    "encode_json",
+    "in_order",
+    "list_parameters",
+    "message_arrays",
+    "message_rows",
+    "new_row",
+    "to_hit",
+    "to_messages",
+    "to_preview",
+    "to_session",
+    "where_parameters",
+]
+
+MICROSECOND = timedelta(microseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def new_row(new: NewSession) -> dict[str, Any]:
-    """Return the parameters of a new session row."""
+def new_row(new: NewSession, messages: int = 0) -> dict[str, Any]:
+    """Return the parameters of a new session row, which is changed last by so many messages."""
     return parameters(
         session_id=new.session_id,
         user_id=new.user_id,
         title=new.title,
         metadata=encode_json(new.metadata),
         now=new.created_at,
+        updated_at=new.created_at + max(messages - 1, 0) * MICROSECOND,
     )
+
+
+def message_arrays(rows: Sequence[MessageRow], *, complete: bool) -> dict[str, Any]:
+    """Return the parameters of messages as arrays of texts, for PostgreSQL."""
+    arrays = parameters(
+        message_ids=[row.message_id for row in rows],
+        roles=[row.role for row in rows],
+        contents=[row.content for row in rows],
+    )
+    if complete:
+        arrays |= parameters(
+            timestamps=[row.timestamp and row.timestamp.isoformat() for row in rows],
+            metadata_texts=[encode_json(row.metadata) if row.metadata else None for row in rows],
+            payloads=[row.payload for row in rows],
+        )
+    return arrays
+
+
+def message_rows(
+    session_id: str, rows: Sequence[MessageRow], last: datetime, *, complete: bool
+) -> list[dict[str, Any]]:
+    """Return the parameters of messages, of which the last is written at the given time, for SQLite."""
+    values = []
+    for place, row in enumerate(rows, 1):
+        written = last - (len(rows) - place) * MICROSECOND
+        value = parameters(
+            message_id=row.message_id,
+            session_id=session_id,
+            role=row.role,
+            content=row.content,
+            timestamp=row.timestamp or written,
+        )
+        if complete:
+            value |= parameters(
+                metadata=encode_json(row.metadata or {}),
+                payload=row.payload,
+                write_order=0 if row.timestamp is None else (written - EPOCH) // MICROSECOND,
+            )
+        values.append(value)
+    return values
+
+
+def are_complete(rows: Sequence[MessageRow]) -> bool:
+    """Return whether one of the messages has a timestamp, metadata or a payload."""
+    return any(any(row[3:]) for row in rows)
+
+
+def list_parameters(
+    user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
+) -> dict[str, Any]:
+    """Return the parameters of a page of sessions."""
+    page = parameters(user_id=user_id, limit=limit) | where_parameters(where)
+    if after is not None:
+        page |= parameters(updated_at=after[0], after_id=after[1])
+    return page
+
+
+def where_parameters(where: Where | None) -> dict[str, Any]:
+    """Return the parameters of the conditions on metadata; see `sessions.queries.metadata.has_values`."""
+    values: dict[str, Any] = {}
+    for number, (key, accepted) in enumerate((where or {}).items()):
+        values |= parameters(**{f"key_{number}": key, f"accepted_{number}": encode_json(list(accepted))})
+    return values
 
 
 def to_session(row: Any) -> ChatSession:
@@ -39,6 +123,16 @@ def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSessio
     found.sort(key=lambda chat_session: chat_session.session_id, reverse=not newest_first)
     found.sort(key=lambda chat_session: chat_session.updated_at, reverse=newest_first)
     return found
+
+
+def to_preview(row: Any) -> SessionPreview:
+    """Return the preview of a row with `SESSION_COLUMNS`, then `MESSAGE_COLUMNS` or NULLs."""
+    columns = tuple(row)
+    chat_session, message = to_session(columns[:7]), columns[7:]
+    if message[0] is None:
+        return SessionPreview(chat_session, None)
+    [last_message] = to_messages(chat_session.session_id, [message])
+    return SessionPreview(chat_session, last_message)
 
 
 def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
@@ -66,9 +160,9 @@ def to_hit(row: Any) -> tuple[SearchHit, Position]:
     return SearchHit(chat_session, message), (message.timestamp, write_order, message.message_id)
 
 
-def encode_json(metadata: dict[str, Any]) -> str:
-    """Return JSON text; the metadata is already checked."""
-    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def encode_json(value: dict[str, Any] | list[Any]) -> str:
+    """Return JSON text; the value is already checked."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if "e+" in text:
         # JSONB keeps decimal digits, and the shortest form of 1.2345678901234568e+18 is rounded: read as an
         # integer it is another number. With all digits and a point it stays the same float.
@@ -76,6 +170,11 @@ def encode_json(metadata: dict[str, Any]) -> str:
             lambda found: f"{float(found[1]):.1f}" if found[1] else found[0], text
         )
     return text
+
+
+def canonical(metadata: dict[str, Any]) -> str:
+    """Return text that is equal for the same metadata: as objects, 1 and 1.0 and True are equal."""
+    return json.dumps(metadata, sort_keys=True)
 
 
 def decode_json(text: str | None) -> dict[str, Any]:

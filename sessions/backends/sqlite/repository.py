@@ -5,17 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sessions.backends.sql.base import check_version
 from sessions.backends.sql.repository import SqlBackend
-from sessions.backends.sql.rows import new_row
+from sessions.backends.sql.rows import (
+    MICROSECOND,
+    are_complete,
+    canonical,
+    decode_json,
+    encode_json,
+    message_rows,
+    new_row,
+)
 from sessions.backends.sql.transaction import SqlTransaction
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
-from sessions.core.values import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange
 from sessions.queries import parameters
 from sessions.resilience import SQLITE_RETRY_CONFIG
 
@@ -44,25 +54,76 @@ class SqliteBackend(SqlBackend):
         [(owner, _)] = found
         return False if owner == new.user_id else None
 
-    async def _append(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
-        touch = self._statements.touch_session[user_id is not None]
-        key = parameters(session_id=session_id, user_id=user_id, now=utc_now())
+    async def _create_with_messages(self, new: NewSession, rows: list[MessageRow]) -> bool:
+        row = new_row(new, len(rows))
         async with self._write() as connection:
-            touched = (await connection.execute(touch, key)).first()
+            if not (await connection.execute(self._statements.create_session, row)).rowcount:
+                return False
+            await self._insert(connection, new.session_id, rows, row["p_updated_at"])
+            return True
+
+    async def _append(
+        self,
+        session_id: str,
+        user_id: str | None,
+        rows: list[MessageRow],
+        merge: dict[str, Any] | None,
+        expected_version: int | None,
+    ) -> bool:
+        owned = user_id is not None
+        # The last message is written at this time.
+        now = utc_now() + (len(rows) - 1) * MICROSECOND
+        key = parameters(session_id=session_id, user_id=user_id, expected_version=expected_version)
+        async with self._write() as connection:
+            metadata = None
+            if merge is not None:
+                state = (await connection.execute(self._statements.session_state[owned], key)).first()
+                if state is None:
+                    return False
+                metadata = encode_json(decode_json(state.metadata) | merge)
+            values = key | parameters(now=now, steps=len(rows), metadata=metadata)
+            touched = (await connection.execute(self._statements.touch_session[owned], values)).first()
             if touched is None:
                 return False
-            messages = [
-                parameters(
-                    message_id=row.message_id,
-                    session_id=session_id,
-                    role=row.role,
-                    content=row.content,
-                    timestamp=touched.updated_at,
-                )
-                for row in rows
-            ]
-            if messages:
-                await connection.execute(self._statements.insert_message, messages)
+            await self._insert(connection, session_id, rows, touched.updated_at)
+            return True
+
+    async def _insert(
+        self, connection: AsyncConnection, session_id: str, rows: list[MessageRow], last: datetime
+    ) -> None:
+        complete = are_complete(rows)
+        values = message_rows(session_id, rows, last, complete=complete)
+        await connection.execute(self._statements.insert_message[complete], values)
+
+    async def _change(self, session_id: str, user_id: str | None, change: SessionChange) -> bool:
+        if change.metadata is None and change.merge is None and not change.remove:
+            return await super()._change(session_id, user_id, change)
+        owned = user_id is not None
+        key = parameters(session_id=session_id, user_id=user_id)
+        async with self._write() as connection:
+            state = (await connection.execute(self._statements.session_state[owned], key)).first()
+            if state is None:
+                return False
+            check_version(state.version, change.expected_version)
+            if change.if_title not in (None, state.title):
+                return False
+            # In Python, whose numbers are exact: SQLite's own functions change some.
+            old = decode_json(state.metadata)
+            new = change.metadata
+            if new is None:
+                new = {name: value for name, value in old.items() if name not in change.remove}
+                new |= change.merge or {}
+            is_same = canonical(new) == canonical(old)
+            if is_same and change.title in (None, state.title):
+                return True
+            values = key | parameters(
+                title=change.title,
+                metadata=None if is_same else encode_json(new),
+                touch=change.touch,
+                now=utc_now(),
+            )
+            statement = self._statements.update_session if owned else self._statements.update_any_session
+            await connection.execute(statement, values)
             return True
 
     def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""Changes of stored messages in MongoDB, each of them one edit of the session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sessions.backends.mongodb.edits import Edit, MongoEdits
+from sessions.backends.mongodb.mapping import message_document, plain, storable, to_messages
+from sessions.backends.mongodb.ordering import IN_REVERSE, after, position_of
+from sessions.backends.mongodb.reading import Document
+from sessions.backends.mongodb.visibility import FIELDS
+from sessions.core.values import MessageChange, MessageRow
+from sessions.models import UNSET, ChatMessage
+from sessions.validation import no_such_message
+
+__all__ = ["MongoEditing"]
+
+ONLY_FIELDS = [{"$project": FIELDS}]
+# Ids in one query, which the server limits to 16 MB.
+IDS_AT_ONCE = 10_000
+
+
+class MongoEditing(MongoEdits):
+    """Changes, removes and replaces messages."""
+
+    async def update_message(
+        self, session_id: str, user_id: str, message_id: str, change: MessageChange
+    ) -> bool:
+        async def plan(chat_session: Document, client_session: Any) -> Edit:
+            found = await self._find_for_edit(chat_session, message_id, client_session)
+            if found is None:
+                return Edit(result=False)
+            changed = _changed(found, change)
+            if changed is None:
+                return Edit(result=True)
+            return Edit(result=True, revise=[changed])
+
+        return bool(await self._edit(session_id, user_id, change.expected_version, plan))
+
+    async def pop_message(self, session_id: str, user_id: str) -> ChatMessage | None:
+        async def plan(chat_session: Document, client_session: Any) -> Edit:
+            found = await self._read_for_edit(chat_session, {}, client_session, order=IN_REVERSE, limit=1)
+            return Edit(result=to_messages(found)[0] if found else None, drop=found)
+
+        popped: ChatMessage | None = await self._edit(session_id, user_id, None, plan)
+        return popped
+
+    async def delete_messages(self, session_id: str, user_id: str, message_ids: list[str]) -> int:
+        async def plan(chat_session: Document, client_session: Any) -> Edit:
+            found: list[Document] = []
+            for start in range(0, len(message_ids), IDS_AT_ONCE):
+                ids = message_ids[start : start + IDS_AT_ONCE]
+                found += await self._find_ids(chat_session, ids, client_session)
+            return Edit(result=len(found), drop=found)
+
+        return int(await self._edit(session_id, user_id, None, plan) or 0)
+
+    async def delete_messages_from(
+        self, session_id: str, user_id: str, message_id: str, inclusive: bool
+    ) -> int:
+        async def plan(chat_session: Document, client_session: Any) -> Edit:
+            found = await self._find_for_edit(chat_session, message_id, client_session)
+            if found is None:
+                raise no_such_message("message_id")
+            where = after(position_of(found), inclusive=inclusive)
+            gone = await self._read_for_edit(chat_session, where, client_session, order={}, then=ONLY_FIELDS)
+            return Edit(result=len(gone), drop=gone)
+
+        return int(await self._edit(session_id, user_id, None, plan) or 0)
+
+    async def clear_messages(self, session_id: str, user_id: str, expected_version: int | None) -> int:
+        async def plan(chat_session: Document, client_session: Any) -> Edit:
+            gone = await self._read_for_edit(chat_session, {}, client_session, order={}, then=ONLY_FIELDS)
+            return Edit(result=len(gone), drop=gone)
+
+        return int(await self._edit(session_id, user_id, expected_version, plan) or 0)
+
+    async def replace_messages(
+        self, session_id: str, user_id: str, rows: list[MessageRow], expected_version: int | None
+    ) -> bool:
+        async def plan(chat_session: Document, client_session: Any) -> Edit:
+            new = {row.message_id: message_document(session_id, chat_session["_id"], row) for row in rows}
+            await self._free(new, chat_session, client_session)
+            stored = await self._read_for_edit(chat_session, {}, client_session, order={}, then=ONLY_FIELDS)
+            # Other programs have an ``_id`` of their own, which stays.
+            kept = {document["message_id"]: document for document in stored if document["message_id"] in new}
+            return Edit(
+                result=True,
+                drop=[document for document in stored if document["message_id"] not in new],
+                add=[document for message_id, document in new.items() if message_id not in kept],
+                revise=[
+                    document | {"_id": kept[message_id]["_id"]}
+                    for message_id, document in new.items()
+                    if message_id in kept
+                ],
+            )
+
+        return bool(await self._edit(session_id, user_id, expected_version, plan))
+
+    async def _find_for_edit(
+        self, chat_session: Document, message_id: str, client_session: Any
+    ) -> Document | None:
+        for where in ({"_id": message_id}, {"message_id": message_id}):
+            found = await self._read_for_edit(chat_session, where, client_session, order={})
+            if found:
+                return found[0]
+        return None
+
+    async def _find_ids(self, chat_session: Document, ids: list[str], client_session: Any) -> list[Document]:
+        found: list[Document] = []
+        missing = set(ids)
+        # Other programs have ids of their own: without one, the index serves all messages of the session.
+        for name in ("_id", "message_id"):
+            if missing:
+                where = {name: {"$in": sorted(missing)}}
+                found += await self._read_for_edit(
+                    chat_session, where, client_session, order={}, then=ONLY_FIELDS
+                )
+                missing -= {document["message_id"] for document in found}
+        return found
+
+
+def _changed(document: Document, change: MessageChange) -> Document | None:
+    """Return the new version of a message, or None if no value changes."""
+    new: Document = {}
+    if change.content not in (None, document["content"]):
+        new["content"] = change.content
+    old = plain(document.get("metadata") or {})
+    metadata = (old if change.metadata is None else change.metadata) | (change.merge or {})
+    if not _is_same(metadata, old):
+        new["metadata"] = storable(metadata)
+    if change.payload is not UNSET and change.payload != document.get("payload"):
+        new["payload"] = change.payload
+    if not new:
+        return None
+    changed = document | new
+    if changed.get("payload", "") is None:
+        del changed["payload"]
+    return changed
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two JSON values are equal; in Python True equals 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
