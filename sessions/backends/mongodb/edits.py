@@ -168,8 +168,14 @@ class MongoEdits(MongoReading, MongoCleanup):
                 raise _ChangedError
         expected = request.expected_version
         if expected is not None and (found.get("version") or 0) != expected:
-            raise VersionConflictError(_conflict(request))
+            raise VersionConflictError("the session has another version than expected")
         return found
+
+    async def _end_open_edit(self, session_id: str) -> None:
+        """End the last edit of a session if it is still open."""
+        found = await self.sessions.find_one({"session_id": session_id, "edit.open": True}, {"edit": 1})
+        if found is not None:
+            await self._end_edit(session_id, found["_id"], token_of(found))
 
     # -- In a transaction --------------------------------------------------------------------------
 
@@ -316,10 +322,6 @@ class MongoEdits(MongoReading, MongoCleanup):
                     same = {name: document.get(name) for name in ("_id", "session_oid", "batch")}
                     await self.messages.delete_many(same, session=client_session)
         return stored
-
-
-def _conflict(request: _Request) -> str:
-    return f"the session does not have version {request.expected_version}"
 
 
 def is_large(messages: list[Document], *, dropped: int = 0) -> bool:

@@ -60,7 +60,8 @@ class MongoEnding(MongoCollections):
                     for document in prepared.revised
                 ]
             )
-        for part in in_chunks(prepared.dropped):
+        replaced = {document[REVISED_FIELD] for document in prepared.revised}
+        for part in in_chunks([one for one in prepared.dropped if one not in replaced]):
             await self.messages.delete_many({"_id": {"$in": part}, DROPPED_FIELD: token})
         for part in in_chunks([document["_id"] for document in prepared.revised]):
             await self.messages.delete_many({"_id": {"$in": part}})

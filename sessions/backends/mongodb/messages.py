@@ -99,7 +99,7 @@ class MongoMessages(MongoEdits):
         missing, messages = documents, self.messages
         # The mark is the id of the last one: if that were stored, those inserted before it would be visible.
         if await messages.find_one({"_id": documents[-1]["_id"]}, {"_id": 1}):
-            missing = await not_stored(messages, documents)
+            missing = await self._not_stored(messages, documents)
         if not missing:
             return
         refusal: Exception | None = None
@@ -113,6 +113,12 @@ class MongoMessages(MongoEdits):
                 await self._remove_incomplete_batch([session_id], mark)
         if refusal is not None:
             raise refusal
+
+    async def _not_stored(self, messages: Any, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the messages that are not stored yet; see `inserts.not_stored`."""
+        # An edit that is still open may delete one of them, or replace it by a new version.
+        await self._end_open_edit(documents[0]["session_id"])
+        return await not_stored(messages, documents)
 
     async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
         """Insert messages in order; an earlier attempt may have stored some, or may still be running.
@@ -139,7 +145,7 @@ class MongoMessages(MongoEdits):
                         await self.insert_all(messages, missing, inserted)
                     return
                 except DuplicateKeyError:
-                    missing = await not_stored(messages, documents)
+                    missing = await self._not_stored(messages, documents)
                     if not missing:
                         return
             raise MessageConflictError("a message violates a unique index that is not part of this package")

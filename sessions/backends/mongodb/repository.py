@@ -99,7 +99,7 @@ class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, Mongo
         connection, ready = await self.manager.connect_ready()
         collections = connection.readable if name in READS else connection.collections
         attempt = self.on(connection, collections, ready.uuids)
-        more = len(arguments[2]) / MESSAGES_A_SECOND if name == "append" else 0.0
+        more = len(arguments[2]) / MESSAGES_A_SECOND if name in ("append", "replace_messages") else 0.0
         return await connection.run(function, attempt, *arguments, more=more)
 
     async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
