@@ -14,7 +14,6 @@ from sessions import NewMessage
 from tests.support.databases import Backend
 from tests.support.racers import Racers, racers
 
-
 RANDOM = 1000
 
 
