@@ -9,12 +9,12 @@ from sqlalchemy import SQLColumnExpression, Text, and_, bindparam, cast, literal
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
 
 __all__ = [
-    "BEFORE_ID",
     "COMPLETE_MESSAGE_FIELDS",
     "IS_USERS",
     "LIMIT",
     "MESSAGE_COLUMNS",
     "MESSAGE_FIELDS",
+    "MESSAGE_ID",
     "MESSAGE_ORDER",
     "NEWEST_FIRST",
     "OF_USER",
@@ -98,7 +98,7 @@ OF_USER = ChatSessionRecord.user_id == USER_ID
 # assumes few sessions for a user, and would search all of them for the id.
 IS_USERS = ChatSessionRecord.user_id.concat(literal_column("''")) == USER_ID
 OWNED = and_(ChatSessionRecord.session_id == SESSION_ID, IS_USERS)
-BEFORE_ID = bind("before", type_=ChatMessageRecord.message_id.type)
+MESSAGE_ID = bind("message_id", type_=ChatMessageRecord.message_id.type)
 LIMIT: Any = bind("limit")
 # The order of a session's messages: write_order decides between equal timestamps that callers gave, and the
 # id between those of a batch of release 0.2 or older.

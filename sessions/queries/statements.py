@@ -12,35 +12,26 @@ import itertools
 from typing import Any
 
 from sqlalchemy import (
-    Select,
     Text,
     bindparam,
-    case,
     cast,
-    exists,
     func,
-    literal_column,
     select,
-    tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import aliased
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 from sessions.queries.appends import Appends
 from sessions.queries.columns import (
-    BEFORE_ID,
-    LIMIT,
-    MESSAGE_COLUMNS,
-    MESSAGE_ORDER,
     OWNED,
     SESSION_COLUMNS,
     SESSION_ID,
     bind,
-    time,
 )
+from sessions.queries.edits import PostgresEdits, SqliteEdits
 from sessions.queries.lists import Lists
 from sessions.queries.ranges import Ranges
+from sessions.queries.reading import MessageReads
 from sessions.queries.searching import Searches
 from sessions.queries.writes import Writes
 
@@ -60,6 +51,7 @@ class Statements:
         self._postgres = dialect == "postgresql"
         self._ranges = Ranges(postgres=self._postgres)
         writes, appends = Writes(postgres=self._postgres), Appends(postgres=self._postgres)
+        reads = MessageReads(postgres=self._postgres)
         lists, searches = Lists(postgres=self._postgres), Searches(postgres=self._postgres)
         # Called with whether the page continues after a session, and the number of metadata keys with a
         # condition; see `has_values`.
@@ -93,45 +85,32 @@ class Statements:
             self.add_complete_messages = {
                 owned: appends.add_messages(owned, complete=True) for owned in (False, True)
             }
+            self.postgres_edits = PostgresEdits()
         else:
             self.touch_session = {owned: appends.touch_session(owned) for owned in (False, True)}
             # Keyed by whether the message may have a timestamp, metadata and a payload.
             self.insert_message = {
                 complete: appends.insert_message(complete=complete) for complete in (False, True)
             }
+            self.sqlite_edits = SqliteEdits()
         self.find_messages = self._find_messages()
         # Keyed by whether there is a limit and whether there is a message to stop before.
-        self.history = {key: self._history(*key) for key in itertools.product((False, True), repeat=2)}
+        self.history = {key: reads.history(*key) for key in itertools.product((False, True), repeat=2)}
+        # Keyed by whether there is a limit.
+        self.history_after = {limited: reads.history_after(limited) for limited in (False, True)}
+        self.history_since = {limited: reads.history_since(limited) for limited in (False, True)}
+        self.lacks_message = reads.lacks_message()
+        self.get_message = reads.get_message()
+        self.count_messages = reads.count_messages()
         # Keyed by whether in one session and whether after a hit.
         self.search = {key: searches.search(*key) for key in itertools.product((False, True), repeat=2)}
         self.keep_latest = writes.delete_beyond()
         self.delete_user = writes.delete_batch(of_user=True)
         # Keyed by whether the owner is given.
         self.delete_older = {owned: lists.delete_older(owned) for owned in (True, False)}
-        self.lacks_message = self._lacks_message()
         # Keyed by whether they continue after one that was read before.
         self.export_sessions = {after: lists.export(after) for after in (False, True)}
-        self.export_messages = {after: self._export_messages(after) for after in (False, True)}
-
-    def _export_messages(self, after: bool) -> Any:
-        statement = self._messages_of_owner()
-        if after:
-            after_id = bind("after_id", type_=ChatMessageRecord.message_id.type)
-            anchor = aliased(ChatMessageRecord, name="anchor")
-            write_order = select(anchor.write_order).where(anchor.message_id == after_id).scalar_subquery()
-            # A message that was deleted since it was read has none: those with its time come once more then.
-            at = tuple_(time("timestamp"), func.coalesce(write_order, literal_column("0")), after_id)
-            statement = statement.where(tuple_(*MESSAGE_ORDER) > at)
-        return self._ranges.ordered(statement, *MESSAGE_ORDER, limit=LIMIT)
-
-    def _messages_of_owner(self) -> Any:
-        message_id, *others = MESSAGE_COLUMNS
-        # PostgreSQL makes text of an id faster than Python does.
-        shown = cast(message_id, Text).label("message_id") if self._postgres else message_id
-        return select(shown, *others).where(
-            ChatMessageRecord.session_id == SESSION_ID,
-            exists(select(literal_column("1")).where(OWNED).select_from(ChatSessionRecord)),
-        )
+        self.export_messages = {after: reads.export_messages(after) for after in (False, True)}
 
     def _session_state(self, owned: bool) -> Any:
         """Return a session's title, metadata and version."""
@@ -155,29 +134,3 @@ class Statements:
             ChatMessageRecord.content,
         )
         return select(*columns).where(ChatMessageRecord.message_id.in_(ids))
-
-    def _lacks_message(self) -> Select[Any]:
-        """Return a row if the owner has the session, and it has no message with the id ``before``."""
-        # Without the session as a condition, for the reason that `IS_USERS` has.
-        its_session = select(ChatMessageRecord.session_id).where(ChatMessageRecord.message_id == BEFORE_ID)
-        of_another = its_session.scalar_subquery().is_distinct_from(ChatSessionRecord.session_id)
-        return select(literal_column("1")).select_from(ChatSessionRecord).where(OWNED, of_another)
-
-    def _history(self, limited: bool, before: bool) -> Any:
-        """Return a session's messages: all of them oldest first, or the newest first up to a limit."""
-        statement = self._messages_of_owner()
-        if before:
-            anchor = aliased(ChatMessageRecord, name="anchor")
-            # A scalar for each column: PostgreSQL searches the index only for a row of plain values. The
-            # session is no condition, for the reason that `IS_USERS` has: nothing is before a NULL.
-            at = (
-                select(case((anchor.session_id == SESSION_ID, column)))
-                .where(anchor.message_id == BEFORE_ID)
-                .scalar_subquery()
-                for column in (anchor.timestamp, anchor.write_order)
-            )
-            statement = statement.where(tuple_(*MESSAGE_ORDER) < tuple_(*at, BEFORE_ID))
-        if limited:
-            newest_first = (column.desc() for column in MESSAGE_ORDER)
-            return self._ranges.ordered(statement, *newest_first, limit=LIMIT)
-        return self._ranges.ordered(statement, *MESSAGE_ORDER)

@@ -12,9 +12,15 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from sessions import NewMessage
 from tests.support import plans
 from tests.support.databases import Backend
 
+# Changes of messages, which are several statements each.
+EDITS = (
+    *("update a message", "pop a message", "delete messages", "delete messages from one"),
+    *("delete messages after one", "replace messages", "clear messages", "fork", "fork through a message"),
+)
 # A search sorts the hits of all sessions.
 SORTED = "USE TEMP B-TREE FOR ORDER BY"
 
@@ -63,3 +69,39 @@ async def test_a_statement_searches_indexes_in_their_order(sqlite_url: str, anal
                 found[name] = faults([step for step in steps if name not in plans.SEARCHES or step != SORTED])
 
     assert found == {name: [] for name in found}
+
+
+@pytest.mark.parametrize("analyse", [False, True], ids=["fresh", "analysed"])
+@pytest.mark.parametrize("name", EDITS)
+async def test_every_statement_of_a_change_of_messages_does_so(
+    sqlite_url: str, analyse: bool, name: str
+) -> None:
+    path = sqlite_url.removeprefix("sqlite:///")
+    sent: list[plans.Sent] = []
+    async with Backend("sqlite", "sqlite", sqlite_url).repository() as repository:
+        await repository.ensure_session_exists(plans.BIG_SESSION, plans.USER)
+        messages = [
+            NewMessage("user", "Hello", message_id=plans.message_id(number), timestamp=plans.THEN)
+            for number in range(1000)
+        ]
+        await repository.replace_messages(plans.USER, plans.BIG_SESSION, messages)
+        before = await repository.get_session(plans.USER, plans.BIG_SESSION)
+        with closing(sqlite3.connect(path)) as connection:
+            if analyse:
+                connection.execute("ANALYZE")
+            engine = (await repository._connection_manager.engine()).sync_engine
+            with listening(lambda *statement: sent.append(statement), engine):
+                await plans.WRITES[name](repository)
+            found = {
+                statement: faults(
+                    [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+                )
+                for statement, values in sent
+                if statement != "COMMIT" and not isinstance(values, list)
+            }
+        after = await repository.get_session(plans.USER, plans.BIG_SESSION)
+        sessions = await repository.count_sessions(plans.USER)
+
+    assert len(found) >= 3
+    assert found == {statement: [] for statement in found}
+    assert (after.version, sessions) == ((before.version, 2) if "fork" in name else (before.version + 1, 1))

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessions import ChatSession
+from sessions import ChatSession, NewMessage
 from sessions.core.cursors import encode_cursor, encode_search_cursor
 
 Sent = tuple[str, tuple[Any, ...]]
@@ -45,6 +45,12 @@ READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "newest messages": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50),
     "messages before one": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50, before=MESSAGE_ID),
     "all messages before one": lambda r: r.get_session_history(USER, BIG_SESSION, before=MESSAGE_ID),
+    "messages after one": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50, after=MESSAGE_ID),
+    "all messages after one": lambda r: r.get_session_history(USER, BIG_SESSION, after=MESSAGE_ID),
+    "messages since then": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50, since=THEN),
+    "all messages since then": lambda r: r.get_session_history(USER, BIG_SESSION, since=THEN),
+    "one message": lambda r: r.get_message(USER, BIG_SESSION, MESSAGE_ID),
+    "count of messages": lambda r: r.count_messages(USER, BIG_SESSION),
     "first page": lambda r: r.list_paginated_sessions_async(USER, 0, 20),
     "a later page": lambda r: r.list_paginated_sessions_async(USER, 3, 20),
     "a far page": lambda r: r.list_paginated_sessions_async(USER, 400, 20),
@@ -82,6 +88,27 @@ WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "ensure": lambda r: r.ensure_session_exists(BIG_SESSION, USER),
     "update": lambda r: r.update_session_async(USER, BIG_SESSION, {"title": "New"}),
     "delete": lambda r: r.delete_session_async(USER, BIG_SESSION),
+    "update a message": lambda r: r.update_message(USER, BIG_SESSION, MESSAGE_ID, content="Hi"),
+    "pop a message": lambda r: r.pop_message(USER, BIG_SESSION),
+    "delete messages": lambda r: r.delete_messages(USER, BIG_SESSION, [MESSAGE_ID, message_id(503)]),
+    "delete messages from one": lambda r: r.delete_messages_from(USER, BIG_SESSION, MESSAGE_ID),
+    "delete messages after one": lambda r: r.delete_messages_from(
+        USER, BIG_SESSION, MESSAGE_ID, inclusive=False
+    ),
+    "clear messages": lambda r: r.clear_messages(USER, BIG_SESSION),
+    "replace messages": lambda r: r.replace_messages(
+        USER, BIG_SESSION, [NewMessage("user", "Hi", message_id=MESSAGE_ID), ("assistant", "Hello")]
+    ),
+    "replace many messages": lambda r: r.replace_messages(
+        USER,
+        BIG_SESSION,
+        [NewMessage("user", "Hi", message_id=message_id(number)) for number in range(1, 2001)],
+    ),
+    "delete many messages": lambda r: r.delete_messages(
+        USER, BIG_SESSION, [message_id(number) for number in range(1, 2001)]
+    ),
+    "fork": lambda r: r.fork_session(USER, BIG_SESSION),
+    "fork through a message": lambda r: r.fork_session(USER, BIG_SESSION, through=MESSAGE_ID),
     "keep the latest": lambda r: r.keep_latest_sessions(USER, 100),
     "delete a user": lambda r: r.delete_user(USER),
     "delete a user's old sessions": lambda r: r.delete_sessions_older_than(THEN, user_id=USER),

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from sessions import NewMessage
+from sessions import InvalidInputError, NewMessage, SessionNotFoundError
 from tests.support.children import child
 from tests.support.databases import Backend
 
@@ -413,6 +413,86 @@ async def grab(repository: Any, session_ids: list[str], ids: list[str]) -> list[
         )
         for session_id in session_ids
     ]
+
+
+async def append_and_pop(repository: Any, session_id: str, tasks: int, times: int) -> dict[str, list[str]]:
+    """Append to a session and pop from it, from many tasks; return the ids of both."""
+    appended: list[str] = []
+    popped: list[str] = []
+
+    async def work(number: int) -> None:
+        for turn in range(times):
+            if (number + turn) % 2:
+                appended.append(await repository.add_message(session_id, "user", "Hi"))
+            elif (message := await repository.pop_message("user", session_id)) is not None:
+                popped.append(message.message_id)
+
+    await asyncio.gather(*[work(number) for number in range(tasks)])
+    return {"appended": appended, "popped": popped}
+
+
+async def replace(repository: Any, session_id: str, name: str, tasks: int, times: int) -> list[list[str]]:
+    """Replace all messages from many tasks, and copy the session meanwhile.
+
+    Returns:
+        The contents of each copy and of each history read.
+    """
+    read: list[list[str]] = []
+
+    async def work(number: int) -> None:
+        for turn in range(times):
+            batch = [("user", f"{name}-{number}-{turn}")] * (3 + number)
+            await repository.replace_messages("user", session_id, batch)
+            copy = await repository.fork_session("user", session_id)
+            for each in (copy, session_id):
+                history = await repository.get_session_history("user", each)
+                read.append([message.content for message in history])
+
+    await asyncio.gather(*[work(number) for number in range(tasks)])
+    return read
+
+
+async def work_on_messages(
+    repository: Any, session_ids: list[str], seed: int, tasks: int, times: int
+) -> list[str]:
+    """Do anything to the messages of some sessions from many tasks; return the errors."""
+    errors: list[str] = []
+
+    async def work(number: int) -> None:
+        choice = random.Random(seed * tasks + number)
+        for _ in range(times):
+            errors.extend(await _work_on(repository, choice.choice(session_ids), choice))
+
+    await asyncio.gather(*[work(number) for number in range(tasks)])
+    return errors
+
+
+async def _work_on(repository: Any, session_id: str, choice: random.Random) -> list[str]:
+    """Do one thing to the messages of a session; return its error, unless it is gone or its message is."""
+    key = "user", session_id
+    try:
+        history = await repository.get_session_history(*key)
+        some_id = choice.choice(history).message_id if history else session_id
+        what = choice.choice(
+            [
+                lambda: repository.add_messages(session_id, [("user", "Hi")] * 3),
+                lambda: repository.pop_message(*key),
+                lambda: repository.update_message(*key, some_id, merge_metadata={str(choice.random()): 1}),
+                lambda: repository.delete_messages(*key, [some_id]),
+                lambda: repository.delete_messages_from(*key, some_id),
+                lambda: repository.clear_messages(*key),
+                lambda: repository.replace_messages(*key, [("user", "Hi")] * 5),
+                lambda: repository.fork_session(*key),
+                lambda: repository.delete_session_async(*key),
+            ]
+        )
+        await what()
+        await repository.ensure_session_exists(session_id, "user")
+    except (SessionNotFoundError, InvalidInputError):
+        pass
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+    return []
 
 
 # -- In their processes ----------------------------------------------------------------------------

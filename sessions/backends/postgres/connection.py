@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -176,6 +176,34 @@ class PostgresConnectionManager(SqlConnectionManager):
         if not isinstance(pool, _OwnPool):
             return await super()._send(statement, parameters, rows=rows)
         return await self._send_on(pool, statement, parameters, rows, self.answer_timeout)
+
+    async def fetch_locked(
+        self, lock: Executable, statement: Executable, parameters: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Execute a statement that locks rows, then one that sees the data as of that; return its rows.
+
+        Args:
+            lock: Executed first, in the same transaction, with the same parameters.
+            statement: Executed when the rows are locked.
+            parameters: Of both.
+        """
+        pool = await self._ready()
+        if not isinstance(pool, _OwnPool):
+            async with self._lend(pool) as connection:
+                # Each statement of the transaction sees the data as of its own start.
+                await connection.execution_options(isolation_level="READ COMMITTED")
+                async with connection.begin():
+                    await connection.execute(lock, parameters)
+                    return (await connection.execute(statement, parameters)).all()
+        compiled, first = self._compiled(statement), self._compiled(lock)
+        rows = await pool.driver.run(
+            compiled.query,
+            compiled.arguments(parameters),
+            rows=True,
+            seconds=self.answer_timeout,
+            first=(first.query, first.arguments(parameters)),
+        )
+        return compiled.rows(rows)
 
     async def _send_on(
         self,

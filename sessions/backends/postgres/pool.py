@@ -30,6 +30,8 @@ CLOSE_SECONDS = 2.0
 # Period of trimming: as many connections as were in use at once in a period stay open, at least pool_size.
 TRIM_SECONDS = 3.0
 
+# SQL with ``$1`` and so on, and the values in order.
+Statement = tuple[str, Sequence[Any]]
 # Awaits ``work(*arguments)`` in the background: `LoopBound.start`.
 Start = Callable[..., None]
 
@@ -104,7 +106,15 @@ class PostgresPool:
 
     # -- Statements --------------------------------------------------------------------------------
 
-    async def run(self, query: str, arguments: Sequence[Any], *, rows: bool, seconds: float) -> Any:
+    async def run(
+        self,
+        query: str,
+        arguments: Sequence[Any],
+        *,
+        rows: bool,
+        seconds: float,
+        first: Statement | None = None,
+    ) -> Any:
         """Execute one statement in its own transaction.
 
         Args:
@@ -112,6 +122,7 @@ class PostgresPool:
             arguments: Values in order.
             rows: Whether to return the rows, or else the number of written rows.
             seconds: Time limit for the response.
+            first: A statement to execute before it in the same transaction, with its values.
 
         Raises:
             NoAnswerError: The time limit is exceeded. The statement is cancelled; its outcome is unknown.
@@ -120,17 +131,21 @@ class PostgresPool:
             sqlalchemy.exc.TimeoutError: No connection became free in time.
         """
         connection = await self._check_out()
+        # What ends a transaction that is open after a cancellation is only the end of the connection.
+        close = self._one_transaction or first is not None
         try:
-            execute = _execute_in_transaction if self._one_transaction else _execute
             async with asyncio.timeout(time_left(seconds)):
-                result = await execute(connection, query, arguments, rows)
+                if close:
+                    result = await _execute_in_transaction(connection, query, arguments, rows, first)
+                else:
+                    result = await _execute(connection, query, arguments, rows)
         except asyncio.CancelledError:
             # asyncpg cancels the statement on the server, for which the caller does not wait.
-            self._start(self._recover, connection)
+            self._start(self._recover, connection, close)
             raise
         except TimeoutError as error:  # Not the socket's timeout, which is a connection error.
             self._close_idle()
-            self._start(self._recover, connection)
+            self._start(self._recover, connection, close)
             raise NoAnswerError("no answer in time") from error
         except Exception as error:
             if ends_the_connection(error):
@@ -187,10 +202,10 @@ class PostgresPool:
         self._in_use -= 1
         self._slots.release()
 
-    async def _recover(self, connection: _Connection) -> None:
-        """Check a connection in after its statement is cancelled, or close it if that takes too long."""
+    async def _recover(self, connection: _Connection, close: bool) -> None:
+        """Check a connection in after its statement is cancelled; close it, or if that takes too long."""
         try:
-            if self._one_transaction:  # A transaction may be open: only closing ends it.
+            if close:
                 async with asyncio.timeout(CANCEL_SECONDS):
                     await connection.close()
         except BaseException:
@@ -262,10 +277,12 @@ async def _execute(connection: _Connection, query: str, arguments: Sequence[Any]
 
 
 async def _execute_in_transaction(
-    connection: _Connection, query: str, arguments: Sequence[Any], rows: bool
+    connection: _Connection, query: str, arguments: Sequence[Any], rows: bool, first: Statement | None
 ) -> Any:
     await connection.execute("BEGIN")
     try:
+        if first is not None:
+            await connection.execute(first[0], *first[1])
         result = await _execute(connection, query, arguments, rows)
     except Exception:
         if not connection.is_closed():

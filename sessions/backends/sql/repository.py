@@ -7,25 +7,24 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sessions import validation
+from sessions.backends.sql.messages import SqlMessages
 from sessions.backends.sql.rows import (
     in_order,
     list_parameters,
     to_hit,
-    to_messages,
     to_preview,
     to_session,
     where_parameters,
 )
 from sessions.backends.sql.writing import SqlWrites
-from sessions.core.values import EarlierAttempts, HistoryRange, Position, Where, unfinished
-from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
+from sessions.core.values import EarlierAttempts, Position, Where
+from sessions.models import ChatSession, SearchHit, SessionPreview
 from sessions.queries import parameters
 
 __all__ = ["SqlBackend"]
 
 
-class SqlBackend(SqlWrites):
+class SqlBackend(SqlMessages, SqlWrites):
     """The operations that are the same statement in both dialects."""
 
     async def get(self, session_id: str, user_id: str) -> ChatSession | None:
@@ -68,19 +67,6 @@ class SqlBackend(SqlWrites):
         [[count]] = await self._fetch(self._statements.count_where(len(where or ())), chosen)
         return int(count)
 
-    async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
-        unfinished(part.after, part.since)
-        limit, before = part.limit, part.before
-        statement = self._statements.history[limit is not None, before is not None]
-        values = parameters(session_id=session_id, user_id=user_id, limit=limit, before=before)
-        messages = to_messages(session_id, await self._fetch(statement, values))
-        # Queried only if nothing was found: the message may also be the first one of its session.
-        if before is not None and not messages and await self._fetch(self._statements.lacks_message, values):
-            raise validation.no_such_message("before")
-        if limit is not None:
-            messages.reverse()
-        return messages
-
     async def search(
         self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
     ) -> list[tuple[SearchHit, Position]]:
@@ -119,13 +105,3 @@ class SqlBackend(SqlWrites):
             part |= parameters(updated_at=after.updated_at, after_id=after.session_id)
         found = [to_session(row) for row in await self._fetch(statement, part)]
         return in_order(found, newest_first=False)[:limit]
-
-    async def export_messages(
-        self, session_id: str, user_id: str, after: Position | None, limit: int
-    ) -> list[tuple[ChatMessage, Position]]:
-        statement = self._statements.export_messages[after is not None]
-        part = parameters(session_id=session_id, user_id=user_id, limit=limit)
-        if after is not None:
-            part |= parameters(timestamp=after[0], after_id=after[2])
-        found = to_messages(session_id, await self._fetch(statement, part))
-        return [(message, (message.timestamp, 0, message.message_id)) for message in found]

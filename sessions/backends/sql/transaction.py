@@ -57,6 +57,13 @@ class SqlTransaction(BorrowedConnectionManager):
         rows: Sequence[Any] = (await self._execute(statement, parameters)).all()
         return rows
 
+    async def fetch_locked(
+        self, lock: Executable, statement: Executable, parameters: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Execute a statement that locks rows, then another one; return the rows of that."""
+        await self._execute(lock, parameters)
+        return await self.fetch(statement, parameters)
+
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
         """Execute one statement and return how many rows it wrote."""
         count: int = (await self._execute(statement, parameters)).rowcount

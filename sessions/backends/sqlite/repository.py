@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,8 +20,7 @@ from sessions.backends.sql.rows import (
     message_rows,
     new_row,
 )
-from sessions.backends.sql.transaction import SqlTransaction
-from sessions.backends.sqlite.connection import SqliteConnectionManager
+from sessions.backends.sqlite.editing import SqliteMessages
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange
@@ -32,15 +30,10 @@ from sessions.resilience import SQLITE_RETRY_CONFIG
 __all__ = ["SqliteBackend"]
 
 
-class SqliteBackend(SqlBackend):
+class SqliteBackend(SqliteMessages, SqlBackend):
     """Sessions in one SQLite file."""
 
     DEFAULT_RETRY = SQLITE_RETRY_CONFIG
-
-    def _write(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        # A transaction of its own, or the caller's.
-        manager: SqliteConnectionManager | SqlTransaction = cast(Any, self.manager)
-        return manager.write()
 
     async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         row = new_row(new)
