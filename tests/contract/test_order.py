@@ -49,9 +49,9 @@ async def test_messages_of_one_fast_writer_are_read_back_in_write_order(reposito
 
 
 async def test_random_ids_written_as_fast_as_possible_are_read_back_in_write_order(
-    on_fast_disk: Backend,
+    backend: Backend,
 ) -> None:
-    async with on_fast_disk.repository() as repository:
+    async with backend.repository() as repository:
         session_id = await repository.create_session_async("user")
         ids = [str(uuid.uuid4()) for _ in range(RANDOM)]
         for number, message_id in enumerate(ids[: RANDOM // 2]):
