@@ -105,7 +105,7 @@ class Appends:
         where, values = (
             self._session(owned),
             {
-                ChatSessionRecord.updated_at: later(steps, postgres=self._postgres),
+                ChatSessionRecord.updated_at: later(steps, time("first"), postgres=self._postgres),
                 ChatSessionRecord.version: ChatSessionRecord.version + ONE,
             },
         )
@@ -154,9 +154,17 @@ class Appends:
         stored = insert_batch(owner, complete=complete)
         return select(owner.c.session_id).add_cte(stored.cte("stored"))
 
-    def touch_session(self, owned: bool) -> Update:
-        """SQLite: bump a session before the same transaction inserts so many messages as ``steps``."""
-        statement: Update = self._write_session(owned, optional("steps", BigInteger(), 1), extended=True)
+    def touch_session(self, owned: bool, *, complete: bool) -> Update:
+        """SQLite: bump a session before the same transaction inserts so many messages as ``steps``.
+
+        The first is written at the time ``first``, the last at the time ``now``, if that is later than the
+        old ``updated_at``, or else at the next instants.
+
+        Args:
+            owned: Whether the owner is given.
+            complete: Whether there may be a version to expect, and new metadata.
+        """
+        statement: Update = self._write_session(owned, bind("steps", BigInteger()), extended=complete)
         return statement
 
     def insert_message(self, *, complete: bool) -> Insert:

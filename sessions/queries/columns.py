@@ -25,8 +25,11 @@ __all__ = [
     "SESSION_ID",
     "USER_ID",
     "bind",
+    "newest_first",
+    "oldest_first",
     "optional",
     "parameters",
+    "session_columns",
     "time",
 ]
 
@@ -52,16 +55,23 @@ COMPLETE_MESSAGE_FIELDS = (
     ChatMessageRecord.payload,
     ChatMessageRecord.write_order,
 )
+
+
 # The JSON travels as text: what the driver makes of a number must not depend on a service's engine.
-SESSION_COLUMNS: tuple[SQLColumnExpression[Any], ...] = (
-    ChatSessionRecord.session_id,
-    ChatSessionRecord.title,
-    ChatSessionRecord.user_id,
-    ChatSessionRecord.created_at,
-    ChatSessionRecord.updated_at,
-    cast(ChatSessionRecord.session_metadata, Text).label("metadata"),
-    ChatSessionRecord.version,
-)
+def session_columns(record: Any) -> tuple[SQLColumnExpression[Any], ...]:
+    """Return the columns of a session, of the record or of an alias of it."""
+    return (
+        record.session_id,
+        record.title,
+        record.user_id,
+        record.created_at,
+        record.updated_at,
+        cast(record.session_metadata, Text).label("metadata"),
+        record.version,
+    )
+
+
+SESSION_COLUMNS = session_columns(ChatSessionRecord)
 # Without the session's id, which the caller has.
 MESSAGE_COLUMNS: tuple[SQLColumnExpression[Any], ...] = (
     ChatMessageRecord.message_id,
@@ -107,8 +117,19 @@ MESSAGE_ORDER = (
     ChatMessageRecord.write_order,
     ChatMessageRecord.message_id,
 )
-NEWEST_FIRST = (ChatSessionRecord.updated_at.desc(), ChatSessionRecord.session_id)
-OLDEST_FIRST = (ChatSessionRecord.updated_at, ChatSessionRecord.session_id.desc())
+
+
+def newest_first(record: Any) -> tuple[Any, ...]:
+    """Return the order of a listing, for the record or an alias of it."""
+    return record.updated_at.desc(), record.session_id
+
+
+def oldest_first(record: Any) -> tuple[Any, ...]:
+    """Return the order of an export, for the record or an alias of it."""
+    return record.updated_at, record.session_id.desc()
+
+
+NEWEST_FIRST, OLDEST_FIRST = newest_first(ChatSessionRecord), oldest_first(ChatSessionRecord)
 
 
 def time(name: str) -> Any:

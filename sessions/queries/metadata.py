@@ -54,23 +54,30 @@ def changed_metadata(*, postgres: bool) -> ColumnElement[Any]:
     )
 
 
-def has_values(keys: int, *, postgres: bool) -> list[ColumnElement[bool]]:
+def has_values(keys: int, metadata: Any = METADATA, *, postgres: bool) -> list[ColumnElement[bool]]:
     """Return the conditions that top-level keys of a session's metadata have one of the accepted values.
 
     For each key, a parameter ``key_0`` and so on carries its name, and ``accepted_0`` and so on a JSON array
     of strings, numbers, booleans and nulls. Null accepts an absent key, too.
+
+    Args:
+        keys: Number of keys.
+        metadata: The column; in SQLite always that of the table.
+        postgres: Whether the dialect is PostgreSQL's.
     """
-    condition = _has_value if postgres else _has_value_in_sqlite
-    return [
-        condition(bind(f"key_{number}", Text()), bind(f"accepted_{number}", Text())) for number in range(keys)
+    parameters = [
+        (bind(f"key_{number}", Text()), bind(f"accepted_{number}", Text())) for number in range(keys)
     ]
+    if postgres:
+        return [_has_value(metadata, *one) for one in parameters]
+    return [_has_value_in_sqlite(*one) for one in parameters]
 
 
-def _has_value(key: Any, accepted: Any) -> ColumnElement[bool]:
+def _has_value(metadata: Any, key: Any, accepted: Any) -> ColumnElement[bool]:
     # In a subselect, so that the text is parsed once and not for each row. The value is in an array of its
     # own: an array contains an array only as an element, and NULL, of an absent key, becomes null.
     parsed = select(cast(accepted, JSONB)).scalar_subquery()
-    value = func.jsonb_build_array(METADATA.op("->")(key))
+    value = func.jsonb_build_array(metadata.op("->")(key))
     contains: ColumnElement[bool] = parsed.op("@>", is_comparison=True)(value)
     return contains
 

@@ -19,7 +19,6 @@ from sqlalchemy import (
     func,
     null,
     select,
-    union_all,
 )
 
 __all__ = ["Ranges"]
@@ -53,23 +52,6 @@ class Ranges:
 
     def _opaque(self, number: Any) -> Any:
         return select(cast(number, BigInteger)).scalar_subquery() if self._postgres else number
-
-    def both(self, tied: Any, beyond: Any, *order: Order, limit: Any) -> Any:
-        """Return a statement for the rows after a given row, in an order that mixes ASC and DESC.
-
-        A row comparison cannot express that, and an OR would read all rows with the same time. So these are
-        two ranges, each in order and up to the limit; PostgreSQL guarantees no order of their union.
-
-        Args:
-            tied: The rows with the same time as the given row.
-            beyond: The rows with a later time, in this order.
-            *order: As in `ordered`.
-            limit: Parameter.
-        """
-        if self._postgres:
-            return union_all(*(self.ordered(part, *order, limit=limit) for part in (tied, beyond)))
-        # SQLite has an order for a union only, and reads each part in it.
-        return self.ordered(union_all(tied, beyond), *order, limit=limit)
 
     def among(self, column: SQLColumnExpression[Any], chosen: Select[Any]) -> ColumnElement[bool]:
         """Return the condition that a column has one of the chosen values, each looked up in its index."""

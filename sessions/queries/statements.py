@@ -87,7 +87,11 @@ class Statements:
             }
             self.postgres_edits = PostgresEdits()
         else:
-            self.touch_session = {owned: appends.touch_session(owned) for owned in (False, True)}
+            # Keyed by whether the owner is given, and by whether more than the time may change.
+            self.touch_session = {
+                (owned, complete): appends.touch_session(owned, complete=complete)
+                for owned, complete in itertools.product((False, True), repeat=2)
+            }
             # Keyed by whether the message may have a timestamp, metadata and a payload.
             self.insert_message = {
                 complete: appends.insert_message(complete=complete) for complete in (False, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal_column
+from sqlalchemy import ColumnElement, case, func, literal_column, type_coerce
 
 from sessions.models.records import ChatSessionRecord, UtcDateTime
 from sessions.queries.columns import time
@@ -19,18 +19,20 @@ MICROSECONDS: Any = literal_column("substr(chat_sessions.updated_at, 21)")
 MILLION: Any = literal_column("1000000")
 
 
-def later(steps: Any = ONE, *, postgres: bool) -> ColumnElement[Any]:
+def later(steps: Any = ONE, first: Any = None, *, postgres: bool) -> ColumnElement[Any]:
     """Return the new ``updated_at`` of a session: now, and always later than the old one.
 
     Args:
         steps: By how many microseconds at least: one for each message.
+        first: In SQLite, now less all steps but one; None for one step.
         postgres: Whether the dialect is PostgreSQL's.
     """
     if postgres:
         step = MICROSECOND if steps is ONE else MICROSECOND * steps
         return func.greatest(ChatSessionRecord.updated_at + step, time("now"), type_=UtcDateTime())
-    # SQLite's own functions know milliseconds.
+    # SQLite's own functions know milliseconds, and take longer than the rest of the statement.
     total = MICROSECONDS.op("+")(steps).self_group()
     seconds = func.datetime(SECONDS, total.op("/")(MILLION).concat(literal_column("' seconds'")))
     next_instant = func.printf(literal_column("'%s.%06d'"), seconds, total.op("%")(MILLION))
-    return func.max(next_instant, time("now"), type_=UtcDateTime())
+    is_later = ChatSessionRecord.updated_at < (time("now") if first is None else first)
+    return case((is_later, time("now")), else_=type_coerce(next_instant, UtcDateTime()))

@@ -9,7 +9,16 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from sessions import AsyncChats, ConfigurationError, SessionNotFoundError, SessionRepositoryFactory
+from sessions import (
+    AsyncChats,
+    ConfigurationError,
+    InvalidInputError,
+    MessageConflictError,
+    NewMessage,
+    SessionNotFoundError,
+    SessionRepositoryFactory,
+    VersionConflictError,
+)
 from sessions.testing.open_connections import count_checked_out
 from tests.support.databases import mongodb_client
 
@@ -95,6 +104,51 @@ async def test_others_see_nothing_before_the_commit(sql: tuple[AsyncChats, Async
         assert await chats.using(db_session).get_session("alice", session_id) is not None
         assert await chats.get_session("alice", session_id) is None
     assert await chats.get_session("alice", session_id) is not None
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_changes_of_messages_commit_or_roll_back_together(
+    sql: tuple[AsyncChats, AsyncEngine], commits: bool
+) -> None:
+    chats, engine = sql
+    session_id = await chats.create_session("alice")
+    ids = await chats.add_messages("alice", session_id, [("user", str(number)) for number in range(6)])
+    other = await chats.create_session("alice")
+    [foreign] = await chats.add_messages("alice", other, [("user", "Other")])
+    before = (
+        await chats.get_session("alice", session_id),
+        await chats.get_session_history("alice", session_id),
+    )
+    async with AsyncSession(engine) as db_session:
+        borrowed = chats.using(db_session)
+        key = "alice", session_id
+        assert (await borrowed.pop_message(*key)).message_id == ids[5]
+        assert await borrowed.delete_messages(*key, [ids[4]]) == 1
+        assert await borrowed.delete_messages_from(*key, ids[3]) == 1
+        assert await borrowed.update_message(*key, ids[0], content="new", merge_metadata={"a": 1})
+        # Errors leave the transaction usable.
+        taken = [("user", "lost"), NewMessage("user", "lost", message_id=foreign)]
+        with pytest.raises(MessageConflictError):
+            await borrowed.replace_messages(*key, taken)
+        with pytest.raises(VersionConflictError):
+            await borrowed.clear_messages(*key, expected_version=99)
+        with pytest.raises(InvalidInputError):
+            await borrowed.fork_session(*key, through=foreign)
+        copy = await borrowed.fork_session(*key, through=ids[1])
+        await borrowed.replace_messages(*key, [NewMessage("tool", "kept", message_id=ids[0]), ("user", "x")])
+        assert await borrowed.clear_messages("alice", other) == 1
+        assert (await borrowed.get_session(*key)).version == before[0].version + 5
+        await (db_session.commit() if commits else db_session.rollback())
+
+    found = [message.content for message in await chats.get_session_history("alice", session_id)]
+    copied = [message.content for message in await chats.get_session_history("alice", copy)]
+    assert found == (["kept", "x"] if commits else [str(number) for number in range(6)])
+    assert copied == (["new", "1"] if commits else [])
+    assert await chats.count_messages("alice", other) == (0 if commits else 1)
+    if not commits:
+        assert await chats.get_session("alice", session_id) == before[0]
+        assert await chats.get_session_history("alice", session_id) == before[1]
+    assert count_checked_out(chats.repository) == 0
 
 
 async def test_the_repository_has_it_under_the_names_that_users_know(

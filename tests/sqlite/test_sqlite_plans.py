@@ -61,7 +61,14 @@ async def test_a_statement_searches_indexes_in_their_order(sqlite_url: str, anal
             if analyse:
                 connection.execute("ANALYZE")
             engine = (await repository._connection_manager.engine()).sync_engine
-            for name, operation in (plans.READS | plans.WRITES | plans.SEARCHES).items():
+            for name, operation in (
+                plans.READS
+                | plans.WRITES
+                | plans.SEARCHES
+                | plans.PREVIEWS
+                | plans.FILTERED
+                | plans.COMPLETE_WRITES
+            ).items():
                 statement, values = await plans.first_statement(
                     operation(repository), partial(listening, engine=engine)
                 )

@@ -36,7 +36,10 @@ MIDDLE = 501
 THEN = NEWEST - timedelta(seconds=MIDDLE)
 BIG_SESSION = session_id(1)
 CHAT_SESSION = ChatSession(session_id(MIDDLE), "title", USER, THEN, THEN)
+CURSOR = encode_cursor(CHAT_SESSION)
 MESSAGE_ID = message_id(MIDDLE)
+MESSAGE = NewMessage("user", "Hello", metadata={"a": 1}, payload=[1], timestamp=THEN)
+WHERE = {"pinned": [True, None], "kind": "a"}
 SEARCH_CURSOR = encode_search_cursor(THEN, 0, MESSAGE_ID)
 
 # By what each does; all on what `USER` and `BIG_SESSION` have.
@@ -55,7 +58,7 @@ READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "a later page": lambda r: r.list_paginated_sessions_async(USER, 3, 20),
     "a far page": lambda r: r.list_paginated_sessions_async(USER, 400, 20),
     "first page of a listing": lambda r: r.list_sessions(USER, limit=20),
-    "next page of a listing": lambda r: r.list_sessions(USER, limit=20, cursor=encode_cursor(CHAT_SESSION)),
+    "next page of a listing": lambda r: r.list_sessions(USER, limit=20, cursor=CURSOR),
     "count": lambda r: r.count_sessions(USER),
     "get": lambda r: r.get_session(USER, BIG_SESSION),
     "first sessions to export": lambda r: r._calls.run(
@@ -112,6 +115,43 @@ WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "keep the latest": lambda r: r.keep_latest_sessions(USER, 100),
     "delete a user": lambda r: r.delete_user(USER),
     "delete a user's old sessions": lambda r: r.delete_sessions_older_than(THEN, user_id=USER),
+}
+
+PREVIEWS: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "first page of previews": lambda r: r.list_session_previews(USER, limit=20),
+    "next page of previews": lambda r: r.list_session_previews(USER, limit=20, cursor=CURSOR),
+}
+# They look at the metadata of each row of a range.
+FILTERED: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "first page where": lambda r: r.list_sessions(USER, limit=20, where=WHERE),
+    "next page where": lambda r: r.list_sessions(USER, limit=20, cursor=CURSOR, where=WHERE),
+    "first page of previews where": lambda r: r.list_session_previews(USER, limit=20, where=WHERE),
+    "next page of previews where": lambda r: r.list_session_previews(
+        USER, limit=20, cursor=CURSOR, where=WHERE
+    ),
+    "count where": lambda r: r.count_sessions(USER, where=WHERE),
+    "delete a user's old sessions where": lambda r: r.delete_sessions_older_than(
+        THEN, user_id=USER, where=WHERE
+    ),
+}
+# With all that a write may hold and expect.
+COMPLETE_WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "append all that a message holds": lambda r: r.add_messages(BIG_SESSION, [MESSAGE]),
+    "append under a version": lambda r: r.add_messages(
+        BIG_SESSION, [MESSAGE, MESSAGE], user_id=USER, merge_metadata={"a": 1}, expected_version=7
+    ),
+    "append none": lambda r: r.add_messages(BIG_SESSION, [], user_id=USER),
+    "merge only": lambda r: r.add_messages(BIG_SESSION, [], merge_metadata={"a": 1}),
+    "create with messages": lambda r: r.create_session_async(USER, messages=[MESSAGE]),
+    "update under conditions": lambda r: r.update_session_async(
+        USER,
+        BIG_SESSION,
+        merge_metadata={"a": 1},
+        remove_metadata=["b"],
+        if_title="title",
+        expected_version=0,
+    ),
+    "delete under a version": lambda r: r.delete_session_async(USER, BIG_SESSION, expected_version=0),
 }
 
 

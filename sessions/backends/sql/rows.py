@@ -89,7 +89,7 @@ def message_rows(
 
 def are_complete(rows: Sequence[MessageRow]) -> bool:
     """Return whether one of the messages has a timestamp, metadata or a payload."""
-    return any(any(row[3:]) for row in rows)
+    return any(timestamp or metadata or payload for _, _, _, timestamp, metadata, payload in rows)
 
 
 def list_parameters(

@@ -64,8 +64,8 @@ class SqliteBackend(SqliteMessages, SqlBackend):
         expected_version: int | None,
     ) -> bool:
         owned = user_id is not None
-        # The last message is written at this time.
-        now = utc_now() + (len(rows) - 1) * MICROSECOND
+        first = utc_now()
+        now = first + (len(rows) - 1) * MICROSECOND
         key = parameters(session_id=session_id, user_id=user_id, expected_version=expected_version)
         async with self._write() as connection:
             metadata = None
@@ -74,8 +74,10 @@ class SqliteBackend(SqliteMessages, SqlBackend):
                 if state is None:
                     return False
                 metadata = encode_json(decode_json(state.metadata) | merge)
-            values = key | parameters(now=now, steps=len(rows), metadata=metadata)
-            touched = (await connection.execute(self._statements.touch_session[owned], values)).first()
+            values = key | parameters(first=first, now=now, steps=len(rows), metadata=metadata)
+            complete = merge is not None or expected_version is not None
+            touch = self._statements.touch_session[owned, complete]
+            touched = (await connection.execute(touch, values)).first()
             if touched is None:
                 return False
             await self._insert(connection, session_id, rows, touched.updated_at)
