@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         SessionData,
         SessionPage,
         SessionPreview,
+        Statistics,
         Unset,
     )
     from sessions.repositories import (
@@ -87,6 +88,7 @@ __all__ = [
     "SessionRepositoryRegistry",
     "SessionRepositoryType",
     "SessionsError",
+    "Statistics",
     "UnknownRepositoryError",
     "Unset",
     "VersionConflictError",
@@ -132,6 +134,7 @@ if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept any nam
             "SessionData",
             "SessionPage",
             "SessionPreview",
+            "Statistics",
             "Unset",
         ),
         "repositories": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from sessions.administration import AsyncAdmin
 from sessions.chats.opening import BackendName, open_repository
 from sessions.core.operations import Operations
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryType
@@ -54,6 +55,11 @@ class AsyncChats(Operations):
     def repository(self) -> AsyncSessionRepository:
         """The repository of the same database, with the operations under the names of its interface."""
         return self._repository
+
+    @property
+    def admin(self) -> AsyncAdmin:
+        """What looks across users."""
+        return AsyncAdmin(self._calls)
 
     def using(self, transaction: Any) -> AsyncChats:
         """Return chats whose operations run in a transaction of the caller's own.

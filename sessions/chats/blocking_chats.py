@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, Unpack
 
+from sessions.administration import Admin
 from sessions.chats.async_chats import AsyncChats
 from sessions.chats.opening import BackendName
 from sessions.core.twins import blocking, iterate
@@ -62,6 +63,11 @@ class Chats:
     def repository(self) -> AsyncSessionRepository:
         """The repository of the same database, with the operations under the names of its interface."""
         return self._chats.repository
+
+    @property
+    def admin(self) -> Admin:
+        """What looks across users."""
+        return Admin(self.repository.admin)
 
     create_session = blocking(AsyncChats.create_session, of=_chats)
     ensure_session_exists = blocking(AsyncChats.ensure_session_exists, of=_chats)

@@ -1,4 +1,4 @@
-"""The command line: ``sessions demo``, ``import``, ``list``, ``show`` and ``db``."""
+"""The command line: ``sessions demo``, ``import``, ``export``, ``list``, ``show`` and ``db``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sessions.cli import database
 from sessions.cli.demo import run_demo
 from sessions.cli.errors import INTERRUPTED, OneLineErrors
+from sessions.cli.exporting import STANDARD_OUTPUT, Exported, export_lines, output, parse_time
 from sessions.cli.importing import Totals, import_lines
 from sessions.cli.terminal import (
     counted,
@@ -94,6 +95,8 @@ def import_(
     A line is an object with session_id, user_id, title, metadata and messages, a list of objects with role
     and content. The import is idempotent: it stores nothing twice. It reports lines that cannot be stored,
     and the exit status is then 1.
+
+    The lines of an export are restored exactly, over what the database holds of these sessions.
     """
 
     async def store(repository: AsyncSessionRepository) -> Totals:
@@ -122,10 +125,52 @@ def import_(
     typer.echo(f"stored   {counted(totals.created, 'session')}, {counted(totals.messages, 'message')}")
     if totals.completed:
         typer.echo(f"         {counted(totals.completed, 'older session')} got the messages not stored yet")
+    if totals.restored:
+        restored = counted(totals.restored, "session"), counted(totals.restored_messages, "message")
+        typer.echo(f"restored {restored[0]}, {restored[1]}")
     typer.echo(f"skipped  {counted(totals.skipped, 'session')} stored before")
     typer.echo(f"failed   {counted(totals.failed, 'line')}")
     if totals.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="The file to write; - for the output.")],
+    user: Annotated[
+        str | None, typer.Option(help="Only the sessions of this user.", show_default=False)
+    ] = None,
+    updated_since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only sessions changed at this time or later, such as 2026-01-31T00:00Z.", show_default=False
+        ),
+    ] = None,
+    backend: Backend = None,
+    url: Url = None,
+) -> None:
+    """Write the conversations of all users to a JSON Lines file, which import restores exactly."""
+    since = parse_time(updated_since)
+
+    async def write(repository: AsyncSessionRepository) -> Exported:
+        console = make_console(stderr=True, fixed_width=True)
+        columns = TextColumn("Exporting"), BarColumn(), TextColumn("{task.fields[sessions]} sessions")
+        with (
+            output(file) as lines,
+            Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        ):
+            task = bar.add_task("", total=None, sessions=0)
+            return await export_lines(
+                repository,
+                lines,
+                user_id=user,
+                updated_since=since,
+                advance=lambda totals: bar.update(task, sessions=totals.sessions),
+            )
+
+    totals = _run(_backend(backend, url), url, write, creates=False)
+    written = f"{counted(totals.sessions, 'session')}, {counted(totals.messages, 'message')}"
+    typer.echo(f"exported {written}", err=file == STANDARD_OUTPUT)
 
 
 @app.command("list")

@@ -10,7 +10,7 @@ from typing import Any
 from sessions import validation
 from sessions.errors import InvalidInputError
 
-__all__ = ["LINE", "Conversation", "parse_line"]
+__all__ = ["LINE", "Conversation", "check_object", "parse_line"]
 
 REQUIRED_KEYS = frozenset({"session_id", "user_id", "messages"})
 KNOWN_KEYS = REQUIRED_KEYS | {"title", "metadata"}
@@ -51,13 +51,13 @@ def parse_line(line: bytes) -> Conversation:
     del line  # Each of its forms may need most of the memory, so only one is kept at a time.
     decoded = _parse(text)
     del text
-    fields = _check_object(LINE, decoded, REQUIRED_KEYS, KNOWN_KEYS)
+    fields = check_object(LINE, decoded, REQUIRED_KEYS, KNOWN_KEYS)
     if not isinstance(fields["messages"], list):
         raise InvalidInputError("messages", f"must be a list, not {_json_type(fields['messages'])}")
     messages = fields["messages"]
     for index, item in enumerate(messages):
         if not isinstance(item, _Message):
-            message = _check_object(f"messages[{index}]", _as_written(item), MESSAGE_KEYS, MESSAGE_KEYS)
+            message = check_object(f"messages[{index}]", _as_written(item), MESSAGE_KEYS, MESSAGE_KEYS)
             messages[index] = (message["role"], message["content"])
     data: dict[str, Any] = {key: fields[key] for key in ("title", "metadata") if key in fields}
     # Check everything before the session is created: an invalid message must not leave an empty session.
@@ -119,9 +119,12 @@ def _parse(text: str) -> object:
         raise InvalidInputError(LINE, "is not JSON (a number is too long)") from None
 
 
-def _check_object(
-    what: str, value: object, required: frozenset[str], known: frozenset[str]
-) -> dict[str, Any]:
+def check_object(what: str, value: object, required: frozenset[str], known: frozenset[str]) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        InvalidInputError: It is none, or it lacks a required key, or has one that is not known.
+    """
     if not isinstance(value, dict):
         raise InvalidInputError(what, f"must be an object, not {_json_type(value)}")
     if missing := sorted(required - value.keys()):

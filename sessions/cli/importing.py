@@ -6,6 +6,7 @@ that another run has stored, or is storing concurrently, has the same primary ke
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import uuid
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NoReturn, cast
 
 from sessions.cli.conversation_lines import LINE, Conversation, parse_line
-from sessions.core.values import MessageRow
+from sessions.cli.exported_lines import parse_exported_line
 from sessions.errors import (
     BackendUnavailableError,
     InvalidInputError,
@@ -23,8 +24,9 @@ from sessions.errors import (
     SessionConflictError,
     SessionNotFoundError,
     SessionsError,
+    VersionConflictError,
 )
-from sessions.models import ChatMessage, NewMessage, Role
+from sessions.models import ChatMessage, ChatSession, NewMessage, Role
 from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["Stored", "Totals", "import_lines", "store"]
@@ -70,6 +72,9 @@ class Totals:
         skipped: Existing sessions with all their messages.
         messages: Messages stored.
         failed: Lines that were not stored.
+        restored: Sessions of an exported file.
+        restored_messages: Messages of an exported file.
+        last_restored: Id of the last session of an exported file.
     """
 
     created: int = 0
@@ -77,6 +82,9 @@ class Totals:
     skipped: int = 0
     messages: int = 0
     failed: int = 0
+    restored: int = 0
+    restored_messages: int = 0
+    last_restored: str | None = None
 
     def add(self, stored: Stored) -> None:
         """Count one conversation."""
@@ -91,7 +99,7 @@ class Totals:
     @property
     def sessions(self) -> int:
         """Conversations of the file that are stored now."""
-        return self.created + self.completed + self.skipped
+        return self.created + self.completed + self.skipped + self.restored
 
 
 async def import_lines(
@@ -123,7 +131,7 @@ async def import_lines(
             line[0] = line[0].removeprefix(BYTE_ORDER_MARK)
         if line[0] and not line[0].isspace():
             try:
-                totals.add(await store(repository, parse_line(line.pop())))
+                await _store_line(repository, line, totals)
             except LINE_ERRORS as error:
                 totals.failed += 1
                 report(f"line {number}: {_fault(error)}")
@@ -133,6 +141,20 @@ async def import_lines(
                 ) from error
         advance(size, totals)
     return totals
+
+
+async def _store_line(repository: AsyncSessionRepository, line: list[bytes], totals: Totals) -> None:
+    exported = parse_exported_line(line[0])
+    if exported is None:
+        totals.add(await store(repository, parse_line(line.pop())))
+        return
+    line.clear()
+    chat_session, messages = exported
+    await repository.admin.restore(chat_session, messages)
+    # The lines of a long session follow one another.
+    totals.restored += chat_session.session_id != totals.last_restored
+    totals.last_restored = chat_session.session_id
+    totals.restored_messages += len(messages)
 
 
 def _fault(error: SessionsError) -> str:
@@ -153,22 +175,35 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
         MessageConflictError: A generated message id is taken by a message of another session.
     """
     session_id, user_id = conversation.session_id, conversation.user_id
-    for index, (_, content) in enumerate(conversation.messages):
-        repository._calls.backend.check_size(f"messages[{index}].content", content)
     created = await repository.ensure_session_exists(session_id, user_id, conversation.session_data)
     history = [] if created else await repository.get_session_history(user_id, session_id)
-    appended = 0
+    appended = writes = 0
     for _ in range(MAX_ATTEMPTS):
         missing = _missing(history, conversation.messages)
         if not missing:
             return Stored(created, appended)
-        await _append(repository, conversation, history, missing)
+        try:
+            for batch in _batches(await _with_ids(repository, conversation, history, missing)):
+                await repository.add_messages(session_id, batch, user_id=user_id)
+                writes += 1
+        except InvalidInputError:
+            if created:
+                await _take_back(repository, conversation, writes)
+            raise
         appended += len(missing)
         if created:
             return Stored(created, appended)
         # It already existed, so another run may be storing it; check the combined result.
         history = await repository.get_session_history(user_id, session_id)
     raise SessionConflictError("the session has concurrent writers; import it again later")
+
+
+async def _take_back(repository: AsyncSessionRepository, conversation: Conversation, writes: int) -> None:
+    """Delete a new session with a message that this backend refuses, unless others wrote to it."""
+    with contextlib.suppress(VersionConflictError):
+        await repository.delete_session_async(
+            conversation.user_id, conversation.session_id, expected_version=writes
+        )
 
 
 def _missing(history: list[ChatMessage], messages: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -181,33 +216,28 @@ def _missing(history: list[ChatMessage], messages: list[tuple[str, str]]) -> lis
     return messages[len(history) :]
 
 
-async def _append(
+async def _with_ids(
     repository: AsyncSessionRepository,
     conversation: Conversation,
     history: list[ChatMessage],
     missing: list[tuple[str, str]],
-) -> None:
-    session_id = repository._calls.check_id("session_id", conversation.session_id)
-    moment = await _moment(repository, session_id, conversation.user_id, history)
-    rows = (
-        MessageRow(_message_id(session_id, moment, index), role, content)
+) -> list[NewMessage]:
+    """Return the missing messages with the ids that every run gives them."""
+    chat_session = await repository.get_session(conversation.user_id, conversation.session_id)
+    if chat_session is None:
+        _raise_deleted()
+    # In the form that the backend stores.
+    session_id = chat_session.session_id
+    moment = _moment(chat_session, history)
+    return [
+        NewMessage(cast("Role", role), content, message_id=_message_id(session_id, moment, index))
         for index, (role, content) in enumerate(missing, start=len(history))
-    )
-    for batch in _batches(rows):
-        messages = [
-            NewMessage(cast("Role", row.role), row.content, message_id=row.message_id) for row in batch
-        ]
-        await repository.add_messages(session_id, messages, user_id=conversation.user_id)
+    ]
 
 
-async def _moment(
-    repository: AsyncSessionRepository, session_id: str, user_id: str, history: list[ChatMessage]
-) -> int:
+def _moment(chat_session: ChatSession, history: list[ChatMessage]) -> int:
     """Return the timestamp of the new ids, in milliseconds: the same in every run that appends the same."""
     if not history:
-        chat_session = await repository.get_session(user_id, session_id)
-        if chat_session is None:
-            _raise_deleted()
         return (chat_session.created_at - EPOCH) // MILLISECOND
     last = history[-1]
     digits = last.message_id.replace("-", "")[:12]
@@ -217,7 +247,7 @@ async def _moment(
         of_import = -1
     place = len(history) - 1
     of_import -= place >> INDEX_BITS
-    if last.message_id == _message_id(session_id, of_import, place):
+    if last.message_id == _message_id(chat_session.session_id, of_import, place):
         return of_import
     return (last.timestamp - EPOCH) // MILLISECOND + 1
 
@@ -238,15 +268,15 @@ def _message_id(session_id: str, moment: int, index: int) -> str:
     return str(uuid.UUID(int=value))
 
 
-def _batches(rows: Iterable[MessageRow]) -> Iterator[list[MessageRow]]:
-    batch: list[MessageRow] = []
+def _batches(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:
+    batch: list[NewMessage] = []
     characters = 0
-    for row in rows:
-        characters += len(row[2])
+    for message in messages:
+        characters += len(message.content)
         if batch and (len(batch) == BATCH_MESSAGES or characters > BATCH_CHARACTERS):
             yield batch
-            batch, characters = [], len(row[2])
-        batch.append(row)
+            batch, characters = [], len(message.content)
+        batch.append(message)
     if batch:
         yield batch
 

@@ -21,10 +21,11 @@ from sessions.core.values import (
     NewSession,
     Position,
     SessionChange,
+    StoredMessage,
     Where,
 )
 from sessions.errors import SessionsError
-from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
+from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview, Statistics
 from sessions.resilience import RetryConfig
 
 __all__ = ["Backend", "ConnectionManager"]
@@ -364,3 +365,35 @@ class Backend(ABC):
         self, session_id: str, user_id: str, after: Position | None, limit: int
     ) -> list[tuple[ChatMessage, Position]]:
         """Return messages of a session, oldest first, after a position, each with its own."""
+
+    # -- Administration ----------------------------------------------------------------------------
+
+    async def list_users(self, after: str | None, limit: int) -> list[str]:
+        """Return up to ``limit`` users with sessions, each once, in one order, after one of them.
+
+        Returns no user only if there are no more. Reads one range of an index.
+        """
+        raise NotImplementedError("list_users")
+
+    async def list_all(self, after: str | None, limit: int) -> list[ChatSession]:
+        """Return sessions of all users in the order of their ids, after one of them.
+
+        Reads one range of an index.
+        """
+        raise NotImplementedError("list_all")
+
+    async def restore(self, chat_session: ChatSession, messages: list[StoredMessage]) -> None:
+        """Store a session and messages exactly as they are given, in one transaction.
+
+        A session of the same user under this id, and messages of this session under these ids, are
+        replaced; a message whose timestamp stays keeps its write order. Other messages stay.
+
+        Raises:
+            SessionConflictError: Another user has a session under this id; nothing is stored.
+            MessageConflictError: Another session has a message under one of the ids; nothing is stored.
+        """
+        raise NotImplementedError("restore")
+
+    async def statistics(self) -> Statistics:
+        """Return how much the database holds."""
+        raise NotImplementedError("statistics")

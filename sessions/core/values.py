@@ -16,6 +16,7 @@ __all__ = [
     "NewSession",
     "Position",
     "SessionChange",
+    "StoredMessage",
     "Where",
     "unfinished",
 ]
@@ -45,6 +46,28 @@ class MessageRow(NamedTuple):
     timestamp: datetime | None = None
     metadata: dict[str, Any] | None = None
     payload: str | None = None
+
+
+class StoredMessage(NamedTuple):
+    """A message to restore; the first six fields are those of `MessageRow`.
+
+    Attributes:
+        message_id: Id.
+        role: Role.
+        content: Content.
+        timestamp: In UTC.
+        metadata: A JSON object, may be empty.
+        payload: JSON text in ASCII; None for no payload.
+        write_order: Its place among the messages with the same timestamp.
+    """
+
+    message_id: str
+    role: str
+    content: str
+    timestamp: datetime
+    metadata: dict[str, Any]
+    payload: str | None
+    write_order: int
 
 
 @dataclass(slots=True, frozen=True)

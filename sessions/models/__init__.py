@@ -6,6 +6,7 @@ The record and document modules are not imported here: each loads its own databa
 from sessions.models.message import UNSET, ChatMessage, NewMessage, Role, Unset
 from sessions.models.pages import PreviewPage, SearchHit, SearchPage, SessionPreview
 from sessions.models.session import ChatSession, SessionData, SessionPage
+from sessions.models.statistics import Statistics
 
 __all__ = [
     "UNSET",
@@ -19,5 +20,6 @@ __all__ = [
     "SessionData",
     "SessionPage",
     "SessionPreview",
+    "Statistics",
     "Unset",
 ]

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sessions import validation
+from sessions.administration import RepositoryAdmin
 from sessions.config import load_settings
 from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory, ConnectionType
 from sessions.connections.built_in import class_of
@@ -83,6 +84,11 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         from sessions.chats import AsyncChats
 
         return AsyncChats(repository=self)
+
+    @property
+    def admin(self) -> RepositoryAdmin:
+        """What looks across users."""
+        return RepositoryAdmin(self._calls)
 
     def using(self, transaction: Any) -> Self:
         """Return a repository whose operations run in a transaction of the caller's own.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sessions.administration import RepositoryAdmin
 from sessions.connections import (
     AsyncBaseConnectionManager,
     BaseConnectionManager,
@@ -42,6 +44,29 @@ def _is_operation(name: str) -> bool:
         return True
     # The others have the name of the operation.
     return not plain.startswith("_") and f"{plain}_async" not in RENAMED and hasattr(Operations, plain)
+
+
+def _missing(repository: BaseSessionRepository, name: str) -> Callable[..., NoReturn]:
+    def missing(*_arguments: object, **_options: object) -> NoReturn:
+        backend = getattr(repository, "connection_type", "")
+        raise NotImplementedError(
+            f"{name}: the backend {str(backend)!r} ({type(repository).__name__}) has no such operation"
+        )
+
+    return missing
+
+
+class _MissingAdmin:
+    """``admin`` of a backend that has none: each of its operations raises ``NotImplementedError``."""
+
+    def __init__(self, repository: BaseSessionRepository) -> None:
+        self._repository = repository
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        """Return a function that raises ``NotImplementedError`` for a missing operation."""
+        if name.startswith("_") or not hasattr(RepositoryAdmin, name):
+            raise AttributeError(f"'admin' has no attribute {name!r}", name=name, obj=self)
+        return _missing(self._repository, f"admin.{name}")
 
 
 class _OnLoop:
@@ -108,17 +133,12 @@ class BaseSessionRepository(ABC):
         # Hidden from type checkers, for which a missing operation is an error.
         def __getattr__(self, name: str) -> Any:
             """Return a function that raises ``NotImplementedError`` for a missing operation."""
+            if name == "admin":
+                return _MissingAdmin(self)
             if not _is_operation(name):
                 kind = type(self).__name__
                 raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=self)
-
-            def missing(*_arguments: object, **_options: object) -> NoReturn:
-                backend = getattr(self, "connection_type", "")
-                raise NotImplementedError(
-                    f"{name}: the backend {str(backend)!r} ({type(self).__name__}) has no such operation"
-                )
-
-            return missing
+            return _missing(self, name)
 
     def load_and_validate_connection(self) -> None:
         """Take the connection manager of ``connection_type`` from the `ConnectionFactory`."""

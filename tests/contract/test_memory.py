@@ -51,6 +51,34 @@ async def test_an_export_needs_the_memory_of_one_part(backend: Backend) -> None:
     assert peak < 16
 
 
+async def test_all_sessions_are_iterated_in_the_memory_of_one_page(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessions.core.calls.Calls.batch_size", 50)
+    async with backend.repository() as repository:
+        for number in range(300):
+            data = {"metadata": {"text": CONTENT * 5}}
+            await repository.create_session_async(f"user {number}", data)
+
+        async def needed(limit: int) -> float:
+            tracemalloc.start()
+            count = 0
+            async for _ in repository.admin.iter_sessions():
+                count += 1
+                if count == limit:
+                    break
+            peak = more_at_the_most(0)
+            tracemalloc.stop()
+            assert count == limit
+            return peak
+
+        await needed(1)
+        one, all_of_them = await needed(50), await needed(300)
+
+    # Six megabytes in all, one in a page.
+    assert all_of_them < 2 * one + 1
+
+
 def line(messages: int) -> bytes:
     turns = [{"role": "user", "content": f"{turn} {CONTENT[:200]}"} for turn in range(messages)]
     fields: dict[str, Any] = {"session_id": f"00000000-0000-4000-8000-{messages:012}", "user_id": "user"}

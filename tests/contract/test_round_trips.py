@@ -257,3 +257,29 @@ def test_postgres_needs_one_statement_except_for_exports_and_batched_deletes() -
     more = [name for name, (_, (postgres, *_)) in OPERATIONS.items() if postgres > 1]
 
     assert more == list(EXEMPT_ON_POSTGRES)
+
+
+async def drained(items: Any) -> list[Any]:
+    return [item async for item in items]
+
+
+async def test_postgres_needs_one_statement_for_a_page_of_all_users_and_for_a_restore(
+    postgres_url: str,
+) -> None:
+    async with counted(Backend("postgres", "postgres", postgres_url)) as (repository, wire):
+        session_id = await repository.create_session_async("user", None)
+        await repository.add_messages(session_id, MESSAGES * 100)
+        admin = repository.admin
+        [(chat_session, messages)] = await drained(admin.export())
+        for expected, operation in [
+            (1, lambda: admin.restore(chat_session, messages)),
+            (1, lambda: admin.restore(chat_session, [])),
+            (1, admin.statistics),
+            # The last page is empty.
+            (2, lambda: drained(admin.iter_users())),
+            (2, lambda: drained(admin.iter_sessions())),
+            (3, lambda: drained(admin.export())),
+        ]:
+            wire.clear()
+            await operation()
+            assert len(wire.statements) == expected

@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 import sessions
 from sessions import AsyncChats, AsyncSessionRepository, Chats, RetryConfig, RetryStrategy
+from sessions.administration import Admin, AsyncAdmin, RepositoryAdmin
 from sessions.cli.app import app
 from sessions.config import DatabaseSettings, SessionsSettings
 from sessions.errors import SessionsError
@@ -109,6 +110,16 @@ def test_the_table_of_plain_names_has_every_operation_of_both_classes() -> None:
     assert table == _public(AsyncChats)
     close = {"close" if name == "aclose" else name: parameters for name, parameters in table.items()}
     assert close == _public(Chats)
+
+
+def test_the_table_across_users_has_every_operation_in_each_style() -> None:
+    documented: dict[str, list[str]] = {}
+    plain: dict[str, list[str]] = {}
+    for call, twin, _ in OPERATIONS.rows("Across users"):
+        name, parameters = _documented(call)
+        documented[name] = documented[twin] = plain[name] = parameters
+    assert documented == _public(RepositoryAdmin)
+    assert plain == _public(AsyncAdmin) == _public(Admin)
 
 
 def test_the_command_table_has_every_command_with_its_arguments() -> None:

@@ -169,10 +169,14 @@ async def test_a_statement_reads_ranges_of_indexes_in_their_order(
     async with SessionRepositoryFactory.create_repository("postgres", url=url) as repository:
         await repository._ensure_connection()
         unfiltered = plans.READS | plans.WRITES | plans.PREVIEWS | plans.COMPLETE_WRITES | STORED
+        unfiltered |= plans.ADMINISTRATION
         for name, operation in (unfiltered | plans.FILTERED).items():
             sent = await plans.first_statement(operation(repository), listening)
             filtered = name in plans.FILTERED
             found[name] = faults(await plan_of(connection, sent), filtered=filtered)
+        # It joins what it is given with the messages that it looked up.
+        plan = await plan_of(connection, await plans.first_statement(plans.restore(repository), listening))
+        found["restore"] = [fault for fault in faults(plan, filtered=False) if fault != "Hash Join"]
     await connection.close()
 
     assert found == {name: [] for name in found}

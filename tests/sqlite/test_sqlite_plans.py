@@ -63,6 +63,7 @@ async def test_a_statement_searches_indexes_in_their_order(sqlite_url: str, anal
             engine = (await repository._connection_manager.engine()).sync_engine
             for name, operation in (
                 plans.READS
+                | plans.ADMINISTRATION
                 | plans.WRITES
                 | plans.SEARCHES
                 | plans.PREVIEWS

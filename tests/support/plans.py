@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessions import ChatSession, NewMessage
+from sessions import ChatMessage, ChatSession, NewMessage
 from sessions.core.cursors import encode_cursor, encode_search_cursor
 
 Sent = tuple[str, tuple[Any, ...]]
@@ -74,6 +74,20 @@ READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
         "export", r._calls.backend.export_messages, BIG_SESSION, USER, (THEN, 0, MESSAGE_ID), 1000
     ),
 }
+ADMINISTRATION: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "next users": lambda r: r._calls.run("iter_users", r._calls.backend.list_users, USER, 1000),
+    "next sessions of all users": lambda r: r._calls.run(
+        "iter_sessions", r._calls.backend.list_all, session_id(MIDDLE), 1000
+    ),
+}
+
+
+async def restore(repository: Any) -> None:
+    """Restore a session with one message; in SQLite several statements."""
+    message = ChatMessage(MESSAGE_ID, CHAT_SESSION.session_id, "user", "Hello", THEN)
+    await repository.admin.restore(CHAT_SESSION, [message])
+
+
 # They sort what they find, and filter what they read.
 SEARCHES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "search": lambda r: r.search_messages(USER, "hello"),

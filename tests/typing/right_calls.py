@@ -42,6 +42,7 @@ from sessions import (
     SessionRepositoryRegistry,
     SessionRepositoryType,
     SessionsError,
+    Statistics,
     UnknownRepositoryError,
     Unset,
     VersionConflictError,
@@ -193,6 +194,31 @@ def blocking_plain_names() -> None:
         assert_type(chats.update_session("alice", "id", {"metadata": {}}), bool)
         assert_type(chats.add_message("alice", "id", "assistant", "Hi"), str)
         assert_type(chats.delete_user("alice"), int)
+
+
+async def across_users(chats: AsyncChats, repository: AsyncSessionRepository) -> None:
+    then = datetime.now(UTC)
+    async for user_id in chats.admin.iter_users():
+        assert_type(user_id, str)
+    async for chat_session in chats.admin.iter_sessions(updated_since=then, where={"pinned": True}):
+        assert_type(chat_session, ChatSession)
+    async for exported, messages in repository.admin.export(updated_before=then, user_id="alice"):
+        await chats.admin.restore(exported, messages)
+    statistics = await repository.admin.statistics()
+    assert_type(statistics, Statistics)
+    assert_type(statistics.users, int)
+    assert_type(statistics.newest, datetime | None)
+
+
+def across_users_blocking(chats: Chats, repository: AsyncSessionRepository) -> None:
+    for user_id in chats.admin.iter_users():
+        assert_type(user_id, str)
+    for chat_session in repository.admin.iter_sessions_sync():
+        assert_type(chat_session, ChatSession)
+    for exported, messages in chats.admin.export():
+        assert_type(messages, list[ChatMessage])
+        repository.admin.restore_sync(exported, messages)
+    assert_type(chats.admin.statistics(), Statistics)
 
 
 async def awaits(repository: AsyncSessionRepository) -> None:

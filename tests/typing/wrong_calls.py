@@ -102,6 +102,8 @@ def blocking_plain_names(chats: Chats) -> None:
     chats.delete_sessions_older_than("alice", "2026-01-01")  # wrong
     session_id: int = chats.create_session("alice")  # wrong
     chats.repository.add_mesage_sync("id", "user", "Hi")  # wrong
+    chats.admin.iter_sessions(updated_since="2026-01-01")  # wrong
+    chats.admin.restore("id", [("user", "Hi")])  # wrong
     print(session_id)
 
 

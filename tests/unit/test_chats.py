@@ -185,3 +185,13 @@ def test_the_options_that_type_checkers_know_are_those_of_the_settings(typed: An
     assert set(typed.__annotations__) - {"connection_manager", "url"} <= set(
         options.ChatsOptions.__annotations__
     )
+
+
+def test_only_admin_looks_across_users() -> None:
+    others = {"aclose", "ensure_ready", "is_healthy", "using", "close"}
+    for kind in (AsyncChats, Chats):
+        for name, member in inspect.getmembers(kind):
+            if name.startswith("_") or isinstance(member, property):
+                continue
+            parameters = list(inspect.signature(member).parameters)
+            assert name in others or parameters[:2] == ["self", "user_id"], name

@@ -503,6 +503,15 @@ ABSENT = sorted(
 )
 
 
+@pytest.mark.parametrize("name", ["iter_users", "iter_sessions_sync", "export", "restore", "statistics_sync"])
+def test_a_backend_without_administration_says_so(small: Any, name: str) -> None:
+    with pytest.raises(NotImplementedError) as caught:
+        getattr(small.admin, name)()
+    assert str(caught.value) == f"admin.{name}: the backend 'small' (SmallRepository) has no such operation"
+    with pytest.raises(AttributeError, match="iter_usrs"):
+        small.admin.iter_usrs()
+
+
 @pytest.mark.parametrize("name", ABSENT)
 def test_an_operation_that_a_backend_does_not_have_says_so(small: Any, name: str) -> None:
     with pytest.raises(NotImplementedError) as caught:

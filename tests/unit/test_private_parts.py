@@ -44,7 +44,6 @@ INTERNALS = {
 OWN_PARTS = {
     "connections/factory.py": {"vars"},
     "chats/async_chats.py": {"_calls"},
-    "cli/importing.py": {"_calls"},
     "repositories/async_session_repository.py": {"vars"},
     "testing/open_connections.py": {"_connection_manager"},
 }

@@ -24,6 +24,7 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from sessions import validation
+from sessions.backends.mongodb.administration import MongoAdministration
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
 from sessions.backends.mongodb.editing import MongoEditing
@@ -60,8 +61,11 @@ READS = frozenset(
         "get_message",
         "history",
         "list_after",
+        "list_all",
         "list_page",
+        "list_users",
         "search",
+        "statistics",
     }
 )
 MAX_ENSURE_ATTEMPTS = 10
@@ -72,7 +76,9 @@ MESSAGES_A_SECOND = 1000
 OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
-class MongoBackend(MongoMessages, MongoEditing, MongoForking, MongoSearch, MongoDeletion):
+class MongoBackend(
+    MongoMessages, MongoEditing, MongoForking, MongoSearch, MongoDeletion, MongoAdministration
+):
     """Sessions in MongoDB."""
 
     DEFAULT_RETRY = MONGODB_RETRY_CONFIG

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sessions.backends.postgres.administration import PostgresAdministration
 from sessions.backends.postgres.editing import PostgresMessages
 from sessions.backends.postgres.patterns import patterns_of
 from sessions.backends.sql.repository import SqlBackend
@@ -23,7 +24,7 @@ from sessions.resilience import POSTGRES_RETRY_CONFIG
 __all__ = ["PostgresBackend"]
 
 
-class PostgresBackend(PostgresMessages, SqlBackend):
+class PostgresBackend(PostgresMessages, SqlBackend, PostgresAdministration):
     """Sessions in PostgreSQL."""
 
     DEFAULT_RETRY = POSTGRES_RETRY_CONFIG

@@ -20,6 +20,7 @@ from sessions.backends.sql.rows import (
     message_rows,
     new_row,
 )
+from sessions.backends.sqlite.administration import SqliteAdministration
 from sessions.backends.sqlite.editing import SqliteMessages
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
@@ -30,7 +31,7 @@ from sessions.resilience import SQLITE_RETRY_CONFIG
 __all__ = ["SqliteBackend"]
 
 
-class SqliteBackend(SqliteMessages, SqlBackend):
+class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
     """Sessions in one SQLite file."""
 
     DEFAULT_RETRY = SQLITE_RETRY_CONFIG

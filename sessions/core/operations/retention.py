@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 
 from sessions import validation
 from sessions.core.calls import Calls
-from sessions.core.values import Position
+from sessions.core.exporting import message_parts, sessions_of_user
 from sessions.models import ChatMessage, ChatSession
 
 __all__ = ["RetentionOperations"]
@@ -39,25 +39,6 @@ class RetentionOperations:
             user_id: Owner.
         """
         user_id = validation.check_user_id(user_id)
-        seen: set[str] = set()
-        last: ChatSession | None = None
-        work = self._calls.backend.export_sessions
-        while found := await self._calls.run("export_user", work, user_id, last, self._calls.batch_size):
-            for last in found:
-                if last.session_id in seen:
-                    continue
-                seen.add(last.session_id)
-                async for part in self._messages_of(last):
-                    yield last, part
-
-    async def _messages_of(self, chat_session: ChatSession) -> AsyncIterator[list[ChatMessage]]:
-        work = self._calls.backend.export_messages
-        key = chat_session.session_id, chat_session.user_id
-        after: Position | None = None
-        while True:
-            part = await self._calls.run("export_user", work, *key, after, self._calls.batch_size)
-            if part or after is None:
-                yield [message for message, _ in part]
-            if len(part) < self._calls.batch_size:
-                return
-            _, after = part[-1]
+        async for chat_session in sessions_of_user(self._calls, "export_user", user_id):
+            async for part in message_parts(self._calls, "export_user", chat_session):
+                yield chat_session, part

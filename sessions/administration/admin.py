@@ -1,0 +1,143 @@
+"""The operations across users."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sessions import validation
+from sessions.administration.filters import SessionFilter
+from sessions.administration.restoring import check_messages, check_session
+from sessions.core.calls import Calls
+from sessions.core.exporting import message_parts, sessions_of_user
+from sessions.models import ChatMessage, ChatSession, Statistics
+
+__all__ = ["AsyncAdmin"]
+
+
+class AsyncAdmin:
+    """What looks across users; ``admin`` of `AsyncChats`.
+
+    For operators: backups, moves to another database, reports. No operation of `AsyncChats` or of a
+    repository reads more than one user's conversations.
+
+    Args:
+        calls: The calls to the backend.
+
+    Raises:
+        InvalidInputError: From every operation: an argument is invalid; nothing is sent.
+        BackendUnavailableError: From every operation: the database cannot be used, after the retries.
+        SchemaOutdatedError: From every operation: the schema is older and ``auto_migrate`` is off.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def iter_users(self) -> AsyncGenerator[str, None]:
+        """Yield the id of every user with sessions, each once, in the order of the database's index.
+
+        In constant memory. On PostgreSQL and SQLite the cost follows the number of users, not of sessions;
+        MongoDB also reads up to 1000 index entries of each user.
+        """
+        last: str | None = None
+        work = self._calls.backend.list_users
+        while found := await self._calls.run("iter_users", work, last, self._calls.batch_size):
+            for user_id in found:
+                yield user_id
+            last = found[-1]
+
+    async def iter_sessions(
+        self,
+        *,
+        updated_since: datetime | None = None,
+        updated_before: datetime | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[ChatSession, None]:
+        """Yield the sessions of all users, each once, in the order of their ids.
+
+        In constant memory, and in short statements: the filters are applied to pages of 1000 sessions.
+        A session that exists the whole time is yielded exactly once, also if it changes meanwhile.
+
+        Args:
+            updated_since: Timezone-aware; only sessions with this ``updated_at`` or a later one.
+            updated_before: Timezone-aware; only sessions with an ``updated_at`` before it.
+            where: Only sessions whose metadata has these values, as in `AsyncChats.list_sessions`.
+        """
+        chosen = SessionFilter.checked(updated_since, updated_before, where)
+        async for chat_session in self._sessions("iter_sessions", None, chosen):
+            yield chat_session
+
+    async def export(
+        self,
+        *,
+        updated_since: datetime | None = None,
+        updated_before: datetime | None = None,
+        where: Mapping[str, Any] | None = None,
+        user_id: str | None = None,
+    ) -> AsyncGenerator[tuple[ChatSession, list[ChatMessage]], None]:
+        """Yield the sessions of all users with their messages, oldest first, in constant memory.
+
+        A session with more than 1000 messages is yielded in several consecutive parts of at most 1000
+        messages, each of which `restore` takes. It is not a snapshot: a message that is added meanwhile may
+        be yielded with the session as it was before.
+
+        Args:
+            updated_since: As in `iter_sessions`; the time of the last export, for an incremental one.
+            updated_before: As in `iter_sessions`.
+            where: As in `iter_sessions`.
+            user_id: Only this user's sessions, in the order of their last change.
+        """
+        chosen = SessionFilter.checked(updated_since, updated_before, where)
+        owner = None if user_id is None else validation.check_user_id(user_id)
+        async for chat_session in self._sessions("export", owner, chosen):
+            async for part in message_parts(self._calls, "export", chat_session):
+                yield chat_session, part
+
+    async def _sessions(
+        self, operation: str, user_id: str | None, chosen: SessionFilter
+    ) -> AsyncIterator[ChatSession]:
+        found = (
+            self._all_sessions(operation)
+            if user_id is None
+            else sessions_of_user(self._calls, operation, user_id)
+        )
+        async for chat_session in found:
+            if chosen.accepts(chat_session):
+                yield chat_session
+
+    async def _all_sessions(self, operation: str) -> AsyncIterator[ChatSession]:
+        last: str | None = None
+        work = self._calls.backend.list_all
+        while found := await self._calls.run(operation, work, last, self._calls.batch_size):
+            for chat_session in found:
+                yield chat_session
+            last = found[-1].session_id
+
+    async def restore(self, chat_session: ChatSession, messages: Iterable[ChatMessage]) -> None:
+        """Store a session and messages exactly as they are given, all or none: ids, times, ``version`` too.
+
+        May be repeated, and takes the parts of a large session one after the other. What the database
+        holds of the session and of these messages is replaced; the session's other messages stay. Messages
+        with equal timestamps keep the order in which they are restored.
+
+        Args:
+            chat_session: The session, with its owner.
+            messages: Messages of this session.
+
+        Raises:
+            InvalidInputError: Also if a message belongs to another session.
+            SessionConflictError: Another user has a session under this id; nothing is stored.
+            MessageConflictError: Another session has a message under one of the ids; nothing is stored.
+        """
+        checked = check_session(self._calls, chat_session)
+        rows = check_messages(self._calls, checked.session_id, messages)
+        await self._calls.run("restore", self._calls.backend.restore, checked, rows)
+
+    async def statistics(self) -> Statistics:
+        """Return how many users, sessions and messages the database holds, and of which time.
+
+        Exact. Reads every entry of an index of both tables or collections: the cost follows their size,
+        and the statement timeout of the settings applies.
+        """
+        return await self._calls.run("statistics", self._calls.backend.statistics)

@@ -1,0 +1,97 @@
+"""Checks what is to be restored."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from sessions import validation
+from sessions.core.calls import Calls
+from sessions.core.values import MessageRow, StoredMessage
+from sessions.core.write_orders import reserve_write_orders
+from sessions.errors import InvalidInputError
+from sessions.models import ChatMessage, ChatSession
+
+__all__ = ["check_messages", "check_session"]
+
+
+def check_session(calls: Calls, value: object) -> ChatSession:
+    """Return a session in the form that is stored.
+
+    Raises:
+        InvalidInputError: A value is invalid; it is named with its place: ``chat_session.title``.
+    """
+    if not isinstance(value, ChatSession):
+        raise InvalidInputError("chat_session", f"must be ChatSession, not {type(value).__name__}")
+    with _within("chat_session"):
+        checked = ChatSession(
+            calls.check_id("session_id", value.session_id),
+            validation.check_title(value.title),
+            validation.check_user_id(value.user_id),
+            validation.check_timestamp("created_at", value.created_at),
+            validation.check_timestamp("updated_at", value.updated_at),
+            validation.check_metadata(value.metadata),
+            validation.check_count("version", value.version),
+        )
+        calls.backend.check_size("metadata", checked.metadata)
+    return checked
+
+
+def check_messages(calls: Calls, session_id: str, value: object) -> list[StoredMessage]:
+    """Return messages of a session in the form that is stored, in their order.
+
+    Args:
+        calls: The calls to the backend.
+        session_id: The session, in the form that is stored.
+        value: The messages.
+
+    Raises:
+        InvalidInputError: A value is invalid, a message belongs to another session, or two have the same
+            id; it is named with its place: ``messages[3].role``.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidInputError("messages", f"must be a list of ChatMessage, not {type(value).__name__}")
+    given = list(value)
+    orders = reserve_write_orders(len(given))
+    rows: list[StoredMessage] = []
+    ids: set[str] = set()
+    for index, (message, order) in enumerate(zip(given, orders, strict=True)):
+        if not isinstance(message, ChatMessage):
+            raise InvalidInputError(
+                f"messages[{index}]", f"must be ChatMessage, not {type(message).__name__}"
+            )
+        with _within(f"messages[{index}]"):
+            row = _check_message(calls, session_id, message, order)
+            if row.message_id in ids:
+                raise InvalidInputError("message_id", "occurs twice in one batch")
+        ids.add(row.message_id)
+        rows.append(row)
+    calls.backend.check_batch_size([MessageRow(*row[:6]) for row in rows])
+    return rows
+
+
+def _check_message(calls: Calls, session_id: str, message: ChatMessage, order: int) -> StoredMessage:
+    if calls.check_id("session_id", message.session_id) != session_id:
+        raise InvalidInputError("session_id", "must be that of the session")
+    return StoredMessage(
+        calls.check_id("message_id", message.message_id),
+        validation.check_role(message.role),
+        validation.check_content(message.content),
+        validation.check_timestamp("timestamp", message.timestamp),
+        validation.check_message_metadata(message.metadata) or {},
+        validation.encode_payload(message.payload),
+        order,
+    )
+
+
+@contextlib.contextmanager
+def _within(place: str) -> Iterator[None]:
+    """Let errors name an argument with its place."""
+    try:
+        yield
+    except InvalidInputError as error:
+        argument, reason = f"{place}.{error.argument}", error.reason
+    else:
+        return
+    # Outside of `except`: the first error names another argument.
+    raise InvalidInputError(argument, reason)

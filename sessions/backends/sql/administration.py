@@ -1,0 +1,62 @@
+"""What looks across users, in PostgreSQL and SQLite."""
+
+from __future__ import annotations
+
+from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.backends.sql.rows import encode_json, to_session
+from sessions.core.port import Backend
+from sessions.errors import MessageConflictError, SessionConflictError
+from sessions.models import ChatSession, Statistics
+from sessions.queries import parameters
+from sessions.queries.administration import AdministrationStatements, administration_for
+
+__all__ = ["SqlAdministration", "message_is_taken", "restored_row", "session_is_taken"]
+
+
+class SqlAdministration(Backend):
+    """The operations that are the same statement in both dialects."""
+
+    manager: SqlConnectionManager
+
+    @property
+    def _administration(self) -> AdministrationStatements:
+        return administration_for(self.manager.dialect)
+
+    async def list_users(self, after: str | None, limit: int) -> list[str]:
+        part = parameters(after=after, limit=limit)
+        statement = self._administration.list_users[after is not None]
+        # No order is guaranteed of the rows of a recursion.
+        found = sorted((place, user_id) for place, user_id in await self.manager.fetch(statement, part))
+        return [user_id for _, user_id in found]
+
+    async def list_all(self, after: str | None, limit: int) -> list[ChatSession]:
+        part = parameters(after=after, limit=limit)
+        statement = self._administration.list_all[after is not None]
+        return [to_session(row) for row in await self.manager.fetch(statement, part)]
+
+    async def statistics(self) -> Statistics:
+        [row] = await self.manager.fetch(self._administration.statistics, {})
+        return Statistics(*row)
+
+
+def restored_row(chat_session: ChatSession) -> dict[str, object]:
+    """Return the parameters of a session to restore."""
+    return parameters(
+        session_id=chat_session.session_id,
+        title=chat_session.title,
+        user_id=chat_session.user_id,
+        created_at=chat_session.created_at,
+        updated_at=chat_session.updated_at,
+        metadata=encode_json(chat_session.metadata),
+        version=chat_session.version,
+    )
+
+
+def session_is_taken() -> SessionConflictError:
+    """Return the error for a session of another user."""
+    return SessionConflictError("the session id is taken by another user's session")
+
+
+def message_is_taken() -> MessageConflictError:
+    """Return the error for a message of another session."""
+    return MessageConflictError("a message id is taken by a message of another session")

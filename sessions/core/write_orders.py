@@ -1,0 +1,21 @@
+"""Write orders for messages whose timestamps are given."""
+
+from __future__ import annotations
+
+import time
+
+from sessions.core.forks import ProcessLock
+
+__all__ = ["reserve_write_orders"]
+
+_lock = ProcessLock()
+_last = 0
+
+
+def reserve_write_orders(count: int) -> range:
+    """Return increasing write orders, in microseconds since 1970, beyond all that this process got before."""
+    global _last
+    with _lock:
+        first = max(time.time_ns() // 1000, _last + 1)
+        _last = first + count - 1
+    return range(first, first + count)
