@@ -50,10 +50,10 @@ async def ensure_of_another(repository: Any, session_id: str, _: str) -> None:
 # MongoDB, on a replica set and standalone. Each on a user who has one session with three messages.
 #
 # In SQLite an append is a transaction: BEGIN, UPDATE, INSERT, COMMIT; so is each change of messages. In
-# MongoDB an append is the insert and the update, a history read ends with a read of its session, and a deletion ends
-# with two queries for orphaned messages; several writes are a transaction, or without transactions noted
-# before and after them. Exports and batched deletes end with an empty batch, and batched deletes in MongoDB
-# with a query for notes.
+# MongoDB an append is the insert and the update, a history read ends with a read of its session, and a
+# deletion ends with two queries for orphaned messages; several writes are a transaction, or without
+# transactions noted before and after them. Exports and batched deletes end with an empty batch, and batched
+# deletes in MongoDB with a query for notes.
 OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     "create_session": (
         lambda r, s, m: r.create_session_async("user", {"metadata": {"key": 1}}),
