@@ -7,32 +7,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-from pymongo import AsyncMongoClient
 
 from benchmarks import servers
+from benchmarks.fillers import CONTENT, FILLERS, Filler
 from benchmarks.tables import milliseconds, table
 from benchmarks.timing import Call, Effort, one_caller
 from sessions import SessionRepositoryFactory
 from sessions.core.cursors import encode_cursor
-from sessions.models.documents import ChatMessageDocument
 from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["CONTENT", "FILLERS", "TITLES", "measure", "new_database", "of_backend"]
 
-TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB"}
+TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB", "sqlite": "SQLite"}
 USER = "alice"
-CONTENT = ("What should I see first when I am in Rome for a day? " * 4)[:200]
 PAGE = 20
-# Sessions among which the rows of a large table are spread.
-OTHERS = 100_000
+# Of half of the sessions.
+WHERE = {"pinned": True}
 
 
 @dataclass(frozen=True)
@@ -68,147 +66,6 @@ class Comparison:
     much: Call
     little: Call
     target: float
-
-
-class Filler(Protocol):
-    """Inserts rows into a database whose schema is ready."""
-
-    async def add_sessions(self, user_id: str, number: int) -> None:
-        """Insert sessions of a user, each a second older than the previous one."""
-
-    async def add_messages(self, session_id: str, number: int) -> None:
-        """Insert messages of a session, each a millisecond older than the previous one."""
-
-    async def add_rows(self, number: int) -> None:
-        """Insert messages of many sessions, and wait until the server is idle."""
-
-    async def close(self) -> None: ...
-
-
-class PostgresFiller:
-    """Inserts rows into PostgreSQL."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    @classmethod
-    async def of(cls, url: str) -> PostgresFiller:
-        return cls(await asyncpg.connect(url))
-
-    async def add_sessions(self, user_id: str, number: int) -> None:
-        await self._connection.execute(
-            """INSERT INTO chat_sessions (session_id, title, user_id, created_at, updated_at, metadata)
-               SELECT gen_random_uuid(), 'title', $1, at, at, '{}'
-               FROM generate_series(1, $2::integer) i, LATERAL (SELECT now() - i * interval '1 s') t(at)""",
-            user_id,
-            number,
-        )
-
-    async def add_messages(self, session_id: str, number: int) -> None:
-        await self._connection.execute(
-            """INSERT INTO chat_messages (message_id, session_id, role, content, timestamp)
-               SELECT gen_random_uuid(), $1, 'user', $2, now() - i * interval '1 ms'
-               FROM generate_series(1, $3::integer) i""",
-            uuid.UUID(session_id),
-            CONTENT,
-            number,
-        )
-
-    async def add_rows(self, number: int) -> None:
-        # Indexes and foreign keys afterwards, as pg_restore does.
-        await self._connection.execute(
-            f"""
-            SET session_replication_role = replica;
-            SET maintenance_work_mem = '512MB';
-            INSERT INTO chat_sessions (session_id, title, user_id, metadata)
-            SELECT md5(i::text)::uuid, 'title', 'user' || i, '{{}}' FROM generate_series(0, {OTHERS - 1}) i;
-            ALTER TABLE chat_messages DROP CONSTRAINT chat_messages_pkey;
-            DROP INDEX idx_messages_session_id;
-            INSERT INTO chat_messages (message_id, session_id, role, content, timestamp)
-            SELECT gen_random_uuid(), md5((i % {OTHERS})::text)::uuid, 'user', '{CONTENT}',
-                   now() - i * interval '1 ms'
-            FROM generate_series(1, {number}) i;
-            ALTER TABLE chat_messages ADD CONSTRAINT chat_messages_pkey PRIMARY KEY (message_id);
-            CREATE INDEX idx_messages_session_id ON chat_messages
-                (session_id, timestamp, write_order, message_id);
-            """
-        )
-        await self._connection.execute("VACUUM ANALYZE")
-        await self._connection.execute("CHECKPOINT")
-
-    async def close(self) -> None:
-        await self._connection.close()
-
-
-class MongoFiller:
-    """Inserts documents into MongoDB."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._database = client.get_default_database()
-
-    @classmethod
-    async def of(cls, url: str) -> MongoFiller:
-        return cls(AsyncMongoClient(url))
-
-    async def add_sessions(self, user_id: str, number: int) -> None:
-        at = {"$subtract": [datetime.now(UTC), {"$multiply": ["$n", 1000]}]}
-        fields = {"user_id": user_id, "title": "title", "metadata": {"$literal": {}}}
-        fields |= {"session_id": _text(f"{user_id}-", "$n"), "created_at": at, "updated_at": at}
-        await self._add("chat_sessions", number, fields)
-
-    async def add_messages(self, session_id: str, number: int) -> None:
-        at = {"$subtract": [datetime.now(UTC), "$n"]}
-        fields = {"session_id": session_id, "message_id": _text(f"{session_id}-", "$n"), "timestamp": at}
-        await self._add("chat_messages", number, fields | {"role": "user", "content": CONTENT})
-
-    async def add_rows(self, number: int) -> None:
-        messages = self._database["chat_messages"]
-        options = await messages.options()
-        at = {"$subtract": [datetime.now(UTC), "$n"]}
-        fields = {
-            "session_id": _text("other-", {"$mod": ["$n", OTHERS]}),
-            "message_id": _text("other-", "$n"),
-            "timestamp": at,
-            "role": "user",
-            "content": CONTENT,
-        }
-        await messages.drop()
-        await self._add("chat_messages", number, fields, {"$out": "chat_messages"})
-        await messages.create_indexes(ChatMessageDocument.Settings.indexes)
-        await self._database.command("collMod", "chat_messages", **options)
-        await self._client.admin.command("fsync")
-
-    async def _add(
-        self, collection: str, number: int, fields: dict[str, Any], into: dict[str, Any] | None = None
-    ) -> None:
-        step = 1000
-        # $range builds an array, so the numbers are made in two steps.
-        numbers = {"$map": {"input": {"$range": [0, -(-number // step)]}, "in": {"k": "$$this"}}}
-        merge = {"$merge": {"into": collection, "whenMatched": "fail"}}
-        cursor = await self._database.aggregate(
-            [
-                {"$documents": numbers},
-                {"$set": {"n": {"$range": [1, step + 1]}}},
-                {"$unwind": "$n"},
-                {"$set": {"n": {"$add": ["$n", {"$multiply": ["$k", step]}]}}},
-                {"$match": {"n": {"$lte": number}}},
-                {"$project": {"_id": 0} | fields},
-                into or merge,
-            ],
-            allowDiskUse=True,
-        )
-        await cursor.to_list(None)
-
-    async def close(self) -> None:
-        await self._client.close()
-
-
-def _text(prefix: str, number: Any) -> dict[str, Any]:
-    return {"$concat": [prefix, {"$toString": number}]}
-
-
-FILLERS: Mapping[str, Any] = {"postgres": PostgresFiller, "mongodb": MongoFiller}
 
 
 async def of_backend(backend: str, url: str, effort: Effort, size: Size) -> str:
@@ -291,6 +148,24 @@ async def _within_one_table(
             lambda: repository.list_sessions(many, limit=PAGE),
             1.3,
         ),
+        Comparison(
+            f"first page where= of {size.sessions:,} sessions / of {PAGE}",
+            lambda: repository.list_sessions(many, limit=PAGE // 2, where=WHERE),
+            lambda: repository.list_sessions(few, limit=PAGE // 2, where=WHERE),
+            1.3,
+        ),
+        Comparison(
+            f"keyset page {pages:,} where= / page 1",
+            lambda: repository.list_sessions(many, limit=PAGE // 2 - 1, cursor=cursor, where=WHERE),
+            lambda: repository.list_sessions(many, limit=PAGE // 2 - 1, where=WHERE),
+            1.3,
+        ),
+        Comparison(
+            f"first page of previews of {size.sessions:,} sessions / of {PAGE}",
+            lambda: repository.list_session_previews(many, limit=PAGE - 1),
+            lambda: repository.list_session_previews(few, limit=PAGE - 1),
+            1.3,
+        ),
         # Last, because it appends further messages.
         Comparison(
             f"append to a session of {size.messages:,} messages / of 10",
@@ -304,6 +179,8 @@ async def _within_one_table(
 async def new_database(backend: str, url: str) -> str:
     """Return the URL of a new database on a server."""
     name = f"growth_{uuid.uuid4().hex}"
+    if backend == "sqlite":
+        return f"{url}/{name}.db"
     if backend == "postgres":
         connection = await asyncpg.connect(url)
         await connection.execute(f"CREATE DATABASE {name}")
@@ -311,12 +188,19 @@ async def new_database(backend: str, url: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
+@contextlib.contextmanager
+def sqlite_folder() -> Iterator[str]:
+    """Yield the URL of a folder for files."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"sqlite:///{folder}"
+
+
 def measure(quick: bool, backends: tuple[str, ...] = tuple(TITLES)) -> str:
     """Start the servers and return the tables of all backends, as Markdown."""
     effort, size = (Effort(rounds=2, calls=5), QUICK) if quick else (Effort(), Size())
     parts = []
     for backend in backends:
-        with getattr(servers, backend)() as url:
+        with sqlite_folder() if backend == "sqlite" else getattr(servers, backend)() as url:
             text = asyncio.run(of_backend(backend, url, effort, size))
         parts.append(f"### {TITLES[backend]}: large and small amounts of data\n\n{text}\n")
     return "\n".join(parts)

@@ -21,12 +21,15 @@ from bson import ObjectId
 from pymongo import AsyncMongoClient
 
 from benchmarks import servers
-from benchmarks.growth import TITLES, MongoFiller, new_database
+from benchmarks.fillers import MongoFiller
+from benchmarks.growth import new_database
 from benchmarks.tables import milliseconds, table
 from sessions import SessionRepositoryFactory
 from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["QUERIES", "SEARCHERS", "Size", "measure", "of_backend"]
+
+TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB"}
 
 COMMON = re.findall(
     r"\w+", "the of and to in a is that it for was on are as with be at by this from have an they"

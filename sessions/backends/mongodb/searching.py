@@ -70,7 +70,9 @@ class MongoSearch(MongoCollections):
         part: dict[str, Document] = {}
         where = {"user_id": user_id} | ({} if session_id is None else {"session_id": session_id})
         fields = KNOWN_FIELDS | {"session_id": 1}
-        async for document in self.sessions.find(where, fields, sort=NEWEST_FIRST):
+        # Sorting one session, the server would take the index of the user's sessions, or sort.
+        order = NEWEST_FIRST if session_id is None else None
+        async for document in self.sessions.find(where, fields, sort=order):
             part[document["session_id"]] = document
             if len(part) == SESSIONS_AT_ONCE:
                 yield part
