@@ -246,7 +246,7 @@ def test_first_calls_from_twenty_processes_prepare_an_empty_database_once(
     ]
     assert sorted(tuple(index["key"]) for index in keys["chat_messages"].values()) == [
         (("_id", 1),),
-        (("session_id", 1), ("timestamp", 1), ("message_id", 1)),
+        (("session_id", 1), ("timestamp", 1), ("write_order", 1), ("message_id", 1)),
     ]
 
 

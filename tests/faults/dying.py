@@ -88,8 +88,9 @@ class _Killer(monitoring.CommandListener):
 async def _operate(job: dict[str, Any], killer: _Killer) -> None:
     async with Backend(**job["backend"]).repository() as repository:
         await repository._ensure_connection()
+        options = {name: _argument(value) for name, value in job["options"].items()}
         killer.left = job["step"]
-        await getattr(repository, job["operation"])(*map(_argument, job["arguments"]), **job["options"])
+        await getattr(repository, job["operation"])(*map(_argument, job["arguments"]), **options)
         killer.left = None
 
 
