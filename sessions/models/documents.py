@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, get_args
 
 from beanie import Document
 from beanie.exceptions import CollectionWasNotInitialized
 from beanie.odm.settings.document import DocumentSettings
 from pydantic import AfterValidator, Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from sessions.models.message import Role
 
 __all__ = ["SESSION_FIELD", "ChatMessageDocument", "ChatSessionDocument", "aware"]
 
@@ -60,7 +62,12 @@ def _settings_of(name: str) -> DocumentSettings:
 
 
 class ChatSessionDocument(_UnboundDocument):
-    """A document of ``chat_sessions``."""
+    """A document of ``chat_sessions``.
+
+    Attributes:
+        version: Absent in older documents, which counts as 0.
+        edit: The last edit of several documents, which it committed; see `sessions.backends.mongodb`.
+    """
 
     session_id: Name
     title: Name
@@ -68,6 +75,8 @@ class ChatSessionDocument(_UnboundDocument):
     created_at: UtcDatetime
     updated_at: UtcDatetime
     metadata: dict[str, Any] = Field(default_factory=dict)
+    version: int = 0
+    edit: dict[str, Any] | None = None
 
     class Settings:
         """Beanie's settings."""
@@ -90,6 +99,7 @@ class ChatSessionDocument(_UnboundDocument):
                 "created_at": {"bsonType": "date"},
                 "updated_at": {"bsonType": "date"},
                 "metadata": {"bsonType": "object"},
+                "version": {"bsonType": ["int", "long"], "minimum": 0},
             },
         }
     }
@@ -102,16 +112,22 @@ class ChatMessageDocument(_UnboundDocument):
         id: The ``message_id``; an ObjectId in older documents, or any value of another program.
         session_oid: ``_id`` of the session's document that it belongs to; absent in older documents.
         batch: ``_id`` of the last message of a large batch that was added without a transaction; none of
-            them is visible until that one is stored.
+            them is visible until that one is stored. Or the token of an edit.
+        write_order: Time of the write, in microseconds since 1970, which decides among equal timestamps;
+            absent in older documents, which sort first.
+        payload: JSON text.
     """
 
     id: Any = Field(default=None, alias="_id")
 
     message_id: Name
     session_id: Name
-    role: Literal["user", "assistant"]
+    role: Role
     content: str
     timestamp: UtcDatetime
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    payload: str | None = None
+    write_order: int | None = None
     session_oid: Any = None
     batch: Any = None
 
@@ -120,7 +136,9 @@ class ChatMessageDocument(_UnboundDocument):
 
         name = "chat_messages"
         indexes: ClassVar[list[IndexModel]] = [
-            IndexModel([("session_id", ASCENDING), ("timestamp", ASCENDING), ("message_id", ASCENDING)]),
+            IndexModel(
+                [(name, ASCENDING) for name in ("session_id", "timestamp", "write_order", "message_id")]
+            ),
         ]
 
     VALIDATOR: ClassVar[dict[str, Any]] = {
@@ -130,9 +148,12 @@ class ChatMessageDocument(_UnboundDocument):
             "properties": {
                 "message_id": _NAME,
                 "session_id": _NAME,
-                "role": {"enum": ["user", "assistant"]},
+                "role": {"enum": list(get_args(Role))},
                 "content": {"bsonType": "string"},
                 "timestamp": {"bsonType": "date"},
+                "metadata": {"bsonType": "object"},
+                "payload": {"bsonType": "string"},
+                "write_order": {"bsonType": ["int", "long"]},
             },
         }
     }

@@ -11,7 +11,7 @@ import pytest
 from sessions import SessionNotFoundError, SessionRepositoryFactory
 
 SESSIONS = {"_id_", "session_id_1", "user_id_1_updated_at_-1_session_id_1"}
-MESSAGES = {"_id_", "session_id_1_timestamp_1_message_id_1"}
+MESSAGES = {"_id_", "session_id_1_timestamp_1_write_order_1_message_id_1"}
 
 
 def repository(url: str) -> Any:
@@ -99,7 +99,7 @@ async def test_a_lost_index_is_created_again_after_a_close(url: str, raw: Any) -
     repo = repository(url)
     await repo.create_session_async("alice")
     raw.chat_sessions.drop_index("session_id_1")
-    raw.chat_messages.drop_index("session_id_1_timestamp_1_message_id_1")
+    raw.chat_messages.drop_index("session_id_1_timestamp_1_write_order_1_message_id_1")
     await repo.aclose()
     await repo.create_session_async("alice")
     assert is_complete(raw)

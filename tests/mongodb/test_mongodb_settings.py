@@ -487,7 +487,7 @@ async def test_existing_single_field_indexes_do_not_prevent_startup(url: str, ra
         "_id_",
         "session_id_1",
         "session_id_1_timestamp_1",
-        "session_id_1_timestamp_1_message_id_1",
+        "session_id_1_timestamp_1_write_order_1_message_id_1",
     }
 
 
@@ -509,7 +509,7 @@ async def test_the_first_call_creates_the_indexes_and_validators_and_later_ones_
             },
             "chat_messages": {
                 (("_id", 1),),
-                (("session_id", 1), ("timestamp", 1), ("message_id", 1)),
+                (("session_id", 1), ("timestamp", 1), ("write_order", 1), ("message_id", 1)),
             },
         }
         assert raw.chat_sessions.index_information()["session_id_1"]["unique"] is True
@@ -543,7 +543,7 @@ def message(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"role": "system"},
+        {"role": "critic"},
         {"role": None},
         {"content": 5},
         {"content": None},
@@ -599,13 +599,13 @@ async def test_the_server_counts_characters_where_the_package_does(url: str) -> 
 
 
 async def test_an_existing_database_gets_the_validator_too(url: str, raw: Any) -> None:
-    raw.chat_messages.insert_one(message(role="system"))
+    raw.chat_messages.insert_one(message(role="critic"))
 
     async with repository(url) as repo:
         await repo.count_sessions("u")
 
     with pytest.raises(WriteError):
-        raw.chat_messages.insert_one(message(role="system"))
+        raw.chat_messages.insert_one(message(role="critic"))
     assert raw.chat_messages.count_documents({}) == 1
 
 

@@ -12,9 +12,19 @@ from sessions.backends.mongodb.client import MongoConnection
 from sessions.backends.mongodb.connection import MongoConnectionManager
 from sessions.backends.mongodb.inserts import in_commands, insert
 from sessions.core.port import Backend
+from sessions.errors import VersionConflictError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
-__all__ = ["CHAT_SESSIONS", "DOWN", "NEWEST_FIRST", "UP", "Filter", "MongoCollections", "raw_cursor"]
+__all__ = [
+    "CHAT_MESSAGES",
+    "CHAT_SESSIONS",
+    "DOWN",
+    "NEWEST_FIRST",
+    "UP",
+    "Filter",
+    "MongoCollections",
+    "raw_cursor",
+]
 
 Filter = dict[str, Any]
 
@@ -69,6 +79,18 @@ class MongoCollections(Backend):
     ) -> None:
         """Insert documents in order with one command; see `inserts.insert`."""
         await insert(collection, documents, self._uuids.get(collection.name), client_session)
+
+    async def check_version(self, session_id: str, user_id: str | None, expected: int) -> bool:
+        """Return whether there is such a session.
+
+        Raises:
+            VersionConflictError: There is, and it has another version.
+        """
+        chosen = {"session_id": session_id} | ({} if user_id is None else {"user_id": user_id})
+        found = await self.sessions.find_one(chosen, {"version": 1})
+        if found is not None and (found.get("version") or 0) != expected:
+            raise VersionConflictError("the session has another version than expected")
+        return found is not None
 
     async def insert_all(
         self,

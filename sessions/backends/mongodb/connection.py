@@ -18,7 +18,14 @@ from sessions.backends.mongodb.client import MongoConnection, durable_write_conc
 from sessions.backends.mongodb.internals import connections_in_use, parts_of
 from sessions.backends.mongodb.known import KnownSessions
 from sessions.backends.mongodb.options import new_client, place_of
-from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH, DOCUMENTS, Ready, prepare
+from sessions.backends.mongodb.schema import (
+    COLLECTION_UUID_MISMATCH,
+    DOCUMENTS,
+    VALIDATION_FAILURE,
+    Ready,
+    prepare,
+    widen_validators,
+)
 from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.keys import name_variables
@@ -103,7 +110,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         await self._prepare(await self._connection())
 
     async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
-        """Make the collections ready again if an error reports that one was dropped.
+        """Make the collections ready again if one was dropped, or has the validator of an earlier release.
 
         Args:
             error: From an operation.
@@ -112,7 +119,11 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         Returns:
             Whether the operation may be repeated at once.
         """
-        if not (isinstance(error, errors.OperationFailure) and error.code == COLLECTION_UUID_MISMATCH):
+        if not isinstance(error, errors.OperationFailure):
+            return False
+        if error.code == VALIDATION_FAILURE:
+            return await widen_validators(await self._connection())
+        if error.code != COLLECTION_UUID_MISMATCH:
             return False
         if self.preparations == seen:
             await self._prepare(await self._connection())

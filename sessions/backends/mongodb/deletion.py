@@ -11,7 +11,8 @@ from pymongo.errors import OperationFailure
 from sessions.backends.mongodb.cleanup import MongoCleanup
 from sessions.backends.mongodb.client import in_transaction, is_conflict
 from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, raw_cursor
-from sessions.core.values import EarlierAttempts, Where, unfinished
+from sessions.backends.mongodb.expressions import has_metadata, has_version
+from sessions.core.values import EarlierAttempts, Where
 from sessions.models.documents import ChatSessionDocument
 
 __all__ = ["MongoDeletion"]
@@ -26,8 +27,7 @@ class MongoDeletion(MongoCleanup):
     async def delete(
         self, session_id: str, user_id: str, expected_version: int | None, earlier: EarlierAttempts
     ) -> bool:
-        unfinished(expected_version)
-        chosen = {"session_id": session_id, "user_id": user_id}
+        chosen = {"session_id": session_id, "user_id": user_id} | has_version(expected_version)
 
         async def work(client_session: Any) -> int:
             gone: int = (await self.sessions.delete_one(chosen, session=client_session)).deleted_count
@@ -43,6 +43,8 @@ class MongoDeletion(MongoCleanup):
             earlier.may_have_worked |= bool(deleted)
             # Also where nothing was deleted: an earlier delete may have been interrupted.
             await self.delete_orphaned(session_id)
+        if not earlier.may_have_worked and expected_version is not None:
+            await self.check_version(session_id, user_id, expected_version)
         return earlier.may_have_worked
 
     async def _delete_session_first(self, chosen: Filter, earlier: EarlierAttempts) -> None:
@@ -70,8 +72,7 @@ class MongoDeletion(MongoCleanup):
     async def delete_older(
         self, cutoff: datetime, user_id: str | None, where: Where | None, limit: int
     ) -> int:
-        unfinished(where)
-        chosen: Filter = {"updated_at": {"$lt": cutoff}}
+        chosen: Filter = {"updated_at": {"$lt": cutoff}} | has_metadata(where)
         return await self._delete_batch(chosen if user_id is None else chosen | {"user_id": user_id})
 
     async def delete_user(self, user_id: str, limit: int) -> int:

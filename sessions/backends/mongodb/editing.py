@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sessions.backends.mongodb.edits import Edit, MongoEdits
-from sessions.backends.mongodb.mapping import message_document, plain, storable, to_messages
+from sessions.backends.mongodb.mapping import is_same, message_document, plain, storable, to_messages
 from sessions.backends.mongodb.ordering import IN_REVERSE, after, position_of
 from sessions.backends.mongodb.reading import Document
 from sessions.backends.mongodb.visibility import FIELDS
@@ -127,7 +127,7 @@ def _changed(document: Document, change: MessageChange) -> Document | None:
         new["content"] = change.content
     old = plain(document.get("metadata") or {})
     metadata = (old if change.metadata is None else change.metadata) | (change.merge or {})
-    if not _is_same(metadata, old):
+    if not is_same(metadata, old):
         new["metadata"] = storable(metadata)
     if change.payload is not UNSET and change.payload != document.get("payload"):
         new["payload"] = change.payload
@@ -137,12 +137,3 @@ def _changed(document: Document, change: MessageChange) -> Document | None:
     if changed.get("payload", "") is None:
         del changed["payload"]
     return changed
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Return whether two JSON values are equal; in Python True equals 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and one == other

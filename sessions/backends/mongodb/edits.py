@@ -35,6 +35,7 @@ from sessions.backends.mongodb.cleanup import MongoCleanup
 from sessions.backends.mongodb.client import in_transaction, is_conflict
 from sessions.backends.mongodb.collections import Filter
 from sessions.backends.mongodb.ending import Prepared, in_chunks, new_version, without_marks
+from sessions.backends.mongodb.expressions import NEXT_VERSION, has_version
 from sessions.backends.mongodb.inserts import is_refused
 from sessions.backends.mongodb.known import KnownSession, known_session
 from sessions.backends.mongodb.ordering import IN_ORDER
@@ -171,12 +172,6 @@ class MongoEdits(MongoReading, MongoCleanup):
             raise VersionConflictError("the session has another version than expected")
         return found
 
-    async def _end_open_edit(self, session_id: str) -> None:
-        """End the last edit of a session if it is still open."""
-        found = await self.sessions.find_one({"session_id": session_id, "edit.open": True}, {"edit": 1})
-        if found is not None:
-            await self._end_edit(session_id, found["_id"], token_of(found))
-
     # -- In a transaction --------------------------------------------------------------------------
 
     async def _edit_at_once(self, request: _Request, client_session: Any) -> _Done | None:
@@ -250,14 +245,11 @@ class MongoEdits(MongoReading, MongoCleanup):
     ) -> KnownSession | None:
         """Change the session unless it has changed since it was read; return None if it has."""
         chosen: Filter = {"_id": chat_session["_id"], "edit.token": token_of(chat_session)}
-        if request.expected_version is not None:
-            # A session of an earlier release has no version.
-            none = [None] if request.expected_version == 0 else []
-            chosen["version"] = {"$in": [request.expected_version, *none]}
+        chosen |= has_version(request.expected_version)
         after = edit.of_session(chat_session, token, is_open=client_session is None)
         change: Filter = {
             "edit": {"$literal": after},
-            "version": {"$add": [{"$ifNull": ["$version", 0]}, 1]},
+            "version": NEXT_VERSION,
             "updated_at": {"$max": ["$updated_at", utc_now()]},
         }
         updated = await self.sessions.update_one(
@@ -317,11 +309,31 @@ class MongoEdits(MongoReading, MongoCleanup):
             where = {"_id": {"$in": [document["_id"] for document in taken]}}
             seen = await self._read_for_edit(chat_session, where, client_session, order={})
             stored |= {document["_id"]: document for document in seen}
-            for document in taken:
-                if document["_id"] not in stored:
-                    same = {name: document.get(name) for name in ("_id", "session_oid", "batch")}
-                    await self.messages.delete_many(same, session=client_session)
+            hidden = [document for document in taken if document["_id"] not in stored]
+            # In a transaction the commit changes the token at the same time.
+            fences = bool(hidden) and client_session is None and not self.manager.is_borrowed
+            if fences:
+                await self._fence(chat_session)
+            for document in hidden:
+                same = {name: document.get(name) for name in ("_id", "session_oid", "batch")}
+                await self.messages.delete_many(same, session=client_session)
+            if fences:
+                raise _ChangedError
         return stored
+
+    async def _fence(self, chat_session: Document) -> None:
+        """Let the commits of other edits fail that are planned on this state of the session.
+
+        The same call may be under way twice: what seems to be left by an interrupted edit may be prepared for
+        one that is about to be committed.
+
+        Raises:
+            _ChangedError: Another edit was committed.
+        """
+        chosen = {"_id": chat_session["_id"], "edit.token": token_of(chat_session)}
+        fenced = await self.sessions.update_one(chosen, {"$set": {"edit.token": ObjectId()}})
+        if not fenced.matched_count:
+            raise _ChangedError
 
 
 def is_large(messages: list[Document], *, dropped: int = 0) -> bool:

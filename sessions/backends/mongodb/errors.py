@@ -9,7 +9,7 @@ from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH
 from sessions.core.failures import Place, shown, without_values
 from sessions.errors import InvalidInputError, SessionsError
 
-__all__ = ["is_transient", "outcome_is_unknown", "translate"]
+__all__ = ["TOO_LARGE_CODES", "is_transient", "outcome_is_unknown", "translate"]
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 TRANSIENT_CODES = frozenset(

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import bson
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteConcernError
 
-from sessions.errors import MessageConflictError
-from sessions.models.documents import SESSION_FIELD
-
-__all__ = ["in_commands", "insert", "is_refused", "not_stored", "stored_batches"]
+__all__ = ["in_commands", "insert", "is_refused", "stored_batches"]
 
 DUPLICATE_KEY = 11000
-IDS_AT_ONCE = 1000
 # The server's limits are 48 MB and 100,000 documents. Smaller commands let other operations in between.
 COMMAND_BYTES = 8 * 1024 * 1024
 COMMAND_DOCUMENTS = 10_000
@@ -63,8 +60,10 @@ def in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]
     part: list[dict[str, Any]] = []
     size = 0
     for document in documents:
-        # A character takes at most four bytes.
-        needed = len(document["content"]) * 4
+        # A character takes at most four bytes, and a payload is ASCII.
+        needed = len(document["content"]) * 4 + len(document.get("payload", ""))
+        if "metadata" in document:
+            needed += len(bson.encode(document["metadata"]))
         if part and (len(part) == COMMAND_DOCUMENTS or size + needed > COMMAND_BYTES):
             yield part
             part, size = [], 0
@@ -84,41 +83,3 @@ async def stored_batches(messages: Any, marks: Iterable[Any], client_session: An
     """
     found = messages.find({"_id": {"$in": list(marks)}}, {"_id": 1}, session=client_session)
     return {document["_id"] for document in await found.to_list(None)}
-
-
-async def not_stored(messages: Any, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages that are not stored yet, after a duplicate key error.
-
-    A message that an earlier attempt stored for an earlier session with the same id, or in an incomplete
-    batch, is assigned to this attempt.
-
-    Raises:
-        MessageConflictError: Another message is stored under one of the ids.
-    """
-    wanted = {document["_id"]: document for document in documents}
-    if len(wanted) < len(documents):
-        raise MessageConflictError("a message id occurs twice in one batch")
-    ids, stored = list(wanted), set()
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        found = await messages.find({"_id": {"$in": ids[start : start + IDS_AT_ONCE]}}).to_list(None)
-        marks = {document["batch"] for document in found if document.get("batch")}
-        complete = await stored_batches(messages, marks) if marks else set()
-        for document in found:
-            mine = wanted[document["_id"]]
-            if any(document[name] != mine[name] for name in ("session_id", "role", "content")):
-                raise MessageConflictError(f"the message id {document['_id']} is taken by another message")
-            stored.add(document["_id"])
-            of_batch = document.get("batch") in (None, mine.get("batch")) or document["batch"] in complete
-            if document.get(SESSION_FIELD) != mine[SESSION_FIELD] or not of_batch:
-                await _take_over(messages, document, mine)
-    return [document for document in documents if document["_id"] not in stored]
-
-
-async def _take_over(messages: Any, found: dict[str, Any], mine: dict[str, Any]) -> None:
-    chosen: dict[str, Any] = {"_id": found["_id"], SESSION_FIELD: found.get(SESSION_FIELD)}
-    update: dict[str, Any] = {"$set": {SESSION_FIELD: mine[SESSION_FIELD]}}
-    if "batch" in mine:
-        update["$set"]["batch"] = mine["batch"]
-    else:
-        update["$unset"] = {"batch": ""}
-    await messages.update_one(chosen, update)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import bson
 from bson import DBRef, Int64, MinKey
 
-from sessions.core.identifiers import uuid7_time
 from sessions.core.values import MessageRow, NewSession
+from sessions.core.write_orders import reserve_write_orders
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware
+from sessions.validation import decode_payload
 
 __all__ = [
     "check_batch_size",
@@ -20,14 +22,17 @@ __all__ = [
     "check_size",
     "fits_transaction",
     "is_one_write",
+    "is_same",
     "is_uuid7",
     "message_bytes",
     "message_document",
+    "next_write_order",
     "plain",
     "session_document",
     "storable",
     "to_messages",
     "to_session",
+    "write_time",
 ]
 
 # The server's limit of 16 MB for a document, less the maximum size of the other fields.
@@ -129,6 +134,7 @@ def session_document(new: NewSession) -> dict[str, Any]:
         "created_at": new.created_at,
         "updated_at": new.created_at,
         "metadata": storable(new.metadata),
+        "version": Int64(0),
     }
 
 
@@ -136,14 +142,15 @@ def storable(value: Any) -> Any:
     """Return checked metadata in a form that comes back equal from `to_session`.
 
     BSON's decoder makes a reference of an object with the keys "$ref" and "$id", and then an absent "$db"
-    and one that is None are the same. With another type there it leaves the object as it is.
+    and one that is None are the same. With another type there it leaves the object as it is. Also without
+    "$ref", which a later change may merge into the object.
     """
     if isinstance(value, list):
         return [storable(item) for item in value]
     if not isinstance(value, dict):
         return value
     stored = {key: storable(item) for key, item in value.items()}
-    if "$ref" in stored and stored.get("$db", "") is None:
+    if stored.get("$db", "") is None:
         stored["$db"] = MinKey()
     return stored
 
@@ -152,18 +159,35 @@ def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict
     """Return the document of a new message.
 
     Its ``_id`` is the message's id, so the insert is idempotent. ``session_oid`` is the ``_id`` of the
-    session's document. Its ``timestamp`` is the time in its id, so both order a process's messages in
-    the same way.
+    session's document. Both ``write_order`` and a ``timestamp`` that the caller does not give are the time of
+    this call: the messages of a process are in the order of their calls, whatever their ids are.
     """
-    return {
+    written = next_write_order()
+    document = {
         "_id": row.message_id,
         "message_id": row.message_id,
         "session_id": session_id,
         SESSION_FIELD: session_oid,
         "role": row.role,
         "content": row.content,
-        "timestamp": uuid7_time(row.message_id),
+        "timestamp": write_time(written) if row.timestamp is None else row.timestamp,
+        "write_order": Int64(written),
     }
+    if row.metadata:
+        document["metadata"] = storable(row.metadata)
+    if row.payload is not None:
+        document["payload"] = row.payload
+    return document
+
+
+def next_write_order() -> int:
+    """Return the time in microseconds since 1970, more than at every earlier call in this process."""
+    return reserve_write_orders(1).start
+
+
+def write_time(write_order: int) -> datetime:
+    """Return a write order as a datetime, in UTC."""
+    return EPOCH + timedelta(microseconds=write_order)
 
 
 def to_messages(documents: list[dict[str, Any]]) -> list[ChatMessage]:
@@ -178,6 +202,8 @@ def to_messages(documents: list[dict[str, Any]]) -> list[ChatMessage]:
             document["role"],
             document["content"],
             epoch + (document["timestamp"] - naive_epoch),
+            plain(document["metadata"]) if document.get("metadata") else {},
+            decode_payload(document.get("payload")),
         )
         for document in documents
     ]
@@ -202,6 +228,7 @@ def to_session(document: dict[str, Any]) -> ChatSession:
         created_at=aware(document["created_at"]),
         updated_at=aware(document["updated_at"]),
         metadata=plain(document.get("metadata") or {}),
+        version=int(document.get("version") or 0),
     )
 
 
@@ -219,3 +246,12 @@ def plain(value: Any) -> Any:
         # An object with the keys "$ref" and "$id", as in a JSON schema.
         return {key: plain(item) for key, item in value.as_doc().items()}
     return value
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether two JSON values are equal; in Python True equals 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other

@@ -1,24 +1,36 @@
-"""Appends messages in MongoDB without transactions."""
+"""Appends messages in MongoDB: two writes without a transaction, or an edit.
+
+`append` inserts the messages, and then updates the session: the messages are visible from their insert on,
+and the append is complete with the update. An append that depends on the version of the session, or that
+changes its metadata, is an edit: nothing of it is visible before the update of the session.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
+from bson import Int64
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.cleanup import mark_batch
 from sessions.backends.mongodb.client import acknowledged_early, in_transaction
-from sessions.backends.mongodb.edits import MongoEdits
-from sessions.backends.mongodb.inserts import is_refused, not_stored
+from sessions.backends.mongodb.edits import Edit, MongoEdits
+from sessions.backends.mongodb.ending import in_chunks
+from sessions.backends.mongodb.expressions import metadata_merged
+from sessions.backends.mongodb.inserts import is_refused
 from sessions.backends.mongodb.mapping import (
     fits_transaction,
     is_one_write,
+    is_same,
     message_document,
+    plain,
+    write_time,
 )
-from sessions.core.identifiers import utc_now
-from sessions.core.values import MessageRow, unfinished
-from sessions.errors import MessageConflictError
+from sessions.backends.mongodb.reading import Document
+from sessions.backends.mongodb.stored import MongoStored
+from sessions.core.values import MessageRow
+from sessions.errors import MessageConflictError, VersionConflictError
 
 __all__ = ["MongoMessages"]
 
@@ -26,7 +38,7 @@ __all__ = ["MongoMessages"]
 MAX_INSERT_ATTEMPTS = 10
 
 
-class MongoMessages(MongoEdits):
+class MongoMessages(MongoStored, MongoEdits):
     """Appends messages; the protocol is described in the module of `MongoBackend`."""
 
     async def append(
@@ -37,7 +49,10 @@ class MongoMessages(MongoEdits):
         merge: dict[str, Any] | None,
         expected_version: int | None,
     ) -> bool:
-        unfinished(merge, expected_version, *(row[3:] for row in rows if any(row[3:])))
+        if merge is not None or expected_version is not None:
+            return await self._append_by_edit(session_id, user_id, rows, merge, expected_version)
+        if not rows:
+            return await self._know(session_id, user_id) is not None
         # At most twice: the cached document may have been deleted.
         for remembered in (self.manager.known.recall(session_id, user_id), None):
             known = remembered or await self._know(session_id, user_id)
@@ -48,50 +63,109 @@ class MongoMessages(MongoEdits):
             self.manager.known.forget(session_id)
         return False
 
+    # -- As an edit --------------------------------------------------------------------------------
+
+    async def _append_by_edit(
+        self,
+        session_id: str,
+        user_id: str | None,
+        rows: list[MessageRow],
+        merge: dict[str, Any] | None,
+        expected_version: int | None,
+    ) -> bool:
+        async def plan(chat_session: Document, client_session: Any) -> Edit:
+            ids = [row.message_id for row in rows]
+            stored = await self._free(ids, chat_session, client_session)
+            missing = [row for row in rows if not _is_stored(row, stored)]
+            if rows and not missing:
+                return Edit(result=True)
+            metadata = plain(chat_session.get("metadata") or {})
+            changes = merge is not None and not is_same(metadata, metadata | merge)
+            return Edit(
+                result=True,
+                add=[message_document(session_id, chat_session["_id"], row) for row in missing],
+                stages=[metadata_merged(merge)] if merge is not None and changes else [],
+            )
+
+        try:
+            return bool(await self._edit(session_id, user_id, expected_version, plan))
+        except VersionConflictError:
+            if rows and await self._are_stored(session_id, user_id, rows):
+                return True
+            raise
+
+    async def _are_stored(self, session_id: str, user_id: str | None, rows: list[MessageRow]) -> bool:
+        """Return whether all of these messages are visible."""
+        known = await self._know(session_id, user_id)
+        if known is None:
+            return False
+        stored: dict[str, Document] = {}
+        for ids in in_chunks([row.message_id for row in rows]):
+            found = await self._visible(session_id, known.user_id, {"_id": {"$in": ids}}, order={})
+            stored |= {document["_id"]: document for document in found or []}
+        return all(_is_stored(row, stored) for row in rows)
+
+    # -- In two writes -----------------------------------------------------------------------------
+
     async def _append_to(self, session_oid: Any, session_id: str, rows: list[MessageRow]) -> bool:
-        """Insert messages, all or none, and bump the session."""
+        """Insert messages, all or none, and update the session."""
         documents = [message_document(session_id, session_oid, row) for row in rows]
         if is_one_write(rows):
             return await self._append_at_once(session_oid, session_id, documents)
         # A caller's transaction is atomic anyway.
         if self.manager.is_borrowed or (self.manager.has_transactions and fits_transaction(rows)):
             # Without the update of the session, which in a busy session would cause write conflicts.
-            await self._insert(documents, self.messages, at_once=True)
+            stores = await self._insert(documents, self.messages, at_once=True)
         else:
-            await self._insert_marked(session_id, documents)
-        return await self._bump(session_oid, session_id, documents)
+            stores = await self._insert_marked(session_id, documents)
+        return await self._update_session(session_oid, session_id, documents, stores=stores)
 
-    async def _append_at_once(
-        self, session_oid: Any, session_id: str, documents: list[dict[str, Any]]
-    ) -> bool:
+    async def _append_at_once(self, session_oid: Any, session_id: str, documents: list[Document]) -> bool:
         """Append messages that one insert stores atomically, and wait for the journal once."""
         connection = self.connection
         primary, early = connection.primary_identity(), acknowledged_early(self.messages)
         if primary is not None and early is not None:
-            await self._insert(documents, early)
-            bumped = await self._bump(session_oid, session_id, documents)
+            stores = await self._insert(documents, early)
+            updated = await self._update_session(session_oid, session_id, documents, stores=stores)
             # A durable update makes all earlier writes of the same primary durable. After an election or a
             # restart in between, the insert may have been rolled back.
-            if not bumped or connection.primary_identity() == primary:
-                return bumped
-        await self._insert(documents, self.messages)
-        return await self._bump(session_oid, session_id, documents)
+            if not updated or connection.primary_identity() == primary:
+                return updated
+        stores = await self._insert(documents, self.messages)
+        return await self._update_session(session_oid, session_id, documents, stores=stores)
 
-    async def _bump(self, session_oid: Any, session_id: str, documents: list[dict[str, Any]]) -> bool:
-        """Bump the session, which makes inserted messages visible; undo the inserts if it is deleted."""
-        moment = max((document["timestamp"] for document in documents), default=utc_now())
-        bumped = await self.sessions.update_one(
-            {"_id": session_oid, "session_id": session_id},
-            {"$max": {"updated_at": moment}},
-        )
-        if bumped.matched_count:
+    async def _update_session(
+        self, session_oid: Any, session_id: str, documents: list[Document], *, stores: bool
+    ) -> bool:
+        """Raise the version and ``updated_at`` of the session; undo the inserts if it is deleted.
+
+        Args:
+            session_oid: ``_id`` of its document.
+            session_id: The session.
+            documents: The messages, with the write order that is stored.
+            stores: Whether this attempt stored one of them. Otherwise the session is updated only if it has
+                not changed since they were written: the earlier attempt may have ended before its update.
+
+        Returns:
+            Whether the session exists.
+        """
+        moment = max(write_time(document["write_order"]) for document in documents)
+        chosen = {"_id": session_oid, "session_id": session_id}
+        condition = {} if stores else {"updated_at": {"$lt": moment}}
+        update = {"$max": {"updated_at": moment}, "$inc": {"version": Int64(1)}}
+        updated = await self.sessions.update_one(chosen | condition, update)
+        if updated.matched_count:
             return True
-        if documents:
-            await self._remove_messages(documents)
+        if not stores and await self.sessions.find_one(chosen, {"_id": 1}) is not None:
+            return True
+        await self._remove_messages(documents)
         return False
 
-    async def _insert_marked(self, session_id: str, documents: list[dict[str, Any]]) -> None:
+    async def _insert_marked(self, session_id: str, documents: list[Document]) -> bool:
         """Insert messages that are visible only once all of them are stored.
+
+        Returns:
+            Whether one of them was not stored before.
 
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them is stored.
@@ -99,9 +173,9 @@ class MongoMessages(MongoEdits):
         missing, messages = documents, self.messages
         # The mark is the id of the last one: if that were stored, those inserted before it would be visible.
         if await messages.find_one({"_id": documents[-1]["_id"]}, {"_id": 1}):
-            missing = await self._not_stored(messages, documents)
-        if not missing:
-            return
+            missing, taken_over = await self._not_stored(messages, documents)
+            if not missing:
+                return taken_over
         refusal: Exception | None = None
         async with self._noted([session_id], batch=(mark := mark_batch(missing))):
             try:
@@ -113,14 +187,9 @@ class MongoMessages(MongoEdits):
                 await self._remove_incomplete_batch([session_id], mark)
         if refusal is not None:
             raise refusal
+        return True
 
-    async def _not_stored(self, messages: Any, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the messages that are not stored yet; see `inserts.not_stored`."""
-        # An edit that is still open may delete one of them, or replace it by a new version.
-        await self._end_open_edit(documents[0]["session_id"])
-        return await not_stored(messages, documents)
-
-    async def _insert(self, documents: list[dict[str, Any]], messages: Any, *, at_once: bool = False) -> None:
+    async def _insert(self, documents: list[Document], messages: Any, *, at_once: bool = False) -> bool:
         """Insert messages in order; an earlier attempt may have stored some, or may still be running.
 
         Args:
@@ -128,14 +197,17 @@ class MongoMessages(MongoEdits):
             messages: Target collection.
             at_once: Whether to insert them in a transaction.
 
+        Returns:
+            Whether one of them was not stored before.
+
         Raises:
             MessageConflictError: One of the ids is taken by another message; none of them was inserted.
             DocumentTooLarge: One of them is too large for the server; none of them was inserted.
             OperationFailure: The server rejects one of them; none of them was inserted.
         """
-        inserted: list[dict[str, Any]] = []
+        inserted: list[Document] = []
+        missing, stores = documents, False
         try:
-            missing = documents
             for _ in range(MAX_INSERT_ATTEMPTS):
                 try:
                     if at_once:
@@ -143,14 +215,29 @@ class MongoMessages(MongoEdits):
                         await in_transaction(self.connection, work)
                     else:
                         await self.insert_all(messages, missing, inserted)
-                    return
+                    return True
                 except DuplicateKeyError:
-                    missing = await self._not_stored(messages, documents)
+                    missing, taken_over = await self._not_stored(messages, documents)
+                    stores |= taken_over
                     if not missing:
-                        return
+                        return stores or bool(inserted)
             raise MessageConflictError("a message violates a unique index that is not part of this package")
         except (MessageConflictError, DocumentTooLarge, OperationFailure) as error:
             # No attempt can store these. After any other error the next attempt continues.
             if inserted and (not isinstance(error, OperationFailure) or is_refused(error)):
                 await self._remove_messages(inserted)
             raise
+
+
+def _is_stored(row: MessageRow, stored: dict[str, Document]) -> bool:
+    """Return whether a message is stored.
+
+    Raises:
+        MessageConflictError: Another message of the session has its id.
+    """
+    found = stored.get(row.message_id)
+    if found is None:
+        return False
+    if (found["role"], found["content"]) != (row.role, row.content):
+        raise MessageConflictError("a message id is taken by another message")
+    return True

@@ -11,7 +11,7 @@ from sessions.models.documents import aware
 
 __all__ = ["IN_ORDER", "IN_REVERSE", "after", "before", "position_of"]
 
-IN_ORDER = {"timestamp": 1, "message_id": 1}
+IN_ORDER = {"timestamp": 1, "write_order": 1, "message_id": 1}
 IN_REVERSE = {name: -direction for name, direction in IN_ORDER.items()}
 # Of messages without a write order, which sort first: those of earlier releases and of other programs.
 NO_WRITE_ORDER = -1

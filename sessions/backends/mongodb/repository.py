@@ -28,22 +28,31 @@ from sessions.backends.mongodb.administration import MongoAdministration
 from sessions.backends.mongodb.collections import DOWN, NEWEST_FIRST, UP, Filter, raw_cursor
 from sessions.backends.mongodb.deletion import MongoDeletion
 from sessions.backends.mongodb.editing import MongoEditing
-from sessions.backends.mongodb.forking import MongoForking
+from sessions.backends.mongodb.ending import in_chunks
+from sessions.backends.mongodb.expressions import (
+    has_metadata,
+    has_version,
+    page_query,
+    session_update,
+)
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
     check_size,
+    message_document,
     session_document,
-    storable,
     to_session,
+    write_time,
 )
 from sessions.backends.mongodb.messages import MongoMessages
+from sessions.backends.mongodb.previews import MongoPreviews
+from sessions.backends.mongodb.restoring import MongoRestoring
 from sessions.backends.mongodb.searching import MongoSearch
 from sessions.core.identifiers import utc_now
-from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where, unfinished
-from sessions.errors import SessionConflictError
+from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where
+from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatSession
-from sessions.models.documents import ChatSessionDocument
+from sessions.models.documents import SESSION_FIELD, ChatSessionDocument
 from sessions.resilience import MONGODB_RETRY_CONFIG
 
 __all__ = ["MongoBackend"]
@@ -63,6 +72,7 @@ READS = frozenset(
         "list_after",
         "list_all",
         "list_page",
+        "list_previews",
         "list_users",
         "search",
         "statistics",
@@ -77,7 +87,13 @@ OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
 class MongoBackend(
-    MongoMessages, MongoEditing, MongoForking, MongoSearch, MongoDeletion, MongoAdministration
+    MongoMessages,
+    MongoPreviews,
+    MongoEditing,
+    MongoRestoring,
+    MongoSearch,
+    MongoDeletion,
+    MongoAdministration,
 ):
     """Sessions in MongoDB."""
 
@@ -105,21 +121,39 @@ class MongoBackend(
         connection, ready = await self.manager.connect_ready()
         collections = connection.readable if name in READS else connection.collections
         attempt = self.on(connection, collections, ready.uuids)
-        more = len(arguments[2]) / MESSAGES_A_SECOND if name in ("append", "replace_messages") else 0.0
+        # Of messages, or of their ids.
+        more = sum(len(argument) for argument in arguments if isinstance(argument, list)) / MESSAGES_A_SECOND
         return await connection.run(function, attempt, *arguments, more=more)
 
     async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
-        unfinished(rows)
-        try:
-            await self._insert_session(new)
-        except DuplicateKeyError:
-            found = await self.sessions.find_one({"session_id": new.session_id}, {"_id": 1})
-            # An earlier attempt may have stored it, and another caller may have deleted it since.
-            if found is not None and found["_id"] != new.key:
-                raise SessionConflictError("the session id is taken by another session") from None
+        documents = [message_document(new.session_id, new.key, row) for row in rows]
+        ids = [document["_id"] for document in documents]
+        chat_session = session_document(new)
+        if documents:
+            last = write_time(documents[-1]["write_order"])
+            chat_session["updated_at"] = max(last, chat_session["created_at"])
+        if self.manager.is_borrowed:
+            # A duplicate key would abort the caller's transaction.
+            await self._check_free(ids, new.key)
+        for _ in range(MAX_ENSURE_ATTEMPTS):
+            try:
+                await self._store_new(chat_session, documents)
+                return
+            except DuplicateKeyError:
+                found = await self.sessions.find_one({"session_id": new.session_id}, {"_id": 1})
+                if found is not None and found["_id"] != new.key:
+                    raise SessionConflictError("the session id is taken by another session") from None
+                # An earlier attempt may have stored it, and another caller may have deleted it since.
+                if found is not None or not rows:
+                    return
+                await self._check_free(ids, new.key)
+        raise MessageConflictError("a message violates a unique index that is not part of this package")
 
-    async def _insert_session(self, new: NewSession) -> None:
-        await self.insert(self.sessions, [session_document(new)])
+    async def _check_free(self, message_ids: list[str], session_oid: Any) -> None:
+        for part in in_chunks(message_ids):
+            chosen = {"_id": {"$in": part}, SESSION_FIELD: {"$ne": session_oid}}
+            if await self.messages.find_one(chosen, {"_id": 1}) is not None:
+                raise MessageConflictError("a message id is taken by another message")
 
     async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         for _ in range(MAX_ENSURE_ATTEMPTS):
@@ -131,7 +165,7 @@ class MongoBackend(
             await self.delete_orphaned(new.session_id)
             # On a duplicate key, the next iteration finds the session of another caller.
             with contextlib.suppress(DuplicateKeyError):
-                await self._insert_session(new)
+                await self.insert(self.sessions, [session_document(new)])
                 return True
         raise SessionConflictError("the session violates a unique index that is not part of this package")
 
@@ -140,14 +174,18 @@ class MongoBackend(
         return None if document is None else to_session(document)
 
     async def update(self, session_id: str, user_id: str, change: SessionChange) -> bool:
-        unfinished(change.merge, change.remove, not change.touch, change.if_title, change.expected_version)
-        values = {"title": change.title, "metadata": storable(change.metadata)}
-        changes = {name: value for name, value in values.items() if value is not None}
-        update: Filter = {"$max": {"updated_at": utc_now()}}
-        if changes:
-            update["$set"] = changes
-        chosen = {"session_id": session_id, "user_id": user_id}
-        return bool((await self.sessions.update_one(chosen, update)).matched_count)
+        chosen: Filter = {"session_id": session_id, "user_id": user_id} | has_version(change.expected_version)
+        if change.if_title is not None:
+            chosen["title"] = change.if_title
+        update = session_update(change, utc_now())
+        if update is None:
+            found = await self.sessions.find_one(chosen, {"_id": 1}) is not None
+        else:
+            result = await self.sessions.update_one(chosen, update.pipeline, let=update.variables)
+            found = result.matched_count > 0
+        if not found and change.expected_version is not None:
+            await self.check_version(session_id, user_id, change.expected_version)
+        return found
 
     async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         query = ChatSessionDocument.find({"user_id": user_id}).sort(NEWEST_FIRST)
@@ -156,18 +194,11 @@ class MongoBackend(
     async def list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
     ) -> list[ChatSession]:
-        unfinished(where)
-        chosen: Filter = {"user_id": user_id}
-        if after is not None:
-            updated_at, session_id = after
-            chosen["updated_at"] = {"$lte": updated_at}
-            chosen["$or"] = [{"updated_at": {"$lt": updated_at}}, {"session_id": {"$gt": session_id}}]
-        query = ChatSessionDocument.find(chosen).sort(NEWEST_FIRST).limit(limit)
+        query = ChatSessionDocument.find(page_query(user_id, after, where)).sort(NEWEST_FIRST).limit(limit)
         return await self._to_sessions(query)
 
     async def count(self, user_id: str, where: Where | None) -> int:
-        unfinished(where)
-        count: int = await self.sessions.count_documents({"user_id": user_id})
+        count: int = await self.sessions.count_documents({"user_id": user_id} | has_metadata(where))
         return count
 
     async def export_sessions(self, user_id: str, after: ChatSession | None, limit: int) -> list[ChatSession]:

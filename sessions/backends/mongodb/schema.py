@@ -11,14 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from bson import Binary, ObjectId
-from pymongo import IndexModel
+from pymongo import ASCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.client import MongoConnection
 from sessions.errors import ConfigurationError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
-__all__ = ["COLLECTION_UUID_MISMATCH", "DOCUMENTS", "Ready", "prepare"]
+__all__ = [
+    "COLLECTION_UUID_MISMATCH",
+    "DOCUMENTS",
+    "VALIDATION_FAILURE",
+    "Ready",
+    "prepare",
+    "widen_validators",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +38,19 @@ COLLECTION_UUID_MISMATCH = 361
 RECHECK_SECONDS = 1.0
 # IndexOptionsConflict, IndexKeySpecsConflict.
 INDEX_CONFLICTS = (85, 86)
+INDEX_NOT_FOUND = 27
+# DocumentValidationFailure
+VALIDATION_FAILURE = 121
+# Indexes of earlier releases, which the present ones serve in place of.
+FORMER_INDEXES = {
+    ChatMessageDocument.Settings.name: [
+        IndexModel([("session_id", ASCENDING), ("timestamp", ASCENDING), ("message_id", ASCENDING)])
+    ]
+}
+FORMER_ROLES = ["user", "assistant"]
+
+Indexes = Mapping[str, Mapping[str, Any]]
+"""What `index_information` returns: indexes by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,10 +81,13 @@ async def prepare(connection: MongoConnection) -> Ready:
     for document in DOCUMENTS:
         name = document.Settings.name
         options = present.get(name, {}).get("options", {})
-        if name not in present or await _missing(connection.collections[name], document.Settings.indexes):
+        collection, indexes = connection.collections[name], document.Settings.indexes
+        there = await collection.index_information() if name in present else {}
+        if _missing(there, indexes):
             # Without a deadline: an index build may take long.
-            await _ensure_indexes(connection.collections[name], document.Settings.indexes)
+            await _ensure_indexes(collection, indexes)
             changed |= name not in present
+        await _drop_indexes(collection, _former(there, FORMER_INDEXES.get(name, [])))
         validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
         if not validation.items() <= options.items():
             # The validator last: for release 0.1 it means that the indexes exist. An existing collection
@@ -108,13 +131,53 @@ async def _checks_uuids(connection: MongoConnection) -> bool:
     return False
 
 
-async def _missing(collection: Any, indexes: Sequence[IndexModel]) -> list[Mapping[str, Any]]:
-    there = await collection.index_information()
+def _missing(there: Indexes, indexes: Sequence[IndexModel]) -> list[Mapping[str, Any]]:
     return [
         index.document
         for index in indexes
         if not any(_serves(found, index.document) for found in there.values())
     ]
+
+
+def _former(there: Indexes, indexes: Sequence[IndexModel]) -> list[str]:
+    """Return those of the existing indexes that earlier releases created, by the names that those gave."""
+    wanted = [(index.document["name"], index.document) for index in indexes]
+    return [
+        own_name
+        for name, document in wanted
+        for own_name in (name, f"sessions_{name}")
+        if own_name in there and _serves(there[own_name], document)
+    ]
+
+
+async def _drop_indexes(collection: Any, names: list[str]) -> None:
+    """Drop indexes of earlier releases, if the user is authorized.
+
+    A process of an earlier release creates them again when it starts; the next one of this release drops
+    them.
+    """
+    for name in names:
+        try:
+            await collection.drop_index(name)
+        except OperationFailure as error:
+            if error.code not in (UNAUTHORIZED, INDEX_NOT_FOUND):
+                raise
+
+
+async def widen_validators(connection: MongoConnection) -> bool:
+    """Set the validators again if an earlier release has set its own; return whether it has.
+
+    A process of an earlier release does so when it starts. Its validator rejects new roles.
+    """
+    found = await _collections(connection)
+    for entry in found["cursor"]["firstBatch"]:
+        schema = entry.get("options", {}).get("validator", {}).get("$jsonSchema", {})
+        if schema.get("properties", {}).get("role", {}).get("enum") == FORMER_ROLES:
+            document = ChatMessageDocument
+            validation = {"validator": document.VALIDATOR, "validationLevel": "moderate"}
+            async with connection.deadline():
+                return await _set_validator(connection.database, document.Settings.name, validation)
+    return False
 
 
 async def _ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> None:
@@ -137,7 +200,7 @@ async def _ensure_indexes(collection: Any, indexes: Sequence[IndexModel]) -> Non
             raise
         refused = error
     there = await collection.index_information()
-    missing = await _missing(collection, indexes)
+    missing = _missing(there, indexes)
     if missing and refused.code == UNAUTHORIZED:
         raise refused
     for wanted in missing:
@@ -163,11 +226,17 @@ def _not_unique(collection: Any) -> ConfigurationError:
     )
 
 
-async def _set_validator(database: Any, name: str, validation: Mapping[str, Any]) -> None:
-    """Set the validator, if the user is authorized; the role ``readWrite`` is not."""
+async def _set_validator(database: Any, name: str, validation: Mapping[str, Any]) -> bool:
+    """Set the validator, if the user is authorized; the role ``readWrite`` is not.
+
+    Returns:
+        Whether it is set.
+    """
     try:
         await database.command("collMod", name, **validation)
     except OperationFailure as error:
         if error.code != UNAUTHORIZED:
             raise
         logger.warning("the user may not set the validator of %s (collMod); it stays as it is", name)
+        return False
+    return True

@@ -1,0 +1,368 @@
+"""Versions, metadata and previews on each kind of MongoDB server, and documents of the previous release."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient, monitoring
+
+from sessions import MessageConflictError, NewMessage, SessionRepositoryFactory, VersionConflictError
+from sessions.backends.mongodb.options import client_class
+from sessions.models.documents import ChatMessageDocument
+
+USER = "alice"
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+FORMER_INDEX = "session_id_1_timestamp_1_message_id_1"
+
+
+@pytest.fixture
+async def repository(url: str) -> AsyncIterator[Any]:
+    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as opened:
+        yield opened
+
+
+async def contents(repository: Any, session_id: str) -> list[str]:
+    return [message.content for message in await repository.get_session_history(USER, session_id)]
+
+
+async def version(repository: Any, session_id: str) -> int:
+    found: int = (await repository.get_session(USER, session_id)).version
+    return found
+
+
+class Commands(monitoring.CommandListener):
+    """Records the names of the sent commands."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.sent.append(event.command_name)
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+
+# --- versions ---------------------------------------------------------------------------------------
+
+
+async def test_of_concurrent_appends_that_expect_a_version_one_is_stored(repository: Any, raw: Any) -> None:
+    session_id = await repository.create_session_async(USER)
+    for expected in range(3):
+        results = await asyncio.gather(
+            *[
+                repository.add_messages(
+                    session_id, [("user", f"{n}"), ("tool", f"{n}")], expected_version=expected
+                )
+                for n in range(8)
+            ],
+            return_exceptions=True,
+        )
+        stored = [result for result in results if isinstance(result, list)]
+        assert len(stored) == 1
+        assert [type(one) for one in results if one not in stored] == [VersionConflictError] * 7
+        assert await version(repository, session_id) == expected + 1
+    assert raw.chat_messages.count_documents({}) == 6
+    assert raw.chat_messages.count_documents({"batch": {"$exists": True}}) == 0
+    assert raw.chat_unfinished.count_documents({}) == 0
+
+
+async def test_no_reader_sees_what_a_version_conflict_takes_back(repository: Any) -> None:
+    session_id = await repository.create_session_async(USER)
+    seen: set[str] = set()
+    ended = False
+
+    async def read() -> None:
+        while not ended:
+            seen.update(await contents(repository, session_id))
+            preview = (await repository.list_session_previews(USER)).previews[0].last_message
+            seen.update([preview.content] if preview else [])
+            await asyncio.sleep(0)
+
+    async def write(number: int) -> list[str]:
+        stored = []
+        for turn in range(6):
+            content = f"{number} {turn}"
+            expected = await version(repository, session_id)
+            try:
+                await repository.add_message(session_id, "user", content, expected_version=expected)
+            except VersionConflictError:
+                continue
+            stored.append(content)
+        return stored
+
+    readers = [asyncio.create_task(read()) for _ in range(2)]
+    stored = [one for part in await asyncio.gather(*map(write, range(6))) for one in part]
+    ended = True
+    await asyncio.gather(*readers)
+
+    assert 6 <= len(stored) < 36
+    assert seen <= set(stored)
+    assert sorted(await contents(repository, session_id)) == sorted(stored)
+    assert await version(repository, session_id) == len(stored)
+
+
+async def test_a_merge_and_its_messages_are_visible_together(repository: Any) -> None:
+    session_id = await repository.create_session_async(USER, {"metadata": {"number": 0}})
+    ended = False
+
+    async def read() -> int:
+        reads = 0
+        while not ended:
+            number = (await repository.get_session(USER, session_id)).metadata["number"]
+            history = await contents(repository, session_id)
+            after = (await repository.get_session(USER, session_id)).metadata["number"]
+            assert number <= len(history) <= after
+            reads += 1
+        return reads
+
+    reader = asyncio.create_task(read())
+    for number in range(1, 20):
+        await repository.add_messages(session_id, [("user", f"{number}")], merge_metadata={"number": number})
+    ended = True
+    assert await reader > 0
+
+
+async def test_the_same_call_sent_twice_at_the_same_time_stores_its_messages_once(
+    repository: Any, raw: Any
+) -> None:
+    for _ in range(10):
+        session_id = await repository.create_session_async(USER)
+        messages = [NewMessage("user", f"{n}", message_id=str(uuid.uuid4())) for n in range(3)]
+        ids = [message.message_id for message in messages]
+        results = await asyncio.gather(
+            *[repository.add_messages(session_id, messages, expected_version=0) for _ in range(4)]
+        )
+        assert results == [ids] * 4
+        assert await contents(repository, session_id) == ["0", "1", "2"]
+        assert await version(repository, session_id) == 1
+    assert raw.chat_messages.count_documents({}) == 30
+
+
+async def test_a_partial_repetition_under_an_old_version_stores_nothing(repository: Any, raw: Any) -> None:
+    session_id = await repository.create_session_async(USER)
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    await repository.add_message(session_id, "user", "1", message_id=first)
+    both = [NewMessage("user", "1", message_id=first), NewMessage("user", "2", message_id=second)]
+    with pytest.raises(VersionConflictError):
+        await repository.add_messages(session_id, both, expected_version=0)
+    assert raw.chat_messages.count_documents({}) == 1
+    await repository.add_messages(session_id, both, expected_version=1)
+    assert await contents(repository, session_id) == ["1", "2"]
+    with pytest.raises(MessageConflictError):
+        await repository.add_message(session_id, "user", "other", message_id=first, expected_version=2)
+    assert await version(repository, session_id) == 2
+
+
+@pytest.mark.parametrize("number", [1, 64, 65, 6000])
+async def test_a_repeated_append_changes_neither_version_nor_time(repository: Any, number: int) -> None:
+    session_id = await repository.create_session_async(USER)
+    messages = [NewMessage("user", f"{n}", message_id=str(uuid.uuid4())) for n in range(number)]
+    await repository.add_messages(session_id, messages)
+    before = await repository.get_session(USER, session_id)
+    assert before.version == 1
+    await repository.add_messages(session_id, messages)
+    await repository.add_messages(session_id, messages[:1], merge_metadata={"not": "merged"})
+    await repository.add_messages(session_id, [])
+    assert await repository.get_session(USER, session_id) == before
+    assert await contents(repository, session_id) == [f"{n}" for n in range(number)]
+
+
+# --- metadata ---------------------------------------------------------------------------------------
+
+
+HOSTILE = ["$set", "a.b", ".", "$", "", "$a.b", "_id", "$ref", "$id", "$db", "$$ROOT"]
+
+
+async def test_keys_of_any_characters_are_merged_removed_and_found(repository: Any) -> None:
+    session_id = await repository.create_session_async(USER, {"metadata": {"kept": 1}})
+    await repository.create_session_async(USER, {"metadata": {"kept": 1}})
+    merged = {key: f"$${number}" for number, key in enumerate(HOSTILE)} | {"$db": None}
+    assert await repository.update_session_async(USER, session_id, merge_metadata=merged)
+    assert (await repository.get_session(USER, session_id)).metadata == {"kept": 1} | merged
+    for key, value in merged.items():
+        assert await repository.count_sessions(USER, where={key: value}) == (2 if value is None else 1)
+        page = await repository.list_sessions(USER, where={key: [value, "another"]})
+        assert session_id in [one.session_id for one in page.sessions]
+    assert await repository.count_sessions(USER, where={**merged, "kept": 1}) == 1
+    for _ in range(2):
+        assert await repository.update_session_async(USER, session_id, remove_metadata=HOSTILE)
+        assert (await repository.get_session(USER, session_id)).metadata == {"kept": 1}
+        assert await version(repository, session_id) == 2
+
+
+async def test_a_value_is_compared_as_a_whole_and_by_type(repository: Any) -> None:
+    values = [1, 1.0, True, [1], "1", None, {"a": 1}, 2**53 + 1, False, 0]
+    for value in values:
+        await repository.create_session_async(USER, {"metadata": {"k": value}})
+    await repository.create_session_async(USER)
+    found = {value: await repository.count_sessions(USER, where={"k": value}) for value in ("1", 2**53 + 1)}
+    assert found == {"1": 1, 2**53 + 1: 1}
+    assert await repository.count_sessions(USER, where={"k": 1}) == 2
+    assert await repository.count_sessions(USER, where={"k": True}) == 1
+    assert await repository.count_sessions(USER, where={"k": False}) == 1
+    assert await repository.count_sessions(USER, where={"k": float(2**53)}) == 0
+    assert await repository.count_sessions(USER, where={"k": None}) == 2
+    assert await repository.count_sessions(USER, where={"k": []}) == 0
+    assert await repository.delete_sessions_older_than(datetime.now(UTC), user_id=USER, where={"k": 1}) == 2
+
+
+async def test_the_largest_metadata_are_replaced_and_compared(repository: Any) -> None:
+    session_id = await repository.create_session_async(USER)
+    large = {"k": "x" * (16 * 1024 * 1024 - 10 * 1024)}
+    for _ in range(2):
+        assert await repository.update_session_async(USER, session_id, {"metadata": large})
+        assert await version(repository, session_id) == 1
+    assert (await repository.get_session(USER, session_id)).metadata == large
+
+
+# --- documents of the previous release --------------------------------------------------------------
+
+
+async def test_documents_of_the_previous_release_count_as_version_0(repository: Any, raw: Any) -> None:
+    await repository.ensure_ready()
+    oid, old_ids = ObjectId(), [str(uuid.uuid4()) for _ in range(2)]
+    times = {"created_at": MOMENT, "updated_at": MOMENT}
+    raw.chat_sessions.insert_one(
+        {"_id": oid, "session_id": "s", "title": "t", "user_id": USER, "metadata": {}} | times
+    )
+    message = {"session_id": "s", "session_oid": oid, "role": "user", "timestamp": MOMENT}
+    raw.chat_messages.insert_many(
+        [message | {"_id": one, "message_id": one, "content": one} for one in sorted(old_ids)]
+    )
+    assert await version(repository, "s") == 0
+    [preview] = (await repository.list_session_previews(USER)).previews
+    assert preview.last_message.content == max(old_ids)
+    assert (preview.last_message.metadata, preview.last_message.payload) == ({}, None)
+
+    # Of the same time: the older documents come first.
+    await repository.add_message("s", "user", "new", timestamp=MOMENT, expected_version=0)
+    assert await contents(repository, "s") == [*sorted(old_ids), "new"]
+    with pytest.raises(VersionConflictError):
+        await repository.update_session_async(USER, "s", {"title": "u"}, expected_version=0)
+    assert await repository.update_session_async(USER, "s", {"title": "u"}, expected_version=1)
+    raw.chat_sessions.update_one({"session_id": "s"}, {"$unset": {"version": 1}})
+    assert await repository.update_session_async(USER, "s", {"title": "v"}, expected_version=0)
+    raw.chat_sessions.update_one({"session_id": "s"}, {"$unset": {"version": 1}})
+    assert await repository.delete_session_async(USER, "s", expected_version=0)
+
+
+async def test_the_validator_of_the_previous_release_is_widened_again(url: str, raw: Any) -> None:
+    """A process of the previous release sets its validator, and creates its index, when it starts."""
+    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repository:
+        session_id = await repository.create_session_async(USER)
+        wide = raw.chat_messages.options()["validator"]
+        assert wide == ChatMessageDocument.VALIDATOR
+        former = {
+            "$jsonSchema": {**wide["$jsonSchema"], "properties": dict(wide["$jsonSchema"]["properties"])}
+        }
+        former["$jsonSchema"]["properties"]["role"] = {"enum": ["user", "assistant"]}
+        raw.command("collMod", "chat_messages", validator=former, validationLevel="moderate")
+        raw.chat_messages.create_index([("session_id", 1), ("timestamp", 1), ("message_id", 1)])
+
+        await repository.add_messages(session_id, [("tool", "1"), ("system", "2")])
+        raw.command("collMod", "chat_messages", validator=former, validationLevel="moderate")
+        await repository.add_message(session_id, "developer", "3", expected_version=1)
+        assert await contents(repository, session_id) == ["1", "2", "3"]
+        assert raw.chat_messages.options()["validator"] == wide
+        assert FORMER_INDEX in raw.chat_messages.index_information()
+        await repository.ensure_ready()
+        assert FORMER_INDEX not in raw.chat_messages.index_information()
+
+
+# --- commands ---------------------------------------------------------------------------------------
+
+
+async def test_an_append_takes_two_commands_and_a_page_of_previews_one(url: str) -> None:
+    listener = Commands()
+    client = client_class()(url, event_listeners=[listener])
+    repository = SessionRepositoryFactory.create_repository("mongodb", client=client)
+    sent: dict[str, list[str]] = {}
+
+    async def record(name: str, call: Any) -> Any:
+        listener.sent.clear()
+        result = await call
+        sent[name] = list(listener.sent)
+        return result
+
+    ids = [await repository.create_session_async(USER) for _ in range(5)]
+    for number, session_id in enumerate(ids):
+        await repository.add_messages(session_id, [("user", f"{n}") for n in range(50 * number)])
+    await record("append", repository.add_message(ids[0], "user", "last"))
+    fields: dict[str, Any] = {"metadata": {"a": 1}, "payload": [1], "timestamp": MOMENT}
+    await record("fields", repository.add_message(ids[0], "tool", "", message_id=str(uuid.uuid4()), **fields))
+    await record("update", repository.update_session_async(USER, ids[0], merge_metadata={"a": 1}))
+    page = await record("previews", repository.list_session_previews(USER, where={"b": None}))
+    closed = client.close()
+    if closed is not None:
+        await closed
+
+    assert sent == {
+        "append": ["insert", "update"],
+        "fields": ["insert", "update"],
+        "update": ["update"],
+        "previews": ["aggregate"],
+    }
+    assert [preview.last_message and preview.last_message.content for preview in page.previews] == [
+        "last",
+        *["199", "149", "99", "49"],
+    ]
+
+
+async def test_a_preview_shows_the_newest_message_that_is_visible(repository: Any, raw: Any) -> None:
+    session_id = await repository.create_session_async(USER)
+    await repository.add_messages(session_id, [("user", f"{n}") for n in range(70)])
+    chat_session = raw.chat_sessions.find_one({"session_id": session_id})
+    hidden: dict[str, Any] = {"session_id": session_id, "role": "user", "content": "hidden"}
+    hidden |= {"timestamp": datetime.now(UTC) + timedelta(days=1), "session_oid": chat_session["_id"]}
+
+    async def newest() -> str | None:
+        [preview] = (await repository.list_session_previews(USER)).previews
+        return preview.last_message and preview.last_message.content
+
+    assert await newest() == "69"
+    # Of an incomplete batch, of an edit that is not committed, of a deleted session with the same id.
+    for marks in ({"batch": "absent"}, {"batch": ObjectId()}, {"session_oid": ObjectId()}):
+        message_id = str(uuid.uuid4())
+        raw.chat_messages.insert_one(hidden | marks | {"_id": message_id, "message_id": message_id})
+        assert await newest() == "69"
+    await repository.clear_messages(USER, session_id)
+    assert await newest() is None
+
+
+async def test_a_session_and_its_message_may_be_larger_together_than_a_document(repository: Any) -> None:
+    session_id = await repository.create_session_async(USER, {"metadata": {"k": "x" * 9_000_000}})
+    await repository.add_message(session_id, "user", "y" * 9_000_000)
+    [preview] = (await repository.list_session_previews(USER)).previews
+    assert len(preview.session.metadata["k"]) == len(preview.last_message.content) == 9_000_000
+
+
+async def test_a_message_id_that_is_taken_leaves_nothing_of_a_new_session(repository: Any, raw: Any) -> None:
+    session_id = await repository.create_session_async(USER, messages=[("user", "1")])
+    [taken] = await repository.get_session_history(USER, session_id)
+    messages = [("user", "new"), NewMessage("user", "1", message_id=taken.message_id)]
+    with pytest.raises(MessageConflictError):
+        await repository.create_session_async(USER, messages=messages)
+    assert await repository.count_sessions(USER) == 1
+    assert raw.chat_messages.count_documents({}) == 1
+    assert raw.chat_unfinished.count_documents({}) == 0
+
+
+def test_the_write_order_is_stored_as_a_long(url: str) -> None:
+    with (
+        SessionRepositoryFactory.create_repository("mongodb", url=url) as repository,
+        MongoClient[dict[str, Any]](url) as client,
+    ):
+        session_id = repository.create_session(USER)
+        repository.add_messages_sync(session_id, [("user", f"{n}") for n in range(100)])
+        stored = list(client.get_default_database().chat_messages.find({"write_order": {"$type": "long"}}))
+        orders = [document["write_order"] for document in stored]
+        assert len(set(orders)) == 100
+        assert sorted(orders) == orders
