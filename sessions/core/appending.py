@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from sessions import validation
@@ -36,7 +37,13 @@ async def append_message(
     calls: Calls,
     session_id: Identifier,
     user_id: str | None,
-    message: NewMessage,
+    role: str,
+    content: str,
+    *,
+    message_id: Identifier | None,
+    timestamp: datetime | None,
+    metadata: dict[str, Any] | None,
+    payload: Any,
     expected_version: int | None,
 ) -> str:
     """Append one message and return its id; `Operations.add_message` documents the arguments.
@@ -45,19 +52,23 @@ async def append_message(
         calls: The calls to the backend.
         session_id: The session.
         user_id: Owner; None for the session of any user.
-        message: The message.
+        role: Role of the message.
+        content: Content of the message.
+        message_id: The caller's id; None for a new one.
+        timestamp: The caller's; None for the time of writing.
+        metadata: A JSON object; None for an empty one.
+        payload: Any value that ``json.dumps`` can express; None for no payload.
         expected_version: The version that the session must have; None for any.
     """
     session_id = calls.check_id("session_id", session_id)
-    checked = validation.check_new_message(message, calls.check_id)
     row = MessageRow(
-        checked.message_id or new_message_id(),
-        checked.role,
-        checked.content,
-        checked.timestamp,
-        checked.metadata,
-        checked.payload,
-        checked.message_id is None,
+        new_message_id() if message_id is None else calls.check_id("message_id", message_id),
+        validation.check_role(role),
+        validation.check_content(content),
+        None if timestamp is None else validation.check_timestamp("timestamp", timestamp),
+        validation.check_message_metadata(metadata),
+        validation.encode_payload(payload),
+        message_id is None,
     )
     calls.backend.check_message_size(row)
     await _append(calls, "add_message", session_id, user_id, [row], None, expected_version)

@@ -54,7 +54,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
 
     CONNECTION_TYPE: ClassVar[ConnectionType]
 
-    _connection_manager: AsyncBaseConnectionManager
+    _connection_manager: AsyncBaseConnectionManager  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,
@@ -311,15 +311,18 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
             MessageConflictError: ``message_id`` is taken by another message; nothing is stored.
             VersionConflictError: The session has another version; nothing is stored.
         """
-        message = NewMessage(
-            _typed(role),
+        return await append_message(
+            self._calls,
+            session_id,
+            user_id,
+            role,
             content,
             message_id=message_id,
             timestamp=timestamp,
             metadata=metadata,
             payload=payload,
+            expected_version=expected_version,
         )
-        return await append_message(self._calls, session_id, user_id, message, expected_version)
 
     async def add_messages(
         self,

@@ -25,7 +25,10 @@ overrides. Where a backend differs by design, set the class attributes ``takes_o
 
 import pytest
 
-_MODULES = ("base", "creating", "deleting", "lifecycle", "listing", "messages", "searching", "shared")
+_MODULES = (
+    *("base", "conditions", "creating", "deleting", "editing", "forking", "lifecycle", "listing", "messages"),
+    *("new_messages", "reading", "searching", "shared", "updating", "versions"),
+)
 # Before the imports, so that a failing assert shows its values although these are no test modules.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 

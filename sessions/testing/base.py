@@ -14,19 +14,10 @@ import pytest
 
 from sessions.errors import SessionNotFoundError
 from sessions.models import ChatMessage, ChatSession
+from sessions.testing.bad_calls import BASE_CALLS, bad_calls
 from sessions.testing.callers import Caller
 from sessions.testing.shared import RepositoryContract
-from sessions.testing.values import (
-    ASTRAL,
-    BASE_CALLS,
-    METADATA,
-    OTHER,
-    TEXTS,
-    USER,
-    all_characters,
-    bad_calls,
-    same_json,
-)
+from sessions.testing.values import ASTRAL, METADATA, OTHER, TEXTS, USER, all_characters, same_json
 
 __all__ = ["BaseRepositoryContract"]
 
@@ -196,6 +187,7 @@ class BaseRepositoryContract(RepositoryContract):
         await chats.add_message(session_id, "user", "Hi")
         after = await self.session_of(chats, USER, session_id)
         assert before.updated_at < moment < after.updated_at
+        # Whether it counts versions is another test's matter.
         assert dataclasses.replace(after, updated_at=before.updated_at, version=before.version) == before
 
     async def test_delete_takes_the_messages_and_nothing_else(self, chats: Caller) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from sessions.errors import SessionConflictError, SessionNotFoundError
+from sessions.testing.bad_calls import ADDED_CALLS, bad_calls
 from sessions.testing.callers import Caller
 from sessions.testing.shared import RepositoryContract
-from sessions.testing.values import ADDED_CALLS, ASTRAL, METADATA, OTHER, USER, bad_calls, same_json
+from sessions.testing.values import ASTRAL, METADATA, OTHER, USER, same_json
 
 __all__ = ["CreatingContract"]
 

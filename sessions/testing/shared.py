@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -12,9 +13,10 @@ import pytest
 
 from sessions.errors import InvalidInputError
 from sessions.models import ChatSession
+from sessions.testing.bad_calls import BadCall
 from sessions.testing.callers import Caller, MixedCaller
 from sessions.testing.open_connections import count_checked_out
-from sessions.testing.values import BadCall
+from sessions.testing.values import USER
 
 __all__ = ["RepositoryContract"]
 
@@ -60,6 +62,29 @@ class RepositoryContract:
         listed = await chats.list_paginated_sessions(user_id, 0, 1000)
         found: ChatSession = next(item for item in listed if item.session_id == session_id)
         return found
+
+    @asynccontextmanager
+    async def changing(
+        self, chats: Caller, session_id: str, *, by: int = 1, touching: bool = True
+    ) -> AsyncIterator[None]:
+        """Fail unless the writes of this block raise the version of the user's session as given.
+
+        Args:
+            chats: The repository.
+            session_id: A session of ``USER``.
+            by: How often it is to be changed; ``updated_at`` stays with 0.
+            touching: Whether ``updated_at`` is bumped.
+        """
+        before = await chats.get_session(USER, session_id)
+        moment = await self.tick()
+        yield
+        after = await chats.get_session(USER, session_id)
+        assert after.version == before.version + by
+        if by and touching:
+            assert before.updated_at < moment < after.updated_at
+        else:
+            assert after.updated_at == before.updated_at
+        assert after.created_at == before.created_at
 
     async def assert_refused(self, chats: Caller, call: BadCall) -> None:
         """Make an invalid call; fail unless the error names the invalid argument."""

@@ -31,14 +31,16 @@ Scalar = str | int | float | bool | None
 class _MetadataCopier:
     """Copies a JSON object into plain Python values; rejects values that a backend cannot return equal."""
 
-    def __init__(self) -> None:
+    def __init__(self, argument: str) -> None:
+        self._argument = argument
         self._values = 0
 
     def copy(self, path: str, value: object, depth: int) -> Any:
         self._values += 1
         if self._values > MAX_METADATA_VALUES:
             # A small graph that shares its parts can unfold without end.
-            raise InvalidInputError("metadata", f"must not hold more than {MAX_METADATA_VALUES} values")
+            reason = f"must not hold more than {MAX_METADATA_VALUES} values"
+            raise InvalidInputError(self._argument, reason)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -51,7 +53,8 @@ class _MetadataCopier:
             return float.__float__(value)
         if isinstance(value, dict | list):
             if depth > MAX_DEPTH:
-                raise InvalidInputError("metadata", f"must not be nested deeper than {MAX_DEPTH} levels")
+                reason = f"must not be nested deeper than {MAX_DEPTH} levels"
+                raise InvalidInputError(self._argument, reason)
             if isinstance(value, dict):
                 return self._copy_object(path, value, depth)
             return [self.copy(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
@@ -77,7 +80,7 @@ def check_metadata(value: object, argument: str = "metadata") -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise InvalidInputError(argument, f"must be dict, not {type(value).__name__}")
-    copied: dict[str, Any] = _MetadataCopier().copy(argument, value, 1)
+    copied: dict[str, Any] = _MetadataCopier(argument).copy(argument, value, 1)
     return copied
 
 
@@ -160,5 +163,5 @@ def check_where(value: object) -> dict[str, tuple[Scalar, ...]] | None:
 def _check_scalar(path: str, value: object) -> Scalar:
     if isinstance(value, dict | list):
         raise InvalidInputError(path, f"must be a text, a number, a bool or None, not {type(value).__name__}")
-    scalar: Scalar = _MetadataCopier().copy(path, value, 1)
+    scalar: Scalar = _MetadataCopier(path).copy(path, value, 1)
     return scalar

@@ -19,8 +19,10 @@ from sessions import (
     ChatMessage,
     ChatSession,
     InvalidInputError,
+    NewMessage,
     SessionConflictError,
     SessionRepositoryFactory,
+    VersionConflictError,
 )
 from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
 from sessions.testing import (
@@ -170,7 +172,9 @@ class LimitsFromTheStart(SqliteSessionRepository):
 
 
 class StoresBatchesOneByOne(SqliteSessionRepository):
-    async def add_messages(self, session_id: str, messages: Any, *, user_id: str | None = None) -> list[str]:
+    async def add_messages(
+        self, session_id: str, messages: Any, *, user_id: str | None = None, **_: Any
+    ) -> list[str]:
         return [
             await self.add_message(session_id, role, content, user_id=user_id) for role, content in messages
         ]
@@ -197,9 +201,89 @@ class ExportsWholeSessions(SqliteSessionRepository):
             yield chat_session, await self.get_session_history(user_id, chat_session.session_id)
 
 
+class StoresRepeatedMessages(SqliteSessionRepository):
+    async def add_message(self, *args: Any, message_id: Any = None, **options: Any) -> str:
+        await super().add_message(*args, **options)
+        return str(message_id)
+
+
+class ForgetsThePayload(SqliteSessionRepository):
+    async def add_message(self, *args: Any, payload: Any = None, **options: Any) -> str:
+        return await super().add_message(*args, **options)
+
+
+class ReadsThenMerges(SqliteSessionRepository):
+    async def update_session_async(
+        self, user_id: str, session_id: Any, data: Any = None, *, merge_metadata: Any = None, **options: Any
+    ) -> bool:
+        found = await self.get_session(user_id, session_id)
+        if found is not None and merge_metadata:
+            data = {"metadata": found.metadata | merge_metadata}
+        return await super().update_session_async(user_id, session_id, data, **options)
+
+
+class ComparesThenWrites(SqliteSessionRepository):
+    async def add_message(self, session_id: Any, *args: Any, **options: Any) -> str:
+        expected = options.pop("expected_version", None)
+        found = await self.get_session(options["user_id"], session_id)
+        if expected is not None and found is not None and found.version != expected:
+            raise VersionConflictError("the session has another version")
+        return await super().add_message(session_id, *args, **options)
+
+
+class ReadsThenPops(SqliteSessionRepository):
+    async def pop_message(self, user_id: str, session_id: Any) -> ChatMessage | None:
+        newest = await self.get_session_history(user_id, session_id, limit=1)
+        await asyncio.sleep(0.01)
+        await self.delete_messages(user_id, session_id, [message.message_id for message in newest])
+        return newest[0] if newest else None
+
+
+class ForksBackwards(SqliteSessionRepository):
+    async def fork_session(self, user_id: str, session_id: Any, **options: Any) -> str:
+        fork_id = await super().fork_session(user_id, session_id, **options)
+        copied = await self.get_session_history(user_id, fork_id)
+        batch: list[Any] = [NewMessage(each.role, each.content) for each in reversed(copied)]  # type: ignore[arg-type]
+        await self.replace_messages(user_id, fork_id, batch)
+        return fork_id
+
+
+class TakesTruthForOne(SqliteSessionRepository):
+    async def list_sessions(self, user_id: str, *, where: Any = None, **options: Any) -> Any:
+        page = await super().list_sessions(user_id, **options)
+        kept = [
+            item
+            for item in page.sessions
+            if all(item.metadata.get(key) == value for key, value in (where or {}).items())
+        ]
+        return dataclasses.replace(page, sessions=kept)
+
+
+class PreviewsTheFirstMessage(SqliteSessionRepository):
+    async def list_session_previews(self, user_id: str, **options: Any) -> Any:
+        page = await super().list_session_previews(user_id, **options)
+        previews = []
+        for item in page.previews:
+            history = await self.get_session_history(user_id, item.session.session_id)
+            previews.append(dataclasses.replace(item, last_message=history[0] if history else None))
+        return dataclasses.replace(page, previews=previews)
+
+
 @pytest.mark.parametrize(
     ("faulty", "test", "arguments"),
     [
+        (StoresRepeatedMessages, "a_repeated_message_is_stored_once_and_returns_the_same_id", ()),
+        (ForgetsThePayload, "payloads_come_back_equal", ()),
+        (ReadsThenMerges, "concurrent_merges_of_different_keys_are_all_kept", ()),
+        (
+            ComparesThenWrites,
+            "of_concurrent_writers_that_expect_the_same_version_one_succeeds",
+            ("add a message",),
+        ),
+        (ReadsThenPops, "no_two_concurrent_pops_return_the_same_message", ()),
+        (ForksBackwards, "a_fork_has_the_messages_up_to_the_named_one_under_new_ids", ()),
+        (TakesTruthForOne, "a_condition_accepts_equal_values_alone", ()),
+        (PreviewsTheFirstMessage, "previews_are_the_list_with_the_newest_messages", ()),
         (HidesConflicts, "ensure_on_an_id_of_another_user_is_a_conflict", ()),
         (ChecksThenCreates, "exactly_one_of_many_concurrent_callers_creates", ()),
         (IgnoresTheOwner, "the_owner_is_checked_where_one_is_named", ()),

@@ -87,6 +87,8 @@ NOT_TEXT: list[Any] = [
     str,
 ]
 UNSTORABLE = ["\0", "a\0b", "\ud800", "a\udfff", "\udc80" * 3]
+CYCLES = [cycle(dict), cycle(list)]
+CYCLIC = set(map(id, CYCLES))
 EVERY_VALUE: list[Any] = [
     *NOT_TEXT,
     *UNSTORABLE,
@@ -108,9 +110,10 @@ EVERY_VALUE: list[Any] = [
     {"title": {"$ne": ""}},
     {"title": "T", "$set": {"user_id": "me"}},
     {"title": "T", "user_id": "me"},
-    {"metadata": cycle(dict)},
-    {"metadata": {"a": cycle(list)}},
+    {"metadata": CYCLES[0]},
+    {"metadata": {"a": CYCLES[1]}},
 ]
+ROLES = ("user", "assistant", "system", "developer", "tool")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
@@ -130,9 +133,9 @@ def is_integer(value: object, least: int, greatest: int) -> bool:
 
 def is_good(argument: str, value: Any, backend: Backend) -> bool:
     """Return whether a value is valid, by the design."""
-    if argument in ("session_id", "before"):
+    if argument in ("session_id", "message_id", "before", "after", "through", "new_id"):
         if value is None:
-            return argument == "before"
+            return argument in ("before", "after", "through", "new_id")
         if isinstance(value, uuid.UUID):
             return True
         return is_name(value) and (
@@ -140,12 +143,37 @@ def is_good(argument: str, value: Any, backend: Backend) -> bool:
         )
     if argument == "user_id":
         return is_name(value)
+    if argument == "searched":
+        return value is None or is_good("session_id", value, backend)
+    if argument == "query":
+        return is_text(value) and bool(str.__str__(value).strip()) and len(value) <= 1000  # type: ignore
     if argument == "owner":
         return value is None or is_name(value)
     if argument == "role":
-        return isinstance(value, str) and str.__str__(value) in ("user", "assistant")
+        return isinstance(value, str) and str.__str__(value) in ROLES
     if argument == "content":
         return is_text(value)
+    if argument == "new_content":
+        return value is None or is_text(value)
+    if argument == "if_title":
+        return value is None or is_name(value)
+    if argument in ("touch", "inclusive"):
+        return value is True or value is False
+    if argument == "expected_version":
+        return value is None or is_integer(value, 0, 2**63 - 1)
+    if argument in ("timestamp", "since"):
+        # The last day at each end of Python's datetimes is taken by no database.
+        return value is None or (type(value) is datetime and value.tzinfo is not None and value.year > 1)
+    if argument == "payload":
+        return is_payload(value)
+    if argument in ("metadata", "merge_metadata"):
+        return value is None or (isinstance(value, dict) and is_metadata(value))
+    if argument == "remove_metadata":
+        return isinstance(value, list | tuple) and all(map(is_text, value))
+    if argument == "where":
+        return value is None or (isinstance(value, dict) and all(map(is_condition, value.values())))
+    if argument == "message_ids":
+        return isinstance(value, list | tuple) and all(is_good("session_id", item, backend) for item in value)
     if argument == "messages":
         return isinstance(value, list | tuple) and all(
             isinstance(item, list | tuple)
@@ -158,7 +186,10 @@ def is_good(argument: str, value: Any, backend: Backend) -> bool:
         least, greatest = {"page": (0, (2**63 - 1) // 1000), "keep_last_n": (0, 2**63 - 1)}.get(
             argument, (1, 1000)
         )
-        return (argument == "history_limit" and value is None) or is_integer(value, least, greatest)
+        if argument == "history_limit":
+            # 0 is none of the messages, None all of them; there is no upper bound.
+            return value is None or is_integer(value, 0, 10**500)
+        return is_integer(value, least, greatest)
     if argument == "cutoff":
         return type(value) is datetime and value.tzinfo is not None
     if argument == "cursor":
@@ -175,21 +206,109 @@ def is_good(argument: str, value: Any, backend: Backend) -> bool:
     )
 
 
+def is_metadata(value: object) -> bool:
+    """Return whether one of these values is JSON with finite numbers and integers of 64 bits."""
+    if isinstance(value, dict):
+        return (
+            id(value) not in CYCLIC
+            and all(isinstance(key, str) and is_text(key) for key in value)
+            and all(map(is_metadata, value.values()))
+        )
+    if isinstance(value, list):
+        return id(value) not in CYCLIC and all(map(is_metadata, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return isinstance(value, bool) or is_integer(value, -(2**63), 2**63 - 1)
+    return value is None or is_text(value)
+
+
+def is_payload(value: object) -> bool:
+    """Return whether one of these values is what ``json.dumps`` can express."""
+    if id(value) in CYCLIC:
+        return False
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(is_payload, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_payload, value))
+    return value is None or isinstance(value, str | int | float)
+
+
+def is_condition(value: object) -> bool:
+    several = isinstance(value, list | tuple | set | frozenset)
+    return all(
+        not isinstance(item, dict | list) and is_metadata(item)
+        for item in (value if several else [value])  # type: ignore[union-attr]
+    )
+
+
 # The kind of each argument, unless its name tells it.
 CALLS: dict[str, dict[str, str]] = {
-    "create_session": {"user_id": "", "session_data": ""},
+    "create_session": {"user_id": "", "session_data": "", "messages": ""},
     "ensure_session_exists": {"session_id": "", "user_id": "", "session_data": ""},
     "get_session": {"user_id": "", "session_id": ""},
-    "update_session": {"user_id": "", "session_id": "", "data": ""},
+    "update_session": {
+        "user_id": "",
+        "session_id": "",
+        "data": "",
+        "merge_metadata": "",
+        "remove_metadata": "",
+        "touch": "",
+        "if_title": "",
+        "expected_version": "",
+    },
     "list_paginated_sessions": {"user_id": "", "page": "", "limit": ""},
-    "list_sessions": {"user_id": "", "limit": "", "cursor": ""},
-    "count_sessions": {"user_id": ""},
-    "add_message": {"session_id": "", "role": "", "content": "", "user_id": "owner"},
-    "add_messages": {"session_id": "", "messages": "", "user_id": "owner"},
-    "get_session_history": {"user_id": "", "session_id": "", "limit": "history_limit", "before": ""},
-    "delete_session": {"user_id": "", "session_id": ""},
+    "list_sessions": {"user_id": "", "limit": "", "cursor": "", "where": ""},
+    "list_session_previews": {"user_id": "", "limit": "", "cursor": "", "where": ""},
+    "count_sessions": {"user_id": "", "where": ""},
+    "add_message": {
+        "session_id": "",
+        "role": "",
+        "content": "",
+        "user_id": "owner",
+        "message_id": "new_id",
+        "timestamp": "",
+        "metadata": "",
+        "payload": "",
+        "expected_version": "",
+    },
+    "add_messages": {
+        "session_id": "",
+        "messages": "",
+        "user_id": "owner",
+        "merge_metadata": "",
+        "expected_version": "",
+    },
+    "get_session_history": {
+        "user_id": "",
+        "session_id": "",
+        "limit": "history_limit",
+        "before": "",
+        "after": "",
+        "since": "",
+    },
+    "get_message": {"user_id": "", "session_id": "", "message_id": ""},
+    "count_messages": {"user_id": "", "session_id": ""},
+    "update_message": {
+        "user_id": "",
+        "session_id": "",
+        "message_id": "",
+        "content": "new_content",
+        "metadata": "",
+        "merge_metadata": "",
+        "payload": "",
+        "expected_version": "",
+    },
+    "pop_message": {"user_id": "", "session_id": ""},
+    "delete_messages": {"user_id": "", "session_id": "", "message_ids": ""},
+    "delete_messages_from": {"user_id": "", "session_id": "", "message_id": "", "inclusive": ""},
+    "clear_messages": {"user_id": "", "session_id": "", "expected_version": ""},
+    "replace_messages": {"user_id": "", "session_id": "", "messages": "", "expected_version": ""},
+    "fork_session": {"user_id": "", "session_id": "", "through": "", "session_data": ""},
+    "delete_session": {"user_id": "", "session_id": "", "expected_version": ""},
     "keep_latest_sessions": {"user_id": "", "keep_last_n": ""},
-    "delete_sessions_older_than": {"cutoff": "", "user_id": "owner"},
+    "delete_sessions_older_than": {"cutoff": "", "user_id": "owner", "where": ""},
+    "search_messages": {"user_id": "", "query": "", "session_id": "searched", "limit": "", "cursor": ""},
     "delete_user": {"user_id": ""},
     "export_user": {"user_id": ""},
 }
@@ -210,7 +329,15 @@ def good_arguments(operation: str, session_id: str) -> dict[str, Any]:
         "before": None,
         "keep_last_n": 1,
         "cutoff": datetime(1970, 1, 2, tzinfo=UTC),
+        "message_id": str(uuid.uuid4()),
+        "message_ids": [],
+        "remove_metadata": [],
+        "query": "text",
+        "touch": True,
+        "inclusive": True,
     }
+    usable |= dict.fromkeys(("merge_metadata", "metadata", "payload", "expected_version", "if_title"))
+    usable |= dict.fromkeys(("timestamp", "where", "after", "since", "through"))
     return {argument: usable[argument] for argument in CALLS[operation]}
 
 
@@ -268,6 +395,11 @@ async def test_invalid_values_are_rejected_by_the_arguments_name_and_valid_ones_
         if operation.startswith("add_message"):
             with pytest.raises(SessionNotFoundError):
                 await call(repository, operation, arguments | {"session_id": str(uuid.uuid4())})
+            continue
+        if operation in ("replace_messages", "fork_session"):
+            # Of a session that this user does not have.
+            with pytest.raises(SessionNotFoundError):
+                await call(repository, operation, arguments)
             continue
         if operation == "ensure_session_exists":
             arguments["session_id"] = str(uuid.uuid4())

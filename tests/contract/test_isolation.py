@@ -16,6 +16,8 @@ from pymongo.monitoring import CommandListener
 
 from sessions import (
     InvalidInputError,
+    MessageConflictError,
+    NewMessage,
     SessionConflictError,
     SessionNotFoundError,
     SessionRepositoryFactory,
@@ -42,7 +44,15 @@ def mongodb(request: pytest.FixtureRequest) -> Backend:
 class User:
     """Runs random operations on ids that both users know, and tracks its own data."""
 
-    def __init__(self, repository: Any, user_id: str, guesses: list[str], seed: int) -> None:
+    def __init__(
+        self,
+        repository: Any,
+        user_id: str,
+        guesses: list[str],
+        messages: list[tuple[str, str]],
+        seed: int,
+    ) -> None:
+        self.messages_of_both = messages
         self.repository, self.user_id, self.guesses = repository, user_id, guesses
         self.choice = random.Random(seed)
         self.mine: dict[str, list[str]] = {}
@@ -51,6 +61,7 @@ class User:
 
     async def act(self) -> None:
         actions = [self.create, self.ensure, self.update, self.delete, self.retain]
+        actions += [self.pop, self.replace, self.fork, self.edit, self.clear]
         actions += [self.write] * 3 + [self.read, self.list] * 2
         for step in range(STEPS):
             action = self.choice.choice(actions)
@@ -94,6 +105,65 @@ class User:
         if changed:
             self.titles[session_id] = text
 
+    async def pop(self, session_id: str, _: str) -> None:
+        popped = await self.repository.pop_message(self.user_id, session_id)
+        expected = self.mine.get(session_id)
+        assert (popped and popped.content) == (expected.pop() if expected else None)
+
+    async def replace(self, session_id: str, text: str) -> None:
+        batch = [("user", text)] * self.choice.choice((0, 2))
+        try:
+            await self.repository.replace_messages(self.user_id, session_id, batch)
+        except SessionNotFoundError:
+            assert session_id not in self.mine
+            self.strangers += 1
+        else:
+            self.mine[session_id] = [content for _, content in batch]
+
+    async def fork(self, session_id: str, text: str) -> None:
+        data = {"title": text, "metadata": {"of": self.user_id}}
+        try:
+            fork_id = await self.repository.fork_session(self.user_id, session_id, session_data=data)
+        except SessionNotFoundError:
+            assert session_id not in self.mine
+            self.strangers += 1
+        else:
+            self.mine[fork_id], self.titles[fork_id] = [*self.mine[session_id]], text
+
+    async def edit(self, _: str, text: str) -> None:
+        """Change and delete a message of any user, by its id in that user's session."""
+        history = [(key, place) for key, contents in self.mine.items() for place in range(len(contents))]
+        known = self.messages_of_both
+        if history:
+            session_id, place = self.choice.choice(history)
+            found = (await self.repository.get_session_history(self.user_id, session_id))[place]
+            known.append((session_id, found.message_id))
+        if not known:
+            return
+        session_id, message_id = self.choice.choice(known)
+        found = await self.repository.get_message(self.user_id, session_id, message_id)
+        arguments = self.user_id, session_id
+        changed = await self.repository.update_message(*arguments, message_id, content=text)
+        assert changed is (found is not None)
+        if found is None:
+            assert await self.repository.delete_messages(*arguments, [message_id]) == 0
+            return
+        place = [
+            message.message_id for message in await self.repository.get_session_history(*arguments)
+        ].index(message_id)
+        self.mine[session_id][place] = text
+        if self.choice.random() < 0.3:
+            kept = self.mine[session_id][:place]
+            deleted = await self.repository.delete_messages_from(*arguments, message_id)
+            assert deleted == len(self.mine[session_id]) - len(kept)
+            self.mine[session_id] = kept
+
+    async def clear(self, session_id: str, _: str) -> None:
+        cleared = await self.repository.clear_messages(self.user_id, session_id)
+        assert cleared == len(self.mine.get(session_id, []))
+        if session_id in self.mine:
+            self.mine[session_id] = []
+
     async def read(self, session_id: str, _: str) -> None:
         chat_session = await self.repository.get_session(self.user_id, session_id)
         history = await self.repository.get_session_history(self.user_id, session_id)
@@ -102,6 +172,11 @@ class User:
         assert (chat_session is None) is (expected is None)
         assert [message.content for message in history] == (expected or [])
         assert newest == history[-2:]
+        assert await self.repository.count_messages(self.user_id, session_id) == len(history)
+        found = await self.repository.search_messages(self.user_id, "e", session_id=session_id, limit=1000)
+        assert [hit.message for hit in found.hits] == [
+            message for message in reversed(history) if "e" in message.content
+        ]
 
     async def delete(self, session_id: str, _: str) -> None:
         deleted = await self.repository.delete_session_async(self.user_id, session_id)
@@ -112,6 +187,15 @@ class User:
         listed = await self.repository.list_paginated_sessions_async(self.user_id, 0, 1000)
         page = await self.repository.list_sessions(self.user_id, limit=1000)
         assert page.sessions == listed
+        previews = (await self.repository.list_session_previews(self.user_id, limit=1000)).previews
+        assert [item.session for item in previews] == listed
+        assert [item.last_message and item.last_message.content for item in previews] == [
+            (self.mine[item.session_id] or [None])[-1] for item in listed
+        ]
+        of_mine, of_yours = [
+            await self.repository.count_sessions(self.user_id, where={"of": user_id}) for user_id in USERS
+        ]
+        assert (of_mine, of_yours) == ((len(listed), 0) if self.user_id == USERS[0] else (0, len(listed)))
         assert {item.session_id: item.title for item in listed} == {
             session_id: self.titles[session_id] for session_id in self.mine
         }
@@ -149,10 +233,10 @@ class User:
 async def test_random_operations_of_two_users_are_isolated(
     backend: Backend, repository: Any, seed: int
 ) -> None:
-    guesses = [str(uuid.uuid4()) for _ in range(4)]
+    guesses, messages = [str(uuid.uuid4()) for _ in range(4)], list[tuple[str, str]]()
     async with backend.repository(pool_size=4) as second:
         users = [
-            User(each, user_id, guesses, seed * 10 + number)
+            User(each, user_id, guesses, messages, seed * 10 + number)
             for number, (each, user_id) in enumerate(zip((repository, second), USERS, strict=True))
         ]
         await asyncio.gather(*[user.act() for user in users])
@@ -196,6 +280,35 @@ async def test_a_foreign_and_an_absent_session_look_the_same_to_each_operation(
         ("add_messages", {"messages": [("user", "mine")] * 2}),
         ("add_messages", {"messages": [("user", "mine")] * 200}),
         ("add_messages", {"messages": []}),
+        ("add_message", {"role": "user", "content": "secret", "message_id": message_id}),
+        ("add_message", {"role": "user", "content": "other", "message_id": message_id}),
+        ("add_message", {"role": "user", "content": "mine", "expected_version": 1}),
+        ("add_messages", {"messages": [("user", "mine")], "merge_metadata": {"b": 1}}),
+        ("add_messages", {"messages": [("user", "mine")], "expected_version": 0}),
+        ("update_session", {"merge_metadata": {"b": 1}}),
+        ("update_session", {"remove_metadata": ["a"], "touch": False}),
+        ("update_session", {"data": {"title": "Mine"}, "if_title": "Secret"}),
+        ("update_session", {"data": {"title": "Mine"}, "expected_version": 1}),
+        ("update_session", {"data": {"title": "Mine"}, "expected_version": 0}),
+        ("delete_session", {"expected_version": 1}),
+        ("delete_session", {"expected_version": 0}),
+        ("get_session_history", {"after": message_id}),
+        ("get_session_history", {"since": datetime(2020, 1, 1, tzinfo=UTC)}),
+        ("get_message", {"message_id": message_id}),
+        ("count_messages", {}),
+        ("update_message", {"message_id": message_id, "content": "mine"}),
+        ("update_message", {"message_id": message_id, "merge_metadata": {"a": 1}, "payload": 1}),
+        ("update_message", {"message_id": message_id, "content": "mine", "expected_version": 0}),
+        ("pop_message", {}),
+        ("delete_messages", {"message_ids": [message_id]}),
+        ("delete_messages_from", {"message_id": message_id}),
+        ("delete_messages_from", {"message_id": message_id, "inclusive": False}),
+        ("clear_messages", {}),
+        ("clear_messages", {"expected_version": 0}),
+        ("replace_messages", {"messages": []}),
+        ("replace_messages", {"messages": [("user", "mine")], "expected_version": 0}),
+        ("fork_session", {}),
+        ("fork_session", {"through": message_id, "session_data": {"title": "Mine"}}),
     ]:
         outcomes = [
             await _outcome(repository, operation, {"user_id": "mine", "session_id": session_id} | arguments)
@@ -205,12 +318,17 @@ async def test_a_foreign_and_an_absent_session_look_the_same_to_each_operation(
     for operation, arguments in [
         ("list_paginated_sessions", {}),
         ("count_sessions", {}),
+        ("count_sessions", {"where": {"a": 1}}),
+        ("delete_sessions_older_than", {"cutoff": tomorrow, "where": {"a": 1}}),
         ("keep_latest_sessions", {"keep_last_n": 0}),
         ("delete_sessions_older_than", {"cutoff": tomorrow}),
         ("delete_user", {}),
         ("export_user", {}),
     ]:
         assert not await _outcome(repository, operation, {"user_id": "mine"} | arguments), operation
+    for where in (None, {}, {"a": 1}, {"a": [1, None]}):
+        assert (await repository.list_sessions("mine", where=where)).sessions == []
+        assert (await repository.list_session_previews("mine", where=where)).previews == []
     cursor = (await repository.list_sessions("yours", limit=1)).next_cursor
     assert cursor is None
     another = await repository.create_session_async("yours")
@@ -231,8 +349,60 @@ async def test_a_message_id_of_one_user_is_rejected_in_the_history_of_another(re
     await repository.add_message(mine, "user", "first")
     anchor = await repository.add_message(yours, "user", "secret")
     await repository.add_message(mine, "user", "second")
-    with pytest.raises(InvalidInputError, match=r"^before: the session has no message with this id$"):
-        await repository.get_session_history("mine", mine, before=anchor)
+    for argument in ("before", "after"):
+        with pytest.raises(InvalidInputError, match=f"^{argument}: the session has no message with this id$"):
+            await repository.get_session_history("mine", mine, **{argument: anchor})
+
+
+async def test_a_message_id_of_one_user_does_nothing_in_a_session_of_another(
+    backend: Backend, repository: Any
+) -> None:
+    mine, yours = [await repository.create_session_async(user_id) for user_id in USERS]
+    await repository.add_message(mine, "user", "mine")
+    secret = await repository.add_message(yours, "user", "secret", metadata={"a": 1}, payload=[1])
+    of_yours = [
+        await repository.get_session("yours", yours),
+        await repository.get_session_history("yours", yours),
+    ]
+    before = raw_rows.everything(backend)
+    absent = str(uuid.uuid4())
+    outcomes = []
+    for message_id in (secret, absent):
+        outcomes.append(
+            [
+                await _outcome(repository, operation, {"user_id": "mine", "session_id": mine} | arguments)
+                for operation, arguments in [
+                    ("get_message", {"message_id": message_id}),
+                    ("update_message", {"message_id": message_id, "content": "stolen", "payload": 1}),
+                    ("delete_messages", {"message_ids": [message_id]}),
+                    ("delete_messages_from", {"message_id": message_id}),
+                    ("delete_messages_from", {"message_id": message_id, "inclusive": False}),
+                    ("fork_session", {"through": message_id}),
+                    ("get_session_history", {"before": message_id}),
+                    ("get_session_history", {"after": message_id, "limit": 1}),
+                ]
+            ]
+        )
+    assert outcomes[0] == outcomes[1]
+    assert raw_rows.everything(backend) == before
+    # A taken id is a conflict, whoever has it; the error tells nothing of the message.
+    for operation, messages in [
+        ("add_messages", [NewMessage("user", "secret", message_id=secret)]),
+        ("replace_messages", [NewMessage("user", "secret", message_id=secret)]),
+    ]:
+        with pytest.raises(MessageConflictError) as caught:
+            await getattr(AsyncCaller(repository), operation)(
+                user_id="mine", session_id=mine, messages=messages
+            )
+        assert "secret" not in str(caught.value)
+        assert yours not in str(caught.value)
+    with pytest.raises(MessageConflictError):
+        await repository.create_session_async("mine", messages=messages)
+    assert raw_rows.everything(backend) == before
+    assert [
+        await repository.get_session("yours", yours),
+        await repository.get_session_history("yours", yours),
+    ] == of_yours
 
 
 class Commands(CommandListener):

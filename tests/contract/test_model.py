@@ -6,10 +6,7 @@ other has cached.
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import uuid
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,58 +15,55 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from sessions import ChatMessage, ChatSession, InvalidInputError, SessionConflictError, SessionNotFoundError
-from sessions.core.blocking import run_blocking
-from sessions.testing.values import same_json
+from sessions import InvalidInputError, NewMessage
+from tests.contract.twins_of_the_model import Twins
 from tests.support.databases import Backend
 
 # Of one size on each machine, and the same each time.
 BUDGET = settings(
     max_examples=12,
-    stateful_step_count=30,
+    stateful_step_count=40,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-RESOLUTION = timedelta(milliseconds=1)
 USERS = 3
+# Whole seconds, which every database stores.
+MOMENTS = [datetime(2024, 2, 29, 12, tzinfo=UTC) + timedelta(seconds=each) for each in range(3)]
+MOMENTS += [datetime(2190, 1, 1, tzinfo=UTC), datetime(1, 1, 2, tzinfo=UTC)]
 
 numbers = st.integers(0, 10**6)
 users = st.integers(0, USERS - 1)
+maybe_users = st.none() | users
 characters = st.characters(exclude_characters="\x00", exclude_categories=["Cs"])
-texts = st.text(characters, max_size=12) | st.sampled_from(
-    ["", "'; --", '{"$ne": ""}', "\u202eabc", "e\u0301"]
-)
-titles = st.none() | st.text(characters, min_size=1, max_size=12)
+words = ["Rome", "trip to ROME", "Straße", "", "'; --", '{"$ne": ""}', "\u202eabc", "e\u0301", "100%_"]
+texts = st.text(characters, max_size=12) | st.sampled_from(words)
+titles = st.none() | st.text(characters, min_size=1, max_size=12) | st.just("New Chat")
 keys = st.sampled_from(["a", "", "$set", "a.b", "$ref", "$id", "$db", "\xe9", "e\u0301", "_id"])
-leaves = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts
-)
+simple = st.sampled_from([None, True, False, 0, 1, 0.5, "", "1", "a"])
+leaves = simple | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | texts
 values = st.recursive(
     leaves, lambda part: st.lists(part, max_size=3) | st.dictionaries(keys, part, max_size=3), max_leaves=6
 )
-metadata = st.none() | st.dictionaries(keys, values, max_size=4)
+objects = st.dictionaries(keys, values, max_size=4)
+metadata = st.none() | objects
 data = st.fixed_dictionaries({}, optional={"title": titles, "metadata": metadata})
-messages = st.tuples(st.sampled_from(["user", "assistant"]), texts)
-
-
-@dataclass
-class Conversation:
-    """One session of the model; the times are what was read last."""
-
-    user_id: str
-    title: str
-    metadata: dict[str, Any]
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    changed: bool = True
-    messages: list[tuple[str, str, str]] = field(default_factory=list)
-    timestamps: list[datetime] = field(default_factory=list)
+payloads = st.none() | st.recursive(
+    leaves | st.integers(-(10**200), 10**200) | st.floats() | st.sampled_from(["\0", "\ud800", "a\udfff"]),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=3), part, max_size=3),
+    max_leaves=6,
+)
+roles = st.sampled_from(["user", "assistant", "system", "developer", "tool"])
+where = st.none() | st.dictionaries(keys, simple | st.lists(simple, max_size=3), min_size=1, max_size=2)
+# Which of the ids and timestamps that there are a message has, if it has one.
+drafts = st.fixed_dictionaries(
+    {"role": roles, "content": texts},
+    optional={"metadata": metadata, "payload": payloads, "id": numbers, "timestamp": numbers},
+)
+batches = st.lists(drafts, max_size=5)
+# 0 for the version there is, 1 for the next one.
+versions = st.none() | st.sampled_from([0, 0, 0, 1])
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -79,181 +73,303 @@ class SessionMachine(RuleBasedStateMachine):
         super().__init__()
         example = uuid.uuid4().hex
         self.users = [f"user {number} \u202e {example}" for number in range(USERS)]
-        self.known: list[str] = [str(uuid.uuid4()) for _ in range(2)]
-        self.model: dict[str, Conversation] = {}
-        self.turns = itertools.cycle(self.repositories)
+        self.twins = Twins(self.repositories, self.users, [str(uuid.uuid4()) for _ in range(2)])
+        self.call = self.twins.call
 
     # -- What the rules choose from ----------------------------------------------------------------
 
-    @property
-    def repository(self) -> Any:
-        return next(self.turns)
-
     def _pick(self, number: int) -> str:
         """Return the id of any user's session, or of one that was deleted or never existed."""
-        return self.known[number % len(self.known)]
+        return self.twins.known[number % len(self.twins.known)]
 
-    def _owned(self, user_id: str, session_id: str) -> Conversation | None:
-        found = self.model.get(session_id)
-        return found if found is not None and found.user_id == user_id else None
+    def _pick_message(self, number: int) -> str:
+        """Return the id of a message of any session, or of none."""
+        every = [stored.message.message_id for stored in self.twins.stored()]
+        return [*every, str(uuid.uuid4())][number % (len(every) + 1)]
 
-    def _newest_first(self, user_id: str) -> list[str]:
-        mine = sorted(session_id for session_id, item in self.model.items() if item.user_id == user_id)
-        return sorted(mine, key=lambda session_id: self.model[session_id].updated_at, reverse=True)
+    def _pick_message_of(self, session_id: str, number: int) -> str:
+        """Return the id of a message of this session, rarely of another one, or of none."""
+        own = [stored.message.message_id for stored in self.twins.model.messages.get(session_id, [])]
+        return own[number % len(own)] if own and number % 5 else self._pick_message(number)
 
-    def _new(self, user_id: str, session_data: dict[str, Any] | None) -> Conversation:
-        given = session_data or {}
-        title, metadata = given.get("title"), given.get("metadata")
-        return Conversation(
-            user_id, "New Chat" if title is None else title, {} if metadata is None else metadata
-        )
+    def _moment(self, number: int) -> datetime:
+        every = [*MOMENTS, *(stored.message.timestamp for stored in self.twins.stored())]
+        return every[number % len(every)]
 
-    def _page(self, user_id: str, found: list[ChatSession], expected: list[str]) -> None:
-        assert [(item.session_id, item.user_id) for item in found] == [(key, user_id) for key in expected]
+    def _messages(self, batch: list[dict[str, Any]], *, with_ids: bool = False) -> list[NewMessage]:
+        """Return messages; an id that is chosen is of a message that is stored, or a random one."""
+        messages: list[NewMessage] = []
+        for draft in batch:
+            message_id = None
+            if "id" in draft:
+                number = draft["id"]
+                message_id = self._pick_message(number) if number % 4 == 0 else str(uuid.uuid4())
+            if message_id in {message.message_id for message in messages}:
+                message_id = None
+            moment = self._moment(draft["timestamp"]) if "timestamp" in draft else None
+            messages.append(
+                NewMessage(
+                    draft["role"],
+                    draft["content"],
+                    message_id=message_id or (str(uuid.uuid4()) if with_ids else None),
+                    timestamp=moment,
+                    metadata=draft.get("metadata"),
+                    payload=draft.get("payload"),
+                )
+            )
+        return messages
 
-    # -- Operations --------------------------------------------------------------------------------
+    def _version(self, session_id: str, version: int | None) -> dict[str, Any]:
+        there = self.twins.model.sessions.get(session_id)
+        return {} if version is None else {"expected_version": (there.version if there else 0) + version}
 
-    @rule(user=users, session_data=st.none() | data)
-    def create(self, user: int, session_data: dict[str, Any] | None) -> None:
-        session_id = self.repository.create_session(self.users[user], session_data)
-        assert str(uuid.UUID(session_id)) == session_id
-        assert session_id not in self.known
-        self.known.append(session_id)
-        self.model[session_id] = self._new(self.users[user], session_data)
+    # -- Sessions ----------------------------------------------------------------------------------
+
+    @rule(user=users, session_data=st.none() | data, batch=batches)
+    def create(self, user: int, session_data: dict[str, Any] | None, batch: list[dict[str, Any]]) -> None:
+        self.twins.create(self.users[user], session_data, self._messages(batch, with_ids=True))
 
     @rule(user=users, number=numbers, session_data=st.none() | data)
     def ensure(self, user: int, number: int, session_data: dict[str, Any] | None) -> None:
-        session_id, user_id = self._pick(number), self.users[user]
-        there = self.model.get(session_id)
-        if there is not None and there.user_id != user_id:
-            with pytest.raises(SessionConflictError):
-                self.repository.ensure_session_exists_sync(session_id, user_id, session_data)
-            return
-        created = self.repository.ensure_session_exists_sync(session_id, user_id, session_data)
-        assert created is (there is None)
-        if there is None:
-            self.model[session_id] = self._new(user_id, session_data)
+        self.call("ensure_session_exists", self._pick(number), self.users[user], session_data)
 
-    @rule(user=users, number=numbers, change=data)
-    def update(self, user: int, number: int, change: dict[str, Any]) -> None:
+    @rule(
+        user=users,
+        number=numbers,
+        change=st.none() | data,
+        options=st.fixed_dictionaries({}, optional={"merge_metadata": metadata, "touch": st.booleans()}),
+        removed=st.lists(keys, max_size=2),
+        if_title=st.none() | st.booleans(),
+        version=versions,
+    )
+    def update(
+        self,
+        user: int,
+        number: int,
+        change: dict[str, Any] | None,
+        options: dict[str, Any],
+        removed: list[str],
+        if_title: bool | None,
+        version: int | None,
+    ) -> None:
         session_id = self._pick(number)
-        there = self._owned(self.users[user], session_id)
-        assert self.repository.update_session(self.users[user], session_id, change) is (there is not None)
+        there = self.twins.model.sessions.get(session_id)
+        options = options | self._version(session_id, version) | {"remove_metadata": removed}
+        if if_title is not None:
+            # Not together: which of the two is found first is up to the backend.
+            options.pop("expected_version", None)
+            options["if_title"] = there.title if there and if_title else "another title"
+        before = dict(there.metadata) if there else {}
+        self.call("update_session", self.users[user], session_id, change, **options)
         if there is not None:
-            there.changed = True
-            there.title = there.title if change.get("title") is None else change["title"]
-            there.metadata = there.metadata if change.get("metadata") is None else change["metadata"]
+            self.twins.note_uncertain(session_id, before, there.metadata)
+            replaced = (change or {}).get("metadata")
+            self.twins.note_uncertain(
+                session_id,
+                before,
+                (before if replaced is None else replaced) | (options.get("merge_metadata") or {}),
+            )
 
-    @rule(user=st.none() | users, number=numbers, message=messages)
-    def add_message(self, user: int | None, number: int, message: tuple[str, str]) -> None:
-        session_id, user_id = self._pick(number), None if user is None else self.users[user]
-        there = self.model.get(session_id) if user_id is None else self._owned(user_id, session_id)
-        if there is None:
-            with pytest.raises(SessionNotFoundError):
-                self.repository.add_message_sync(session_id, *message, user_id=user_id)
-            return
-        message_id = self.repository.add_message_sync(session_id, *message, user_id=user_id)
-        there.messages.append((message_id, *message))
-        there.changed = True
-
-    @rule(user=st.none() | users, number=numbers, batch=st.lists(messages, max_size=5))
-    def add_messages(self, user: int | None, number: int, batch: list[tuple[str, str]]) -> None:
-        session_id, user_id = self._pick(number), None if user is None else self.users[user]
-        there = self.model.get(session_id) if user_id is None else self._owned(user_id, session_id)
-        if there is None:
-            with pytest.raises(SessionNotFoundError):
-                self.repository.add_messages_sync(session_id, batch, user_id=user_id)
-            return
-        ids = self.repository.add_messages_sync(session_id, batch, user_id=user_id)
-        there.messages += [(message_id, *message) for message_id, message in zip(ids, batch, strict=True)]
-        there.changed = True
-
-    @rule(user=users, number=numbers, limit=st.none() | st.integers(1, 6), before=st.none() | numbers)
-    def read_part_of_a_history(self, user: int, number: int, limit: int | None, before: int | None) -> None:
+    @rule(user=users, number=numbers, version=versions)
+    def delete(self, user: int, number: int, version: int | None) -> None:
         session_id = self._pick(number)
-        there = self._owned(self.users[user], session_id)
-        expected = [] if there is None else there.messages
-        anchor = None
-        if before is not None:
-            every = [message[0] for item in self.model.values() for message in item.messages]
-            anchor = [*every, str(uuid.uuid4())][before % (len(every) + 1)]
-            place = [message[0] for message in expected]
-            if there is not None and anchor not in place:
-                with pytest.raises(InvalidInputError, match=r"^before: "):
-                    self.repository.get_session_history_sync(
-                        self.users[user], session_id, limit=limit, before=anchor
-                    )
-                return
-            expected = expected[: place.index(anchor)] if anchor in place else []
-        found = self.repository.get_session_history_sync(
-            self.users[user], session_id, limit=limit, before=anchor
+        self.call("delete_session", self.users[user], session_id, **self._version(session_id, version))
+
+    @rule(user=users, number=numbers, through=st.none() | numbers, session_data=st.none() | data)
+    def fork(self, user: int, number: int, through: int | None, session_data: dict[str, Any] | None) -> None:
+        session_id = self._pick(number)
+        options: dict[str, Any] = {} if session_data is None else {"session_data": session_data}
+        if through is not None:
+            options["through"] = self._pick_message_of(session_id, through)
+        self.twins.fork(self.users[user], session_id, options)
+
+    # -- Messages ----------------------------------------------------------------------------------
+
+    @rule(user=maybe_users, number=numbers, draft=drafts, version=versions)
+    def add_message(self, user: int | None, number: int, draft: dict[str, Any], version: int | None) -> None:
+        session_id, user_id = self._pick(number), None if user is None else self.users[user]
+        [message] = self._messages([draft], with_ids=True)
+        options = {
+            name: getattr(message, name) for name in ("message_id", "timestamp", "metadata", "payload")
+        }
+        options |= self._version(session_id, version) | {"user_id": user_id}
+        self.call("add_message", session_id, message.role, message.content, **options)
+
+    @rule(user=maybe_users, number=numbers, batch=batches, merge=metadata, version=versions)
+    def add_messages(
+        self,
+        user: int | None,
+        number: int,
+        batch: list[dict[str, Any]],
+        merge: dict[str, Any] | None,
+        version: int | None,
+    ) -> None:
+        session_id, user_id = self._pick(number), None if user is None else self.users[user]
+        there = self.twins.model.sessions.get(session_id)
+        before = dict(there.metadata) if there else {}
+        # With no message, and nothing to merge, there is no write that could expect a version.
+        options = self._version(session_id, version) if batch else {}
+        options |= {"user_id": user_id, "merge_metadata": merge}
+        self.twins.call_with_messages("add_messages", session_id, messages=self._messages(batch), **options)
+        if there is not None and not batch:
+            self.twins.note_uncertain(session_id, before, before | (merge or {}))
+
+    @rule(number=numbers, first=numbers, count=st.integers(1, 3), version=versions)
+    def repeat_messages(self, number: int, first: int, count: int, version: int | None) -> None:
+        session_id = self._pick(number)
+        stored = self.twins.model.messages.get(session_id, [])
+        repeated = [each.message for each in stored[first % (len(stored) or 1) :][:count]]
+        messages: list[Any] = [
+            NewMessage(message.role, message.content, message_id=message.message_id)  # type: ignore[arg-type]
+            for message in repeated
+        ]
+        options = self._version(session_id, version) if messages else {}
+        self.twins.call_with_messages("add_messages", session_id, messages=messages, **options)
+
+    @rule(user=users, number=numbers, batch=batches, version=versions, kept=numbers)
+    def replace_messages(
+        self, user: int, number: int, batch: list[dict[str, Any]], version: int | None, kept: int
+    ) -> None:
+        session_id, messages = self._pick(number), self._messages(batch)
+        own = self.twins.model.messages.get(session_id, [])
+        if not own and not messages:
+            return  # Whether this is a change is up to the backend.
+        if own and kept % 2 and messages and messages[0].message_id is None:
+            # A message of the session itself, whatever it held.
+            again = own[kept % len(own)].message.message_id
+            if again not in {message.message_id for message in messages}:
+                messages[0].message_id = again
+        options = self._version(session_id, version)
+        self.twins.call_with_messages(
+            "replace_messages", self.users[user], session_id, messages=messages, **options
         )
-        assert [(item.message_id, item.role, item.content) for item in found] == expected[-(limit or 1000) :]
+
+    @rule(
+        user=users,
+        number=numbers,
+        message=numbers,
+        change=st.fixed_dictionaries(
+            {},
+            optional={
+                "content": texts,
+                "metadata": metadata,
+                "merge_metadata": metadata,
+                "payload": payloads,
+            },
+        ),
+        version=versions,
+    )
+    def update_message(
+        self, user: int, number: int, message: int, change: dict[str, Any], version: int | None
+    ) -> None:
+        session_id = self._pick(number)
+        message_id = self._pick_message_of(session_id, message)
+        stored = self.twins.model._find(message_id)
+        before = dict(stored.message.metadata) if stored else {}
+        options = change | self._version(session_id, version)
+        self.call("update_message", self.users[user], session_id, message_id, **options)
+        replaced = before if change.get("metadata") is None else change["metadata"]
+        self.twins.note_uncertain(session_id, before, replaced | (change.get("merge_metadata") or {}))
+
+    @rule(user=users, number=numbers)
+    def pop_message(self, user: int, number: int) -> None:
+        self.call("pop_message", self.users[user], self._pick(number))
+
+    @rule(user=users, number=numbers, chosen=st.lists(numbers, max_size=3))
+    def delete_messages(self, user: int, number: int, chosen: list[int]) -> None:
+        session_id = self._pick(number)
+        ids = [self._pick_message_of(session_id, each) for each in chosen]
+        self.call("delete_messages", self.users[user], session_id, ids)
+
+    @rule(user=users, number=numbers, message=numbers, inclusive=st.booleans())
+    def delete_messages_from(self, user: int, number: int, message: int, inclusive: bool) -> None:
+        session_id = self._pick(number)
+        message_id = self._pick_message_of(session_id, message)
+        self.call("delete_messages_from", self.users[user], session_id, message_id, inclusive=inclusive)
+
+    @rule(user=users, number=numbers, version=versions)
+    def clear_messages(self, user: int, number: int, version: int | None) -> None:
+        session_id = self._pick(number)
+        self.call("clear_messages", self.users[user], session_id, **self._version(session_id, version))
+
+    # -- Reading -----------------------------------------------------------------------------------
+
+    @rule(
+        user=users,
+        number=numbers,
+        limit=st.none() | st.integers(0, 6) | st.just(2**40),
+        end=st.sampled_from(["", "before", "after", "since"]),
+        anchor=numbers,
+    )
+    def read_part_of_a_history(
+        self, user: int, number: int, limit: int | None, end: str, anchor: int
+    ) -> None:
+        session_id = self._pick(number)
+        part: dict[str, Any] = {"limit": limit}
+        if end == "since":
+            part["since"] = self._moment(anchor)
+        elif end:
+            part[end] = self._pick_message_of(session_id, anchor)
+        self.call("get_session_history", self.users[user], session_id, **part)
+
+    @rule(user=users, number=numbers, message=numbers)
+    def get_message(self, user: int, number: int, message: int) -> None:
+        session_id = self._pick(number)
+        self.call("get_message", self.users[user], session_id, self._pick_message_of(session_id, message))
 
     @rule(user=users, page=st.integers(0, 3), limit=st.integers(1, 4))
     def read_a_page(self, user: int, page: int, limit: int) -> None:
-        found = self.repository.list_paginated_sessions(self.users[user], page, limit)
-        self._page(self.users[user], found, self._newest_first(self.users[user])[page * limit :][:limit])
+        self.call("list_paginated_sessions", self.users[user], page, limit)
 
-    @rule(user=users, limit=st.integers(1, 4))
-    def read_all_pages_by_cursor(self, user: int, limit: int) -> None:
-        found, cursor = [], None
+    @rule(user=users, limit=st.integers(1, 4), accepted=where, previews=st.booleans())
+    def read_all_pages_by_cursor(
+        self, user: int, limit: int, accepted: dict[str, Any] | None, previews: bool
+    ) -> None:
+        operation = "list_session_previews" if previews else "list_sessions"
+        cursor = None
         while True:
-            page = self.repository.list_sessions_sync(self.users[user], limit=limit, cursor=cursor)
-            found += page.sessions
+            page = self.call(operation, self.users[user], limit=limit, cursor=cursor, where=accepted)
             if (cursor := page.next_cursor) is None:
                 break
-            assert len(page.sessions) == limit
-        self._page(self.users[user], found, self._newest_first(self.users[user]))
+        self.call("count_sessions", self.users[user], where=accepted)
 
-    @rule(user=users, number=numbers)
-    def delete(self, user: int, number: int) -> None:
-        session_id = self._pick(number)
-        there = self._owned(self.users[user], session_id)
-        assert self.repository.delete_session(self.users[user], session_id) is (there is not None)
-        if there is not None:
-            del self.model[session_id]
-
-    @rule(user=users, keep=st.integers(0, 4))
-    def keep_latest(self, user: int, keep: int) -> None:
-        gone = self._newest_first(self.users[user])[keep:]
-        assert self.repository.keep_latest_sessions_sync(self.users[user], keep) == len(gone)
-        for session_id in gone:
-            del self.model[session_id]
-
-    @rule(user=st.none() | users, number=numbers)
-    def delete_older(self, user: int | None, number: int) -> None:
-        moments = sorted(item.updated_at for item in self.model.values() if item.updated_at is not None)
-        if not moments:
-            return
-        cutoff, user_id = moments[number % len(moments)], None if user is None else self.users[user]
-        gone = [
-            session_id
-            for session_id, item in self.model.items()
-            if item.updated_at is not None and item.updated_at < cutoff and user_id in (None, item.user_id)
-        ]
-        deleted = self.repository.delete_sessions_older_than_sync(cutoff, user_id=user_id)
-        assert deleted == len(gone)
-        for session_id in gone:
-            del self.model[session_id]
-
-    @rule(user=users)
-    def delete_user(self, user: int) -> None:
-        gone = self._newest_first(self.users[user])
-        assert self.repository.delete_user_sync(self.users[user]) == len(gone)
-        for session_id in gone:
-            del self.model[session_id]
+    @rule(
+        user=users,
+        number=st.none() | numbers,
+        query=st.sampled_from(["rome", "TRIP e", "STRAẞE", "%_", '"to r"', "'", "e", "abc"]),
+        limit=st.integers(1, 3),
+    )
+    def search(self, user: int, number: int | None, query: str, limit: int) -> None:
+        session_id, cursor = None if number is None else self._pick(number), None
+        while True:
+            options = {"session_id": session_id, "limit": limit, "cursor": cursor}
+            page = self.call("search_messages", self.users[user], query, **options)
+            if (cursor := page.next_cursor) is None:
+                break
 
     @rule(user=users)
     def export(self, user: int) -> None:
-        exported = list(self.repository.export_user_sync(self.users[user]))
-        self._page(
-            self.users[user],
-            [chat_session for chat_session, _ in exported],
-            self._newest_first(self.users[user])[::-1],
-        )
-        for chat_session, part in exported:
-            self._same_messages(chat_session.session_id, part)
+        self.call("export_user", self.users[user])
+
+    # -- Retention ---------------------------------------------------------------------------------
+
+    @rule(user=users, keep=st.integers(0, 4))
+    def keep_latest(self, user: int, keep: int) -> None:
+        self.call("keep_latest_sessions", self.users[user], keep)
+
+    @rule(user=maybe_users, number=numbers, accepted=where)
+    def delete_older(self, user: int | None, number: int, accepted: dict[str, Any] | None) -> None:
+        moments = sorted(item.updated_at for item in self.twins.model.sessions.values())
+        if moments:
+            user_id = None if user is None else self.users[user]
+            cutoff = moments[number % len(moments)]
+            self.call("delete_sessions_older_than", cutoff, user_id=user_id, where=accepted)
+
+    @rule(user=users)
+    def delete_user(self, user: int) -> None:
+        self.call("delete_user", self.users[user])
+
+    # -- Bad input ---------------------------------------------------------------------------------
 
     @rule(
         user=users,
@@ -261,7 +377,7 @@ class SessionMachine(RuleBasedStateMachine):
         bad=st.sampled_from([{"title": ""}, {"metadata": {"in": {1: 1}}}, {"owner": "x"}, "text"]),
     )
     def fail_to_store_bad_input(self, user: int, number: int, bad: Any) -> None:
-        session_id, repository = self._pick(number), self.repository
+        session_id, repository = self._pick(number), self.twins.repository
         for call in (
             lambda: repository.create_session(self.users[user], bad),
             lambda: repository.ensure_session_exists_sync(session_id, self.users[user], bad),
@@ -272,85 +388,13 @@ class SessionMachine(RuleBasedStateMachine):
             with pytest.raises(InvalidInputError):
                 call()
 
-    # -- What is visible ---------------------------------------------------------------------------
-
     @invariant()
     def everything_visible_is_as_in_the_model(self) -> None:
-        lists, counts, sessions, histories = run_blocking(self._look)
-        for user_id, found, count in zip(self.users, lists, counts, strict=True):
-            self._same_sessions(user_id, found)
-            assert count == len(found)
-        for (user_id, session_id), chat_session, history in zip(
-            self._views(), sessions, histories, strict=True
-        ):
-            if self._owned(user_id, session_id) is None:
-                assert chat_session is None
-                assert history == []
-            else:
-                assert chat_session in lists[self.users.index(user_id)]
-                self._same_messages(session_id, history)
-
-    def _views(self) -> list[tuple[str, str]]:
-        """Each session as its owner sees it, and each id, also of what is gone, as somebody else does."""
-        own = [(item.user_id, session_id) for session_id, item in self.model.items()]
-        return own + [
-            (self.users[number % USERS], session_id)
-            for number, session_id in enumerate(self.known)
-            if self._owned(self.users[number % USERS], session_id) is None
-        ]
-
-    async def _look(self) -> tuple[list[Any], ...]:
-        repository, views = self.repository, self._views()
-        together = asyncio.gather
-        return (
-            await together(*[repository.list_paginated_sessions_async(user, 0, 1000) for user in self.users]),
-            await together(*[repository.count_sessions(user) for user in self.users]),
-            await together(*[repository.get_session(*view) for view in views]),
-            await together(*[repository.get_session_history(*view) for view in views]),
-        )
-
-    def _same_sessions(self, user_id: str, found: list[ChatSession]) -> None:
-        assert {item.session_id for item in found} == set(self._newest_first_ids(user_id))
-        for item in found:
-            expected = self.model[item.session_id]
-            assert (item.user_id, item.title) == (user_id, expected.title)
-            assert same_json(expected.metadata, item.metadata)
-            if expected.created_at is None:
-                assert abs(datetime.now(UTC) - item.created_at) < timedelta(minutes=5)
-            else:
-                assert item.created_at == expected.created_at
-                assert expected.updated_at is not None
-                if expected.changed:
-                    assert item.updated_at >= expected.updated_at
-                else:
-                    assert item.updated_at == expected.updated_at
-            assert item.updated_at >= item.created_at
-            expected.created_at, expected.updated_at, expected.changed = (
-                item.created_at,
-                item.updated_at,
-                False,
-            )
-        by_id = sorted(found, key=lambda item: item.session_id)
-        assert found == sorted(by_id, key=lambda item: item.updated_at, reverse=True)
-
-    def _newest_first_ids(self, user_id: str) -> list[str]:
-        return [session_id for session_id, item in self.model.items() if item.user_id == user_id]
-
-    def _same_messages(self, session_id: str, found: list[ChatMessage]) -> None:
-        expected = self.model[session_id]
-        assert [(item.message_id, item.role, item.content) for item in found] == expected.messages
-        assert {item.session_id for item in found} <= {session_id}
-        timestamps = [item.timestamp for item in found]
-        assert timestamps == sorted(timestamps)
-        # Those that were seen before have not moved.
-        assert timestamps[: len(expected.timestamps)] == expected.timestamps
-        assert expected.updated_at is not None
-        assert not timestamps or timestamps[-1] <= expected.updated_at
-        expected.timestamps = timestamps
+        self.twins.look()
 
     def teardown(self) -> None:
         for user_id in self.users:
-            self.repository.delete_user_sync(user_id)
+            self.twins.repository.delete_user_sync(user_id)
 
 
 def test_every_operation_does_what_the_model_does(backend: Backend) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from sessions import SessionRepositoryFactory
 from sessions.testing import AsyncCaller, Caller, SessionRepositoryContract, SyncCaller
-from sessions.testing.values import ADDED_CALLS, BASE_CALLS, bad_calls
+from sessions.testing.bad_calls import ADDED_CALLS, BASE_CALLS, bad_calls
 
 
 @pytest.mark.parametrize("repository_type", ["sqlite", "postgres", "mongodb"])

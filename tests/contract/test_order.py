@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from sessions import NewMessage
 from tests.support.databases import Backend
 from tests.support.racers import Racers, racers
+
+RANDOM = 1000
 
 
 @pytest.fixture(scope="module", name="racers")
@@ -42,6 +46,51 @@ async def test_messages_of_one_fast_writer_are_read_back_in_write_order(reposito
     exported = [part async for _, part in repository.export_user("user")]
     assert [len(part) for part in exported[: many // 1000]] == [1000] * (many // 1000)
     assert [message for part in exported for message in part] == history
+
+
+async def test_random_ids_written_as_fast_as_possible_are_read_back_in_write_order(
+    backend: Backend,
+) -> None:
+    async with backend.repository() as repository:
+        session_id = await repository.create_session_async("user")
+        ids = [str(uuid.uuid4()) for _ in range(RANDOM)]
+        for number, message_id in enumerate(ids[: RANDOM // 2]):
+            await repository.add_message(session_id, "user", str(number), message_id=message_id)
+        for start in range(RANDOM // 2, RANDOM, 25):
+            batch = [NewMessage("tool", "", message_id=each) for each in ids[start : start + 25]]
+            await repository.add_messages(session_id, batch)
+
+        history = await repository.get_session_history("user", session_id)
+
+        assert [message.message_id for message in history] == ids
+        page = await repository.get_session_history("user", session_id, after=ids[400], limit=300)
+        assert page == history[401:701]
+        page = await repository.get_session_history("user", session_id, before=ids[700], limit=300)
+        assert page == history[400:700]
+        fork_id = await repository.fork_session("user", session_id, through=ids[900])
+        copies = await repository.get_session_history("user", fork_id)
+        assert [(item.content, item.timestamp) for item in copies] == [
+            (item.content, item.timestamp) for item in history[:901]
+        ]
+        exported = [part async for _, part in repository.export_user("user")]
+        assert history in exported
+
+
+async def test_random_ids_with_one_timestamp_are_read_back_in_write_order(repository: Any) -> None:
+    session_id = await repository.create_session_async("user")
+    moment = datetime(2024, 2, 29, tzinfo=UTC)
+    given = [NewMessage("user", message_id=str(uuid.uuid4()), timestamp=moment) for _ in range(300)]
+    ids = [str(message.message_id) for message in given]
+    choice, sent = random.Random(3), 0
+    while sent < len(given):
+        size = choice.choice((1, 1, 2, 30))
+        await repository.add_messages(session_id, given[sent : sent + size])
+        sent += size
+    for place in range(0, 300, 7):
+        part = await repository.get_session_history("user", session_id, after=ids[place], limit=10)
+        assert [message.message_id for message in part] == ids[place + 1 : place + 11]
+    history = await repository.get_session_history("user", session_id)
+    assert [message.message_id for message in history] == ids
 
 
 def test_every_reader_sees_the_same_order_of_concurrent_writers(backend: Backend, racers: Racers) -> None:

@@ -138,6 +138,90 @@ def test_paging_shows_every_untouched_session_once_while_others_change(
     assert (pages["twice"], pages["missed"]) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    "operation", ["add_message", "add_messages", "update_session", "update_message", "replace_messages"]
+)
+def test_of_writers_that_expect_the_same_version_exactly_one_succeeds(
+    backend: Backend, racers: Racers, operation: str
+) -> None:
+    with backend.repository() as repository:
+        session_id = repository.create_session("user")
+        message_id = repository.add_message_sync(session_id, "user", "first")
+        versions = [1, 2, 3]
+        job = {"work": "expect", "session_id": session_id, "message_id": message_id, "tasks": 10}
+        results = racers.run(backend, *[job | {"operation": operation, "versions": versions}] * 2)
+        for one, two in zip(*results, strict=True):
+            assert Counter(one + two) == {"done": 1, "VersionConflictError": 19}
+        left = repository.get_session_sync("user", session_id)
+        history = repository.get_session_history_sync("user", session_id)
+    assert left.version == 4
+    stored = {"add_message": 4, "add_messages": 10, "replace_messages": 2}.get(operation, 1)
+    assert len(history) == stored
+    assert len(left.metadata) == (3 if operation == "add_messages" else 0)
+
+
+def test_concurrent_merges_of_different_keys_are_all_kept(backend: Backend, racers: Racers) -> None:
+    with backend.repository() as repository:
+        session_id = repository.create_session("user", {"metadata": {"first": 1}})
+        job = {"work": "merge", "session_id": session_id, "tasks": TASKS}
+        for outcomes in racers.run(backend, job | {"name": "one"}, job | {"name": "two"}):
+            assert [type(outcome) for outcome in outcomes[1::2]] == [bool] * (TASKS // 2)
+            assert [type(outcome) for outcome in outcomes[::2]] == [list] * (TASKS - TASKS // 2)
+        left = repository.get_session_sync("user", session_id)
+        assert repository.count_messages_sync("user", session_id) == 2 * (TASKS - TASKS // 2)
+    expected = {f"{name} {number}": number for name in ("one", "two") for number in range(TASKS)}
+    assert left.metadata == {"first": 1} | expected
+    assert left.version == 2 * TASKS
+
+
+def test_no_two_pops_return_the_same_message(backend: Backend, racers: Racers) -> None:
+    with backend.repository() as repository:
+        session_id = repository.create_session("user")
+        ids = repository.add_messages_sync(session_id, [("user", str(number)) for number in range(60)])
+        popped = racers.run(backend, *[{"work": "pop", "session_id": session_id, "tasks": 8}] * 2)
+        assert sorted(popped[0] + popped[1]) == sorted(ids)
+        assert repository.get_session_sync("user", session_id).version == 1 + 60
+    assert raw_rows.messages(backend) == []
+
+
+def test_messages_that_many_callers_send_with_the_same_ids_are_stored_once(
+    backend: Backend, racers: Racers
+) -> None:
+    ids = new_ids(3)
+    with backend.repository() as repository:
+        session_id = repository.create_session("user")
+        job = {"work": "send", "session_id": session_id, "ids": ids, "tasks": 6}
+        for outcomes in racers.run(backend, job, job):
+            assert outcomes == [ids] * 6 + ids * 6
+        history = repository.get_session_history_sync("user", session_id)
+        version = repository.get_session_sync("user", session_id).version
+        # From another process, later, and all at once.
+        assert racers.run(backend, job) == [[ids] * 6 + ids * 6]
+        assert repository.get_session_history_sync("user", session_id) == history
+        assert repository.get_session_sync("user", session_id).version == version
+    assert sorted(message.message_id for message in history) == sorted(ids)
+    assert 1 <= version <= 3
+
+
+def test_a_message_id_belongs_to_one_of_the_sessions_that_race_for_it(
+    backend: Backend, racers: Racers
+) -> None:
+    ids = new_ids(20)
+    with backend.repository() as repository:
+        sessions = [repository.create_session("user") for _ in range(2)]
+    results = racers.run(
+        backend, *[{"work": "grab", "session_ids": [session_id], "ids": ids} for session_id in sessions]
+    )
+    owners = {row["message_id"]: row["session_id"] for row in raw_rows.messages(backend)}
+    assert sorted(owners) == sorted(ids)
+    for session_id, [outcomes] in zip(sessions, results, strict=True):
+        for message_id, outcome in zip(ids, outcomes, strict=True):
+            if owners[message_id] == session_id:
+                assert outcome == message_id
+            else:
+                assert outcome.startswith("MessageConflictError")
+
+
 @pytest.mark.parametrize("kind", ["mongodb_url", "mongodb_standalone_url"])
 def test_first_calls_from_twenty_processes_prepare_an_empty_database_once(
     kind: str, racers: Racers, request: pytest.FixtureRequest

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessions import BackendUnavailableError, RetryConfig
+from sessions import BackendUnavailableError, NewMessage, RetryConfig
 from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
 from tests.faults.proxy import Fault, Plan, Proxy, proxy
 from tests.support.databases import Backend
@@ -37,6 +37,10 @@ class Names:
     def __getitem__(self, name: str) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, self.user + name))
 
+    def message(self, content: str, of: str = "first") -> str:
+        """Return the id of a message by its content in `BASE`."""
+        return self[f"{of} {content}"]
+
 
 @dataclass
 class Operation:
@@ -48,7 +52,11 @@ class Operation:
         adds: Messages that it adds to the first session.
         creates: Number of sessions that it creates.
         deletes: Sessions that it deletes.
-        counts: Whether it returns the number of deleted sessions, without those whose response was lost.
+        counts: Whether it returns the number of what it deleted, without that of which the response was lost.
+        leaves: The messages of the first session after it; None for those before it and the added ones.
+        holds: The messages of the session that it creates.
+        repeats: Whether it is retried if an attempt may have taken effect.
+        versions: By how much it may raise the version of the first session.
     """
 
     call: Callable[[Any, Names], Awaitable[Any]]
@@ -57,10 +65,14 @@ class Operation:
     creates: int = 0
     deletes: tuple[str, ...] = ()
     counts: bool = False
+    leaves: tuple[str, ...] | None = None
+    holds: tuple[str, ...] = ()
+    repeats: bool = True
+    versions: tuple[int, ...] = (0, 1)
 
     @property
     def writes(self) -> bool:
-        return bool(self.adds or self.creates or self.deletes)
+        return bool(self.adds or self.creates or self.deletes or self.leaves is not None)
 
 
 async def _export(repository: Any, names: Names) -> State:
@@ -74,6 +86,21 @@ async def _export(repository: Any, names: Names) -> State:
 async def _history(repository: Any, names: Names, **part: Any) -> list[str]:
     found = await repository.get_session_history(names.user, names["first"], **part)
     return [message.content for message in found]
+
+
+async def _content(found: Awaitable[Any]) -> str | None:
+    message = await found
+    return None if message is None else str(message.content)
+
+
+async def _previewed(repository: Any, names: Names) -> list[str]:
+    found = await repository.list_session_previews(names.user)
+    return sorted(preview.last_message.content for preview in found.previews)
+
+
+async def _found(repository: Any, names: Names) -> list[str]:
+    found = await repository.search_messages(names.user, "1")
+    return [hit.message.content for hit in found.hits]
 
 
 async def _title(repository: Any, names: Names) -> str:
@@ -122,6 +149,61 @@ OPERATIONS = {
     ),
     "delete_user": Operation(lambda r, n: r.delete_user(n.user), 2, deletes=tuple(BASE), counts=True),
     "export_user": Operation(_export, BASE),
+    "create_session, with messages": Operation(
+        lambda r, n: r.create_session_async(n.user, messages=SMALL), creates=1, holds=("10", "11")
+    ),
+    "update_session, merging": Operation(
+        lambda r, n: r.update_session_async(n.user, n["first"], merge_metadata={"a": 1}), True
+    ),
+    "update_session, of a version": Operation(
+        lambda r, n: r.update_session_async(n.user, n["first"], {"title": "changed"}, expected_version=1),
+        True,
+        repeats=False,
+    ),
+    "list_session_previews": Operation(_previewed, ["1", "3"]),
+    "add_message, with an id": Operation(
+        lambda r, n: r.add_message(n["first"], "user", "10", message_id=n["new"], expected_version=1),
+        adds=("10",),
+    ),
+    "add_messages, merging": Operation(
+        lambda r, n: r.add_messages(n["first"], SMALL, merge_metadata={"a": 1}), adds=("10", "11")
+    ),
+    "get_session_history, after": Operation(
+        lambda r, n: _history(r, n, after=n.message("1"), limit=1), ["2"]
+    ),
+    "get_message": Operation(lambda r, n: _content(r.get_message(n.user, n["first"], n.message("2"))), "2"),
+    "count_messages": Operation(lambda r, n: r.count_messages(n.user, n["first"]), 3),
+    "search_messages": Operation(_found, ["1", "1"]),
+    "update_message": Operation(
+        lambda r, n: r.update_message(n.user, n["first"], n.message("2"), content="9", payload=[1]),
+        True,
+        leaves=("1", "9", "3"),
+    ),
+    "pop_message": Operation(
+        lambda r, n: _content(r.pop_message(n.user, n["first"])), "3", leaves=("1", "2"), repeats=False
+    ),
+    "delete_messages": Operation(
+        lambda r, n: r.delete_messages(n.user, n["first"], [n.message("1"), n.message("3")]),
+        2,
+        leaves=("2",),
+        counts=True,
+    ),
+    "delete_messages_from": Operation(
+        lambda r, n: r.delete_messages_from(n.user, n["first"], n.message("2")),
+        2,
+        leaves=("1",),
+        repeats=False,
+    ),
+    "clear_messages": Operation(lambda r, n: r.clear_messages(n.user, n["first"]), 3, leaves=(), counts=True),
+    "replace_messages": Operation(
+        lambda r, n: r.replace_messages(n.user, n["first"], SMALL),
+        leaves=("10", "11"),
+        # The same messages once more: no reader sees a difference, but for the times.
+        versions=(0, 1, 2),
+    ),
+    "fork_session": Operation(
+        lambda r, n: r.fork_session(n.user, n["first"], through=n.message("2")), creates=1, holds=("1", "2")
+    ),
 }
 WRITES = {name: operation for name, operation in OPERATIONS.items() if operation.writes}
 
@@ -145,7 +227,8 @@ class Broken:
     async def prepare(self, names: Names) -> None:
         for name, contents in BASE.items():
             await self.straight.ensure_session_exists(names[name], names.user)
-            await self.straight.add_messages(names[name], [("user", content) for content in contents])
+            batch = [NewMessage("user", each, message_id=names.message(each, name)) for each in contents]
+            await self.straight.add_messages(names[name], batch)
 
     async def state(self, names: Names) -> State:
         """Return the messages of each session, by session id."""
@@ -192,7 +275,32 @@ def _expected(operation: Operation, names: Names, created: State) -> State:
     kept = {names[name]: contents for name, contents in BASE.items() if name not in operation.deletes}
     if operation.adds:
         kept[names["first"]] = [*BASE["first"], *operation.adds]
+    if operation.leaves is not None:
+        kept[names["first"]] = [*operation.leaves]
     return kept | created
+
+
+def _created(operation: Operation, names: Names, state: State) -> State:
+    """Return what the sessions are to hold that the operation created."""
+    there = {names[base] for base in BASE}
+    return {found: [*operation.holds] for found in state if found not in there}
+
+
+async def _assert_version(broken: Broken, operation: Operation, names: Names) -> None:
+    found = await broken.straight.get_session(names.user, names["first"])
+    assert found is None or found.version - 1 in operation.versions
+
+
+async def _assert_done_once_or_not_at_all(broken: Broken, operation: Operation, names: Names) -> None:
+    """Either outcome is possible; never partial, never twice."""
+    state = await broken.state(names)
+    created = _created(operation, names, state)
+    assert len(created) <= operation.creates
+    before = _expected(Operation(_title), names, created)
+    after = _expected(operation, names, created)
+    for session_id in before.keys() | state.keys():
+        assert state.get(session_id) in (before.get(session_id), after.get(session_id))
+    await _assert_version(broken, operation, names)
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE_REPLY, Fault.CUT_AMID_REPLY])
@@ -206,16 +314,25 @@ async def test_a_lost_response_neither_loses_nor_duplicates_a_write_and_is_not_a
             names = Names()
             await broken.prepare(names)
             broken.proxy.plan = plan = Plan(fault, request)
-            result = await operation.call(broken.repository, names)
+            try:
+                result = await operation.call(broken.repository, names)
+            except BackendUnavailableError:
+                # Its caller is told, because a retry might do it twice.
+                assert not operation.repeats
+                assert plan.has_happened
+                broken.proxy.plan = None
+                await _assert_done_once_or_not_at_all(broken, operation, names)
+                continue
             broken.proxy.plan = None
             if operation.counts:
                 assert 0 <= result <= operation.result
             elif operation.result is not None:
                 assert result == operation.result
             state = await broken.state(names)
-            created = {found: [] for found in state if found not in {names[base] for base in BASE}}
+            created = _created(operation, names, state)
             assert len(created) == operation.creates
             assert state == _expected(operation, names, created)
+            await _assert_version(broken, operation, names)
             if not plan.has_happened:
                 break
         assert request > 0

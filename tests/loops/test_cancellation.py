@@ -13,10 +13,22 @@ from typing import Any
 
 import pytest
 
+from sessions import NewMessage
 from tests.loops.shapes import Counter, settled
 from tests.support.databases import Backend, run_in_thread
 
-ROUNDS = 500
+ROUNDS = 700
+PAIR = [("user", "a"), ("assistant", "b")]
+PAST = datetime(2001, 1, 1, tzinfo=UTC)
+
+
+async def _in_a_fork(repository: Any, session_id: str, operation: str, *arguments: Any) -> None:
+    """Call an operation that takes messages away on a copy of the session's first ones."""
+    [first, *_] = await repository.get_session_history("user", session_id, since=PAST, limit=1)
+    fork_id = await repository.fork_session("user", session_id, through=first.message_id)
+    await getattr(repository, operation)("user", fork_id, *arguments)
+
+
 OPERATIONS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
     "create_session": lambda r, _: r.create_session_async("user", {"metadata": {"a": [1]}}),
     "ensure_session_exists": lambda r, _: r.ensure_session_exists(str(uuid.uuid4()), "user"),
@@ -33,6 +45,27 @@ OPERATIONS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
     "keep_latest_sessions": lambda r, _: r.keep_latest_sessions("user", 20),
     "delete_sessions_older_than": lambda r, _: r.delete_sessions_older_than(datetime(2000, 1, 1, tzinfo=UTC)),
     "delete_user": lambda r, _: r.delete_user("nobody"),
+    "create_session, with messages": lambda r, _: r.create_session_async("user", messages=PAIR),
+    "update_session, merging": lambda r, sid: r.update_session_async(
+        "user", sid, merge_metadata={"merged": str(uuid.uuid4())}, remove_metadata=["none"], touch=False
+    ),
+    "list_session_previews": lambda r, _: r.list_session_previews("user", limit=100),
+    "list_sessions, where": lambda r, _: r.list_sessions("user", where={"a": None}),
+    "add_messages, merging": lambda r, sid: r.add_messages(
+        sid, [NewMessage("user", "a", message_id=uuid.uuid4()), PAIR[1]], merge_metadata={"with": "a"}
+    ),
+    "add_message, of the past": lambda r, sid: r.add_message(
+        sid, "tool", "past", timestamp=PAST, metadata={"a": 1}, payload=[1]
+    ),
+    "get_session_history, since": lambda r, sid: r.get_session_history("user", sid, since=PAST, limit=10),
+    "count_messages": lambda r, sid: r.count_messages("user", sid),
+    "get_message": lambda r, sid: r.get_message("user", sid, uuid.uuid4()),
+    "update_message": lambda r, sid: r.update_message("user", sid, uuid.uuid4(), content="x"),
+    "delete_messages": lambda r, sid: r.delete_messages("user", sid, [uuid.uuid4()]),
+    "pop_message": lambda r, sid: _in_a_fork(r, sid, "pop_message"),
+    "clear_messages": lambda r, sid: _in_a_fork(r, sid, "clear_messages"),
+    "replace_messages": lambda r, sid: _in_a_fork(r, sid, "replace_messages", PAIR),
+    "search_messages": lambda r, sid: r.search_messages("user", "text", session_id=sid),
 }
 
 
@@ -60,6 +93,7 @@ async def test_cancellation_at_random_points_never_harms_later_calls(
     limits = {"pool_size": 2} | ({"max_overflow": 0} if backend.repository_type != "mongodb" else {})
     repository = backend.repository(pool_timeout=20, **limits)
     session_id = await repository.create_session_async("user")
+    await repository.add_message(session_id, "user", "first", timestamp=PAST)
     durations: dict[str, float] = {}
     for name, operation in list(OPERATIONS.items()) * 3:
         started = asyncio.get_running_loop().time()

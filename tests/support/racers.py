@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from sessions import InvalidInputError, SessionNotFoundError
+from sessions import InvalidInputError, NewMessage, SessionNotFoundError
 from tests.support.children import child
 from tests.support.databases import Backend
 
@@ -320,19 +320,98 @@ async def write(repository: Any, session_id: str, name: str, tasks: int, times: 
     return {"written": written, "reads": reads}
 
 
+async def expect(
+    repository: Any, session_id: str, message_id: str, versions: list[int], operation: str, tasks: int
+) -> list[list[str]]:
+    """Write from many tasks that all expect the same version, one version after another.
+
+    Returns:
+        For each version the outcomes: ``"done"``, or the name of an error.
+    """
+
+    def write(number: int, version: int) -> Coroutine[Any, Any, Any]:
+        text = f"{version} {number} {random.random()}"
+        return {
+            "add_message": lambda: repository.add_message(session_id, "user", text, expected_version=version),
+            "add_messages": lambda: repository.add_messages(
+                session_id, [("user", text)] * 3, merge_metadata={text: 1}, expected_version=version
+            ),
+            "update_session": lambda: repository.update_session_async(
+                "user", session_id, {"title": text}, expected_version=version
+            ),
+            "update_message": lambda: repository.update_message(
+                "user", session_id, message_id, content=text, expected_version=version
+            ),
+            "replace_messages": lambda: repository.replace_messages(
+                "user", session_id, [("user", text)] * 2, expected_version=version
+            ),
+        }[operation]()
+
+    found = []
+    for version in versions:
+        # A process that is ahead waits for the other one's share of this version.
+        while (await repository.get_session("user", session_id)).version < version:
+            await asyncio.sleep(0.002)
+        outcomes = await asyncio.gather(*[_outcome(write(number, version)) for number in range(tasks)])
+        found.append([_name(outcome) for outcome in outcomes])
+    return found
+
+
+def _name(outcome: Any) -> str:
+    text = outcome if isinstance(outcome, str) else ""
+    return text.partition(":")[0] if ":" in text else "done"
+
+
+async def merge(repository: Any, session_id: str, name: str, tasks: int) -> list[Any]:
+    """Merge a key of its own from each task, alone and with a message."""
+    return await asyncio.gather(
+        *[
+            _outcome(repository.update_session_async("user", session_id, merge_metadata={f"{name} {n}": n}))
+            if n % 2
+            else _outcome(
+                repository.add_messages(session_id, [("user", "Hi")], merge_metadata={f"{name} {n}": n})
+            )
+            for n in range(tasks)
+        ]
+    )
+
+
 async def pop(repository: Any, session_id: str, tasks: int) -> list[str]:
-    """Pop messages from many tasks until there is none; return the ids of all."""
+    """Pop messages from many tasks until there is none; return their ids, or names of errors."""
+    popped: list[str] = []
 
-    async def until_empty() -> list[str]:
-        popped = []
-        while (message := await repository.pop_message("user", session_id)) is not None:
-            popped.append(message.message_id)
-        return popped
+    async def take() -> None:
+        while True:
+            outcome = await _outcome(repository.pop_message("user", session_id))
+            if outcome is None:
+                return
+            popped.append(outcome if isinstance(outcome, str) else outcome.message_id)
 
+    await asyncio.gather(*[take() for _ in range(tasks)])
+    return popped
+
+
+async def send(repository: Any, session_id: str, ids: list[str], tasks: int) -> list[Any]:
+    """Send the same messages from many tasks, alone and in batches; return what each call returned."""
+    batch = [NewMessage("user", message_id, message_id=message_id) for message_id in ids]
+    calls = [repository.add_messages(session_id, batch) for _ in range(tasks)]
+    calls += [
+        repository.add_message(session_id, "user", message_id, message_id=message_id)
+        for message_id in ids * tasks
+    ]
+    return await asyncio.gather(*[_outcome(call) for call in calls])
+
+
+async def grab(repository: Any, session_ids: list[str], ids: list[str]) -> list[Any]:
+    """Store the same ids in different sessions; return the outcomes of each session."""
     return [
-        message_id
-        for part in await asyncio.gather(*[until_empty() for _ in range(tasks)])
-        for message_id in part
+        await asyncio.gather(
+            *[
+                _outcome(repository.add_message(session_id, "user", "Hi", message_id=message_id))
+                for message_id in ids
+            ]
+        )
+        for session_id in session_ids
     ]
 
 

@@ -112,6 +112,90 @@ async def plain_names(session_id: UUID) -> None:
             assert_type(messages, list[ChatMessage])
 
 
+async def copies(chats: AsyncChats, messages: list[ChatMessage]) -> None:
+    # What was read can be stored again.
+    await chats.add_messages("alice", "id", [(message.role, message.content) for message in messages])
+    await chats.add_message("alice", "id", messages[0].role, messages[0].content)
+    await chats.replace_messages("alice", "id", [NewMessage(message.role) for message in messages])
+
+
+async def what_agents_write(chats: AsyncChats, repository: AsyncSessionRepository, moment: datetime) -> None:
+    call = NewMessage(
+        "tool", message_id=uuid.uuid4(), timestamp=moment, metadata={"a": 1}, payload={"b": None}
+    )
+    assert_type(await chats.create_session("alice", messages=[("system", "Be kind."), call]), str)
+    assert_type(await chats.update_session("alice", "id", merge_metadata={"pinned": True}, touch=False), bool)
+    assert_type(await chats.update_session("alice", "id", title="Rome", if_title="New Chat"), bool)
+    assert_type(
+        await chats.update_session("alice", "id", remove_metadata=["pinned"], expected_version=3), bool
+    )
+    assert_type(await chats.delete_session("alice", "id", expected_version=3), bool)
+    assert_type(
+        await chats.add_message(
+            "alice", "id", "developer", "Hi", message_id="id", timestamp=moment, metadata={}, payload=[1]
+        ),
+        str,
+    )
+    assert_type(
+        await chats.add_messages("alice", "id", [call], merge_metadata={"a": 1}, expected_version=3),
+        list[str],
+    )
+    assert_type(
+        await chats.list_sessions("alice", where={"pinned": True, "folder": ["a", None]}), SessionPage
+    )
+    assert_type(await chats.list_session_previews("alice", limit=5, where={"a": None}), PreviewPage)
+    assert_type(await chats.count_sessions("alice", where={"pinned": True}), int)
+    assert_type(await chats.get_session_history("alice", "id", after="id", limit=0), list[ChatMessage])
+    assert_type(await chats.get_session_history("alice", "id", since=moment), list[ChatMessage])
+    assert_type(await chats.get_message("alice", "id", uuid.uuid4()), ChatMessage | None)
+    assert_type(await chats.count_messages("alice", "id"), int)
+    assert_type(await chats.update_message("alice", "id", "id", content="Hi", payload=None), bool)
+    assert_type(await chats.update_message("alice", "id", "id", merge_metadata={"a": 1}, payload=UNSET), bool)
+    assert_type(await chats.pop_message("alice", "id"), ChatMessage | None)
+    assert_type(await chats.delete_messages("alice", "id", ["id", uuid.uuid4()]), int)
+    assert_type(await chats.delete_messages_from("alice", "id", "id", inclusive=False), int)
+    assert_type(await chats.clear_messages("alice", "id", expected_version=3), int)
+    assert_type(await chats.replace_messages("alice", "id", [("system", "…"), call]), list[str])
+    assert_type(await chats.fork_session("alice", "id", through="id", session_data={"title": "T"}), str)
+    assert_type(await chats.search_messages("alice", "rome", session_id="id", limit=5), SearchPage)
+    assert_type(await chats.delete_sessions_older_than("alice", moment, where={"a": 1}), int)
+    # The names of the repository, where they differ.
+    assert_type(await repository.create_session_async("alice", messages=[call]), str)
+    assert_type(await repository.update_session_async("alice", "id", touch=False, if_title="T"), bool)
+    assert_type(await repository.delete_session_async("alice", "id", expected_version=3), bool)
+    assert_type(await repository.add_message("id", "tool", "Hi", user_id="alice", payload=1), str)
+    assert_type(await repository.add_messages("id", [call], merge_metadata={"a": 1}), list[str])
+    assert_type(await repository.delete_sessions_older_than(moment, where={"a": 1}), int)
+
+
+def blocking_what_agents_write(chats: Chats, repository: AsyncSessionRepository) -> None:
+    assert_type(chats.list_session_previews("alice", where={"pinned": True}), PreviewPage)
+    assert_type(chats.get_message("alice", "id", "id"), ChatMessage | None)
+    assert_type(chats.update_message("alice", "id", "id", payload=[1]), bool)
+    assert_type(chats.pop_message("alice", "id"), ChatMessage | None)
+    assert_type(chats.delete_messages("alice", "id", ["id"]), int)
+    assert_type(chats.delete_messages_from("alice", "id", "id"), int)
+    assert_type(chats.clear_messages("alice", "id"), int)
+    assert_type(chats.replace_messages("alice", "id", [NewMessage("user")]), list[str])
+    assert_type(chats.fork_session("alice", "id"), str)
+    assert_type(chats.count_messages("alice", "id"), int)
+    assert_type(chats.search_messages("alice", "rome"), SearchPage)
+    assert_type(repository.create_session("alice", messages=[NewMessage("user")]), str)
+    assert_type(repository.update_session("alice", "id", merge_metadata={"a": 1}), bool)
+    assert_type(repository.delete_session("alice", "id", expected_version=1), bool)
+    assert_type(repository.list_session_previews_sync("alice"), PreviewPage)
+    assert_type(repository.get_message_sync("alice", "id", "id"), ChatMessage | None)
+    assert_type(repository.update_message_sync("alice", "id", "id", content="Hi"), bool)
+    assert_type(repository.pop_message_sync("alice", "id"), ChatMessage | None)
+    assert_type(repository.delete_messages_sync("alice", "id", ["id"]), int)
+    assert_type(repository.delete_messages_from_sync("alice", "id", "id", inclusive=True), int)
+    assert_type(repository.clear_messages_sync("alice", "id"), int)
+    assert_type(repository.replace_messages_sync("alice", "id", [("user", "Hi")]), list[str])
+    assert_type(repository.fork_session_sync("alice", "id", through=uuid.uuid4()), str)
+    assert_type(repository.count_messages_sync("alice", "id"), int)
+    assert_type(repository.search_messages_sync("alice", "rome", cursor=None), SearchPage)
+
+
 def blocking_plain_names() -> None:
     with Chats(backend="mongodb", client=object()) as chats:
         assert_type(chats.update_session("alice", "id", {"metadata": {}}), bool)
@@ -229,7 +313,7 @@ def values(chat_session: ChatSession, message: ChatMessage) -> None:
     assert_type(chat_session.metadata, dict[str, Any])
     assert_type(message.message_id, str)
     assert_type(message.session_id, str)
-    assert_type(message.role, str)
+    assert_type(message.role, Role)
     assert_type(message.content, str)
     assert_type(message.timestamp, datetime)
 

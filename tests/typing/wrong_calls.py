@@ -8,8 +8,10 @@ from sessions import (
     AsyncChats,
     AsyncSessionRepository,
     BaseSessionRepository,
+    ChatMessage,
     Chats,
     ChatSession,
+    NewMessage,
     RetryConfig,
     SessionPage,
     SessionRepositoryFactory,
@@ -52,12 +54,52 @@ async def plain_names(chats: AsyncChats) -> None:
     await chats.add_message("alice", "id", "usr", "Hi")  # wrong
     await chats.add_message("alice", "id", "user", None)  # wrong
     await chats.add_messages("alice", "id", [("bot", "Hi")])  # wrong
+    await chats.add_messages("alice", "id", ("user", "Hi"))  # wrong
+    await chats.add_message("alice", "id", "user", "Hi", metdata={})  # wrong
+    await chats.update_session("alice", "id", merge_metadat={})  # wrong
+    await chats.fork_session("alice", "id", trough="message")  # wrong
+    print((await chats.search_messages("alice", "Rome")).sessions)  # wrong
     await chats.get_session_history("alice", "id", newest=5)  # wrong
     await chats.search_messages("alice", ["Rome"])  # wrong
     await chats.get_sesion("alice", "id")  # wrong
     await chats.create_session_async("alice")  # wrong
     history: list[str] = await chats.get_session_history("alice", "id")  # wrong
     print(history)
+
+
+async def what_agents_write(chats: AsyncChats, repository: AsyncSessionRepository) -> None:
+    NewMessage("bot", "Hi")  # wrong
+    NewMessage("user", "Hi", "id")  # wrong
+    NewMessage("user", "Hi", mesage_id="id")  # wrong
+    NewMessage("user", "Hi", timestamp="2026-01-01")  # wrong
+    await chats.create_session("alice", messages=["Hi"])  # wrong
+    await chats.create_session("alice", messages=[("asistant", "Hi")])  # wrong
+    await chats.update_session("alice", "id", merge={"a": 1})  # wrong
+    await chats.update_session("alice", "id", remove_metadata=[1])  # wrong
+    await chats.update_session("alice", "id", touched=False)  # wrong
+    await chats.update_session("alice", "id", expected_version="3")  # wrong
+    await chats.add_message("alice", "id", "user", "Hi", "id")  # wrong
+    await chats.add_message("alice", "id", "user", "Hi", expected_versoin=3)  # wrong
+    await chats.add_message("alice", "id", "function", "Hi")  # wrong
+    await chats.add_messages("alice", "id", [("user", "Hi")], merge_metadta={})  # wrong
+    await chats.list_sessions("alice", where=["pinned"])  # wrong
+    await chats.list_session_previews("alice", page=1)  # wrong
+    await chats.get_session_history("alice", "id", since="2026-01-01")  # wrong
+    await chats.get_message("alice", "id")  # wrong
+    await chats.update_message("alice", "id", "id", contents="Hi")  # wrong
+    await chats.update_message("alice", "id", "id", role="user")  # wrong
+    await chats.delete_messages("alice", "id", [3])  # wrong
+    await chats.delete_messages_from("alice", "id", "id", False)  # wrong
+    await chats.clear_messages("id")  # wrong
+    await chats.replace_messages("alice", "id", [("bot", "Hi")])  # wrong
+    await chats.fork_session("alice", "id", trough="id")  # wrong
+    await chats.fork_session("alice", "id", session_data={"titel": "T"})  # wrong
+    await chats.search_messages("alice")  # wrong
+    await repository.pop_mesage("alice", "id")  # wrong
+    popped: ChatMessage = await chats.pop_message("alice", "id")  # wrong
+    repository.update_message_sync("alice", "id", "id", content=3)  # wrong
+    repository.clear_messages_sync("alice", "id", version=3)  # wrong
+    print(popped)
 
 
 def blocking_plain_names(chats: Chats) -> None:

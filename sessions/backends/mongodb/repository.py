@@ -35,7 +35,6 @@ from sessions.backends.mongodb.expressions import (
     page_query,
     session_update,
 )
-from sessions.backends.mongodb.forking import MongoForking
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
@@ -46,6 +45,7 @@ from sessions.backends.mongodb.mapping import (
 )
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.backends.mongodb.previews import MongoPreviews
+from sessions.backends.mongodb.restoring import MongoRestoring
 from sessions.backends.mongodb.searching import MongoSearch
 from sessions.backends.mongodb.write_order import write_time
 from sessions.core.identifiers import utc_now
@@ -90,7 +90,7 @@ class MongoBackend(
     MongoMessages,
     MongoPreviews,
     MongoEditing,
-    MongoForking,
+    MongoRestoring,
     MongoSearch,
     MongoDeletion,
     MongoAdministration,

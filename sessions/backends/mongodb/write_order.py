@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta
 
 from sessions.core.forks import ProcessLock
+from sessions.core.write_orders import last_write_order, reserve_write_orders
 from sessions.models.documents import EPOCH
 
 __all__ = ["write_order", "write_time"]
 
 _lock = ProcessLock(reentrant=False)
-_last = 0
-# The last one of a message whose id the caller gave.
-_last_by_clock = 0
+# The greatest one of a message with a new id.
+_last_of_new_ids = 0
 
 
 def write_order(new_id: str | None) -> int:
@@ -26,13 +25,12 @@ def write_order(new_id: str | None) -> int:
     Args:
         new_id: A UUIDv7 that was generated for this call; None for an id of the caller.
     """
-    global _last, _last_by_clock
+    global _last_of_new_ids
     with _lock:
         if new_id is None:
-            written = _last_by_clock = max(time.time_ns() // 1000, _last + 1)
-        else:
-            written = max(_time_of(new_id), _last_by_clock + 1)
-        _last = max(_last, written)
+            return reserve_write_orders(1, beyond=_last_of_new_ids).start
+        written = max(_time_of(new_id), last_write_order() + 1)
+        _last_of_new_ids = max(_last_of_new_ids, written)
         return written
 
 

@@ -197,15 +197,18 @@ class Operations(SharedOperations):
             VersionConflictError: The session has another version; nothing is stored.
         """
         owner = validation.check_user_id(user_id)
-        message = NewMessage(
+        return await append_message(
+            self._calls,
+            session_id,
+            owner,
             role,
             content,
             message_id=message_id,
             timestamp=timestamp,
             metadata=metadata,
             payload=payload,
+            expected_version=expected_version,
         )
-        return await append_message(self._calls, session_id, owner, message, expected_version)
 
     async def add_messages(
         self,
