@@ -362,7 +362,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def export_messages(
-        self, session_id: str, user_id: str, after: Position | None, limit: int
+        self, session_id: str, user_id: str, after_position: Position | None, limit: int
     ) -> list[tuple[ChatMessage, Position]]:
         """Return messages of a session, oldest first, after a position, each with its own."""
 
