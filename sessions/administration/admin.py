@@ -137,7 +137,8 @@ class AsyncAdmin:
     async def statistics(self) -> Statistics:
         """Return how many users, sessions and messages the database holds, and of which time.
 
-        Exact. Reads every entry of an index of both tables or collections: the cost follows their size,
-        and the statement timeout of the settings applies.
+        Reads every row of the sessions, or an index of them, and every entry of an index of the messages:
+        the cost follows their size, and the statement timeout of the settings applies. On MongoDB it counts
+        messages that an interrupted operation left, too, until they are cleaned up.
         """
         return await self._calls.run("statistics", self._calls.backend.statistics)

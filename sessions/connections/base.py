@@ -146,14 +146,14 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         # Only the class of an unknown error: its text may quote anything.
         logger.warning("is_healthy: no, as a write would fail: %s", reason or type(error).__name__)
 
-    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+    def run_step(self, step: Callable[[], Awaitable[R]]) -> Awaitable[R]:
         """Await ``step()``, one attempt of an operation; a caller that is cancelled returns at once.
 
         Here the step is awaited directly, for drivers that support cancellation and respond to it at once.
         For any other driver a manager overrides this with ``LoopBound.run``, which continues the step in the
         background.
         """
-        return await step()
+        return step()
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether a call that failed with this error may be retried; here never."""

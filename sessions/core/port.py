@@ -62,7 +62,7 @@ class ConnectionManager(Protocol):
         """Make the schema ready again if an error reports that it is missing."""
         ...
 
-    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+    def run_step(self, step: Callable[[], Awaitable[R]]) -> Awaitable[R]:
         """Await one attempt of an operation; a caller that is cancelled returns at once."""
         ...
 
@@ -102,14 +102,14 @@ class Backend(ABC):
     def __init__(self, manager: Any) -> None:
         self.manager = manager
 
-    async def perform(self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]) -> R:
+    def perform(self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]) -> Awaitable[R]:
         """Await one attempt of an operation of this backend.
 
         Args:
             work: A method of this backend.
             arguments: Its arguments.
         """
-        return await work(*arguments)
+        return work(*arguments)
 
     async def make_ready(self) -> None:
         """Connect, check the schema again, and check the privilege to read the sessions."""
@@ -362,7 +362,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def export_messages(
-        self, session_id: str, user_id: str, after: Position | None, limit: int
+        self, session_id: str, user_id: str, after_position: Position | None, limit: int
     ) -> list[tuple[ChatMessage, Position]]:
         """Return messages of a session, oldest first, after a position, each with its own."""
 

@@ -66,7 +66,7 @@ class ChatSessionDocument(_UnboundDocument):
 
     Attributes:
         version: Absent in older documents, which counts as 0.
-        edit: The last edit of several documents, which it committed; see `sessions.backends.mongodb`.
+        edit: The last edit of several documents, which it committed; see ``sessions.backends.mongodb``.
     """
 
     session_id: Name

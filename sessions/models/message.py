@@ -45,7 +45,7 @@ class ChatMessage:
 
     message_id: str
     session_id: str
-    role: str
+    role: Role
     content: str
     timestamp: datetime
     metadata: dict[str, Any] = field(default_factory=dict)

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Insert,
-    Select,
     Text,
     bindparam,
     case,
@@ -87,7 +86,7 @@ class AdministrationStatements:
                 ChatMessageRecord.session_id != SESSION_ID,
             )
 
-    def _list_users(self, after: bool) -> Select[Any]:
+    def _list_users(self, after: bool) -> Any:
         """Return users, each with its place in the order of the index: one look-up in it for each."""
         user_id = ChatSessionRecord.user_id
         first = select(user_id).order_by(user_id).limit(ONE)
@@ -112,7 +111,7 @@ class AdministrationStatements:
             statement = statement.where(session_id > bind("after", session_id.type))
         return self._ranges.ordered(statement, session_id, limit=LIMIT)
 
-    def _statistics(self) -> Select[Any]:
+    def _statistics(self) -> Any:
         users = select(ChatSessionRecord.user_id).distinct().subquery("users")
         counted_users = select(func.count()).select_from(users).scalar_subquery()
         messages = select(func.count()).select_from(ChatMessageRecord).scalar_subquery()

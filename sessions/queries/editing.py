@@ -19,7 +19,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
-    Select,
     Text,
     case,
     cast,
@@ -104,7 +103,7 @@ class Editing:
         message_id, *others = MESSAGE_COLUMNS
         self._columns = (cast(message_id, Text).label("message_id"), *others)
 
-    def lock_session(self) -> Select[Any]:
+    def lock_session(self) -> Any:
         """Lock the owner's session until the end of the transaction."""
         return select(ChatSessionRecord.session_id).where(OWNED).with_for_update(key_share=True)
 
@@ -112,7 +111,7 @@ class Editing:
         is_its = ChatMessageRecord.session_id == scalar(seen.c.session_id)
         return select(ChatMessageRecord.message_id).where(is_its, *conditions)
 
-    def _delete(self, seen: Any, chosen: Any, *extra: Any) -> Select[Any]:
+    def _delete(self, seen: Any, chosen: Any, *extra: Any) -> Any:
         """Return a statement that deletes the chosen messages; then how many, then extra columns."""
         owner = write_session(seen, any_row(chosen))
         gone = self._gone(owner, chosen).returning(literal_column("1").label("one")).cte("gone")
@@ -129,13 +128,13 @@ class Editing:
         ids = select(chosen.c.message_id).select_from(owner.join(chosen, literal_column("true")))
         return delete(ChatMessageRecord).where(self._ranges.among(ChatMessageRecord.message_id, ids))
 
-    def clear_messages(self) -> Select[Any]:
+    def clear_messages(self) -> Any:
         """Delete all messages of a session."""
         seen = seen_session()
         chosen = self._ranges.ordered(self._messages(seen), *MESSAGE_ORDER).cte("chosen")
         return self._delete(seen, chosen)
 
-    def delete_messages(self) -> Select[Any]:
+    def delete_messages(self) -> Any:
         """Delete the messages of a session that have one of the ids of an array."""
         seen = seen_session()
         chosen = select(ChatMessageRecord.message_id).where(
@@ -144,7 +143,7 @@ class Editing:
         )
         return self._delete(seen, chosen.cte("chosen"))
 
-    def delete_messages_from(self, inclusive: bool) -> Select[Any]:
+    def delete_messages_from(self, inclusive: bool) -> Any:
         """Delete the messages after one; the last column tells whether the session has that one."""
         seen = seen_session()
         columns = ChatMessageRecord.timestamp, ChatMessageRecord.write_order
@@ -159,7 +158,7 @@ class Editing:
             any_row(anchor).label("has_message"),
         )
 
-    def pop_message(self) -> Select[Any]:
+    def pop_message(self) -> Any:
         """Delete the newest message of a session; then its columns, or NULLs."""
         seen = seen_session()
         newest_first = (column.desc() for column in MESSAGE_ORDER)
@@ -171,7 +170,7 @@ class Editing:
             seen.c.version, any_row(chosen).label("chosen"), any_row(gone).label("written"), *gone.c
         ).select_from(seen.outerjoin(gone, literal_column("true")))
 
-    def update_message(self) -> Select[Any]:
+    def update_message(self) -> Any:
         """Change a message; the last column tells whether the session has it.
 
         A parameter that is NULL keeps the old value; the payload is kept unless ``set_payload`` is true.

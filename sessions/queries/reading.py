@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Select,
     Text,
     case,
     cast,
@@ -83,7 +82,7 @@ class MessageReads:
         statement = self._of_owner().where(ChatMessageRecord.timestamp >= time("since"))
         return self._ranges.ordered(statement, *MESSAGE_ORDER, limit=LIMIT if limited else None)
 
-    def _of_owner(self) -> Select[Any]:
+    def _of_owner(self) -> Any:
         return select(*self.columns).where(ChatMessageRecord.session_id == SESSION_ID, self._owned())
 
     def _owned(self) -> ColumnElement[bool]:
@@ -103,18 +102,18 @@ class MessageReads:
         )
         return row_of(*at, message_id)
 
-    def lacks_message(self) -> Select[Any]:
+    def lacks_message(self) -> Any:
         """Return a row if the owner has the session, and it has no message with the id ``message_id``."""
         its_session = select(ChatMessageRecord.session_id).where(ChatMessageRecord.message_id == MESSAGE_ID)
         of_another = its_session.scalar_subquery().is_distinct_from(ChatSessionRecord.session_id)
         return select(literal_column("1")).select_from(ChatSessionRecord).where(OWNED, of_another)
 
-    def get_message(self) -> Select[Any]:
+    def get_message(self) -> Any:
         """Return one message of the owner's session."""
         is_its = is_of(SESSION_ID, postgres=self._postgres)
         return select(*self.columns).where(ChatMessageRecord.message_id == MESSAGE_ID, is_its, self._owned())
 
-    def count_messages(self) -> Select[Any]:
+    def count_messages(self) -> Any:
         """Return how many messages the owner's session has."""
         ids = select(ChatMessageRecord.message_id).where(
             ChatMessageRecord.session_id == SESSION_ID, self._owned()

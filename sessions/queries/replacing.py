@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     DateTime,
-    Select,
     Text,
     and_,
     case,
@@ -32,7 +31,7 @@ __all__ = ["replace_messages"]
 ARRAYS = ("message_ids", "roles", "contents", "timestamps", "metadata", "payloads")
 
 
-def replace_messages() -> Select[Any]:
+def replace_messages() -> Any:
     """Replace all messages of a session by those of arrays of one length.
 
     The last column tells whether an id is taken by a message of another session; then nothing is changed. If
@@ -93,7 +92,7 @@ def replace_messages() -> Select[Any]:
     )
 
 
-def _rows(owner: Any, batch: Any, count: Any) -> Select[Any]:
+def _rows(owner: Any, batch: Any, count: Any) -> Any:
     """Return the rows to store: the last one is written at the session's ``updated_at``."""
     written = owner.c.updated_at - MICROSECOND * (count - batch.c.number)
     microseconds = cast(func.extract("epoch", written) * literal_column("1000000"), BigInteger)

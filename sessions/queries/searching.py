@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Select,
     Subquery,
     Text,
     all_,
@@ -67,7 +66,7 @@ class Searches:
         self._postgres = postgres
         self._ranges = Ranges(postgres=postgres)
 
-    def search(self, in_session: bool, after: bool) -> Select[Any]:
+    def search(self, in_session: bool, after: bool) -> Any:
         """Return hits, newest first, with the columns of `CHAT_SESSION`, then those of `MESSAGE`.
 
         Args:

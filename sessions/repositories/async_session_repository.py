@@ -54,7 +54,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
 
     CONNECTION_TYPE: ClassVar[ConnectionType]
 
-    _connection_manager: AsyncBaseConnectionManager
+    _connection_manager: AsyncBaseConnectionManager  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,

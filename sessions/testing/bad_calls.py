@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, cast
 
 from sessions.models import UNSET, NewMessage
 from sessions.testing.values import ASTRAL, USER, nested
@@ -141,7 +141,7 @@ _BAD_MESSAGES: list[Any] = [
     *[[("user", "Hi"), (role, "Hi")] for role in ("function", "", "User", None, 1)],
     *[[("user", "Hi"), ("user", content)] for content in (None, *_NOT_TEXT, *_UNSTORABLE)],
     *[[("user", "Hi"), NewMessage(role)] for role in ("function", "", "User", None, 1)],  # type: ignore[arg-type]
-    *[[NewMessage("user", content)] for content in (None, *_NOT_TEXT, *_UNSTORABLE)],
+    *[[NewMessage("user", cast("Any", content))] for content in (None, *_NOT_TEXT, *_UNSTORABLE)],
     *[[NewMessage("user", message_id=value)] for value in _BAD_IDS],
     [NewMessage("user", message_id=_MESSAGE), NewMessage("user", message_id=uuid.UUID(_MESSAGE))],
     *[[NewMessage("user", timestamp=value)] for value in _BAD_MOMENTS],

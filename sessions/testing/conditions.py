@@ -130,6 +130,7 @@ class ConditionsContract(RepositoryContract):
         assert await _titles(chats, {"pinned": None}) == {"T"}
 
     async def test_old_sessions_are_deleted_by_condition(self, chats: Caller) -> None:
+        session_id = ""
         for user_id in (USER, OTHER):
             for number in range(4):
                 metadata = {"kept": True} if number == 0 else {}

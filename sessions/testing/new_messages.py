@@ -79,7 +79,7 @@ class NewMessagesContract(RepositoryContract):
     # -- Values ------------------------------------------------------------------------------------
 
     async def test_each_role_comes_back_from_each_operation_that_stores_messages(self, chats: Caller) -> None:
-        pairs = [(role, f"of {role}") for role in ROLES]
+        pairs: list[tuple[Any, str]] = [(role, f"of {role}") for role in ROLES]
         session_id = await chats.create_session(USER, None, messages=pairs)
         for role, content in pairs:
             await chats.add_message(session_id, role, content)

@@ -71,7 +71,7 @@ class RepositoryContract:
 
         Args:
             chats: The repository.
-            session_id: A session of `USER`.
+            session_id: A session of ``USER``.
             by: How often it is to be changed; ``updated_at`` stays with 0.
             touching: Whether ``updated_at`` is bumped.
         """

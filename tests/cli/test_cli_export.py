@@ -54,7 +54,6 @@ def target_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/target.db"
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "postgres"], indirect=True)
 def test_an_export_is_imported_exactly_and_may_be_imported_again(
     run: Run, backend: Backend, target_url: str, tmp_path: Path
 ) -> None:

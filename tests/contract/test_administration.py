@@ -24,9 +24,6 @@ from sessions import (
 )
 from tests.support.databases import Backend
 
-# MongoDB follows when it stores what messages hold.
-pytestmark = pytest.mark.parametrize("backend", ["sqlite", "postgres"], indirect=True)
-
 THEN = datetime(2024, 2, 29, 12, 30, 15, 250_000, tzinfo=UTC)
 ROLES = ("user", "assistant", "system", "developer", "tool")
 PAYLOADS: tuple[Any, ...] = (

@@ -19,6 +19,7 @@ from typing import Any
 from pymongo import monitoring
 
 from sessions import NewMessage
+from sessions.cli.exported_lines import parse_exported_line
 from tests.support.children import child
 from tests.support.databases import Backend
 
@@ -36,8 +37,9 @@ class Dying:
 
         Args:
             backend: The database.
-            operation: Its async name.
-            *arguments: Its arguments, as JSON values; an object in a list is a message.
+            operation: Its async name; ``restore`` is that of ``admin``.
+            *arguments: Its arguments, as JSON values; an object in a list is a message. For ``restore``, a
+                line of an export.
             step: The process kills itself before it sends this command of the operation; counts from 0.
             **options: Its keyword arguments, as JSON values.
         """
@@ -90,7 +92,10 @@ async def _operate(job: dict[str, Any], killer: _Killer) -> None:
         await repository._ensure_connection()
         options = {name: _argument(value) for name, value in job["options"].items()}
         killer.left = job["step"]
-        await getattr(repository, job["operation"])(*map(_argument, job["arguments"]), **options)
+        if job["operation"] == "restore":
+            await repository.admin.restore(*parse_exported_line(job["arguments"][0].encode()))
+        else:
+            await getattr(repository, job["operation"])(*map(_argument, job["arguments"]), **options)
         killer.left = None
 
 

@@ -112,6 +112,13 @@ async def plain_names(session_id: UUID) -> None:
             assert_type(messages, list[ChatMessage])
 
 
+async def copies(chats: AsyncChats, messages: list[ChatMessage]) -> None:
+    # What was read can be stored again.
+    await chats.add_messages("alice", "id", [(message.role, message.content) for message in messages])
+    await chats.add_message("alice", "id", messages[0].role, messages[0].content)
+    await chats.replace_messages("alice", "id", [NewMessage(message.role) for message in messages])
+
+
 async def what_agents_write(chats: AsyncChats, repository: AsyncSessionRepository, moment: datetime) -> None:
     call = NewMessage(
         "tool", message_id=uuid.uuid4(), timestamp=moment, metadata={"a": 1}, payload={"b": None}
@@ -306,7 +313,7 @@ def values(chat_session: ChatSession, message: ChatMessage) -> None:
     assert_type(chat_session.metadata, dict[str, Any])
     assert_type(message.message_id, str)
     assert_type(message.session_id, str)
-    assert_type(message.role, str)
+    assert_type(message.role, Role)
     assert_type(message.content, str)
     assert_type(message.timestamp, datetime)
 

@@ -54,6 +54,11 @@ async def plain_names(chats: AsyncChats) -> None:
     await chats.add_message("alice", "id", "usr", "Hi")  # wrong
     await chats.add_message("alice", "id", "user", None)  # wrong
     await chats.add_messages("alice", "id", [("bot", "Hi")])  # wrong
+    await chats.add_messages("alice", "id", ("user", "Hi"))  # wrong
+    await chats.add_message("alice", "id", "user", "Hi", metdata={})  # wrong
+    await chats.update_session("alice", "id", merge_metadat={})  # wrong
+    await chats.fork_session("alice", "id", trough="message")  # wrong
+    print((await chats.search_messages("alice", "Rome")).sessions)  # wrong
     await chats.get_session_history("alice", "id", newest=5)  # wrong
     await chats.search_messages("alice", ["Rome"])  # wrong
     await chats.get_sesion("alice", "id")  # wrong

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
 from datetime import datetime, timedelta
 from typing import Any
 
 import bson
 from bson import DBRef, Int64, MinKey
 
-from sessions.core.forks import ProcessLock
 from sessions.core.values import MessageRow, NewSession
+from sessions.core.write_orders import reserve_write_orders
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware
@@ -181,16 +180,9 @@ def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict
     return document
 
 
-_last_write_order = 0
-_write_order_lock = ProcessLock(reentrant=False)
-
-
 def next_write_order() -> int:
     """Return the time in microseconds since 1970, more than at every earlier call in this process."""
-    global _last_write_order
-    with _write_order_lock:
-        _last_write_order = max(time.time_ns() // 1000, _last_write_order + 1)
-        return _last_write_order
+    return reserve_write_orders(1).start
 
 
 def write_time(write_order: int) -> datetime:

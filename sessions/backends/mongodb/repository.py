@@ -35,7 +35,6 @@ from sessions.backends.mongodb.expressions import (
     page_query,
     session_update,
 )
-from sessions.backends.mongodb.forking import MongoForking
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
@@ -47,6 +46,7 @@ from sessions.backends.mongodb.mapping import (
 )
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.backends.mongodb.previews import MongoPreviews
+from sessions.backends.mongodb.restoring import MongoRestoring
 from sessions.backends.mongodb.searching import MongoSearch
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where
@@ -90,7 +90,7 @@ class MongoBackend(
     MongoMessages,
     MongoPreviews,
     MongoEditing,
-    MongoForking,
+    MongoRestoring,
     MongoSearch,
     MongoDeletion,
     MongoAdministration,

@@ -37,8 +37,10 @@ class MongoSearch(MongoCollections):
         self, user_id: str, terms: Sequence[str], session_id: str | None, after: Position | None, limit: int
     ) -> list[tuple[SearchHit, Position]]:
         where = _contains(terms) | ({} if after is None else before(after))
+        newest: list[Document] = []
+        found: dict[str, Document] = {}
         for _ in range(MAX_ATTEMPTS):
-            newest: list[Document] = []
+            newest = []
             sessions: dict[str, Document] = {}
             async for part in self._sessions_of(user_id, session_id):
                 # A hit of these sessions that is older than those of other sessions is not on the page.

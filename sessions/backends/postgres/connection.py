@@ -161,11 +161,11 @@ class PostgresConnectionManager(SqlConnectionManager):
             async with self._engine_on(connect).connect() as connection:
                 yield connection
 
-    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+    def run_step(self, step: Callable[[], Awaitable[R]]) -> Awaitable[R]:
         """Await ``step()``; without a task for each call if the pool itself handles cancellation."""
         if self._schema_ready and self._own:
-            return await step()
-        return await super().run_step(step)
+            return step()
+        return super().run_step(step)
 
     async def _send(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote.

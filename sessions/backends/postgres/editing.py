@@ -110,6 +110,7 @@ class PostgresMessages(SqlMessages):
     async def replace_messages(
         self, session_id: str, user_id: str, rows: list[MessageRow], expected_version: int | None
     ) -> bool:
+        found: Any = None
         try:
             found = await self._edit(
                 self._edits.replace_messages,

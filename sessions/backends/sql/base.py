@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Executable
@@ -31,11 +31,11 @@ class SqlOperations(Backend):
         """Whether the transaction is the caller's."""
         return isinstance(self.manager, SqlTransaction)
 
-    async def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Sequence[Any]:
-        return await self.manager.fetch(statement, row)
+    def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Awaitable[Sequence[Any]]:
+        return self.manager.fetch(statement, row)
 
-    async def _execute(self, statement: Executable, row: Mapping[str, Any]) -> int:
-        return await self.manager.execute(statement, row)
+    def _execute(self, statement: Executable, row: Mapping[str, Any]) -> Awaitable[int]:
+        return self.manager.execute(statement, row)
 
     def check_id(self, argument: str, value: object) -> str:
         return validation.check_uuid(argument, value)

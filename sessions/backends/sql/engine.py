@@ -80,9 +80,9 @@ class SqlConnectionManager(SchemaManager):
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
         self._pools = LoopBound(self._open, self._close if self._own else None)
 
-    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+    def run_step(self, step: Callable[[], Awaitable[R]]) -> Awaitable[R]:
         """Await ``step()`` in its own task; a caller that is cancelled does not wait for it."""
-        return await self._pools.run(step, interrupt=self.may_be_interrupted)
+        return self._pools.run(step, interrupt=self.may_be_interrupted)
 
     @abstractmethod
     def _open_own(self) -> SqlPool:
@@ -117,23 +117,21 @@ class SqlConnectionManager(SchemaManager):
         """Check a connection of an engine out, and return it to the pool."""
         return pool.engine.connect()
 
-    async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+    def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Awaitable[Sequence[Any]]:
         """Execute one statement in its own transaction and return its rows, each with its columns in order.
 
         Raises:
             NoAnswerError: The server did not respond in time; the connection is closed.
         """
-        rows: Sequence[Any] = await self._send(statement, parameters, rows=True)
-        return rows
+        return self._send(statement, parameters, rows=True)
 
-    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
+    def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Awaitable[int]:
         """Execute one statement in its own transaction and return how many rows it wrote.
 
         Raises:
             NoAnswerError: The server did not respond in time; the connection is closed.
         """
-        count: int = await self._send(statement, parameters, rows=False)
-        return count
+        return self._send(statement, parameters, rows=False)
 
     async def _send(self, statement: Executable, parameters: Mapping[str, Any], *, rows: bool) -> Any:
         """Return the rows of a statement, or how many it wrote."""

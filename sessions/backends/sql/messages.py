@@ -61,12 +61,12 @@ class SqlMessages(SqlOperations):
         return int(count)
 
     async def export_messages(
-        self, session_id: str, user_id: str, after: Position | None, limit: int
+        self, session_id: str, user_id: str, after_position: Position | None, limit: int
     ) -> list[tuple[ChatMessage, Position]]:
-        statement = self._statements.export_messages[after is not None]
+        statement = self._statements.export_messages[after_position is not None]
         part = parameters(session_id=session_id, user_id=user_id, limit=limit)
-        if after is not None:
-            timestamp, write_order, after_id = after
+        if after_position is not None:
+            timestamp, write_order, after_id = after_position
             part |= parameters(timestamp=timestamp, write_order=write_order, after_id=after_id)
         rows = await self._fetch(statement, part)
         messages = to_messages(session_id, (tuple(row)[:-1] for row in rows))

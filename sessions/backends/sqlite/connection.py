@@ -231,7 +231,7 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     # -- Writing -----------------------------------------------------------------------------------
 
-    async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
+    def run_step(self, step: Callable[[], Awaitable[R]]) -> Awaitable[R]:
         """Await ``step()`` as on every database; repeat a step that a fork ended before it began."""
 
         async def repeated() -> R:
@@ -242,7 +242,7 @@ class SqliteConnectionManager(SqlConnectionManager):
                     if not is_ended_by_fork(errors.driver_error(error)):
                         raise
 
-        return await super().run_step(repeated)
+        return super().run_step(repeated)
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:

@@ -1,0 +1,180 @@
+"""Restores in MongoDB: a new session, or an edit of one that exists."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from bson import Int64, ObjectId
+from pymongo.errors import DuplicateKeyError
+
+from sessions.backends.mongodb.collections import Filter
+from sessions.backends.mongodb.edits import Edit
+from sessions.backends.mongodb.ending import in_chunks
+from sessions.backends.mongodb.forking import MongoForking
+from sessions.backends.mongodb.mapping import is_same, plain, storable
+from sessions.backends.mongodb.reading import Document
+from sessions.core.values import StoredMessage
+from sessions.errors import MessageConflictError, SessionConflictError
+from sessions.models import ChatSession
+from sessions.models.documents import SESSION_FIELD, aware
+
+__all__ = ["MongoRestoring"]
+
+MAX_ATTEMPTS = 12
+# Another restore of the same session ends within these attempts, unless its process was killed.
+PATIENT_ATTEMPTS = 6
+DELAY_SECONDS = 0.1
+
+
+class MongoRestoring(MongoForking):
+    """Restores sessions with messages."""
+
+    async def restore(self, chat_session: ChatSession, messages: list[StoredMessage]) -> None:
+        session_id, user_id = chat_session.session_id, chat_session.user_id
+
+        async def plan(found: Document, client_session: Any) -> Edit:
+            return await self._plan_restore(found, chat_session, messages, client_session)
+
+        for attempt in range(MAX_ATTEMPTS):
+            found = await self.sessions.find_one({"session_id": session_id}, {"user_id": 1})
+            if found is None:
+                if await self._restore_new(chat_session, messages, wait=attempt < PATIENT_ATTEMPTS):
+                    return
+                await asyncio.sleep(random.uniform(0, DELAY_SECONDS * (attempt + 1)))
+            elif found["user_id"] != user_id:
+                raise SessionConflictError("the session id is taken by another user's session")
+            elif await self._edit(session_id, user_id, None, plan):
+                return
+        raise SessionConflictError("the session has concurrent writers; restore it again later")
+
+    async def _restore_new(
+        self, chat_session: ChatSession, messages: list[StoredMessage], *, wait: bool
+    ) -> bool:
+        """Store a new session; return False if another writer stores it, or some of its messages.
+
+        Args:
+            chat_session: The session.
+            messages: Its messages.
+            wait: Whether the other writer may still be running.
+        """
+        session_id, oid = chat_session.session_id, ObjectId()
+        await self.delete_orphaned(session_id)
+        taken = await self._taken([message.message_id for message in messages])
+        if any(document["session_id"] != session_id for document in taken):
+            raise MessageConflictError("a message id is taken by a message of another session")
+        if taken:
+            if not wait:
+                # An interrupted restore left them.
+                for token in {token for document in taken if (token := document.get("batch")) is not None}:
+                    await self._take_back(session_id, token)
+            return False
+        new = {"_id": oid, "session_id": session_id, "user_id": chat_session.user_id} | _values(chat_session)
+        try:
+            await self._store_new(new, [_document(session_id, oid, message) for message in messages])
+        except DuplicateKeyError:
+            if self.manager.is_borrowed:  # The caller's transaction is aborted.
+                raise MessageConflictError("a message id is taken by another message") from None
+            return False
+        return True
+
+    async def _taken(self, ids: list[str]) -> list[Document]:
+        found: list[Document] = []
+        for part in in_chunks(ids):
+            only = {"session_id": 1, "batch": 1}
+            found += await self.messages.find({"_id": {"$in": part}}, only).to_list(None)
+        return found
+
+    async def _plan_restore(
+        self,
+        found: Document,
+        chat_session: ChatSession,
+        messages: list[StoredMessage],
+        client_session: Any,
+    ) -> Edit:
+        given = {
+            message.message_id: _document(chat_session.session_id, found["_id"], message)
+            for message in messages
+        }
+        stored = await self._free(given, found, client_session)
+        missing = [message for message in messages if message.message_id not in stored]
+        for part in in_chunks(missing):
+            stored |= await self._of_other_programs(found, part, client_session)
+        edit = Edit(result=True, stages=[{"$set": _literals(_values(chat_session))}])
+        for message_id, document in given.items():
+            if (old := stored.get(message_id)) is None:
+                edit.add.append(document)
+            elif not _is_stored(document, old):
+                edit.revise.append(_revised(document, old))
+        return edit
+
+    async def _of_other_programs(
+        self, chat_session: Document, messages: list[StoredMessage], client_session: Any
+    ) -> dict[str, Document]:
+        """Return those of the messages that are stored under another ``_id``, by message id."""
+        times = [message.timestamp for message in messages]
+        # A range of the index: without it, the query reads all messages of the session.
+        where: Filter = {
+            "timestamp": {"$gte": _milliseconds(min(times)), "$lte": max(times)},
+            "message_id": {"$in": [message.message_id for message in messages]},
+        }
+        found = await self._read_for_edit(chat_session, where, client_session, order={})
+        return {document["message_id"]: document for document in found}
+
+
+def _values(chat_session: ChatSession) -> Document:
+    return {
+        "title": chat_session.title,
+        "created_at": chat_session.created_at,
+        "updated_at": chat_session.updated_at,
+        "metadata": storable(chat_session.metadata),
+        "version": Int64(chat_session.version),
+    }
+
+
+def _literals(values: Document) -> Document:
+    # In an update pipeline, "$" begins an expression.
+    return {name: {"$literal": value} for name, value in values.items()}
+
+
+def _document(session_id: str, session_oid: Any, message: StoredMessage) -> Document:
+    document = {
+        "_id": message.message_id,
+        "message_id": message.message_id,
+        "session_id": session_id,
+        SESSION_FIELD: session_oid,
+        "role": message.role,
+        "content": message.content,
+        "timestamp": message.timestamp,
+        "write_order": Int64(message.write_order),
+    }
+    if message.metadata:
+        document["metadata"] = storable(message.metadata)
+    if message.payload is not None:
+        document["payload"] = message.payload
+    return document
+
+
+def _is_stored(new: Document, old: Document) -> bool:
+    return (
+        all(new.get(name) == old.get(name) for name in ("role", "content", "payload"))
+        and _milliseconds(new["timestamp"]) == aware(old["timestamp"])
+        and is_same(plain(new.get("metadata") or {}), plain(old.get("metadata") or {}))
+    )
+
+
+def _revised(new: Document, old: Document) -> Document:
+    """Return a new version of a stored message, which keeps its write order if its timestamp stays."""
+    revised = new | {"_id": old["_id"]}
+    if _milliseconds(new["timestamp"]) == aware(old["timestamp"]):
+        if "write_order" in old:
+            revised["write_order"] = old["write_order"]
+        else:
+            del revised["write_order"]
+    return revised
+
+
+def _milliseconds(moment: Any) -> Any:
+    """Return a point in time as MongoDB stores it."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
