@@ -32,6 +32,21 @@ def test_merged_keys_are_checked_as_metadata() -> None:
             validation.check_merge(bad)
 
 
+def test_an_error_about_a_whole_object_names_its_argument() -> None:
+    too_deep: dict[str, Any] = {}
+    for _ in range(100):
+        too_deep = {"below": too_deep}
+    too_many: Any = 0
+    for _ in range(60):
+        too_many = [too_many, too_many]
+
+    for bad in (too_deep, {"bomb": too_many}):
+        with refused("merge_metadata"):
+            validation.check_merge(bad)
+        with refused("metadata"):
+            validation.check_message_metadata(bad)
+
+
 def test_removed_keys_come_once_in_their_order() -> None:
     for keys in (["b", "a", "b"], ("b", "a"), iter(["b", Text("a")])):
         checked = validation.check_remove(keys)
