@@ -322,8 +322,8 @@ async def test_a_lost_response_neither_loses_nor_duplicates_a_write_and_is_not_a
         for request in count():
             names = Names()
             await broken.prepare(names)
-            # A connection that has prepared no statement of the operation: if the earlier fault made it prepare
-            # them, it would execute them with fewer requests, and the last response would never be lost.
+            # A connection that has prepared no statement of the operation: one that has needs fewer requests,
+            # so that the response to the last one would never be lost.
             await broken.repository.aclose()
             await broken.repository.count_sessions("nobody")
             broken.proxy.plan = plan = Plan(fault, request)
