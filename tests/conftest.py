@@ -38,6 +38,7 @@ SLOW = {
     *("contract/test_contract_finds_faults.py", "contract/test_many_messages.py"),
     *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
+    *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
 }
 MEMORY_FOR_FILES = 2**30
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
@@ -65,7 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow tests."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
-        if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size"):
+        # The contract in its blocking style: the quick run has it on SQLite.
+        blocking = file.name == "test_built_in_backends.py" and "[sync" in item.name
+        if (
+            {file.parts[0], str(file)} & SLOW
+            or item.get_closest_marker("full_size")
+            or (blocking and "TestSqlite" not in item.nodeid)
+        ):
             item.add_marker(pytest.mark.slow)
 
 

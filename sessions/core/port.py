@@ -196,11 +196,11 @@ class Backend(ABC):
     ) -> list[ChatSession]:
         """Return sessions, newest first, that come after an ``(updated_at, session_id)``."""
 
+    @abstractmethod
     async def list_previews(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
     ) -> list[SessionPreview]:
         """Return what `list_after` does, each session with its newest message, in one round trip."""
-        raise NotImplementedError("list_previews")
 
     @abstractmethod
     async def count(self, user_id: str, where: Where | None) -> int:
@@ -243,14 +243,15 @@ class Backend(ABC):
             InvalidInputError: The user's session has no message with the id ``before`` or ``after``.
         """
 
+    @abstractmethod
     async def get_message(self, session_id: str, user_id: str, message_id: str) -> ChatMessage | None:
         """Return a message; None if the user has no such session, or the session no such message."""
-        raise NotImplementedError("get_message")
 
+    @abstractmethod
     async def count_messages(self, session_id: str, user_id: str) -> int:
         """Return how many messages a session has; 0 if the user has no such session."""
-        raise NotImplementedError("count_messages")
 
+    @abstractmethod
     async def update_message(
         self, session_id: str, user_id: str, message_id: str, change: MessageChange
     ) -> bool:
@@ -262,19 +263,19 @@ class Backend(ABC):
         Raises:
             VersionConflictError: The session has another version than expected.
         """
-        raise NotImplementedError("update_message")
 
+    @abstractmethod
     async def pop_message(self, session_id: str, user_id: str) -> ChatMessage | None:
         """Remove the newest message and return it; None if there is none.
 
         No two callers get the same message. Not retried if an attempt may have taken effect.
         """
-        raise NotImplementedError("pop_message")
 
+    @abstractmethod
     async def delete_messages(self, session_id: str, user_id: str, message_ids: list[str]) -> int:
         """Delete messages of a session; return how many."""
-        raise NotImplementedError("delete_messages")
 
+    @abstractmethod
     async def delete_messages_from(
         self, session_id: str, user_id: str, message_id: str, inclusive: bool
     ) -> int:
@@ -285,8 +286,8 @@ class Backend(ABC):
         Raises:
             InvalidInputError: The user's session has no message with this id.
         """
-        raise NotImplementedError("delete_messages_from")
 
+    @abstractmethod
     async def clear_messages(self, session_id: str, user_id: str, expected_version: int | None) -> int:
         """Delete all messages of a session, which stays; return how many.
 
@@ -295,8 +296,8 @@ class Backend(ABC):
         Raises:
             VersionConflictError: The session has another version than expected.
         """
-        raise NotImplementedError("clear_messages")
 
+    @abstractmethod
     async def replace_messages(
         self, session_id: str, user_id: str, rows: list[MessageRow], expected_version: int | None
     ) -> bool:
@@ -309,8 +310,8 @@ class Backend(ABC):
             MessageConflictError: An id is taken by a message of another session; nothing is changed.
             VersionConflictError: The session has another version than expected; nothing is changed.
         """
-        raise NotImplementedError("replace_messages")
 
+    @abstractmethod
     async def fork(self, session_id: str, user_id: str, through: str | None, new: NewSession) -> bool:
         """Store a session with copies of another one's messages; return whether the user has that one.
 
@@ -325,7 +326,6 @@ class Backend(ABC):
         Raises:
             InvalidInputError: The user's session has no message with the id ``through``.
         """
-        raise NotImplementedError("fork")
 
     @abstractmethod
     async def search(
@@ -369,20 +369,21 @@ class Backend(ABC):
 
     # -- Administration ----------------------------------------------------------------------------
 
+    @abstractmethod
     async def list_users(self, after: str | None, limit: int) -> list[str]:
         """Return up to ``limit`` users with sessions, each once, in one order, after one of them.
 
         Returns no user only if there are no more. Reads one range of an index.
         """
-        raise NotImplementedError("list_users")
 
+    @abstractmethod
     async def list_all(self, after: str | None, limit: int) -> list[ChatSession]:
         """Return sessions of all users in the order of their ids, after one of them.
 
         Reads one range of an index.
         """
-        raise NotImplementedError("list_all")
 
+    @abstractmethod
     async def restore(self, chat_session: ChatSession, messages: list[StoredMessage]) -> None:
         """Store a session and messages exactly as they are given, in one transaction.
 
@@ -393,8 +394,7 @@ class Backend(ABC):
             SessionConflictError: Another user has a session under this id; nothing is stored.
             MessageConflictError: Another session has a message under one of the ids; nothing is stored.
         """
-        raise NotImplementedError("restore")
 
+    @abstractmethod
     async def statistics(self) -> Statistics:
         """Return how much the database holds."""
-        raise NotImplementedError("statistics")

@@ -18,7 +18,6 @@ __all__ = [
     "SessionChange",
     "StoredMessage",
     "Where",
-    "unfinished",
 ]
 
 Where = dict[str, tuple[str | int | float | bool | None, ...]]
@@ -154,9 +153,3 @@ class EarlierAttempts:
 
     failed: int = 0
     may_have_worked: bool = False
-
-
-def unfinished(*arguments: object) -> None:
-    """Raise for an argument that a backend does not support yet."""
-    if any(argument not in (None, False, (), []) for argument in arguments):
-        raise NotImplementedError("not supported by this backend yet")

@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -284,14 +285,14 @@ class EditingContract(RepositoryContract):
         before = await history_of(chats, theirs, OTHER)
         for target in (theirs, str(uuid.uuid4())):
             calls: list[Any] = [
-                chats.replace_messages(USER, target, []),
-                chats.replace_messages(USER, target, [("user", "mine")]),
-                chats.fork_session(USER, target),
-                chats.fork_session(USER, target, through=ids[0]),
-                chats.fork_session(USER, target, session_data={"title": "Mine"}),
+                partial(chats.replace_messages, USER, target, []),
+                partial(chats.replace_messages, USER, target, [("user", "mine")]),
+                partial(chats.fork_session, USER, target),
+                partial(chats.fork_session, USER, target, through=ids[0]),
+                partial(chats.fork_session, USER, target, session_data={"title": "Mine"}),
             ]
             for call in calls:
                 with pytest.raises(SessionNotFoundError):
-                    await call
+                    await call()
         assert await history_of(chats, theirs, OTHER) == before
         assert await chats.count_sessions(USER) == 0

@@ -8,6 +8,7 @@ import math
 import random
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -205,14 +206,14 @@ class NewMessagesContract(RepositoryContract):
         ):
             message = NewMessage(ROLES[role == "assistant"], content, message_id=taken)
             calls = [
-                chats.add_message(target, role, content, message_id=taken),
-                chats.add_messages(target, [message]),
-                chats.add_messages(target, [("user", "new"), message, ("user", "new")]),
-                chats.add_messages(target, [("user", "new")] * 70 + [message]),
+                partial(chats.add_message, target, role, content, message_id=taken),
+                partial(chats.add_messages, target, [message]),
+                partial(chats.add_messages, target, [("user", "new"), message, ("user", "new")]),
+                partial(chats.add_messages, target, [("user", "new")] * 70 + [message]),
             ]
             for call in calls:
                 with pytest.raises(MessageConflictError) as caught:
-                    await call
+                    await call()
                 assert "secret" not in str(caught.value)
         for user_id, target, count in ((USER, session_id, 1), (USER, other, 0), (OTHER, theirs, 0)):
             assert len(await chats.get_session_history(user_id, target)) == count

@@ -119,13 +119,15 @@ class VersionsContract(RepositoryContract):
         assert [item.session.version for item in (await chats.list_session_previews(USER)).previews] == [1]
         assert [item.version async for item, _ in chats.export_user(USER)] == [1]
 
-    @pytest.mark.parametrize("name", [*WITH_VERSION, *WITHOUT_VERSION])
-    async def test_a_write_that_changes_something_raises_the_version_by_one(
-        self, chats: Caller, name: str
-    ) -> None:
-        session_id, middle = await _conversation(chats)
-        async with self.changing(chats, session_id):
-            assert await (WITH_VERSION | WITHOUT_VERSION)[name](chats, USER, session_id, middle) is not False
+    async def test_a_write_that_changes_something_raises_the_version_by_one(self, chats: Caller) -> None:
+        for name, write in (WITH_VERSION | WITHOUT_VERSION).items():
+            session_id, middle = await _conversation(chats)
+            try:
+                async with self.changing(chats, session_id):
+                    assert await write(chats, USER, session_id, middle) is not False
+            except AssertionError as error:
+                error.add_note(name)
+                raise
 
     async def test_a_write_that_changes_nothing_leaves_version_and_updated_at(self, chats: Caller) -> None:
         session_id, middle = await _conversation(chats)

@@ -6,6 +6,7 @@ import inspect
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -126,14 +127,14 @@ async def test_another_user_reaches_nothing_under_the_plain_names(plain: Plain) 
     )
     bob, message_id = "bob", message.message_id
     for call in (
-        plain.add_message(bob, session_id, "user", "Hi"),
-        plain.add_message(bob, session_id, "user", "secret", message_id=message_id),
-        plain.add_messages(bob, session_id, [], merge_metadata={"a": 1}),
-        plain.replace_messages(bob, session_id, []),
-        plain.fork_session(bob, session_id),
+        partial(plain.add_message, bob, session_id, "user", "Hi"),
+        partial(plain.add_message, bob, session_id, "user", "secret", message_id=message_id),
+        partial(plain.add_messages, bob, session_id, [], merge_metadata={"a": 1}),
+        partial(plain.replace_messages, bob, session_id, []),
+        partial(plain.fork_session, bob, session_id),
     ):
         with pytest.raises(SessionNotFoundError):
-            await call
+            await call()
     for result in (
         await plain.update_session(bob, session_id, merge_metadata={"a": 1}),
         await plain.get_message(bob, session_id, message_id),

@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.client import in_transaction, is_conflict
 from sessions.backends.mongodb.edits import MongoEdits, is_large
-from sessions.backends.mongodb.ending import Prepared
+from sessions.backends.mongodb.ending import Prepared, in_chunks
 from sessions.backends.mongodb.mapping import session_document
 from sessions.backends.mongodb.ordering import before, position_of
 from sessions.backends.mongodb.reading import Document
@@ -87,17 +87,35 @@ class MongoForking(MongoEdits):
         taken: DuplicateKeyError | None = None
         async with self._noted([], edit=token, new_session_ids=[session_id]):
             try:
-                hidden = [document | {"batch": token} for document in messages]
-                await self.insert_all(self.messages, hidden, [])
+                await self._insert_missing([document | {"batch": token} for document in messages], token)
                 edit = {"token": token, "wide": token, "open": True}
                 await self.insert(self.sessions, [chat_session | {"edit": edit}])
             except DuplicateKeyError as error:
-                taken = error
-                await self._take_back(session_id, token, prepared)
-            else:
+                # An earlier attempt with the same key may have committed it.
+                if await self.sessions.find_one({"_id": token}, {"_id": 1}) is None:
+                    taken = error
+            if taken is None:
                 await self._end_edit(session_id, token, token, prepared)
+            else:
+                await self._take_back(session_id, token, prepared)
         if taken is not None:
             raise taken
+
+    async def _insert_missing(self, messages: list[Document], token: Any) -> None:
+        """Insert messages but those that an earlier attempt with the same key has stored."""
+        missing = messages
+        while missing:
+            try:
+                await self.insert_all(self.messages, missing, [])
+                return
+            except DuplicateKeyError:
+                stored: set[Any] = set()
+                for part in in_chunks([document["_id"] for document in missing]):
+                    found = self.messages.find({"_id": {"$in": part}, SESSION_FIELD: token}, {"_id": 1})
+                    stored |= {document["_id"] for document in await found.to_list(None)}
+                if not stored:
+                    raise
+                missing = [document for document in missing if document["_id"] not in stored]
 
 
 def _copy(document: Document, chat_session: Document, place: int) -> Document:
