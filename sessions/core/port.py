@@ -169,7 +169,8 @@ class Backend(ABC):
         """Change a session; return whether the user has it, with the title ``if_title`` if that is given.
 
         Raises ``version`` by one, and ``updated_at`` if ``touch``, only if a value changes.
-        Not retried with an ``expected_version`` if an attempt may have taken effect.
+        Not retried with an ``expected_version``, or with a new title and an ``if_title``, if an attempt may
+        have taken effect.
 
         Raises:
             VersionConflictError: The user has the session, and it has another version than expected.

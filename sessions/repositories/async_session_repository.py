@@ -191,7 +191,8 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
             merge_metadata: Top-level keys to set in the metadata, atomically.
             remove_metadata: Top-level keys to remove from the metadata, atomically.
             touch: False keeps ``updated_at``, and so the session's place in the list.
-            if_title: Change nothing, and return False, unless this is the title.
+            if_title: Change nothing, and return False, unless this is the title. With a new title the call is
+                not retried after a lost response.
             expected_version: The version that the session must have; None for any.
 
         Returns:

@@ -160,6 +160,15 @@ OPERATIONS = {
         True,
         repeats=False,
     ),
+    "update_session, of a title": Operation(
+        lambda r, n: r.update_session_async(n.user, n["first"], {"title": "changed"}, if_title="New Chat"),
+        True,
+        repeats=False,
+    ),
+    "update_session, if the title stays": Operation(
+        lambda r, n: r.update_session_async(n.user, n["first"], merge_metadata={"a": 1}, if_title="New Chat"),
+        True,
+    ),
     "list_session_previews": Operation(_previewed, ["1", "3"]),
     "add_message, with an id": Operation(
         lambda r, n: r.add_message(n["first"], "user", "10", message_id=n["new"], expected_version=1),
@@ -313,6 +322,10 @@ async def test_a_lost_response_neither_loses_nor_duplicates_a_write_and_is_not_a
         for request in count():
             names = Names()
             await broken.prepare(names)
+            # A connection that has prepared no statement of the operation: one that has needs fewer requests,
+            # so that the response to the last one would never be lost.
+            await broken.repository.aclose()
+            await broken.repository.count_sessions("nobody")
             broken.proxy.plan = plan = Plan(fault, request)
             try:
                 result = await operation.call(broken.repository, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -92,3 +93,22 @@ async def test_a_services_own_engine_writes_the_same(sql: tuple[AsyncChats, Asyn
     session_id = await work(chats)
     history = await chats.get_session_history("alice", session_id)
     assert [message.content for message in history] == ["One", "1", "0", "2"]
+
+
+async def test_two_transactions_never_pop_the_same_message(sql: tuple[AsyncChats, AsyncEngine]) -> None:
+    chats, engine = sql
+    session_id = await chats.create_session("alice", messages=[("user", "1"), ("user", "2")])
+    async with engine.connect() as first, engine.connect() as second:
+        one = await chats.using(first).pop_message("alice", session_id)
+        waits = asyncio.create_task(chats.using(second).pop_message("alice", session_id))
+        await asyncio.wait([waits], timeout=0.2)
+        await first.commit()
+        other = await waits
+        await second.commit()
+    assert one is not None
+    assert other is not None
+    assert (one.content, other.content) == ("2", "1")
+    found = await chats.get_session("alice", session_id)
+    assert found is not None
+    assert found.version == 2
+    assert await chats.count_messages("alice", session_id) == 0

@@ -6,14 +6,18 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Executable
+from sqlalchemy import Executable, delete, false
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.connections.borrowed import BorrowedConnectionManager
 from sessions.errors import ConfigurationError, SessionsError
+from sessions.models.records import ChatSessionRecord
 
 __all__ = ["SqlTransaction"]
+
+# Deletes nothing.
+_TAKE_WRITE_LOCK = delete(ChatSessionRecord).where(false())
 
 
 class SqlTransaction(BorrowedConnectionManager):
@@ -76,8 +80,14 @@ class SqlTransaction(BorrowedConnectionManager):
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Lend the caller's connection for several statements of one transaction."""
-        yield await self.connect()
+        """Lend the caller's connection, with SQLite's write lock, for several statements of one transaction.
+
+        The driver begins a transaction with the first statement that writes: what was read before it could
+        change until then.
+        """
+        connection = await self.connect()
+        await connection.execute(_TAKE_WRITE_LOCK)
+        yield connection
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for one of SQLAlchemy or the driver."""

@@ -115,7 +115,8 @@ class Operations(SharedOperations):
             merge_metadata: Top-level keys to set in the metadata, atomically.
             remove_metadata: Top-level keys to remove from the metadata, atomically.
             touch: False keeps ``updated_at``, and so the session's place in the list.
-            if_title: Change nothing, and return False, unless this is the title.
+            if_title: Change nothing, and return False, unless this is the title. With a new title the call is
+                not retried after a lost response.
             expected_version: The version that the session must have; None for any.
 
         Returns:
@@ -139,7 +140,10 @@ class Operations(SharedOperations):
             None if if_title is None else validation.check_title(if_title, "if_title"),
             validation.check_expected_version(expected_version),
         )
-        work, repeats = self._calls.backend.update, change.expected_version is None
+        work = self._calls.backend.update
+        # Another attempt would find the version, or the title, that an earlier one has changed.
+        keeps_title = change.if_title is None or change.title in (None, change.if_title)
+        repeats = change.expected_version is None and keeps_title
         return await self._calls.run(
             "update_session", work, session_id, user_id, change, repeats_unknown=repeats
         )
