@@ -21,7 +21,7 @@ only when it ends.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -38,8 +38,8 @@ from sessions.backends.mongodb.ending import Prepared, in_chunks, new_version, w
 from sessions.backends.mongodb.expressions import NEXT_VERSION, has_version
 from sessions.backends.mongodb.inserts import is_refused
 from sessions.backends.mongodb.known import KnownSession, known_session
-from sessions.backends.mongodb.ordering import IN_ORDER
-from sessions.backends.mongodb.reading import Document, MongoReading, PartOfHistory, token_of
+from sessions.backends.mongodb.planning import ChangedError, MongoPlanning
+from sessions.backends.mongodb.reading import Document, token_of
 from sessions.backends.mongodb.visibility import DROPPED_FIELD
 from sessions.core.identifiers import utc_now
 from sessions.errors import MessageConflictError, VersionConflictError
@@ -100,15 +100,11 @@ class _Done:
     known: KnownSession
 
 
-class _ChangedError(Exception):
-    """The session has changed since it was read."""
-
-
 class _TooLargeError(Exception):
     """The edit is too large for a transaction."""
 
 
-class MongoEdits(MongoReading, MongoCleanup):
+class MongoEdits(MongoPlanning, MongoCleanup):
     """Edits a session: in a transaction where the server has them, else in steps of which one decides."""
 
     async def _edit(
@@ -139,7 +135,7 @@ class MongoEdits(MongoReading, MongoCleanup):
                 for _ in range(MAX_INSERT_ATTEMPTS):
                     try:
                         return await in_transaction(self.connection, partial(self._edit_at_once, request))
-                    except (DuplicateKeyError, _ChangedError):
+                    except (DuplicateKeyError, ChangedError):
                         # The next plan finds who has taken the id. A caller's transaction is aborted.
                         if self.manager.is_borrowed:
                             raise MessageConflictError("a message id is taken by another message") from None
@@ -151,7 +147,7 @@ class MongoEdits(MongoReading, MongoCleanup):
         while True:
             try:
                 return await self._edit_in_steps(request)
-            except _ChangedError:
+            except ChangedError:
                 continue  # Another edit was committed.
 
     async def _find_session(self, request: _Request, client_session: Any = None) -> Document | None:
@@ -166,7 +162,7 @@ class MongoEdits(MongoReading, MongoCleanup):
             # In a transaction its snapshot is then too old, unless it is the caller's own.
             await self._end_edit(request.session_id, found["_id"], token_of(found))
             if not self.manager.is_borrowed:
-                raise _ChangedError
+                raise ChangedError
         expected = request.expected_version
         if expected is not None and (found.get("version") or 0) != expected:
             raise VersionConflictError("the session has another version than expected")
@@ -187,7 +183,7 @@ class MongoEdits(MongoReading, MongoCleanup):
         token = ObjectId()
         committed = await self._commit(chat_session, edit, token, request, client_session)
         if committed is None:
-            raise _ChangedError
+            raise ChangedError
         await self._unmark_batches(request.session_id, edit.drop, client_session)
         for part in in_chunks([document["_id"] for document in edit.drop]):
             await self.messages.delete_many({"_id": {"$in": part}}, session=client_session)
@@ -209,7 +205,7 @@ class MongoEdits(MongoReading, MongoCleanup):
                 # The plan may have read what an edit since has written.
                 chosen = {"_id": chat_session["_id"]} | has_version(request.expected_version)
                 if await self.sessions.find_one(chosen, {"_id": 1}) is None:
-                    raise _ChangedError
+                    raise ChangedError
             return _Done(edit.result, known_session(chat_session))
         session_id, token = request.session_id, ObjectId()
         prepared = Prepared(
@@ -234,7 +230,7 @@ class MongoEdits(MongoReading, MongoCleanup):
         if refusal is not None and not isinstance(refusal, DuplicateKeyError):
             raise refusal
         if committed is None:
-            raise _ChangedError
+            raise ChangedError
         return _Done(edit.result, committed)
 
     async def _prepare(self, session_id: str, edit: Edit, token: Any, prepared: Prepared) -> None:
@@ -270,75 +266,6 @@ class MongoEdits(MongoReading, MongoCleanup):
         if marks:
             chosen = {"session_id": session_id, "batch": {"$in": marks}}
             await self.messages.update_many(chosen, {"$unset": {"batch": ""}}, session=client_session)
-
-    # -- For plans ---------------------------------------------------------------------------------
-
-    async def _read_for_edit(
-        self,
-        chat_session: Document,
-        where: Filter,
-        client_session: Any,
-        *,
-        order: dict[str, int] = IN_ORDER,
-        limit: int | None = None,
-        then: list[Filter] | None = None,
-    ) -> list[Document]:
-        """Return visible messages of the session that an edit is planned for.
-
-        Raises:
-            _ChangedError: The session was deleted or edited.
-        """
-        part = PartOfHistory({"session_id": chat_session["session_id"]} | where, order, limit, then or [])
-        if client_session is not None or self.manager.is_borrowed:
-            return await self._read_snapshot(part, chat_session, client_session)
-        found = await self._read(part, known_session(chat_session))
-        if found is None:
-            raise _ChangedError
-        return found
-
-    async def _free(self, ids: Iterable[str], chat_session: Document, client_session: Any) -> dict[str, Any]:
-        """Return those visible messages of a session that have one of these ids, by id.
-
-        Messages of the session that are not visible, as an interrupted operation leaves them, are deleted.
-
-        Raises:
-            MessageConflictError: One of the ids is taken by a message of another session.
-        """
-        stored: dict[str, Any] = {}
-        for part in in_chunks(list(ids)):
-            taken = await self.messages.find({"_id": {"$in": part}}, session=client_session).to_list(None)
-            if any(document["session_id"] != chat_session["session_id"] for document in taken):
-                raise MessageConflictError("a message id is taken by another message")
-            if not taken:
-                continue
-            where = {"_id": {"$in": [document["_id"] for document in taken]}}
-            seen = await self._read_for_edit(chat_session, where, client_session, order={})
-            stored |= {document["_id"]: document for document in seen}
-            hidden = [document for document in taken if document["_id"] not in stored]
-            # In a transaction the commit changes the token at the same time.
-            fences = bool(hidden) and client_session is None and not self.manager.is_borrowed
-            if fences:
-                await self._fence(chat_session)
-            for document in hidden:
-                same = {name: document.get(name) for name in ("_id", "session_oid", "batch")}
-                await self.messages.delete_many(same, session=client_session)
-            if fences:
-                raise _ChangedError
-        return stored
-
-    async def _fence(self, chat_session: Document) -> None:
-        """Let the commits of other edits fail that are planned on this state of the session.
-
-        The same call may be under way twice: what seems to be left by an interrupted edit may be prepared for
-        one that is about to be committed.
-
-        Raises:
-            _ChangedError: Another edit was committed.
-        """
-        chosen = {"_id": chat_session["_id"], "edit.token": token_of(chat_session)}
-        fenced = await self.sessions.update_one(chosen, {"$set": {"edit.token": ObjectId()}})
-        if not fenced.matched_count:
-            raise _ChangedError
 
 
 def is_large(messages: list[Document], *, dropped: int = 0) -> bool:

@@ -14,8 +14,9 @@ from sessions.backends.mongodb.collections import Filter
 from sessions.backends.mongodb.edits import Edit
 from sessions.backends.mongodb.ending import in_chunks
 from sessions.backends.mongodb.forking import MongoForking
-from sessions.backends.mongodb.mapping import RESTORED_FIELD, is_same, plain, storable, write_time
+from sessions.backends.mongodb.mapping import RESTORED_FIELD, is_same, plain, storable
 from sessions.backends.mongodb.reading import Document
+from sessions.backends.mongodb.write_order import write_time
 from sessions.core.identifiers import utc_now
 from sessions.core.values import StoredMessage
 from sessions.errors import MessageConflictError, SessionConflictError
