@@ -25,6 +25,7 @@ def message_rows(calls: Calls, messages: object) -> list[MessageRow]:
             message.timestamp,
             message.metadata,
             message.payload,
+            message.message_id is None,
         )
         for message in validation.check_new_messages(messages, calls.check_id)
     ]
@@ -67,6 +68,7 @@ async def append_message(
         None if timestamp is None else validation.check_timestamp("timestamp", timestamp),
         validation.check_message_metadata(metadata),
         validation.encode_payload(payload),
+        message_id is None,
     )
     calls.backend.check_message_size(row)
     await _append(calls, "add_message", session_id, user_id, [row], None, expected_version)

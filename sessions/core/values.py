@@ -37,6 +37,7 @@ class MessageRow(NamedTuple):
         timestamp: In UTC; None lets the backend assign one.
         metadata: A JSON object, may be empty; None for an empty one.
         payload: JSON text in ASCII; None for no payload.
+        has_new_id: Whether the id was generated for this call: a UUIDv7, more than the earlier ones.
     """
 
     message_id: str
@@ -45,6 +46,7 @@ class MessageRow(NamedTuple):
     timestamp: datetime | None = None
     metadata: dict[str, Any] | None = None
     payload: str | None = None
+    has_new_id: bool = False
 
 
 class StoredMessage(NamedTuple):

@@ -206,7 +206,12 @@ async def test_services_of_the_previous_release_go_on_while_this_one_upgrades(
         assert_in_order(found[session_id], *(each[session_id] for each in written))
         assert {(str(message.metadata), message.payload) for message in found[session_id]} == {("{}", None)}
     async with service(release, backend, "reader", ids, converses=False) as reader:
-        assert await reader.answer("histories") == {each: shown(found[each]) for each in ids}
+        read = await reader.answer("histories")
+    if backend.repository_type == "mongodb":
+        # Of messages of one millisecond, this release returns those of the previous one first.
+        read = {each: sorted(read[each], key=lambda row: (row[3], row[0])) for each in ids}
+        found = {each: sorted(found[each], key=lambda one: (one.timestamp, one.message_id)) for each in ids}
+    assert read == {each: shown(found[each]) for each in ids}
     # One line of a process that does not know the revision, and none of any other.
     warning = f"WARNING the schema is at revision {migrations.HEAD}, newer than this package"
     newer = 0 if await revision(backend) is None else 1

@@ -14,6 +14,7 @@ from pymongo import MongoClient, monitoring
 
 from sessions import MessageConflictError, NewMessage, SessionRepositoryFactory, VersionConflictError
 from sessions.backends.mongodb.options import client_class
+from sessions.core.identifiers import new_message_id
 from sessions.models.documents import ChatMessageDocument
 
 USER = "alice"
@@ -355,14 +356,38 @@ async def test_a_message_id_that_is_taken_leaves_nothing_of_a_new_session(reposi
     assert raw.chat_unfinished.count_documents({}) == 0
 
 
-def test_the_write_order_is_stored_as_a_long(url: str) -> None:
+def test_messages_are_in_write_order_whatever_their_ids_are(url: str) -> None:
     with (
         SessionRepositoryFactory.create_repository("mongodb", url=url) as repository,
         MongoClient[dict[str, Any]](url) as client,
     ):
         session_id = repository.create_session(USER)
-        repository.add_messages_sync(session_id, [("user", f"{n}") for n in range(100)])
-        stored = list(client.get_default_database().chat_messages.find({"write_order": {"$type": "long"}}))
-        orders = [document["write_order"] for document in stored]
-        assert len(set(orders)) == 100
-        assert sorted(orders) == orders
+        expected = []
+        # UUIDv7 of the caller, the newest first; and other ids, among new ones.
+        given = [new_message_id() for _ in range(100)][::-1]
+        for number, one in enumerate(given):
+            message_id = (one, None, str(uuid.uuid4()), None)[number % 4]
+            content = str(number)
+            expected.append(content)
+            repository.add_message_sync(session_id, "user", content, message_id=message_id)
+        ids = [str(uuid.uuid4()) if number % 2 else None for number in range(50)]
+        batch = [NewMessage("user", f"b{number}", message_id=one) for number, one in enumerate(ids)]
+        repository.add_messages_sync(session_id, batch)
+        expected += [message.content for message in batch]
+        # With one given timestamp, before all others.
+        for number in range(20):
+            repository.add_message_sync(
+                session_id, "user", f"early {number}", message_id=str(uuid.uuid4()), timestamp=MOMENT
+            )
+        expected = [*(f"early {number}" for number in range(20)), *expected]
+        history = repository.get_session_history_sync(USER, session_id)
+        assert [message.content for message in history] == expected
+        stored = client.get_default_database().chat_messages
+        assert stored.count_documents({"write_order": {"$type": "long"}}) == len(expected)
+
+
+async def test_among_concurrent_messages_with_new_ids_the_ids_decide(repository: Any) -> None:
+    session_id = await repository.create_session_async(USER)
+    await asyncio.gather(*[repository.add_message(session_id, "user", f"{n}") for n in range(200)])
+    ids = [message.message_id for message in await repository.get_session_history(USER, session_id)]
+    assert ids == sorted(ids)

@@ -205,6 +205,11 @@ class MongoEdits(MongoReading, MongoCleanup):
             return None
         edit = await request.plan(chat_session, None)
         if edit.is_empty:
+            if request.expected_version is not None:
+                # The plan may have read what an edit since has written.
+                chosen = {"_id": chat_session["_id"]} | has_version(request.expected_version)
+                if await self.sessions.find_one(chosen, {"_id": 1}) is None:
+                    raise _ChangedError
             return _Done(edit.result, known_session(chat_session))
         session_id, token = request.session_id, ObjectId()
         prepared = Prepared(

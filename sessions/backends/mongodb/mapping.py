@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
 from typing import Any
 
 import bson
 from bson import DBRef, Int64, MinKey
 
+from sessions.backends.mongodb.write_order import write_order, write_time
 from sessions.core.values import MessageRow, NewSession
-from sessions.core.write_orders import reserve_write_orders
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware
@@ -26,13 +25,11 @@ __all__ = [
     "is_uuid7",
     "message_bytes",
     "message_document",
-    "next_write_order",
     "plain",
     "session_document",
     "storable",
     "to_messages",
     "to_session",
-    "write_time",
 ]
 
 # The server's limit of 16 MB for a document, less the maximum size of the other fields.
@@ -159,10 +156,9 @@ def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict
     """Return the document of a new message.
 
     Its ``_id`` is the message's id, so the insert is idempotent. ``session_oid`` is the ``_id`` of the
-    session's document. Both ``write_order`` and a ``timestamp`` that the caller does not give are the time of
-    this call: the messages of a process are in the order of their calls, whatever their ids are.
+    session's document. A ``timestamp`` that the caller does not give is the time of its ``write_order``.
     """
-    written = next_write_order()
+    written = write_order(row.message_id if row.has_new_id else None)
     document = {
         "_id": row.message_id,
         "message_id": row.message_id,
@@ -178,16 +174,6 @@ def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict
     if row.payload is not None:
         document["payload"] = row.payload
     return document
-
-
-def next_write_order() -> int:
-    """Return the time in microseconds since 1970, more than at every earlier call in this process."""
-    return reserve_write_orders(1).start
-
-
-def write_time(write_order: int) -> datetime:
-    """Return a write order as a datetime, in UTC."""
-    return EPOCH + timedelta(microseconds=write_order)
 
 
 def to_messages(documents: list[dict[str, Any]]) -> list[ChatMessage]:

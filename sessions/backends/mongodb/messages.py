@@ -25,10 +25,10 @@ from sessions.backends.mongodb.mapping import (
     is_same,
     message_document,
     plain,
-    write_time,
 )
 from sessions.backends.mongodb.reading import Document
 from sessions.backends.mongodb.stored import MongoStored
+from sessions.backends.mongodb.write_order import write_time
 from sessions.core.values import MessageRow
 from sessions.errors import MessageConflictError, VersionConflictError
 

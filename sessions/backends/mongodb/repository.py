@@ -42,12 +42,12 @@ from sessions.backends.mongodb.mapping import (
     message_document,
     session_document,
     to_session,
-    write_time,
 )
 from sessions.backends.mongodb.messages import MongoMessages
 from sessions.backends.mongodb.previews import MongoPreviews
 from sessions.backends.mongodb.restoring import MongoRestoring
 from sessions.backends.mongodb.searching import MongoSearch
+from sessions.backends.mongodb.write_order import write_time
 from sessions.core.identifiers import utc_now
 from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where
 from sessions.errors import MessageConflictError, SessionConflictError

@@ -89,7 +89,7 @@ def message_rows(
 
 def are_complete(rows: Sequence[MessageRow]) -> bool:
     """Return whether one of the messages has a timestamp, metadata or a payload."""
-    return any(timestamp or metadata or payload for _, _, _, timestamp, metadata, payload in rows)
+    return any(timestamp or metadata or payload for _, _, _, timestamp, metadata, payload, _ in rows)
 
 
 def list_parameters(
