@@ -19,6 +19,7 @@ from sessions import (
     ChatSession,
     InvalidInputError,
     MessageConflictError,
+    NewMessage,
     SessionConflictError,
     Statistics,
 )
@@ -92,6 +93,17 @@ async def test_a_restore_may_be_repeated(repository: Any) -> None:
         await repository.admin.restore(owner, messages[4:])
 
     assert await exported(repository) == {owner.session_id: (owner, messages)}
+
+
+async def test_an_append_of_what_is_restored_changes_nothing(repository: Any) -> None:
+    owner = chat_session()
+    messages = messages_of(owner)
+    again = [NewMessage(one.role, one.content, message_id=one.message_id) for one in messages]
+    for _ in range(2):
+        await repository.admin.restore(owner, messages)
+        for part in (again, again[:1]):
+            await repository.add_messages(owner.session_id, part)
+            assert await repository.get_session("alice", owner.session_id) == owner
 
 
 async def test_a_restore_brings_back_what_was_changed_since(repository: Any) -> None:

@@ -16,6 +16,7 @@ from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware
 from sessions.validation import decode_payload
 
 __all__ = [
+    "RESTORED_FIELD",
     "check_batch_size",
     "check_message_size",
     "check_size",
@@ -34,6 +35,8 @@ __all__ = [
 
 # The server's limit of 16 MB for a document, less the maximum size of the other fields.
 MAX_VALUE_BYTES = 16 * 1024 * 1024 - 8 * 1024
+# The time of the last restore of a session, whose ``updated_at`` is the one that was restored.
+RESTORED_FIELD = "restored_at"
 # The server keeps an uncommitted transaction in its cache, which may be small.
 TRANSACTION_BYTES = 16 * 1024 * 1024
 TRANSACTION_MESSAGES = 5000

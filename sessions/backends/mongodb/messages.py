@@ -20,6 +20,7 @@ from sessions.backends.mongodb.ending import in_chunks
 from sessions.backends.mongodb.expressions import metadata_merged
 from sessions.backends.mongodb.inserts import is_refused
 from sessions.backends.mongodb.mapping import (
+    RESTORED_FIELD,
     fits_transaction,
     is_one_write,
     is_same,
@@ -145,13 +146,16 @@ class MongoMessages(MongoStored, MongoEdits):
             documents: The messages, with the write order that is stored.
             stores: Whether this attempt stored one of them. Otherwise the session is updated only if it has
                 not changed since they were written: the earlier attempt may have ended before its update.
+                A restore stores messages with an ``updated_at`` that is earlier than their write.
 
         Returns:
             Whether the session exists.
         """
         moment = max(write_time(document["write_order"]) for document in documents)
         chosen = {"_id": session_oid, "session_id": session_id}
-        condition = {} if stores else {"updated_at": {"$lt": moment}}
+        condition: Document = {}
+        if not stores:
+            condition = {"updated_at": {"$lt": moment}, RESTORED_FIELD: {"$not": {"$gte": moment}}}
         update = {"$max": {"updated_at": moment}, "$inc": {"version": Int64(1)}}
         updated = await self.sessions.update_one(chosen | condition, update)
         if updated.matched_count:

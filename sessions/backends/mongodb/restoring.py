@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import datetime
 from typing import Any
 
 from bson import Int64, ObjectId
@@ -13,8 +14,9 @@ from sessions.backends.mongodb.collections import Filter
 from sessions.backends.mongodb.edits import Edit
 from sessions.backends.mongodb.ending import in_chunks
 from sessions.backends.mongodb.forking import MongoForking
-from sessions.backends.mongodb.mapping import is_same, plain, storable
+from sessions.backends.mongodb.mapping import RESTORED_FIELD, is_same, plain, storable, write_time
 from sessions.backends.mongodb.reading import Document
+from sessions.core.identifiers import utc_now
 from sessions.core.values import StoredMessage
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatSession
@@ -70,9 +72,11 @@ class MongoRestoring(MongoForking):
                 for token in {token for document in taken if (token := document.get("batch")) is not None}:
                     await self._take_back(session_id, token)
             return False
+        documents = [_document(session_id, oid, message) for message in messages]
         new = {"_id": oid, "session_id": session_id, "user_id": chat_session.user_id} | _values(chat_session)
+        new[RESTORED_FIELD] = _time_of(messages)
         try:
-            await self._store_new(new, [_document(session_id, oid, message) for message in messages])
+            await self._store_new(new, documents)
         except DuplicateKeyError:
             if self.manager.is_borrowed:  # The caller's transaction is aborted.
                 raise MessageConflictError("a message id is taken by another message") from None
@@ -101,7 +105,8 @@ class MongoRestoring(MongoForking):
         missing = [message for message in messages if message.message_id not in stored]
         for part in in_chunks(missing):
             stored |= await self._of_other_programs(found, part, client_session)
-        edit = Edit(result=True, stages=[{"$set": _literals(_values(chat_session))}])
+        values = _values(chat_session) | {RESTORED_FIELD: _time_of(messages)}
+        edit = Edit(result=True, stages=[{"$set": _literals(values)}])
         for message_id, document in given.items():
             if (old := stored.get(message_id)) is None:
                 edit.add.append(document)
@@ -121,6 +126,11 @@ class MongoRestoring(MongoForking):
         }
         found = await self._read_for_edit(chat_session, where, client_session, order={})
         return {document["message_id"]: document for document in found}
+
+
+def _time_of(messages: list[StoredMessage]) -> datetime:
+    """Return the time of a restore, which is not before the write order of any of its messages."""
+    return max([utc_now(), *(write_time(message.write_order) for message in messages)])
 
 
 def _values(chat_session: ChatSession) -> Document:
