@@ -13,7 +13,10 @@ from bson import ObjectId
 from pymongo import MongoClient, monitoring
 
 from sessions import MessageConflictError, NewMessage, SessionRepositoryFactory, VersionConflictError
+from sessions.backends.mongodb.collections import NEWEST_FIRST
+from sessions.backends.mongodb.expressions import page_query
 from sessions.backends.mongodb.options import client_class
+from sessions.backends.mongodb.previews import WITH_NEWEST_MESSAGE
 from sessions.core.identifiers import new_message_id
 from sessions.models.documents import ChatMessageDocument
 
@@ -315,6 +318,21 @@ async def test_an_append_takes_two_commands_and_a_page_of_previews_one(url: str)
         "last",
         *["199", "149", "99", "49"],
     ]
+
+
+async def test_previews_read_one_message_of_each_session(repository: Any, raw: Any) -> None:
+    for _ in range(12):
+        session_id = await repository.create_session_async(USER)
+        await repository.add_messages(session_id, [("user", f"{n}") for n in range(50)])
+    page = [{"$match": page_query(USER, None, None)}, {"$sort": dict(NEWEST_FIRST)}, {"$limit": 10}]
+    command = {"aggregate": "chat_sessions", "pipeline": [*page, WITH_NEWEST_MESSAGE], "cursor": {}}
+    explained = raw.command("explain", command, verbosity="executionStats")["stages"]
+    sessions = explained[0]["$cursor"]["executionStats"]
+    assert sessions["totalKeysExamined"] == sessions["totalDocsExamined"] == 10
+    [messages] = [stage for stage in explained if "$lookup" in stage]
+    assert messages["totalDocsExamined"] == 10
+    assert messages["collectionScans"] == 0
+    assert any(name.startswith("session_id") for name in messages["indexesUsed"])
 
 
 async def test_a_preview_shows_the_newest_message_that_is_visible(repository: Any, raw: Any) -> None:
