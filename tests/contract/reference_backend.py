@@ -456,6 +456,10 @@ class ReferenceBackend(Backend):
         return [(stored.visible(), stored.position) for stored in found[:limit]]
 
 
+# Administration is no part of the contract, and not needed for it.
+ReferenceBackend.__abstractmethods__ = frozenset()
+
+
 class ReferenceRepository(AsyncSessionRepository):
     """A repository on a `ReferenceBackend` of its own."""
 

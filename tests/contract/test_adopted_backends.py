@@ -43,9 +43,12 @@ OLD_ROWS = (
     FROM generate_series(1, {MESSAGES}) n
     """,
 )
+# Without the columns that later revisions add, with their defaults.
 OLD_STATE = """
-    SELECT to_jsonb(s)::text FROM chat_sessions s WHERE user_id LIKE 'old %'
-    UNION ALL SELECT to_jsonb(m)::text FROM chat_messages m WHERE content LIKE 'old text %' ORDER BY 1
+    SELECT (to_jsonb(s) - 'version')::text FROM chat_sessions s WHERE user_id LIKE 'old %'
+    UNION ALL
+    SELECT (to_jsonb(m) - '{metadata,payload,write_order}'::text[])::text FROM chat_messages m
+     WHERE content LIKE 'old text %' ORDER BY 1
 """
 
 
