@@ -66,13 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow tests."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
-        # The contract in its blocking style: the quick run has it on SQLite.
-        blocking = file.name == "test_built_in_backends.py" and "[sync" in item.name
-        if (
-            {file.parts[0], str(file)} & SLOW
-            or item.get_closest_marker("full_size")
-            or (blocking and "TestSqlite" not in item.nodeid)
-        ):
+        # The quick run has the contract in its blocking style on SQLite, and on one kind of MongoDB server.
+        further = file.name == "test_built_in_backends.py" and (
+            ("[sync" in item.name and "TestSqlite" not in item.nodeid)
+            or "TestMongodbReplicaSet" in item.nodeid
+        )
+        if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size") or further:
             item.add_marker(pytest.mark.slow)
 
 
