@@ -1,4 +1,4 @@
-"""Stores conversations from a JSON Lines file; idempotent, also with concurrent runs.
+"""Stores one conversation of a file; idempotent, also with concurrent runs.
 
 The message ids make a run repeatable: they are computed from the session and the position in it, so a message
 that another run has stored, or is storing concurrently, has the same primary key, and is stored once.
@@ -7,43 +7,36 @@ that another run has stored, or is storing concurrently, has the same primary ke
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import itertools
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn, cast
 
-from sessions.cli.conversation_lines import LINE, Conversation, parse_line
-from sessions.cli.exported_lines import parse_exported_line
+from sessions import validation
+from sessions.cli.conversation_lines import Conversation
+from sessions.core.identifiers import utc_now
 from sessions.errors import (
-    BackendUnavailableError,
     InvalidInputError,
-    MessageConflictError,
     SessionConflictError,
     SessionNotFoundError,
-    SessionsError,
     VersionConflictError,
 )
 from sessions.models import ChatMessage, ChatSession, NewMessage, Role
 from sessions.repositories import AsyncSessionRepository
 
-__all__ = ["Stored", "Totals", "import_lines", "store"]
+__all__ = ["Stored", "complete", "message_id", "new_conversation", "store"]
 
 # A batch of this size is atomic on every backend, also on a standalone MongoDB server.
 BATCH_MESSAGES = 64
 BATCH_CHARACTERS = 32 * 1024
 
-# Errors of one line, after which the import continues.
-LINE_ERRORS = (InvalidInputError, SessionConflictError, SessionNotFoundError, MessageConflictError)
-
 # Attempts for a session with concurrent writers.
 MAX_ATTEMPTS = 10
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MILLISECOND, MICROSECOND = timedelta(milliseconds=1), timedelta(microseconds=1)
 # A UUIDv7 has 74 bits besides its timestamp: the position in the session first, so that ids sort by it.
 INDEX_BITS = 24
 HASH_BITS = 74 - INDEX_BITS
@@ -62,105 +55,34 @@ class Stored:
     messages: int
 
 
-@dataclass(slots=True)
-class Totals:
-    """What an import did.
+def new_conversation(conversation: Conversation) -> tuple[ChatSession, list[ChatMessage]]:
+    """Return a conversation as a session that begins now, with the ids that `store` would give its messages.
 
-    Attributes:
-        created: New sessions.
-        completed: Existing sessions whose missing messages were stored.
-        skipped: Existing sessions with all their messages.
-        messages: Messages stored.
-        failed: Lines that were not stored.
-        restored: Sessions of an exported file.
-        restored_messages: Messages of an exported file.
-        last_restored: Id of the last session of an exported file.
+    Only for a session id in the form that every backend stores.
     """
-
-    created: int = 0
-    completed: int = 0
-    skipped: int = 0
-    messages: int = 0
-    failed: int = 0
-    restored: int = 0
-    restored_messages: int = 0
-    last_restored: str | None = None
-
-    def add(self, stored: Stored) -> None:
-        """Count one conversation."""
-        self.messages += stored.messages
-        if stored.created:
-            self.created += 1
-        elif stored.messages:
-            self.completed += 1
-        else:
-            self.skipped += 1
-
-    @property
-    def sessions(self) -> int:
-        """Conversations of the file that are stored now."""
-        return self.created + self.completed + self.skipped + self.restored
-
-
-async def import_lines(
-    repository: AsyncSessionRepository,
-    lines: Iterable[bytes],
-    *,
-    report: Callable[[str], None],
-    advance: Callable[[int, Totals], None],
-) -> Totals:
-    """Store one conversation per line, with one line in memory at a time; blank lines are skipped.
-
-    Args:
-        repository: Where to store them.
-        lines: The file.
-        report: Called with the number of a line that was not stored, and the reason.
-        advance: Called after each line with its length in bytes and the totals so far.
-
-    Raises:
-        BackendUnavailableError: The database cannot be used; the text names the current line.
-    """
-    totals, unread = Totals(), iter(lines)
-    for number in itertools.count(1):
-        # In a list, from which the parser removes it: a line may need most of the memory.
-        line = list(itertools.islice(unread, 1))
-        if not line:
-            break
-        size = len(line[0])
-        if number == 1:
-            line[0] = line[0].removeprefix(BYTE_ORDER_MARK)
-        if line[0] and not line[0].isspace():
-            try:
-                await _store_line(repository, line, totals)
-            except LINE_ERRORS as error:
-                totals.failed += 1
-                report(f"line {number}: {_fault(error)}")
-            except BackendUnavailableError as error:
-                raise BackendUnavailableError(
-                    f"stopped at line {number}: {error}; run it again to continue"
-                ) from error
-        advance(size, totals)
-    return totals
-
-
-async def _store_line(repository: AsyncSessionRepository, line: list[bytes], totals: Totals) -> None:
-    exported = parse_exported_line(line[0])
-    if exported is None:
-        totals.add(await store(repository, parse_line(line.pop())))
-        return
-    line.clear()
-    chat_session, messages = exported
-    await repository.admin.restore(chat_session, messages)
-    # The lines of a long session follow one another.
-    totals.restored += chat_session.session_id != totals.last_restored
-    totals.last_restored = chat_session.session_id
-    totals.restored_messages += len(messages)
-
-
-def _fault(error: SessionsError) -> str:
-    if isinstance(error, InvalidInputError) and error.argument == LINE:
-        return error.reason  # Without the argument's name: "line 3: is not JSON".
-    return str(error)
+    session_id, now = conversation.session_id, utc_now()
+    moment = (now - EPOCH) // MILLISECOND
+    title, metadata = validation.check_session_data(conversation.session_data)
+    messages = [
+        ChatMessage(
+            message_id(session_id, moment, index),
+            session_id,
+            cast("Role", role),
+            content,
+            now + index * MICROSECOND,
+        )
+        for index, (role, content) in enumerate(conversation.messages)
+    ]
+    updated_at = messages[-1].timestamp if messages else now
+    chat_session = ChatSession(
+        session_id,
+        title,
+        conversation.user_id,
+        now,
+        updated_at,
+        metadata,
+    )
+    return chat_session, messages
 
 
 async def store(repository: AsyncSessionRepository, conversation: Conversation) -> Stored:
@@ -198,6 +120,40 @@ async def store(repository: AsyncSessionRepository, conversation: Conversation) 
     raise SessionConflictError("the session has concurrent writers; import it again later")
 
 
+async def complete(
+    repository: AsyncSessionRepository, chat_session: ChatSession, messages: list[ChatMessage]
+) -> Stored:
+    """Store a conversation whose messages have ids of their own, or its missing messages.
+
+    Raises:
+        InvalidInputError: This backend cannot store it.
+        SessionConflictError: The id is taken by another user's session.
+        MessageConflictError: A message id is taken by another message.
+    """
+    session_id, user_id = chat_session.session_id, chat_session.user_id
+    if await repository.admin.restore_many([(chat_session, messages)], only_new=True):
+        return Stored(True, len(messages))
+    if await repository.get_session(user_id, session_id) is None:
+        raise SessionConflictError("the session id is taken by another user's session")
+    history = await repository.get_session_history(user_id, session_id)
+    stored = {message.message_id for message in history}
+    missing = [
+        NewMessage(
+            message.role,
+            message.content,
+            message_id=message.message_id,
+            timestamp=message.timestamp,
+            metadata=message.metadata,
+            payload=message.payload,
+        )
+        for message in messages
+        if message.message_id not in stored
+    ]
+    for batch in _batches(missing):
+        await repository.add_messages(session_id, batch, user_id=user_id)
+    return Stored(False, len(missing))
+
+
 async def _take_back(repository: AsyncSessionRepository, conversation: Conversation, writes: int) -> None:
     """Delete a new session with a message that this backend refuses, unless others wrote to it."""
     with contextlib.suppress(VersionConflictError):
@@ -230,7 +186,7 @@ async def _with_ids(
     session_id = chat_session.session_id
     moment = _moment(chat_session, history)
     return [
-        NewMessage(cast("Role", role), content, message_id=_message_id(session_id, moment, index))
+        NewMessage(cast("Role", role), content, message_id=message_id(session_id, moment, index))
         for index, (role, content) in enumerate(missing, start=len(history))
     ]
 
@@ -247,12 +203,12 @@ def _moment(chat_session: ChatSession, history: list[ChatMessage]) -> int:
         of_import = -1
     place = len(history) - 1
     of_import -= place >> INDEX_BITS
-    if last.message_id == _message_id(chat_session.session_id, of_import, place):
+    if last.message_id == message_id(chat_session.session_id, of_import, place):
         return of_import
     return (last.timestamp - EPOCH) // MILLISECOND + 1
 
 
-def _message_id(session_id: str, moment: int, index: int) -> str:
+def message_id(session_id: str, moment: int, index: int) -> str:
     """Return a UUIDv7 whose random bits are the position of the message and a hash of its session.
 
     Ids are unique within a session: if the bits for the position overflow, the timestamp increases. Two
@@ -261,11 +217,17 @@ def _message_id(session_id: str, moment: int, index: int) -> str:
     """
     further, index = divmod(index, 1 << INDEX_BITS)
     moment += further
-    digest = hashlib.blake2b(f"{session_id} {moment}".encode(), digest_size=8).digest()
-    bits = index << HASH_BITS | int.from_bytes(digest, "big") >> (64 - HASH_BITS)
+    bits = index << HASH_BITS | _hash(session_id, moment)
     high, low = bits >> 62 & 0xFFF, bits & (1 << 62) - 1
     value = (moment & (1 << 48) - 1) << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+@functools.lru_cache(maxsize=1)
+def _hash(session_id: str, moment: int) -> int:
+    digest = hashlib.blake2b(f"{session_id} {moment}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> (64 - HASH_BITS)
 
 
 def _batches(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:

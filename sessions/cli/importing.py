@@ -1,0 +1,367 @@
+"""Stores the conversations of a file in batches, of which one is stored while the next one is read.
+
+A batch takes few statements. Where one of its conversations cannot be stored, or exists already, the batch is
+stored one conversation at a time, so that each fault is reported with its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from sessions.cli.conversation_lines import LINE, Conversation, parse_line
+from sessions.cli.exported_lines import parse_exported_line
+from sessions.cli.storing import Stored, complete, new_conversation, store
+from sessions.cli.storing import message_id as _message_id
+from sessions.errors import (
+    BackendUnavailableError,
+    InvalidInputError,
+    MessageConflictError,
+    SessionConflictError,
+    SessionNotFoundError,
+    SessionsError,
+)
+from sessions.models import ChatMessage, ChatSession
+from sessions.repositories import AsyncSessionRepository
+
+__all__ = ["Entry", "Stored", "Totals", "_message_id", "import_entries", "import_lines", "store"]
+
+# Errors of one line, after which the import continues.
+LINE_ERRORS = (InvalidInputError, SessionConflictError, SessionNotFoundError, MessageConflictError)
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What a batch holds at most. A larger line is a batch of its own.
+BATCH_MESSAGES = 5000
+BATCH_BYTES = 4 * 1024 * 1024
+# If so many lines at the beginning are bad, and none is good, the file has another format.
+BAD_LINES = 10
+
+
+@dataclass(slots=True)
+class Totals:
+    """What an import did.
+
+    Attributes:
+        created: New sessions.
+        completed: Existing sessions whose missing messages were stored.
+        skipped: Existing sessions with all their messages.
+        messages: Messages stored.
+        failed: Lines that were not stored.
+        restored: Sessions of an exported file.
+        restored_messages: Messages of an exported file.
+        last_restored: Id of the last session of an exported file.
+    """
+
+    created: int = 0
+    completed: int = 0
+    skipped: int = 0
+    messages: int = 0
+    failed: int = 0
+    restored: int = 0
+    restored_messages: int = 0
+    last_restored: str | None = None
+
+    def add(self, stored: Stored) -> None:
+        """Count one conversation."""
+        self.messages += stored.messages
+        if stored.created:
+            self.created += 1
+        elif stored.messages:
+            self.completed += 1
+        else:
+            self.skipped += 1
+
+    def add_restored(self, chat_session: ChatSession, messages: list[ChatMessage]) -> None:
+        """Count one line of an exported file; the lines of a long session follow one another."""
+        self.restored += chat_session.session_id != self.last_restored
+        self.last_restored = chat_session.session_id
+        self.restored_messages += len(messages)
+
+    @property
+    def sessions(self) -> int:
+        """Conversations of the file that are stored now."""
+        return self.created + self.completed + self.skipped + self.restored
+
+
+@dataclass(slots=True)
+class Entry:
+    """One conversation of a file.
+
+    Attributes:
+        place: Where it is: ``"line 3"``.
+        size: Its length in bytes; 0 if that is not known.
+        fault: Why it cannot be stored; None for a conversation.
+        conversation: Of the importer's own format, whose messages have no ids.
+        given: With ids of its own.
+        replaces: Whether ``given`` replaces what is stored, as the line of an export does.
+    """
+
+    place: str
+    size: int = 0
+    fault: SessionsError | None = None
+    conversation: Conversation | None = None
+    given: tuple[ChatSession, list[ChatMessage]] | None = None
+    replaces: bool = False
+
+    @property
+    def session_id(self) -> str | None:
+        """Id of the session; None for a fault."""
+        if self.given is not None:
+            return self.given[0].session_id
+        return None if self.conversation is None else self.conversation.session_id
+
+    @property
+    def messages(self) -> int:
+        """Number of messages."""
+        if self.given is not None:
+            return len(self.given[1])
+        return 0 if self.conversation is None else len(self.conversation.messages)
+
+
+async def import_lines(
+    repository: AsyncSessionRepository,
+    lines: Iterable[bytes],
+    *,
+    report: Callable[[str], None],
+    advance: Callable[[int, Totals], None],
+) -> Totals:
+    """Store one conversation per line, with a bounded batch in memory at a time; blank lines are skipped.
+
+    Args:
+        repository: Where to store them.
+        lines: The file.
+        report: Called with the place of a line that was not stored, and the reason.
+        advance: Called for the lines that are done, with their length in bytes and the totals so far.
+
+    Raises:
+        BackendUnavailableError: The database cannot be used; the text names the first line not stored.
+        InvalidInputError: The file has another format.
+    """
+    return await import_entries(repository, read_lines(lines), report=report, advance=advance)
+
+
+def read_lines(lines: Iterable[bytes]) -> Iterator[Entry]:
+    """Yield the conversation of each line that is not blank, or why it has none."""
+    first = True
+    unread = iter(lines)
+    number = 0
+    # In a list, from which the parser removes it: a line may need most of the memory.
+    line: list[bytes] = []
+    while True:
+        line[:] = [next(unread, b"")]
+        if not line[0]:
+            return
+        number += 1
+        size = len(line[0])
+        if first:
+            line[0] = line[0].removeprefix(BYTE_ORDER_MARK)
+            first = False
+        if line[0] and not line[0].isspace():
+            yield _entry(f"line {number}", size, line)
+        else:
+            yield Entry("", size)
+
+
+def _entry(place: str, size: int, line: list[bytes]) -> Entry:
+    try:
+        exported = parse_exported_line(line[0])
+        if exported is None:
+            return Entry(place, size, conversation=parse_line(line.pop()))
+        return Entry(place, size, given=exported, replaces=True)
+    except InvalidInputError as error:
+        return Entry(place, size, fault=error)
+
+
+async def import_entries(
+    repository: AsyncSessionRepository,
+    entries: Iterable[Entry],
+    *,
+    report: Callable[[str], None],
+    advance: Callable[[int, Totals], None],
+) -> Totals:
+    """Store conversations; see `import_lines`."""
+    work = _Import(repository, report, advance)
+    unread = iter(entries)
+    try:
+        while True:
+            # One name only: the entry is let go when it is stored.
+            taken = list(_next(unread))
+            if not taken:
+                break
+            await work.put(taken.pop())
+        await work.flush()
+        await work.wait()
+    finally:
+        await work.cancel()
+    return work.totals
+
+
+def _next(entries: Iterator[Entry]) -> Iterator[Entry]:
+    for entry in entries:
+        yield entry
+        return
+
+
+class _Import:
+    """Collects a batch while the one before is stored."""
+
+    def __init__(
+        self,
+        repository: AsyncSessionRepository,
+        report: Callable[[str], None],
+        advance: Callable[[int, Totals], None],
+    ) -> None:
+        self._repository = repository
+        self._report, self._advance = report, advance
+        self.totals = Totals()
+        self._batch: list[Entry] = []
+        self._ids: set[str] = set()
+        self._messages = self._bytes = 0
+        self._seen = self._good = 0
+        self._storing: asyncio.Task[None] | None = None
+
+    async def put(self, entry: Entry) -> None:
+        self._check_format(entry)
+        session_id = entry.session_id
+        too_much = (
+            self._messages + entry.messages > BATCH_MESSAGES
+            or self._bytes + entry.size > BATCH_BYTES
+            or len(self._batch) >= BATCH_MESSAGES
+        )
+        if self._batch and (too_much or session_id in self._ids):
+            await self.flush()
+        if session_id is not None:
+            self._ids.add(session_id)
+        self._messages += entry.messages
+        self._bytes += entry.size
+        self._batch.append(entry)
+        if entry.size > BATCH_BYTES:
+            # Nothing beside it: it may need most of the memory.
+            del entry
+            await self.flush()
+            await self.wait()
+        elif self._storing is not None:
+            await asyncio.sleep(0)  # Lets the batch before it go on.
+
+    async def flush(self) -> None:
+        """Begin to store the batch, once the one before is stored."""
+        await self.wait()
+        batch, self._batch = self._batch, []
+        self._ids = set()
+        self._messages = self._bytes = 0
+        if batch:
+            self._storing = asyncio.create_task(self._store(batch))
+            del batch
+            await asyncio.sleep(0)
+
+    async def wait(self) -> None:
+        if self._storing is not None:
+            storing, self._storing = self._storing, None
+            await storing
+
+    async def cancel(self) -> None:
+        if self._storing is not None:
+            self._storing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, SessionsError):
+                await self._storing
+            self._storing = None
+
+    def _check_format(self, entry: Entry) -> None:
+        """Name a wrong format once, instead of each of its lines."""
+        if entry.fault is None:
+            self._good += entry.session_id is not None
+            return
+        self._seen += 1
+        if self._seen == BAD_LINES and not self._good:
+            self._batch.clear()
+            reason = f"has another format: its first {BAD_LINES} lines are bad ({_fault(entry.fault)})"
+            raise InvalidInputError("file", reason)
+
+    async def _store(self, batch: list[Entry]) -> None:
+        new = [entry for entry in batch if entry.session_id is not None and not entry.replaces]
+        old = [entry for entry in batch if entry.replaces]
+        stored: dict[str, int] = {}
+        at_once = len(batch) > 1 or batch[0].size <= BATCH_BYTES
+        try:
+            if at_once:
+                await self._store_many(old, stored, only_new=False)
+                await self._store_many(
+                    [entry for entry in new if _is_canonical(entry)], stored, only_new=True
+                )
+        except LINE_ERRORS:
+            stored.clear()  # One by one: it is known then which of them it is.
+        except BackendUnavailableError as error:
+            # Faults before the first one that is not stored are reported all the same.
+            faulty = [entry for entry in batch if entry.place]
+            for entry in faulty:
+                if entry.fault is None:
+                    raise _stopped(entry, error) from error
+                self._fail(entry, entry.fault)
+            raise
+        size = 0
+        batch.reverse()
+        while batch:
+            entry = batch.pop()
+            size += entry.size
+            if not entry.place:
+                continue
+            if entry.fault is not None:
+                self._fail(entry, entry.fault)
+            elif (session_id := entry.session_id) in stored:
+                self._count(entry, Stored(True, stored[session_id or ""]))
+            else:
+                await self._store_one(entry)
+        self._advance(size, self.totals)
+
+    async def _store_many(self, entries: list[Entry], stored: dict[str, int], *, only_new: bool) -> None:
+        conversations = [
+            entry.given or new_conversation(entry.conversation)  # type: ignore[arg-type]
+            for entry in entries
+        ]
+        if not conversations:
+            return
+        by_id = {chat_session.session_id: len(messages) for chat_session, messages in conversations}
+        found = await self._repository.admin.restore_many(conversations, only_new=only_new)
+        stored |= {session_id: by_id[session_id] for session_id in found if session_id in by_id}
+
+    async def _store_one(self, entry: Entry) -> None:
+        try:
+            if entry.conversation is not None:
+                self._count(entry, await store(self._repository, entry.conversation))
+            elif entry.given is not None and entry.replaces:
+                await self._repository.admin.restore(*entry.given)
+                self._count(entry, Stored(True, len(entry.given[1])))
+            elif entry.given is not None:
+                self._count(entry, await complete(self._repository, *entry.given))
+        except LINE_ERRORS as error:
+            self._fail(entry, error)
+        except BackendUnavailableError as error:
+            raise _stopped(entry, error) from error
+
+    def _count(self, entry: Entry, stored: Stored) -> None:
+        if entry.replaces and entry.given is not None:
+            self.totals.add_restored(*entry.given)
+        else:
+            self.totals.add(stored)
+
+    def _fail(self, entry: Entry, error: SessionsError) -> None:
+        self.totals.failed += 1
+        self._report(f"{entry.place}: {_fault(error)}")
+
+
+def _is_canonical(entry: Entry) -> bool:
+    """Return whether every backend stores the session's id as it is."""
+    session_id = entry.session_id or ""
+    return session_id == session_id.lower()
+
+
+def _stopped(entry: Entry, error: BackendUnavailableError) -> BackendUnavailableError:
+    return BackendUnavailableError(f"stopped at {entry.place}: {error}; run it again to continue")
+
+
+def _fault(error: SessionsError) -> str:
+    if isinstance(error, InvalidInputError) and error.argument == LINE:
+        return error.reason  # Without the argument's name: "line 3: is not JSON".
+    return str(error)
