@@ -41,6 +41,7 @@ class SqlTransaction(BorrowedConnectionManager):
         self._manager = manager
         self._transaction = transaction
         self.dialect = manager.dialect
+        self.statement_options = manager.statement_options
         if isinstance(transaction, AsyncConnection):
             self._check_dialect(transaction)
 
@@ -75,8 +76,7 @@ class SqlTransaction(BorrowedConnectionManager):
 
     async def _execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Any:
         connection = await self.connect()
-        options = self._manager.statement_options
-        return await connection.execute(statement, parameters, execution_options=options)
+        return await connection.execute(statement, parameters, execution_options=self.statement_options)
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
