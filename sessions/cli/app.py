@@ -26,8 +26,8 @@ app = typer.Typer(
 )
 db = typer.Typer(help="Check, upgrade and measure the database.", rich_markup_mode=None)
 retention = typer.Typer(help="Delete old sessions.", rich_markup_mode=None)
-app.add_typer(db, name="db")
 app.add_typer(retention, name="retention")
+app.add_typer(db, name="db")
 
 
 def _print_version(wanted: bool) -> None:

@@ -100,10 +100,10 @@ class _ZstdReader(io.RawIOBase):
         self._frame: Any = None
         self._data = b""
 
-    def readable(self) -> bool:  # noqa: D102
+    def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:  # noqa: D102
+    def readinto(self, buffer: Any) -> int:
         while not self._data and (compressed := self._raw.read(BUFFER_BYTES)):
             decompressed = []
             while compressed:

@@ -15,7 +15,7 @@ from sessions.cli.exporting import Exported, export_file, parse_time
 from sessions.cli.files import STANDARD_STREAM, Source, open_source
 from sessions.cli.formats.reading import Format, check_format, read_entries
 from sessions.cli.importing import Entry, Totals, count_entries, import_entries, read_lines
-from sessions.cli.running import Backend, Json, Url, print_json, progress, run
+from sessions.cli.running import Backend, Json, Url, finish, print_json, progress, run
 from sessions.cli.terminal import counted, print_error
 from sessions.errors import InvalidInputError
 from sessions.repositories import AsyncSessionRepository
@@ -63,12 +63,15 @@ def import_(
     if (format is Format.SESSIONS) is (user is not None):
         needed = "takes no --user" if user is not None else "needs --user"
         raise InvalidInputError("--format", f"{format} {needed}")
-    with open_source(file) as source:
-        entries = _entries(source, format, user, forks=forks)
-        if dry_run:
-            totals = _dry_run(source, entries)
-        else:
-            totals = run(backend, url, lambda repository: _import(repository, source, entries))
+
+    async def read(repository: AsyncSessionRepository | None) -> Totals:
+        with open_source(file) as source:
+            entries = _entries(source, format, user, forks=forks)
+            if repository is None:
+                return _dry_run(source, entries)
+            return await _import(repository, source, entries)
+
+    totals = finish(read(None)) if dry_run else run(backend, url, read)
     if json_:
         fields = asdict(totals)
         del fields["last_restored"]
