@@ -33,6 +33,8 @@ NAMESPACE = uuid.UUID("8f5c4f0e-6b0b-5c1e-9a53-7d1f3b0f1c52")
 FIRST_DELAY, LONGEST_DELAY = 0.02, 0.25
 # Fractions of the lease between two changes by the holder.
 RENEWALS = 4
+# How often a claim has to be read unchanged, too: the process that waits may have been paused itself.
+UNCHANGED_READS = 5
 # What killed processes have left is deleted by one of so many claims.
 PURGED_BY_ONE_OF = 256
 PURGE_AFTER = timedelta(days=1)
@@ -112,7 +114,7 @@ class _Claim:
     async def acquire(self, deadline: float) -> None:
         loop, delay = asyncio.get_running_loop(), FIRST_DELAY
         seen: tuple[object, ...] | None = None
-        since = loop.time()
+        since, reads = loop.time(), 0
         data = {"title": "claim", "metadata": {"holder": self._holder}}
         while not await self._write(self._repository.ensure_session_exists(self.claim_id, CLAIM_OWNER, data)):
             found = await self._repository.get_session(CLAIM_OWNER, self.claim_id)
@@ -122,9 +124,11 @@ class _Claim:
             if holder == self._holder:  # Created by an attempt whose response was lost.
                 break
             if (mark := (holder, found.version)) != seen:
-                seen, since = mark, loop.time()
-            elif loop.time() - since > self._lease and await self._write(self._take_over(found.version)):
-                break
+                seen, since, reads = mark, loop.time(), 0
+            reads += 1
+            if reads > UNCHANGED_READS and loop.time() - since > self._lease:
+                if await self._write(self._take_over(found.version)):
+                    break
             if loop.time() + delay > deadline:
                 raise TurnConflictError("another turn of this session is still under way")
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
+from sessions import SessionRepositoryFactory
 from sessions.services import AgentContext, ChatService
 from sessions.services.claims import CLAIM_OWNER
 from sessions.testing.open_connections import count_checked_out
@@ -171,8 +172,6 @@ async def test_a_conflict_of_an_abandoned_stream_is_only_logged(
 async def test_a_cancellation_ends_in_time_although_the_agent_and_the_database_hang(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sessions import SessionRepositoryFactory
-
     async def stubborn(query: str, context: AgentContext) -> AsyncIterator[str]:
         try:
             yield "Half"
@@ -201,8 +200,6 @@ async def test_a_cancellation_ends_in_time_although_the_agent_and_the_database_h
 
 
 def test_a_loop_that_ends_stores_the_stream_that_it_leaves(sqlite_url: str) -> None:
-    from sessions import SessionRepositoryFactory
-
     repository = SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url)
     service = ChatService(Pieces("Half", then="hang"), repository=repository)
     streams = []
