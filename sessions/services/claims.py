@@ -126,9 +126,9 @@ class _Claim:
             if (mark := (holder, found.version)) != seen:
                 seen, since, reads = mark, loop.time(), 0
             reads += 1
-            if reads > UNCHANGED_READS and loop.time() - since > self._lease:
-                if await self._write(self._take_over(found.version)):
-                    break
+            is_dead = reads > UNCHANGED_READS and loop.time() - since > self._lease
+            if is_dead and await self._write(self._take_over(found.version)):
+                break
             if loop.time() + delay > deadline:
                 raise TurnConflictError("another turn of this session is still under way")
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
