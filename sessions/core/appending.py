@@ -107,7 +107,9 @@ async def _append(
     user_id = None if user_id is None else validation.check_user_id(user_id)
     expected_version = validation.check_expected_version(expected_version)
     if rows and not merge and expected_version is None:
-        is_there = await calls.append(operation, Append(session_id, user_id, rows, len(rows), sum(map(_size, rows))))
+        is_there = await calls.append(
+            operation, Append(session_id, user_id, rows, len(rows), sum(map(_size, rows)))
+        )
     else:
         # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
         repeats = bool(rows) or expected_version is None

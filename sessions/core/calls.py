@@ -70,7 +70,9 @@ class Calls:
         on = self.manager.is_transient if repeats_unknown else self._had_no_effect
         return await self._run(operation, self._step(work, arguments), on)
 
-    def _step(self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]) -> Callable[[], Awaitable[R]]:
+    def _step(
+        self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]
+    ) -> Callable[[], Awaitable[R]]:
         # A background step is one attempt: after a cancellation there is no retry.
         perform = functools.partial(self.backend.perform, work, arguments)
         return functools.partial(self.manager.run_step, functools.partial(self._attempt, perform))

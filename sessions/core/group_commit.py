@@ -3,14 +3,14 @@
 A commit costs about the same for one message and for a hundred. So only a few sends are under way at a time;
 what arrives meanwhile queues, and leaves as one batch when one of them ends::
 
-    callers ──► a send is free ──────────────────► one append by itself
+    callers ──► fewer than so many sends under way ──► one append by itself
          │
-         └────► queue ──► when a send has ended ──► all that waits, as one batch ──► to each caller its own result
+         └────► queue ──► a send has ended ──► all that waits, as one batch ──► each caller's own result
 
-No timer delays anything: one caller sends at once, and the more callers there are, the larger are the batches.
-This module knows neither SQL nor a backend. A `Sender` appends one item, or a batch. What a batch did not store,
-because the database rejected it or the session does not exist, its caller sends alone: an error reaches only the
-call that caused it.
+No timer delays anything: one caller sends at once, and the more callers there are, the larger the batches.
+This module knows neither SQL nor a backend. A `Sender` appends one item, or a batch. What a batch does not
+store, because the database rejects it or the session does not exist, its caller sends alone: an error reaches
+only the call that causes it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,9 @@ class Item(Protocol):
         size: About how many bytes.
     """
 
-    @property
-    def session_id(self) -> str: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def size(self) -> int: ...
+    session_id: str
+    count: int
+    size: int
 
 
 ItemT = TypeVar("ItemT", bound=Item)
@@ -159,8 +156,8 @@ class GroupCommit:
             sender: Appends it. Any item's sender appends a batch.
 
         Raises:
-            Exception: Any error of ``send_alone``, a copy of the error of a batch that concerns all its items,
-                or an error of the limits.
+            Exception: Any error of ``send_alone``, a copy of the error of a batch that concerns all of its
+                items, or an error of the limits.
         """
         waits = self._is_busy or self._waiting or self._alone or item.session_id in self._session_ids
         if not waits and self._has_room():
@@ -191,9 +188,9 @@ class GroupCommit:
         except asyncio.CancelledError:
             queue.pop(waiter, None)
             # The turn to send may have come at the same time.
-            if future.done() and not future.cancelled() and future.exception() is None:
-                if isinstance(outcome := future.result(), _Send):
-                    self._end(outcome)
+            is_set = future.done() and not future.cancelled() and future.exception() is None
+            if is_set and isinstance(outcome := future.result(), _Send):
+                self._end(outcome)
             raise
 
     # -- Sends -------------------------------------------------------------------------------------

@@ -35,7 +35,9 @@ def append_to_many(*, complete: bool) -> Select[Any]:
     arrays: Any = func.unnest(*map(message_array, SESSIONS))
     target = arrays.table_valued(*SESSIONS, with_ordinality="place", name="target").render_derived()
     # Evaluated once, before the first row is locked; it ends with the transaction.
-    limit: Any = select(func.set_config(literal_column("'lock_timeout'"), bind("lock_timeout", type_=Text()), true()))
+    limit: Any = select(
+        func.set_config(literal_column("'lock_timeout'"), bind("lock_timeout", type_=Text()), true())
+    )
     locked = (
         select(
             ChatSessionRecord.session_id,

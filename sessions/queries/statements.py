@@ -87,9 +87,7 @@ class Statements:
                 owned: appends.add_messages(owned, complete=True) for owned in (False, True)
             }
             # Keyed by whether messages may have a timestamp, metadata and a payload.
-            self.append_to_many = {
-                complete: append_to_many(complete=complete) for complete in (False, True)
-            }
+            self.append_to_many = {complete: append_to_many(complete=complete) for complete in (False, True)}
             self.postgres_edits = PostgresEdits()
         else:
             # Keyed by whether the owner is given, and by whether more than the time may change.
