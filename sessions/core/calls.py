@@ -119,7 +119,7 @@ class Calls:
             append: The messages.
         """
         if (queues := self.manager.queues) is None:
-            attempt = functools.partial(self.send_alone, append)
+            attempt: Callable[[], Awaitable[bool]] = functools.partial(self.send_alone, append)
         else:
             queue = queues.peek() or await queues.get()
             attempt = functools.partial(queue.submit, append, self)

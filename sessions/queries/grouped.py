@@ -20,14 +20,14 @@ SESSIONS = ("session_ids", "user_ids", "calls", "steps")
 def append_to_many(*, complete: bool) -> Select[Any]:
     """Append messages to several sessions, as if one call after another; return the places of the sessions.
 
-    The sessions are arrays of one length: ids, owners (NULL for any), how many calls append to them, and so
-    many messages (``steps``). The messages are arrays of another length: the place of their session, from 1, how
-    many messages of the batch come after them in it (``offsets``), ids, and so on. A session that does not exist,
-    or has another owner, is not returned.
+    The sessions are arrays of one length: ids, owners (NULL for any), how many calls append to them, and how
+    many messages (``steps``). The messages are arrays of another length: the place of their session, from 1,
+    how many messages of the batch follow them there (``offsets``), ids, and so on. A session that does not
+    exist, or has another owner, is not returned.
 
-    All sessions are locked first, in the order of their ids, so that two of these statements never wait for each
-    other. No lock is waited for longer than ``lock_timeout``, a text such as ``100ms``: the transaction that
-    holds it might hold it for long, and the other sessions do not wait for that.
+    All sessions are locked first, in the order of their ids, so that two of these statements never wait for
+    each other. The wait for a lock is bounded by ``lock_timeout``, a text such as ``100ms``: a transaction that
+    holds one session for long does not hold up the others.
 
     Args:
         complete: Whether there are arrays of timestamps, metadata and payloads.

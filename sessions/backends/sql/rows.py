@@ -65,10 +65,9 @@ def message_arrays(rows: Sequence[MessageRow], *, complete: bool) -> dict[str, A
 
 
 def grouped_arrays(appends: Sequence[Append]) -> tuple[dict[str, Any], list[int | None]]:
-    """Return the parameters of appends to several sessions, for PostgreSQL, and the place of each one's session.
+    """Return the parameters of a batch of appends, for PostgreSQL, and of each append its session's place.
 
-    The place is None for an append that names another owner than an earlier one to the same session: one of
-    them names the wrong one.
+    The place is None for an append that names another owner than an earlier one to the same session.
     """
     targets: dict[str, _Target] = {}
     places: list[int | None] = []
