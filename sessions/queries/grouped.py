@@ -26,8 +26,8 @@ def append_to_many(*, complete: bool) -> Select[Any]:
     exist, or has another owner, is not returned.
 
     All sessions are locked first, in the order of their ids, so that two of these statements never wait for
-    each other. The wait for a lock is bounded by ``lock_timeout``, a text such as ``100ms``: a transaction that
-    holds one session for long does not hold up the others.
+    each other. The wait for a lock is bounded by ``lock_timeout``, a text such as ``100ms``: a transaction
+    that holds one session for long does not hold up the others.
 
     Args:
         complete: Whether there are arrays of timestamps, metadata and payloads.
