@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -17,13 +16,6 @@ from sessions import SessionRepositoryFactory
 
 USER = "alice"
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
-
-
-@pytest.fixture
-async def admin(postgres_url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(postgres_url)
-    yield connection
-    await connection.close()
 
 
 async def becomes(admin: Any, count: int, where: str = "true") -> None:
