@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import aiosqlite
 import asyncpg
 import uuid_utils
 from pymongo import AsyncMongoClient, MongoClient
@@ -13,12 +15,31 @@ from pymongo import AsyncMongoClient, MongoClient
 from sessions import SessionRepositoryFactory
 from sessions.repositories import AsyncSessionRepository
 
-__all__ = ["CONTENT", "USER", "Contender", "Ours", "RawAsyncpg", "RawBlockingPyMongo", "RawPyMongo"]
+__all__ = [
+    "CONTENT",
+    "SQLITE_APPEND",
+    "SQLITE_TOUCH",
+    "USER",
+    "Contender",
+    "Ours",
+    "RawAiosqlite",
+    "RawAsyncpg",
+    "RawBlockingPyMongo",
+    "RawPyMongo",
+    "raw_client",
+    "sqlite_time",
+]
 
 USER = "alice"
 # 200 characters, an ordinary turn of a conversation.
 CONTENT = "What should I see first when I am in Rome for a day? " * 4
 CONTENT = CONTENT[:200]
+
+
+SQLITE_TOUCH = "UPDATE chat_sessions SET updated_at = ?, version = version + 1 WHERE session_id = ?"
+SQLITE_APPEND = (
+    "INSERT INTO chat_messages (message_id, session_id, role, content, timestamp) VALUES (?, ?, ?, ?, ?)"
+)
 
 
 class Contender(Protocol):
@@ -188,3 +209,45 @@ class RawBlockingPyMongo:
 
     def close(self) -> None:
         self._client.close()
+
+
+class RawAiosqlite:
+    """aiosqlite: one connection, and one transaction for each append, one after another."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, url: str) -> RawAiosqlite:
+        connection = await aiosqlite.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        await connection.execute("PRAGMA synchronous=FULL")
+        await connection.execute("PRAGMA foreign_keys=ON")
+        return cls(connection)
+
+    async def append(self, session_id: str) -> object:
+        now = sqlite_time()
+        async with self._turn:
+            await self._connection.execute("BEGIN IMMEDIATE")
+            await self._connection.execute(SQLITE_TOUCH, (now, session_id))
+            message = (str(uuid_utils.uuid7()), session_id, "user", CONTENT, now)
+            await self._connection.execute(SQLITE_APPEND, message)
+            await self._connection.commit()
+        return message
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def sqlite_time() -> str:
+    """Return the time as the package's tables have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+async def raw_client(backend: str, url: str) -> Any:
+    """Return a backend's raw driver as it comes, on the package's database."""
+    if backend == "postgres":
+        return RawAsyncpg(await asyncpg.create_pool(url))
+    if backend == "mongodb":
+        return RawPyMongo(AsyncMongoClient(url), "agenthub")
+    return await RawAiosqlite.open(url)

@@ -34,7 +34,7 @@ from sessions.queries.columns import (
 from sessions.queries.metadata import changed_metadata
 from sessions.queries.times import MICROSECOND, ONE, later
 
-__all__ = ["Appends", "insert_batch"]
+__all__ = ["Appends", "complete_columns", "insert_batch"]
 
 PLAIN = ("message_ids", "roles", "contents")
 COMPLETE = (*PLAIN, "timestamps", "metadata_texts", "payloads")
@@ -65,14 +65,7 @@ def insert_batch(owner: Any, *, complete: bool) -> Any:
         batch.c.contents,
     ]
     if complete:
-        given = cast(batch.c.timestamps, UtcDateTime())
-        microseconds = cast(func.extract("epoch", written) * literal_column("1000000"), BigInteger)
-        columns += [
-            func.coalesce(given, written),
-            func.coalesce(cast(batch.c.metadata_texts, JSONB), cast(literal_column("'{}'"), JSONB)),
-            batch.c.payloads,
-            case((given.is_(None), literal_column("0")), else_=microseconds),
-        ]
+        columns += complete_columns(batch, written)
     else:
         columns.append(written)
     return postgresql.insert(ChatMessageRecord).from_select(
@@ -80,6 +73,23 @@ def insert_batch(owner: Any, *, complete: bool) -> Any:
         select(*columns).select_from(owner.join(batch, literal_column("true"))),
         include_defaults=False,
     )
+
+
+def complete_columns(batch: Any, written: Any) -> list[Any]:
+    """PostgreSQL: return the columns of a batch from the timestamp on.
+
+    Args:
+        batch: With its timestamps, metadata and payloads.
+        written: When its messages are written.
+    """
+    given = cast(batch.c.timestamps, UtcDateTime())
+    microseconds = cast(func.extract("epoch", written) * literal_column("1000000"), BigInteger)
+    return [
+        func.coalesce(given, written),
+        func.coalesce(cast(batch.c.metadata_texts, JSONB), cast(literal_column("'{}'"), JSONB)),
+        batch.c.payloads,
+        case((given.is_(None), literal_column("0")), else_=microseconds),
+    ]
 
 
 def number_of_messages() -> Any:

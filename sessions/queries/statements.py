@@ -29,6 +29,7 @@ from sessions.queries.columns import (
     bind,
 )
 from sessions.queries.edits import PostgresEdits, SqliteEdits
+from sessions.queries.grouped import append_to_many
 from sessions.queries.lists import Lists
 from sessions.queries.ranges import Ranges
 from sessions.queries.reading import MessageReads
@@ -85,6 +86,8 @@ class Statements:
             self.add_complete_messages = {
                 owned: appends.add_messages(owned, complete=True) for owned in (False, True)
             }
+            # Keyed by whether messages may have a timestamp, metadata and a payload.
+            self.append_to_many = {complete: append_to_many(complete=complete) for complete in (False, True)}
             self.postgres_edits = PostgresEdits()
         else:
             # Keyed by whether the owner is given, and by whether more than the time may change.
