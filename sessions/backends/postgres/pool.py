@@ -1,10 +1,9 @@
 """The connections of one event loop: asyncpg's own pool behind a fair, bounded queue.
 
 In asyncpg's pool a busy task gets the connection that it has just returned before waiting tasks do, and a
-wait has no time limit; so a task acquires a semaphore first. A connection that has been used stays acquired, and
-idle, for the next statement: asyncpg starts a task for each release, which takes a third of the time that the
-client spends on a statement. Statements are executed by asyncpg itself: SQLAlchemy's layers above it take about
-as long as PostgreSQL does.
+wait has no time limit; so a task acquires a semaphore first. A used connection stays acquired for the next
+statement: asyncpg starts a task for each release, which takes a quarter of the client's time for a statement.
+Statements are executed by asyncpg itself: SQLAlchemy's layers above it take about as long as PostgreSQL does.
 """
 
 from __future__ import annotations
@@ -196,9 +195,9 @@ class PostgresPool:
             await self._pool  # Opens no connection yet, so it does not wait.
             self._is_open = True
         proxy = await self._pool.acquire()
-        connection = proxy.itself()
-        connection.proxy = proxy
-        return connection
+        acquired: _Connection = proxy.itself()
+        acquired.proxy = proxy
+        return acquired
 
     async def _check_in(self, connection: _Connection) -> None:
         if connection.is_closed():
