@@ -67,6 +67,9 @@ class Ours:
     async def append(self, session_id: str) -> object:
         return await self.repository.add_message(session_id, "user", CONTENT)
 
+    def append_blocking(self, session_id: str) -> object:
+        return self.repository.add_message_sync(session_id, "user", CONTENT)
+
     async def append_batch(self, session_id: str, size: int) -> object:
         return await self.repository.add_messages(session_id, [("user", CONTENT)] * size)
 
@@ -107,10 +110,6 @@ class RawAsyncpg:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
-
-    @classmethod
-    async def open(cls, url: str, size: int) -> RawAsyncpg:
-        return cls(await asyncpg.create_pool(url, min_size=size, max_size=size))
 
     async def create(self, user_id: str = USER) -> str:
         session_id = uuid.uuid4()
@@ -160,10 +159,6 @@ class RawPyMongo:
         self._sessions = client[database]["chat_sessions"]
         self._messages = client[database]["chat_messages"]
 
-    @classmethod
-    async def open(cls, url: str, size: int, database: str) -> RawPyMongo:
-        return cls(AsyncMongoClient(url, maxPoolSize=size), database)
-
     async def create(self, user_id: str = USER) -> str:
         session_id, now = str(uuid.uuid4()), datetime.now(UTC)
         times = {"created_at": now, "updated_at": now}
@@ -212,7 +207,17 @@ class RawBlockingPyMongo:
 
 
 class RawAiosqlite:
-    """aiosqlite: one connection, and one transaction for each append, one after another."""
+    """aiosqlite: one connection, and one transaction for each write, one after another."""
+
+    CREATE = """
+        INSERT INTO chat_sessions (session_id, title, user_id, created_at, updated_at, metadata)
+        VALUES (?, ?, ?, ?, ?, ?)"""
+    HISTORY = """
+        SELECT message_id, session_id, role, content, timestamp FROM chat_messages
+        WHERE session_id = ? ORDER BY timestamp, write_order, message_id"""
+    PAGE = """
+        SELECT session_id, title, user_id, created_at, updated_at, metadata FROM chat_sessions
+        WHERE user_id = ? ORDER BY updated_at DESC, session_id LIMIT 20 OFFSET 0"""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
@@ -225,15 +230,34 @@ class RawAiosqlite:
         await connection.execute("PRAGMA foreign_keys=ON")
         return cls(connection)
 
+    async def create(self, user_id: str = USER) -> str:
+        session_id, now = str(uuid.uuid4()), sqlite_time()
+        async with self._turn:
+            row = (session_id, "New Chat", user_id, now, now, "{}")
+            await self._connection.execute(self.CREATE, row)
+        return session_id
+
     async def append(self, session_id: str) -> object:
+        return await self.append_batch(session_id, 1)
+
+    async def append_batch(self, session_id: str, size: int) -> object:
         now = sqlite_time()
+        rows = [(str(uuid_utils.uuid7()), session_id, "user", CONTENT, now) for _ in range(size)]
         async with self._turn:
             await self._connection.execute("BEGIN IMMEDIATE")
             await self._connection.execute(SQLITE_TOUCH, (now, session_id))
-            message = (str(uuid_utils.uuid7()), session_id, "user", CONTENT, now)
-            await self._connection.execute(SQLITE_APPEND, message)
+            if size == 1:
+                await self._connection.execute(SQLITE_APPEND, rows[0])
+            else:
+                await self._connection.executemany(SQLITE_APPEND, rows)
             await self._connection.commit()
-        return message
+        return rows
+
+    async def history(self, session_id: str) -> list[Any]:
+        return list(await self._connection.execute_fetchall(self.HISTORY, (session_id,)))
+
+    async def page(self, user_id: str) -> list[Any]:
+        return list(await self._connection.execute_fetchall(self.PAGE, (user_id,)))
 
     async def close(self) -> None:
         await self._connection.close()
@@ -249,5 +273,6 @@ async def raw_client(backend: str, url: str) -> Any:
     if backend == "postgres":
         return RawAsyncpg(await asyncpg.create_pool(url))
     if backend == "mongodb":
-        return RawPyMongo(AsyncMongoClient(url), "agenthub")
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url)
+        return RawPyMongo(client, client.get_default_database("agenthub").name)
     return await RawAiosqlite.open(url)

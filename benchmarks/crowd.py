@@ -74,7 +74,7 @@ CROWDS = (
 BACKENDS = ("postgres", "mongodb", "sqlite")
 
 
-def measure(backend: str, url: str, *, rounds: int, seconds: float) -> str:
+def measure(backend: str, url: str, *, rounds: int, seconds: float, crowds: Sequence[Crowd] = CROWDS) -> str:
     """Return the table of one backend.
 
     Args:
@@ -82,10 +82,11 @@ def measure(backend: str, url: str, *, rounds: int, seconds: float) -> str:
         url: Of a database that may be filled.
         rounds: Measurements of each contender, of which the table shows the medians.
         seconds: Duration of each.
+        crowds: What to measure.
     """
     place = BACKENDS.index(backend)
     rows = []
-    for crowd in CROWDS:
+    for crowd in crowds:
         session_ids = asyncio.run(_create(backend, url, crowd.sessions))
         found: dict[str, list[float]] = {"ours": [], "raw": []}
         for number in range(rounds):
