@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Insert,
     Text,
-    bindparam,
     case,
     cast,
     exists,
@@ -23,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
-from sessions.queries.columns import LIMIT, SESSION_COLUMNS, SESSION_ID, USER_ID, bind, time
+from sessions.queries.columns import LIMIT, SESSION_COLUMNS, SESSION_ID, USER_ID, bind, listed_ids, time
 from sessions.queries.ranges import Ranges
 
 __all__ = ["AdministrationStatements", "administration_for"]
@@ -82,7 +81,7 @@ class AdministrationStatements:
             self.restore_session = self._restore_session()
             self.restore_message = self._restore_message()
             self.find_messages = select(ChatMessageRecord.session_id).where(
-                ChatMessageRecord.message_id.in_(bindparam("p_message_ids", expanding=True, type_=ID)),
+                ChatMessageRecord.message_id.in_(listed_ids("message_ids")),
                 ChatMessageRecord.session_id != SESSION_ID,
             )
 

@@ -9,12 +9,12 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
-    bindparam,
     case,
     cast,
     func,
     literal_column,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,6 +28,7 @@ from sessions.queries.columns import (
     OWNED,
     SESSION_ID,
     bind,
+    listed_ids,
     optional,
     time,
 )
@@ -177,6 +178,34 @@ class Appends:
         statement: Update = self._write_session(owned, bind("steps", BigInteger()), extended=complete)
         return statement
 
+    def touch_sessions(self) -> Update:
+        """SQLite: as `touch_session`, for the sessions of several calls; return their ids and times.
+
+        The parameter ``targets`` is a JSON array with an array for each session, of values as they are stored:
+        its id, its owner (null for any), how many calls append to it and how many messages, and the times of
+        the first and the last of them. A session that does not exist, or has another owner, is not returned.
+        """
+        each: Any = func.json_each(bind("targets", Text())).table_valued("value", name="target")
+        session_id, user_id, calls, steps, first, now = (
+            func.json_extract(each.c.value, literal_column(f"'$[{place}]'")) for place in range(6)
+        )
+        later_time = later(steps, first, type_coerce(now, UtcDateTime()), postgres=self._postgres)
+        statement: Update = (
+            update(ChatSessionRecord)
+            .where(
+                ChatSessionRecord.session_id == type_coerce(session_id, Text()),
+                ChatSessionRecord.user_id == func.coalesce(user_id, ChatSessionRecord.user_id),
+            )
+            .values(
+                {
+                    ChatSessionRecord.updated_at: later_time,
+                    ChatSessionRecord.version: ChatSessionRecord.version + calls,
+                }
+            )
+            .returning(ChatSessionRecord.session_id, ChatSessionRecord.updated_at)
+        )
+        return statement
+
     def insert_message(self, *, complete: bool) -> Insert:
         """SQLite: append to a session that the same transaction bumped."""
         values = {
@@ -218,8 +247,7 @@ class Appends:
 
 
 def bind_ids(*, postgres: bool) -> Any:
-    """Return the parameter ``message_ids``: an array in PostgreSQL, a list in SQLite."""
-    id_type = ChatMessageRecord.message_id.type
+    """Return the parameter ``message_ids``: an array in PostgreSQL, a query in SQLite."""
     if postgres:
-        return cast(message_array("message_ids"), ARRAY(id_type))
-    return bindparam("p_message_ids", expanding=True, type_=id_type)
+        return cast(message_array("message_ids"), ARRAY(ChatMessageRecord.message_id.type))
+    return listed_ids("message_ids")

@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import (
     Text,
-    bindparam,
     cast,
     func,
     select,
@@ -27,6 +26,7 @@ from sessions.queries.columns import (
     SESSION_COLUMNS,
     SESSION_ID,
     bind,
+    listed_ids,
 )
 from sessions.queries.edits import PostgresEdits, SqliteEdits
 from sessions.queries.grouped import append_to_many
@@ -95,6 +95,7 @@ class Statements:
                 (owned, complete): appends.touch_session(owned, complete=complete)
                 for owned, complete in itertools.product((False, True), repeat=2)
             }
+            self.touch_sessions = appends.touch_sessions()
             # Keyed by whether the message may have a timestamp, metadata and a payload.
             self.insert_message = {
                 complete: appends.insert_message(complete=complete) for complete in (False, True)
@@ -133,7 +134,7 @@ class Statements:
             [text_id] = texts.table_valued("id", name="batch").render_derived().c
             ids = select(cast(text_id, ChatMessageRecord.message_id.type))
         else:
-            ids = bindparam("p_message_ids", expanding=True, type_=ChatMessageRecord.message_id.type)
+            ids = listed_ids("message_ids")
         columns = (
             ChatMessageRecord.message_id,
             ChatMessageRecord.session_id,

@@ -23,6 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg as asyncpg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -36,7 +37,7 @@ from sessions.backends.postgres.settings import (
     resolved_settings,
     upgrade_command_of,
 )
-from sessions.backends.postgres.statements import CompiledStatements
+from sessions.backends.sql.compiled import CompiledStatements
 from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool, engine_key
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
 from sessions.core.group_commit import GroupLimits
@@ -87,7 +88,10 @@ class PostgresConnectionManager(SqlConnectionManager):
             self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
-        self._compiled = CompiledStatements(self._settings.schema_name)
+        self._compiled = CompiledStatements(
+            asyncpg_dialect(),  # type: ignore[no-untyped-call]
+            self._settings.schema_name,
+        )
         super().__init__(
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
