@@ -86,6 +86,10 @@ class ConnectionManager(Protocol):
         """Return whether a transient error is due to another writer."""
         ...
 
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether an operation got no connection within the whole timeout of a setting."""
+        ...
+
     def driver_error(self, error: BaseException) -> BaseException:
         """Return the error of the driver itself."""
         ...
