@@ -27,7 +27,7 @@ from sessions.backends.mongodb.client import acknowledged_early
 from sessions.backends.mongodb.inserts import insert_each, is_refused, update_each
 from sessions.backends.mongodb.known import KnownSession, known_session
 from sessions.backends.mongodb.mapping import is_one_write, message_document
-from sessions.backends.mongodb.messages import MongoMessages
+from sessions.backends.mongodb.messages import MongoMessages, session_query
 from sessions.backends.mongodb.reading import KNOWN_FIELDS, Document
 from sessions.backends.mongodb.write_order import write_time
 from sessions.core.values import Append
@@ -98,7 +98,8 @@ class MongoGroupedAppends(MongoMessages):
             targets.setdefault(call.oid, []).append(call)
         if not targets:
             return ()
-        updates = [_update(oid, of_session) for oid, of_session in targets.items()]
+        by_id = primary is not None
+        updates = [_update(oid, of_session, by_id=by_id) for oid, of_session in targets.items()]
         matched, failed = await update_each(self.sessions, updates)
         if is_early and connection.primary_identity() != primary:
             # The inserts may have been rolled back.
@@ -144,10 +145,10 @@ class MongoGroupedAppends(MongoMessages):
         return [call for oid in there for call in targets[oid]]
 
 
-def _update(oid: Any, calls: list[_Call]) -> Document:
+def _update(oid: Any, calls: list[_Call], *, by_id: bool) -> Document:
     """Return the update of a session that several calls append to."""
     last = max(document["write_order"] for call in calls for document in call.documents)
     return {
-        "q": {"_id": oid, "session_id": calls[0].append.session_id},
+        "q": session_query(oid, calls[0].append.session_id, by_id=by_id),
         "u": {"$max": {"updated_at": write_time(last)}, "$inc": {"version": Int64(len(calls))}},
     }
