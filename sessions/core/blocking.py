@@ -118,7 +118,7 @@ class _BackgroundLoop:
             self._submitted.append(call)
             if not self._is_to_begin:
                 self._is_to_begin = True
-                # Raises if the loop is closed. If the loop stops before it runs this, `stop` wakes the caller.
+                # Raises if the loop is closed. If it stops before it runs this, `stop` wakes the caller.
                 loop.call_soon_threadsafe(self._begin)
             return call.wait()
         except (KeyboardInterrupt, SystemExit):
