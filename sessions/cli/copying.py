@@ -1,8 +1,8 @@
 """Copies the conversations of one database to another one, while services go on writing.
 
 Both are read in the order of the session ids, a page at a time. What differs is copied: a session whose
-fields differ has changed, because each write raises its version. Each session arrives whole, or with a version
-that is not its own: then the next run copies it again.
+fields differ has changed, because each write raises its version. Each session arrives whole, or with a
+version that is not its own: then the next run copies it again.
 """
 
 from __future__ import annotations
