@@ -10,7 +10,7 @@ from sessions import validation
 from sessions.administration.filters import SessionFilter
 from sessions.administration.restoring import check_conversations, check_messages, check_session
 from sessions.core.calls import Calls
-from sessions.core.exporting import message_parts, sessions_of_user
+from sessions.core.exporting import sessions_of_user, whole_conversations
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession, Statistics
 
@@ -80,6 +80,7 @@ class AsyncAdmin:
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
         after: str | None = None,
+        sessions: Iterable[ChatSession] | None = None,
     ) -> AsyncGenerator[tuple[ChatSession, list[ChatMessage]], None]:
         """Yield the sessions of all users with their messages, oldest first, in constant memory.
 
@@ -93,15 +94,20 @@ class AsyncAdmin:
             where: As in `iter_sessions`.
             user_id: Only this user's sessions, in the order of their last change.
             after: As in `iter_sessions`; not with ``user_id``.
+            sessions: Only these sessions, as they were read, in their order; without other arguments.
         """
         chosen = SessionFilter.checked(updated_since, updated_before, where)
         owner = None if user_id is None else validation.check_user_id(user_id)
         if owner is not None and after is not None:
             raise InvalidInputError("after", "goes with no user_id")
         last = None if after is None else self._calls.check_id("after", after)
-        async for chat_session in self._sessions("export", owner, chosen, last):
-            async for part in message_parts(self._calls, "export", chat_session):
-                yield chat_session, part
+        found = self._sessions("export", owner, chosen, last)
+        if sessions is not None:
+            if owner is not None or last is not None or chosen != SessionFilter(None, None, None):
+                raise InvalidInputError("sessions", "goes with no other argument")
+            found = _each([check_session(self._calls, one) for one in sessions])
+        async for chat_session, part in whole_conversations(self._calls, "export", found):
+            yield chat_session, part
 
     async def _sessions(
         self, operation: str, user_id: str | None, chosen: SessionFilter, last: str | None
@@ -190,3 +196,8 @@ class AsyncAdmin:
         messages that an interrupted operation left, too, until they are cleaned up.
         """
         return await self._calls.run("statistics", self._calls.backend.statistics)
+
+
+async def _each(sessions: Iterable[ChatSession]) -> AsyncIterator[ChatSession]:
+    for chat_session in sessions:
+        yield chat_session

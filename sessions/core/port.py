@@ -389,6 +389,16 @@ class Backend(ABC):
     ) -> list[tuple[ChatMessage, Position]]:
         """Return messages of a session, oldest first, after a position, each with its own."""
 
+    @abstractmethod
+    async def export_many(self, sessions: list[ChatSession], limit: int) -> list[list[ChatMessage] | None]:
+        """Return the messages of each of several sessions, oldest first, with few statements.
+
+        Args:
+            sessions: The sessions; one that its user does not have has no messages.
+            limit: None stands for a session with so many messages or more, and may stand for others, of
+                which too much would be read at once.
+        """
+
     # -- Administration ----------------------------------------------------------------------------
 
     @abstractmethod

@@ -64,6 +64,7 @@ READS = frozenset(
     {
         "count",
         "count_messages",
+        "export_many",
         "export_messages",
         "export_sessions",
         "get",

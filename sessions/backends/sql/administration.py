@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+
 from sessions.backends.sql.engine import SqlConnectionManager
-from sessions.backends.sql.rows import to_session
+from sessions.backends.sql.rows import to_messages, to_session
 from sessions.core.port import Backend
 from sessions.errors import MessageConflictError, SessionConflictError
-from sessions.models import ChatSession, Statistics
+from sessions.models import ChatMessage, ChatSession, Statistics
 from sessions.queries import parameters
 from sessions.queries.administration import AdministrationStatements, administration_for
 
 __all__ = ["SqlAdministration", "message_is_taken", "session_is_taken"]
+
+
+# What one statement of an export returns at most.
+MESSAGES_AT_ONCE = 5000
 
 
 class SqlAdministration(Backend):
@@ -33,6 +40,26 @@ class SqlAdministration(Backend):
         part = parameters(after=after, limit=limit)
         statement = self._administration.list_all[after is not None]
         return [to_session(row) for row in await self.manager.fetch(statement, part)]
+
+    async def export_many(self, sessions: list[ChatSession], limit: int) -> list[list[ChatMessage] | None]:
+        ids = [chat_session.session_id for chat_session in sessions]
+        is_postgres = self.manager.dialect == "postgresql"
+        given = ids if is_postgres else json.dumps([session_id.replace("-", "") for session_id in ids])
+        values = parameters(session_ids=given, limit=MESSAGES_AT_ONCE)
+        rows = await self.manager.fetch(self._administration.export_many, values)
+        found: dict[tuple[str, str], list[ChatMessage]] = {}
+        last = None
+        for (user_id, key), part in itertools.groupby(rows, lambda row: (row[0], row[1])):
+            last = str(key)
+            found[user_id, last] = to_messages(last, [row[2:] for row in part])
+        cut = last if len(rows) == MESSAGES_AT_ONCE else None
+        histories: list[list[ChatMessage] | None] = []
+        for chat_session in sessions:
+            messages = found.get((chat_session.user_id, chat_session.session_id), [])
+            # The last session that was read may have more, and nothing was read of those after it.
+            is_whole = (cut is None or chat_session.session_id < cut) and len(messages) < limit
+            histories.append(messages if is_whole else None)
+        return histories
 
     async def sizes(self) -> dict[str, int]:
         schemas = self.manager.statement_options.get("schema_translate_map") or {}
