@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from sessions import validation
-from sessions.administration.filters import SessionFilter
+from sessions.administration.filters import SessionFilter, check_period
 from sessions.administration.restoring import check_conversations, check_messages, check_session
 from sessions.core.calls import Calls
+from sessions.core.counting import to_statistics
 from sessions.core.exporting import sessions_of_user, whole_conversations
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession, Statistics
+from sessions.models.statistics import TimeBucket
 
 __all__ = ["AsyncAdmin"]
 
@@ -188,14 +190,34 @@ class AsyncAdmin:
         """
         return await self._calls.run("sizes", self._calls.backend.sizes)
 
-    async def statistics(self) -> Statistics:
-        """Return how many users, sessions and messages the database holds, and of which time.
+    async def statistics(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        bucket: TimeBucket = "day",
+        time_zone: str = "UTC",
+        top: int = 10,
+    ) -> Statistics:
+        """Return what the database holds, and how it is used, in all or in a period; see `Statistics`.
 
-        Reads every row of the sessions, or an index of them, and every entry of an index of the messages:
-        the cost follows their size, and the statement timeout of the settings applies. On MongoDB it counts
+        The numbers are the same on every backend. They are counted one after the other, so while others write
+        they need not agree with one another. Each reads every session or every message of the period: the
+        cost follows their size, and the statement timeout of the settings applies. On MongoDB they count
         messages that an interrupted operation left, too, until they are cleaned up.
+
+        Args:
+            since: Timezone-aware; only sessions created, and messages, at this time or later.
+            until: Timezone-aware; only those before it.
+            bucket: The length of the parts of time.
+            time_zone: Name of their time zone, such as ``Europe/Berlin``.
+            top: How many users to name, 0 to 1000.
+
+        Raises:
+            InvalidInputError: Also if the time zone is not known.
         """
-        return await self._calls.run("statistics", self._calls.backend.statistics)
+        period = check_period(since, until, bucket, time_zone, top)
+        return to_statistics(await self._calls.run("statistics", self._calls.backend.count_all, period))
 
 
 async def _each(sessions: Iterable[ChatSession]) -> AsyncIterator[ChatSession]:

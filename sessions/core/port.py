@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from sessions.core.counting import Counts, Period
 from sessions.core.group_commit import GroupCommit
 from sessions.core.identifiers import new_session_id
 from sessions.core.loops import LoopBound
@@ -28,7 +29,7 @@ from sessions.core.values import (
     Where,
 )
 from sessions.errors import SessionsError
-from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview, Statistics
+from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.resilience import RetryConfig
 
 __all__ = ["Backend", "ConnectionManager"]
@@ -452,5 +453,5 @@ class Backend(ABC):
         """Return how many bytes each part of the database takes on disk, with all of them as ``total``."""
 
     @abstractmethod
-    async def statistics(self) -> Statistics:
-        """Return how much the database holds."""
+    async def count_all(self, period: Period) -> Counts:
+        """Count what the database holds, and how it is used in a period."""

@@ -86,7 +86,6 @@ class AdministrationStatements:
         self.list_users = {after: self._list_users(after) for after in (False, True)}
         self.list_all = {after: self._list_all(after) for after in (False, True)}
         self.export_many = self._export_many()
-        self.statistics = self._statistics()
         self.sizes = self._sizes()
         if self._postgres:
             # Keyed by whether they leave sessions that exist as they are.
@@ -119,18 +118,6 @@ class AdministrationStatements:
         if after:
             statement = statement.where(session_id > bind("after", session_id.type))
         return self._ranges.ordered(statement, session_id, limit=LIMIT)
-
-    def _statistics(self) -> Any:
-        users = select(ChatSessionRecord.user_id).distinct().subquery("users")
-        counted_users = select(func.count()).select_from(users).scalar_subquery()
-        messages = select(func.count()).select_from(ChatMessageRecord).scalar_subquery()
-        return select(
-            counted_users.label("users"),
-            func.count().label("sessions"),
-            messages.label("messages"),
-            func.min(ChatSessionRecord.created_at).label("oldest"),
-            func.max(ChatSessionRecord.updated_at).label("newest"),
-        ).select_from(ChatSessionRecord)
 
     def _export_many(self) -> Any:
         """Return messages of sessions, with the owner and the session before `MESSAGE_COLUMNS`."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
 
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.backends.sql.rows import to_messages, to_session
+from sessions.core.counting import Counts, Period, start_of_bucket
 from sessions.core.port import Backend
 from sessions.errors import MessageConflictError, SessionConflictError
-from sessions.models import ChatMessage, ChatSession, Statistics
+from sessions.models import ChatMessage, ChatSession
 from sessions.queries import parameters
 from sessions.queries.administration import AdministrationStatements, administration_for
+from sessions.queries.statistics import StatisticsStatements
 
 __all__ = ["SqlAdministration", "message_is_taken", "session_is_taken"]
 
@@ -72,9 +77,66 @@ class SqlAdministration(Backend):
         sizes = {name: int(size) for name, size in zip(columns, row, strict=True)}
         return sizes | {"total": sum(sizes.values())}
 
-    async def statistics(self) -> Statistics:
-        [row] = await self.manager.fetch(self._administration.statistics, {})
-        return Statistics(*row)
+    async def count_all(self, period: Period) -> Counts:
+        is_postgres = self.manager.dialect == "postgresql"
+        statements = StatisticsStatements(
+            postgres=is_postgres,
+            since=period.since,
+            until=period.until,
+            bucket=period.bucket,
+            time_zone=period.time_zone,
+        )
+
+        async def fetch(statement: Any) -> list[tuple[Any, ...]]:
+            return [tuple(row) for row in await self.manager.fetch(statement, {})]
+
+        [sessions] = await fetch(statements.sessions)
+        [[users]] = await fetch(statements.users)
+        created, activity = await fetch(statements.created), await fetch(statements.activity)
+        if is_postgres:
+            by_start = dict(created), {start: (messages, active) for start, messages, active in activity}
+        else:
+            by_start = _created(created, period), _activity(activity, period)
+        models = await fetch(statements.models)
+        return Counts(
+            users,
+            (sessions[0], sessions[1], sessions[2]),
+            *by_start,
+            dict(await fetch(statements.roles)),
+            {int(turns): number for turns, number in await fetch(statements.turns)},
+            {int(took): number for took, number in await fetch(statements.answers)},
+            [(model, number, int(given), int(made)) for model, number, given, made in models],
+            [
+                (user, number, written)
+                for user, number, written in await fetch(statements.top_users(period.top))
+            ],
+            (await self.sizes())["total"],
+        )
+
+
+def _start(text: str, period: Period) -> datetime:
+    """Return the beginning of the bucket of a part of time as SQLite's statement names it."""
+    moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return start_of_bucket(moment, period.bucket, ZoneInfo(period.time_zone))
+
+
+def _created(rows: list[tuple[Any, ...]], period: Period) -> dict[datetime, int]:
+    found: dict[datetime, int] = {}
+    for text, number in rows:
+        start = _start(text, period)
+        found[start] = found.get(start, 0) + number
+    return found
+
+
+def _activity(rows: list[tuple[Any, ...]], period: Period) -> dict[datetime, tuple[int, int]]:
+    messages: dict[datetime, int] = {}
+    users: dict[datetime, set[str]] = {}
+    starts: dict[str, datetime] = {}
+    for text, number, user_id in rows:
+        start = starts.get(text) or starts.setdefault(text, _start(text, period))
+        messages[start] = messages.get(start, 0) + number
+        users.setdefault(start, set()).add(user_id)
+    return {start: (number, len(users[start])) for start, number in messages.items()}
 
 
 def session_is_taken() -> SessionConflictError:
