@@ -27,6 +27,7 @@ __all__ = [
     "RawBlockingPyMongo",
     "RawPyMongo",
     "raw_client",
+    "sqlite_id",
     "sqlite_time",
 ]
 
@@ -231,7 +232,7 @@ class RawAiosqlite:
         return cls(connection)
 
     async def create(self, user_id: str = USER) -> str:
-        session_id, now = str(uuid.uuid4()), sqlite_time()
+        session_id, now = uuid.uuid4().hex, sqlite_time()
         async with self._turn:
             row = (session_id, "New Chat", user_id, now, now, "{}")
             await self._connection.execute(self.CREATE, row)
@@ -241,8 +242,8 @@ class RawAiosqlite:
         return await self.append_batch(session_id, 1)
 
     async def append_batch(self, session_id: str, size: int) -> object:
-        now = sqlite_time()
-        rows = [(str(uuid_utils.uuid7()), session_id, "user", CONTENT, now) for _ in range(size)]
+        now, session_id = sqlite_time(), sqlite_id(session_id)
+        rows = [(uuid_utils.uuid7().hex, session_id, "user", CONTENT, now) for _ in range(size)]
         async with self._turn:
             await self._connection.execute("BEGIN IMMEDIATE")
             await self._connection.execute(SQLITE_TOUCH, (now, session_id))
@@ -254,13 +255,18 @@ class RawAiosqlite:
         return rows
 
     async def history(self, session_id: str) -> list[Any]:
-        return list(await self._connection.execute_fetchall(self.HISTORY, (session_id,)))
+        return list(await self._connection.execute_fetchall(self.HISTORY, (sqlite_id(session_id),)))
 
     async def page(self, user_id: str) -> list[Any]:
         return list(await self._connection.execute_fetchall(self.PAGE, (user_id,)))
 
     async def close(self) -> None:
         await self._connection.close()
+
+
+def sqlite_id(text: str) -> str:
+    """Return an id as the package's tables have it."""
+    return text.replace("-", "")
 
 
 def sqlite_time() -> str:

@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 import psycopg
 import uuid_utils
 
-from benchmarks.contenders import CONTENT, SQLITE_APPEND, SQLITE_TOUCH, RawBlockingPyMongo, sqlite_time
+from benchmarks.contenders import (
+    CONTENT,
+    SQLITE_APPEND,
+    SQLITE_TOUCH,
+    RawBlockingPyMongo,
+    sqlite_id,
+    sqlite_time,
+)
 
 __all__ = ["blocking_append"]
 
@@ -51,7 +58,7 @@ def _append_to_postgres(connection: psycopg.Connection, session_id: str) -> None
 
 
 def _append_to_sqlite(connection: sqlite3.Connection, session_id: str) -> None:
-    now = sqlite_time()
+    now, session_id = sqlite_time(), sqlite_id(session_id)
     with connection:
         connection.execute(SQLITE_TOUCH, (now, session_id))
-        connection.execute(SQLITE_APPEND, (str(uuid_utils.uuid7()), session_id, "user", CONTENT, now))
+        connection.execute(SQLITE_APPEND, (uuid_utils.uuid7().hex, session_id, "user", CONTENT, now))

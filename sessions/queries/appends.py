@@ -181,9 +181,10 @@ class Appends:
     def touch_sessions(self) -> Update:
         """SQLite: as `touch_session`, for the sessions of several calls; return their ids and times.
 
-        The parameter ``targets`` is a JSON array with an array for each session, of values as they are stored:
-        its id, its owner (null for any), how many calls append to it and how many messages, and the times of
-        the first and the last of them. A session that does not exist, or has another owner, is not returned.
+        The parameter ``targets`` is a JSON array with an array for each session, of values as they are
+        stored: its id, its owner (null for any), how many calls append to it and how many messages, and the
+        times of the first and the last of them. A session that does not exist, or has another owner, is not
+        returned.
         """
         each: Any = func.json_each(bind("targets", Text())).table_valued("value", name="target")
         session_id, user_id, calls, steps, first, now = (

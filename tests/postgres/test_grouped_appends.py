@@ -9,9 +9,10 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from sessions import SessionRepositoryFactory
-from sessions.backends.postgres.statements import CompiledStatements
+from sessions.backends.sql.compiled import CompiledStatements
 from sessions.backends.sql.rows import grouped_arrays
 from sessions.core.identifiers import new_message_id, utc_now
 from sessions.core.values import Append, MessageRow
@@ -99,7 +100,7 @@ async def test_a_batch_finds_its_sessions_by_their_key(postgres_url: str, admin:
     ]
     arrays, _ = grouped_arrays(appends)
     values = arrays | parameters(now=utc_now(), lock_timeout="100ms")
-    compiled = CompiledStatements(None)(statements_for("postgresql").append_to_many[False])
+    compiled = CompiledStatements(PGDialect_asyncpg())(statements_for("postgresql").append_to_many[False])
     # The plan for any parameters, and the one for these.
     for mode in ("force_generic_plan", "force_custom_plan"):
         await admin.execute(f"SET plan_cache_mode = {mode}")

@@ -112,22 +112,22 @@ def message_rows(
 ) -> list[dict[str, Any]]:
     """Return the parameters of messages, of which the last is written at the given time, for SQLite."""
     values = []
-    for place, row in enumerate(rows, 1):
-        written = last - (len(rows) - place) * MICROSECOND
-        value = parameters(
-            message_id=row.message_id,
-            session_id=session_id,
-            role=row.role,
-            content=row.content,
-            timestamp=row.timestamp or written,
-        )
+    written = last - (len(rows) - 1) * MICROSECOND if len(rows) > 1 else last
+    for row in rows:
+        # Named as by `parameters`, which takes longer.
+        value: dict[str, Any] = {
+            "p_message_id": row.message_id,
+            "p_session_id": session_id,
+            "p_role": row.role,
+            "p_content": row.content,
+            "p_timestamp": row.timestamp or written,
+        }
         if complete:
-            value |= parameters(
-                metadata=encode_json(row.metadata or {}),
-                payload=row.payload,
-                write_order=0 if row.timestamp is None else (written - EPOCH) // MICROSECOND,
-            )
+            value["p_metadata"] = encode_json(row.metadata or {})
+            value["p_payload"] = row.payload
+            value["p_write_order"] = 0 if row.timestamp is None else (written - EPOCH) // MICROSECOND
         values.append(value)
+        written += MICROSECOND
     return values
 
 
