@@ -438,5 +438,9 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    async def sizes(self) -> dict[str, int]:
+        """Return how many bytes each part of the database takes on disk, with all of them as ``total``."""
+
+    @abstractmethod
     async def statistics(self) -> Statistics:
         """Return how much the database holds."""

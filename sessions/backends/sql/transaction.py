@@ -43,6 +43,7 @@ class SqlTransaction(BorrowedConnectionManager):
         self._manager = manager
         self._transaction = transaction
         self.dialect = manager.dialect
+        self.statement_options = manager.statement_options
         if isinstance(transaction, AsyncConnection):
             self._check_dialect(transaction)
 
@@ -77,8 +78,7 @@ class SqlTransaction(BorrowedConnectionManager):
 
     async def _execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Any:
         connection = await self.connect()
-        options = self._manager.statement_options
-        return await connection.execute(statement, parameters, execution_options=options)
+        return await connection.execute(statement, parameters, execution_options=self.statement_options)
 
     async def write(self, work: Callable[[Executor], R]) -> R:
         """Call a function that executes several statements of one transaction, with SQLite's write lock.
