@@ -24,7 +24,7 @@ from typing import Any
 from bson import Int64
 from pymongo.errors import ConnectionFailure, DocumentTooLarge, OperationFailure
 
-from sessions.backends.mongodb.client import acknowledged_early
+from sessions.backends.mongodb.collections import CHAT_MESSAGES
 from sessions.backends.mongodb.errors import is_lost
 from sessions.backends.mongodb.inserts import insert_each, is_refused, update_each
 from sessions.backends.mongodb.known import KnownSession, known_session
@@ -94,7 +94,7 @@ class MongoGroupedAppends(MongoMessages):
     async def _append_calls(self, calls: list[_Call]) -> Iterable[_Call]:
         """Insert the messages, and update the sessions; return the calls that are complete."""
         connection = self.connection
-        primary, early = connection.primary_identity(), acknowledged_early(self.messages)
+        primary, early = connection.primary_identity(), connection.acknowledged_early(CHAT_MESSAGES)
         is_early = primary is not None and early is not None
         calls = await self._insert_calls(calls, early if is_early else self.messages)
         targets: dict[Any, list[_Call]] = {}

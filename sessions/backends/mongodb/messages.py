@@ -15,7 +15,8 @@ from bson import Int64
 from pymongo.errors import ConnectionFailure, DocumentTooLarge, DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.cleanup import mark_batch
-from sessions.backends.mongodb.client import acknowledged_early, in_transaction
+from sessions.backends.mongodb.client import in_transaction
+from sessions.backends.mongodb.collections import CHAT_MESSAGES
 from sessions.backends.mongodb.edits import Edit, MongoEdits
 from sessions.backends.mongodb.ending import in_chunks
 from sessions.backends.mongodb.errors import is_lost
@@ -126,7 +127,7 @@ class MongoMessages(MongoStored, MongoEdits):
     async def _append_at_once(self, session_oid: Any, session_id: str, documents: list[Document]) -> bool:
         """Append messages that one insert stores atomically, and wait for the journal once."""
         connection = self.connection
-        primary, early = connection.primary_identity(), acknowledged_early(self.messages)
+        primary, early = connection.primary_identity(), connection.acknowledged_early(CHAT_MESSAGES)
         if primary is not None and early is not None:
             stores = await self._insert(documents, early)
             updated = await self._update_session(session_oid, session_id, documents, stores=stores)
