@@ -90,6 +90,8 @@ class ChatService(UserSessions):
     ) -> None:
         if agent is not None and agent_factory is not None:
             raise InvalidInputError("agent_factory", "goes with no agent")
+        if agent_options is not None and agent_factory is None:
+            raise InvalidInputError("agent_options", "goes with agent_factory")
         if on_conflict not in ("raise", "wait"):
             raise InvalidInputError("on_conflict", "must be 'raise' or 'wait'")
         if (history_tokens is None) != (count_tokens is None):

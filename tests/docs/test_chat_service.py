@@ -14,10 +14,11 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 
 import httpx
+import pytest
 
 from sessions.services import AgentContext
 from tests.support.chat_service import CHAT_SERVICE, Served, served
@@ -207,10 +208,16 @@ async def test_each_error_has_its_status_and_anothers_session_looks_absent(sqlit
             assert len((await alice.get("/api/sessions")).json()["previews"]) == 1
 
 
-async def test_without_its_database_it_is_alive_and_not_ready() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with served("postgres", f"postgresql://user:secret@127.0.0.1:{port}/chat") as service:
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections, and that no other process takes meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+async def test_without_its_database_it_is_alive_and_not_ready(closed_port: int) -> None:
+    with served("postgres", f"postgresql://user:secret@127.0.0.1:{closed_port}/chat") as service:
         async with httpx.AsyncClient(base_url=service.url, timeout=SECONDS) as client:
             probes = ("live", "ready", "startup")
             found = await asyncio.gather(*(client.get(f"/health/{probe}") for probe in probes))
@@ -242,7 +249,7 @@ def test_the_image_has_what_it_copies_no_secret_and_a_user() -> None:
     assert used - copied <= {"test_app.py"}
 
 
-def test_the_health_check_of_the_image_passes_on_the_service(sqlite_url: str) -> None:
+def test_the_health_check_of_the_image_tells_whether_it_serves(sqlite_url: str, closed_port: int) -> None:
     [check] = [value.partition("CMD ")[2] for name, value in instructions() if name == "HEALTHCHECK"]
     [start] = [json.loads(value) for name, value in instructions() if name == "CMD"]
     assert start[:2] == ["uvicorn", "app:app"]
@@ -255,4 +262,4 @@ def test_the_health_check_of_the_image_passes_on_the_service(sqlite_url: str) ->
 
     with served("sqlite", sqlite_url) as service:
         assert passes(service.port)
-    assert not passes(service.port)
+    assert not passes(closed_port)
