@@ -40,6 +40,7 @@ SLOW = {
     *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
+    "contract/test_statistics.py",
 }
 MEMORY_FOR_FILES = 2**30
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
