@@ -171,6 +171,13 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Return whether a transient error is due to another writer; here never."""
         return False
 
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether an operation got no connection within the whole timeout of a setting; here never.
+
+        A retry would double it.
+        """
+        return False
+
     def is_duplicate_key(self, error: BaseException) -> bool:
         """Return whether a row with the same primary key exists; here never."""
         return False

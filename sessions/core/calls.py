@@ -136,7 +136,10 @@ class Calls:
 
     def concerns_all(self, error: BaseException) -> bool:
         """Return whether the error of several calls is the error of each of them."""
-        return self.manager.is_transient(error) and not self.manager.is_conflict(error)
+        manager = self.manager
+        if manager.took_its_timeout(error):
+            return True
+        return manager.is_transient(error) and not manager.is_conflict(error)
 
     # ----------------------------------------------------------------------------------------------
 

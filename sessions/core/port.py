@@ -86,6 +86,10 @@ class ConnectionManager(Protocol):
         """Return whether a transient error is due to another writer."""
         ...
 
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether an operation got no connection within the whole timeout of a setting."""
+        ...
+
     def driver_error(self, error: BaseException) -> BaseException:
         """Return the error of the driver itself."""
         ...
@@ -411,6 +415,26 @@ class Backend(ABC):
         Raises:
             SessionConflictError: Another user has a session under this id; nothing is stored.
             MessageConflictError: Another session has a message under one of the ids; nothing is stored.
+        """
+
+    @abstractmethod
+    async def restore_many(
+        self, conversations: list[tuple[ChatSession, list[StoredMessage]]], only_new: bool
+    ) -> list[str]:
+        """Store several sessions with messages, each as `restore` does: whole or not at all.
+
+        If it fails, some of the sessions may be stored.
+
+        Args:
+            conversations: Sessions with different ids, and their messages with different ids.
+            only_new: Whether to leave a session as it is whose id is taken, by any user.
+
+        Returns:
+            The ids of the sessions that were stored.
+
+        Raises:
+            SessionConflictError: As from `restore`, for one of them; not with ``only_new``.
+            MessageConflictError: As from `restore`, for one of them.
         """
 
     @abstractmethod

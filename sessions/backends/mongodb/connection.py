@@ -196,6 +196,10 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """Return whether the driver's error is transient, by its class, code or label."""
         return mongo_errors.is_transient(error)
 
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether there was no connection within ``pool_timeout`` or ``refused_timeout``."""
+        return mongo_errors.took_its_timeout(error)
+
     def outcome_is_unknown(self, error: BaseException) -> bool:
         """Return whether the connection was lost after a command was sent on it."""
         return mongo_errors.outcome_is_unknown(error)

@@ -224,6 +224,10 @@ class SqlConnectionManager(SchemaManager):
 
         return SqlTransaction(self, transaction)
 
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether no connection of the pool was free within ``pool_timeout``."""
+        return isinstance(error, exc.TimeoutError)
+
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops."""
         return sum(self._in_use(pool) for pool in self._pools.resources())

@@ -27,6 +27,10 @@ class Executor(Protocol):
         """Execute a statement, once for each of several sets of parameters; return how many rows it wrote."""
         ...
 
+    def write_text(self, sql: str, values: tuple[Any, ...]) -> None:
+        """Execute SQL with the driver's placeholders, and values as they are stored."""
+        ...
+
 
 class ConnectionExecutor:
     """Executes statements on a connection of SQLAlchemy.
@@ -48,3 +52,7 @@ class ConnectionExecutor:
         """Execute a statement, once for each of several sets of parameters; return how many rows it wrote."""
         result = self._connection.execute(statement, parameters, execution_options=self._options)
         return result.rowcount
+
+    def write_text(self, sql: str, values: tuple[Any, ...]) -> None:
+        """Execute SQL with the driver's placeholders, and values as they are stored."""
+        self._connection.exec_driver_sql(sql, values, execution_options=self._options)

@@ -51,6 +51,10 @@ class CursorExecutor:
             return self._cursor.execute(query.query, query.arguments(parameters)).rowcount
         return self._cursor.executemany(query.query, map(query.arguments, parameters)).rowcount
 
+    def write_text(self, sql: str, values: tuple[Any, ...]) -> None:
+        """Execute SQL with the driver's placeholders, and values as they are stored."""
+        self._cursor.execute(sql, values)
+
 
 def fetch_all(query: str, arguments: Sequence[Any], cursor: sqlite3.Cursor) -> list[Any]:
     """Execute one statement and return SQLite's rows."""
