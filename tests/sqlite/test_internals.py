@@ -120,6 +120,10 @@ def test_the_thread_keeps_nothing_of_a_function_that_it_called() -> None:
 
     result = loop.run_until_complete(use())
     gone = weakref.ref(loop)
+    # A second piece of work proves that the thread is done with the first.
+    done = threading.Event()
+    connection._tx.put_nowait((_NoWaiter(), done.set))
+    assert done.wait(10)
     del loop
     gc.collect()
     assert result() is None
