@@ -140,22 +140,22 @@ class AsyncAdmin:
         *,
         only_new: bool = False,
     ) -> list[str]:
-        """Store many sessions with their messages, each as `restore` does, with few statements.
+        """Store many sessions with their messages, each as ``restore`` does, with few statements.
 
         Each session is stored whole or not at all. If the call fails, some of them may be stored; it may be
         repeated. A few thousand messages in one call are fast, and block other writers only briefly.
 
         Args:
-            conversations: Sessions with their messages, as from `export`; each session and each message once.
+            conversations: Sessions with their messages, as from ``export``; each session and message once.
             only_new: Leave a session as it is that exists already, whoever owns it.
 
         Returns:
             The ids of the stored sessions, in the order given; without ``only_new`` of all.
 
         Raises:
-            InvalidInputError: As from `restore`, or a session or a message occurs twice; nothing is stored.
-            SessionConflictError: As from `restore`, for one of the sessions; not with ``only_new``.
-            MessageConflictError: As from `restore`, for one of the messages.
+            InvalidInputError: As from ``restore``, or a session or a message occurs twice; nothing is stored.
+            SessionConflictError: As from ``restore``, for one of the sessions; not with ``only_new``.
+            MessageConflictError: As from ``restore``, for one of the messages.
         """
         checked = check_conversations(self._calls, conversations)
         if not checked:
