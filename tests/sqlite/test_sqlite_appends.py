@@ -19,6 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessions import BackendUnavailableError, NewMessage, RetryConfig, SessionRepositoryFactory
+from sessions.backends.sqlite import driver
 from sessions.testing.open_connections import count_checked_out
 from tests.support.timing import within
 
@@ -183,6 +184,22 @@ async def test_appends_to_a_locked_file_fail_in_time_and_work_again(tmp_path: Pa
         assert count_checked_out(repository) == 0
         await asyncio.gather(*(repository.add_message(each, "user", "y") for each in session_ids))
         assert await repository.count_messages(USER, session_ids[0]) == 1
+
+
+async def test_connections_that_a_fork_closed_are_replaced_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make(tmp_path / "sessions.db") as repository:
+        session_id = await repository.create_session_async(USER)
+        for number in range(3):
+            call = asyncio.create_task(repository.add_message(session_id, "user", str(number)))
+            await asyncio.sleep(0)
+            driver._gate.close()  # What a fork does before and after it.
+            driver._gate.open()
+            await call
+            assert count_checked_out(repository) == 0
+        assert await repository.count_messages(USER, session_id) == 3
+    assert caplog.records == []
 
 
 async def _append_for_ever(url: str, session_ids: list[str]) -> None:
