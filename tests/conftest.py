@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,10 @@ from tests.support import conversations as conversations_to_test_on
 from tests.support import servers, stray_processes
 from tests.support.databases import Backend, execute_postgres, in_database, postgres_major, run_in_thread
 
+# Keep bytecode, whatever the environment says: each worker of pytest-xdist would rewrite the assertions of all
+# tests, and each process that a test starts would compile the package.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No test measures speed; the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
