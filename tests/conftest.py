@@ -45,6 +45,8 @@ SLOW = {
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
 }
+# Contracts that README's command runs in the async style alone: it has both styles on each type of backend already.
+BLOCKING_AT_FULL_SIZE = ("TestMongodbStandalone", "test_adopted_backends.py")
 MEMORY_FOR_FILES = 2**30
 BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
 
@@ -68,9 +70,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests."""
+    """Mark slow tests, and those of full size only."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
+        if "[sync" in item.name and any(name in item.nodeid for name in BLOCKING_AT_FULL_SIZE):
+            item.add_marker(pytest.mark.full_size)
         # The quick run has the contract in its blocking style on SQLite, and on one kind of MongoDB server.
         further = file.name == "test_built_in_backends.py" and (
             ("[sync" in item.name and "TestSqlite" not in item.nodeid)
