@@ -1,4 +1,4 @@
-"""A service that converses without a pause, of whichever release `sessions` is imported from.
+"""A service that converses, of whichever release `sessions` is imported from.
 
 Takes its work as JSON in the first argument, reads commands from standard input, and prints JSON, a line for
 each. Any error ends it. It uses only what every release has.
@@ -16,7 +16,7 @@ import sessions
 from sessions import SessionRepositoryFactory, migrations
 
 USER = "ann"
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.1
 
 
 class Service:
