@@ -44,6 +44,9 @@ SLOW = {
     *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
+    *("contract/test_payloads.py", "contract/test_search.py", "mongodb/test_edits.py"),
+    *("postgres/test_concurrent_changes.py", "postgres/test_driver_statements.py"),
+    *("postgres/test_postgres_tls.py", "sqlite/test_sqlite_plans.py", "unit/test_documented_examples.py"),
 }
 # Contracts that README's command runs in the async style alone: it has both styles on each type of backend.
 BLOCKING_AT_FULL_SIZE = ("TestMongodbStandalone", "test_adopted_backends.py")
@@ -74,10 +77,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.path.relative_to(Path(__file__).parent)
         if "[sync" in item.name and any(name in item.nodeid for name in BLOCKING_AT_FULL_SIZE):
             item.add_marker(pytest.mark.full_size)
-        # The quick run has the contract in its blocking style on SQLite, and on one kind of MongoDB server.
+        # The quick run has the contract in its async style, on one kind of MongoDB server.
         further = file.name == "test_built_in_backends.py" and (
-            ("[sync" in item.name and "TestSqlite" not in item.nodeid)
-            or "TestMongodbReplicaSet" in item.nodeid
+            "[sync" in item.name or "TestMongodbReplicaSet" in item.nodeid
         )
         if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size") or further:
             item.add_marker(pytest.mark.slow)
