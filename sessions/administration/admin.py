@@ -8,7 +8,7 @@ from typing import Any
 
 from sessions import validation
 from sessions.administration.filters import SessionFilter
-from sessions.administration.restoring import check_messages, check_session
+from sessions.administration.restoring import check_conversations, check_messages, check_session
 from sessions.core.calls import Calls
 from sessions.core.exporting import message_parts, sessions_of_user
 from sessions.models import ChatMessage, ChatSession, Statistics
@@ -133,6 +133,38 @@ class AsyncAdmin:
         checked = check_session(self._calls, chat_session)
         rows = check_messages(self._calls, checked.session_id, messages)
         await self._calls.run("restore", self._calls.backend.restore, checked, rows)
+
+    async def restore_many(
+        self,
+        conversations: Iterable[tuple[ChatSession, Iterable[ChatMessage]]],
+        *,
+        only_new: bool = False,
+    ) -> list[str]:
+        """Store many sessions with their messages, each as `restore` does, with few statements.
+
+        Each session is stored whole or not at all. If the call fails, some of them may be stored; it may be
+        repeated. A few thousand messages in one call are fast, and block other writers only briefly.
+
+        Args:
+            conversations: Sessions with their messages, as from `export`; each session and each message once.
+            only_new: Leave a session as it is that exists already, whoever owns it.
+
+        Returns:
+            The ids of the stored sessions, in the order given; without ``only_new`` of all.
+
+        Raises:
+            InvalidInputError: As from `restore`, or a session or a message occurs twice; nothing is stored.
+            SessionConflictError: As from `restore`, for one of the sessions; not with ``only_new``.
+            MessageConflictError: As from `restore`, for one of the messages.
+        """
+        checked = check_conversations(self._calls, conversations)
+        if not checked:
+            return []
+        stored = set(
+            await self._calls.run("restore_many", self._calls.backend.restore_many, checked, bool(only_new))
+        )
+        ids = [chat_session.session_id for chat_session, _ in checked]
+        return [session_id for session_id in ids if session_id in stored]
 
     async def statistics(self) -> Statistics:
         """Return how many users, sessions and messages the database holds, and of which time.

@@ -20,6 +20,7 @@ class RepositoryAdmin(AsyncAdmin):
     """
 
     restore_sync = blocking(AsyncAdmin.restore, "restore_sync")
+    restore_many_sync = blocking(AsyncAdmin.restore_many, "restore_many_sync")
     statistics_sync = blocking(AsyncAdmin.statistics, "statistics_sync")
 
     def iter_users_sync(self) -> Iterator[str]:
@@ -71,6 +72,7 @@ class Admin:
         self._admin = admin
 
     restore = blocking(AsyncAdmin.restore, of=_admin)
+    restore_many = blocking(AsyncAdmin.restore_many, of=_admin)
     statistics = blocking(AsyncAdmin.statistics, of=_admin)
 
     def iter_users(self) -> Iterator[str]:

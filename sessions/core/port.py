@@ -396,5 +396,25 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    async def restore_many(
+        self, conversations: list[tuple[ChatSession, list[StoredMessage]]], only_new: bool
+    ) -> list[str]:
+        """Store several sessions with messages, each as `restore` does: whole or not at all.
+
+        If it fails, some of the sessions may be stored.
+
+        Args:
+            conversations: Sessions with different ids, and their messages with different ids.
+            only_new: Whether to leave a session as it is whose id is taken, by any user.
+
+        Returns:
+            The ids of the sessions that were stored.
+
+        Raises:
+            SessionConflictError: As from `restore`, for one of them; not with ``only_new``.
+            MessageConflictError: As from `restore`, for one of them.
+        """
+
+    @abstractmethod
     async def statistics(self) -> Statistics:
         """Return how much the database holds."""

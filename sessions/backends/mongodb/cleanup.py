@@ -6,11 +6,15 @@ the server is killed in between, no operation returns what is left:
 
 - Messages of a deleted session are orphaned: every operation finds the session first.
 - Messages of a large batch are visible only once the last one is stored: see `mark_batch`.
+
+A clean-up also finds the notes of operations that still run. There may be many, so a few commands serve
+all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,8 +22,8 @@ from typing import Any
 
 from bson import ObjectId
 
-from sessions.backends.mongodb.collections import UP
-from sessions.backends.mongodb.ending import MongoEnding
+from sessions.backends.mongodb.collections import UP, Filter
+from sessions.backends.mongodb.ending import Document, MongoEnding
 from sessions.backends.mongodb.inserts import stored_batches
 from sessions.core.identifiers import utc_now
 from sessions.models.documents import SESSION_FIELD
@@ -79,24 +83,86 @@ class MongoCleanup(MongoEnding):
         await self.unfinished.delete_one({"_id": note["_id"]})
 
     async def clean_up_unfinished(self) -> CleanupResult:
-        """Clean up after noted operations, and delete the notes of those that have ended."""
+        """Clean up after noted operations, and delete the notes of those that have ended.
+
+        A few commands serve a page of notes. Only an interrupted edit needs more, and only while half of the
+        operation's time is left: a deletion does not fail because of what other operations have left.
+        """
         removed = under_way = 0
-        found = self.unfinished.find().sort("_id", UP).limit(NOTES_AT_ONCE)
-        for note in await found.to_list(None):
-            is_old = note["_id"].generation_time < utc_now() - MAX_OPERATION_TIME
-            removed += await self.delete_orphaned(*note["session_ids"])
-            if is_old and "batch" in note:
-                removed += await self._remove_incomplete_batch(note["session_ids"], note["batch"])
-            if "edit" in note:
-                ended, is_over = await self._end_noted_edit(note, is_old=is_old)
-                removed += ended
-            else:
-                is_over = is_old or await self._is_over(note)
+        until = time.monotonic() + self.connection.timeout / 2
+        after: Filter = {}
+        while True:
+            found = self.unfinished.find(after).sort("_id", UP).limit(NOTES_AT_ONCE)
+            notes = await found.to_list(None)
+            if notes:
+                page = await self._clean_up_noted(notes, until)
+                removed, under_way = removed + page.removed, under_way + page.under_way
+            if len(notes) < NOTES_AT_ONCE:
+                return CleanupResult(removed, under_way)
+            after = {"_id": {"$gt": notes[-1]["_id"]}}
+
+    async def _clean_up_noted(self, notes: list[Document], until: float) -> CleanupResult:
+        """Clean up after the operations of these notes; see `_end_noted_edits` for ``until``."""
+        noted_ids = {session_id for note in notes for session_id in note["session_ids"]}
+        removed = await self.delete_orphaned(*noted_ids)
+        # Afterwards: the messages of a session that is absent now have been deleted.
+        new_ids = {session_id for note in notes for session_id in note.get("new_session_ids", ())}
+        chosen = {"session_id": {"$in": [*noted_ids | new_ids]}}
+        found = await self.sessions.find(chosen, {"session_id": 1, "edit": 1}).to_list(None)
+        there = {chat_session["session_id"]: chat_session for chat_session in found}
+        over: list[Any] = []
+        removed += await self._end_noted_batches([note for note in notes if "batch" in note], over)
+        edits = [note for note in notes if "edit" in note]
+        removed += await self._end_noted_edits(edits, there, until, over)
+        over += [
+            note["_id"]
+            for note in notes
+            if not ("batch" in note or "edit" in note)
+            # An existing session may be deleted next.
+            and (_is_old(note) or there.keys().isdisjoint(note["session_ids"]))
+        ]
+        if over:
+            await self.unfinished.delete_many({"_id": {"$in": over}})
+        return CleanupResult(removed, len(notes) - len(over))
+
+    async def _end_noted_batches(self, notes: list[Document], over: list[Any]) -> int:
+        """Delete the messages of old incomplete batches; return how many.
+
+        Args:
+            notes: Notes of batches.
+            over: Collects the notes of those that have ended.
+        """
+        complete = await stored_batches(self.messages, [note["batch"] for note in notes]) if notes else set()
+        incomplete = [note for note in notes if note["batch"] not in complete and _is_old(note)]
+        removed = 0
+        if incomplete:
+            session_ids = {session_id for note in incomplete for session_id in note["session_ids"]}
+            removed = await self._remove_batches([*session_ids], [note["batch"] for note in incomplete])
+        over += [note["_id"] for note in notes if note["batch"] in complete or _is_old(note)]
+        return removed
+
+    async def _end_noted_edits(
+        self, notes: list[Document], there: dict[str, Document], until: float, over: list[Any]
+    ) -> int:
+        """End committed edits, and take back old ones that are not; return how many messages were removed.
+
+        Args:
+            notes: Notes of edits.
+            there: The sessions that exist, by id.
+            until: Monotonic time after which edits stay as they are, for the next clean-up.
+            over: Collects the notes of those that have ended.
+        """
+        removed = 0
+        for note in notes:
+            is_old = _is_old(note)
+            # An attempt ends its own edit, within its time limit.
+            may_run = not is_old and _age(note).total_seconds() <= self.connection.timeout
+            leaves = may_run or time.monotonic() > until
+            ended, is_over = await self._end_noted_edit(note, there, is_old=is_old, leaves=leaves)
+            removed += ended
             if is_over:
-                await self.unfinished.delete_one({"_id": note["_id"]})
-            else:
-                under_way += 1
-        return CleanupResult(removed, under_way)
+                over.append(note["_id"])
+        return removed
 
     async def delete_orphaned(self, *session_ids: str) -> int:
         """Delete the messages of those sessions that do not exist; return how many."""
@@ -135,6 +201,8 @@ class MongoCleanup(MongoEnding):
     async def _absent(self, session_ids: Iterable[str]) -> list[str]:
         """Return the ids of those sessions that do not exist."""
         wanted = list(session_ids)
+        if not wanted:
+            return []
         found = await self.sessions.find({"session_id": {"$in": wanted}}, {"session_id": 1}).to_list(None)
         there = {chat_session["session_id"] for chat_session in found}
         return [session_id for session_id in wanted if session_id not in there]
@@ -151,16 +219,22 @@ class MongoCleanup(MongoEnding):
         removed: int = (await self.messages.delete_many(chosen)).deleted_count
         return removed
 
-    async def _is_over(self, note: dict[str, Any]) -> bool:
-        if "batch" in note:
-            return bool(await stored_batches(self.messages, [note["batch"]]))
-        # An existing session may be deleted next.
-        return await self.sessions.find_one({"session_id": {"$in": note["session_ids"]}}, {"_id": 1}) is None
-
     async def _remove_incomplete_batch(self, session_ids: list[str], mark: Any) -> int:
         """Delete the messages of a batch unless it is complete; return how many."""
         if await stored_batches(self.messages, [mark]):
             return 0
-        of_batch = {"session_id": {"$in": session_ids}, "batch": mark}
-        removed: int = (await self.messages.delete_many(of_batch)).deleted_count
+        return await self._remove_batches(session_ids, [mark])
+
+    async def _remove_batches(self, session_ids: list[str], marks: list[Any]) -> int:
+        of_batches = {"session_id": {"$in": session_ids}, "batch": {"$in": marks}}
+        removed: int = (await self.messages.delete_many(of_batches)).deleted_count
         return removed
+
+
+def _age(note: Document) -> timedelta:
+    age: timedelta = utc_now() - note["_id"].generation_time
+    return age
+
+
+def _is_old(note: Document) -> bool:
+    return _age(note) > MAX_OPERATION_TIME

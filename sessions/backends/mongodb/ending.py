@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from pymongo import ReplaceOne
 from sessions.backends.mongodb.collections import MongoCollections
 from sessions.backends.mongodb.visibility import DROPPED_FIELD, REVISED_FIELD
 
-__all__ = ["MongoEnding", "Prepared", "in_chunks", "new_version", "without_marks"]
+__all__ = ["Document", "MongoEnding", "Prepared", "in_chunks", "new_version", "without_marks"]
 
 IDS_AT_ONCE = 1000
 
@@ -95,23 +95,33 @@ class MongoEnding(MongoCollections):
             revised,
         )
 
-    async def _end_noted_edit(self, note: Document, *, is_old: bool) -> tuple[int, bool]:
+    async def _end_noted_edit(
+        self, note: Document, there: Mapping[str, Document], *, is_old: bool, leaves: bool
+    ) -> tuple[int, bool]:
         """End the edit of a note, or take it back if it is old.
+
+        Args:
+            note: The note.
+            there: The sessions that exist, by id.
+            is_old: Whether the edit is taken back if it is not committed.
+            leaves: Whether to leave messages as they are.
 
         Returns:
             How many messages were removed, and whether the edit is over.
         """
         token, removed = note["edit"], 0
         for session_id in note.get("new_session_ids") or note["session_ids"]:
-            found = await self.sessions.find_one({"session_id": session_id}, {"edit": 1})
+            found = there.get(session_id)
             last = (found or {}).get("edit") or {}
-            if found is not None and last.get("token") == token:
-                if last.get("open"):
-                    await self._end_edit(session_id, found["_id"], token)
-            elif is_old:
-                removed += await self._take_back(session_id, token)
-            else:
+            is_committed = last.get("token") == token
+            if is_committed and not last.get("open"):
+                continue
+            if leaves or not (is_committed or is_old):
                 return removed, False
+            if found is not None and is_committed:
+                await self._end_edit(session_id, found["_id"], token)
+            else:
+                removed += await self._take_back(session_id, token)
         return removed, True
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import bson
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteConcernError
 
-__all__ = ["in_commands", "insert", "is_refused", "stored_batches"]
+__all__ = ["in_commands", "insert", "is_refused", "message_size", "stored_batches"]
 
 DUPLICATE_KEY = 11000
 # The server's limits are 48 MB and 100,000 documents. Smaller commands let other operations in between.
@@ -55,15 +55,21 @@ def is_refused(error: BaseException) -> bool:
     return isinstance(error, OperationFailure) and "index" in (error.details or {})
 
 
+def message_size(document: dict[str, Any]) -> int:
+    """Return about how many bytes the values of a message have, rather more than less."""
+    # A character takes at most four bytes, and a payload is ASCII.
+    size = len(document["content"]) * 4 + len(document.get("payload", ""))
+    if "metadata" in document:
+        size += len(bson.encode(document["metadata"]))
+    return size
+
+
 def in_commands(documents: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Yield messages in parts, each of which fits one command."""
     part: list[dict[str, Any]] = []
     size = 0
     for document in documents:
-        # A character takes at most four bytes, and a payload is ASCII.
-        needed = len(document["content"]) * 4 + len(document.get("payload", ""))
-        if "metadata" in document:
-            needed += len(bson.encode(document["metadata"]))
+        needed = message_size(document)
         if part and (len(part) == COMMAND_DOCUMENTS or size + needed > COMMAND_BYTES):
             yield part
             part, size = [], 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sessions.backends.sql.engine import SqlConnectionManager
-from sessions.backends.sql.rows import encode_json, to_session
+from sessions.backends.sql.rows import to_session
 from sessions.core.port import Backend
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatSession, Statistics
 from sessions.queries import parameters
 from sessions.queries.administration import AdministrationStatements, administration_for
 
-__all__ = ["SqlAdministration", "message_is_taken", "restored_row", "session_is_taken"]
+__all__ = ["SqlAdministration", "message_is_taken", "session_is_taken"]
 
 
 class SqlAdministration(Backend):
@@ -37,19 +37,6 @@ class SqlAdministration(Backend):
     async def statistics(self) -> Statistics:
         [row] = await self.manager.fetch(self._administration.statistics, {})
         return Statistics(*row)
-
-
-def restored_row(chat_session: ChatSession) -> dict[str, object]:
-    """Return the parameters of a session to restore."""
-    return parameters(
-        session_id=chat_session.session_id,
-        title=chat_session.title,
-        user_id=chat_session.user_id,
-        created_at=chat_session.created_at,
-        updated_at=chat_session.updated_at,
-        metadata=encode_json(chat_session.metadata),
-        version=chat_session.version,
-    )
 
 
 def session_is_taken() -> SessionConflictError:
