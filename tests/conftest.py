@@ -48,8 +48,13 @@ SLOW = {
     *("postgres/test_concurrent_changes.py", "postgres/test_driver_statements.py"),
     *("postgres/test_postgres_tls.py", "sqlite/test_sqlite_plans.py", "unit/test_documented_examples.py"),
 }
-# Contracts that README's command runs in the async style alone: it has both styles on each type of backend.
-BLOCKING_AT_FULL_SIZE = ("TestMongodbStandalone", "test_adopted_backends.py")
+# Contracts, and the style that README's command leaves to CI. It has both styles on each type of backend; the
+# async one on a replica set is that of the adopted database.
+STYLES_AT_FULL_SIZE = (
+    ("TestMongodbStandalone", "[sync"),
+    ("TestMongodbReplicaSet", "[async"),
+    ("test_adopted_backends.py", "[sync"),
+)
 MEMORY_FOR_FILES = 2**30
 
 
@@ -75,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow tests, and those of full size only."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
-        if "[sync" in item.name and any(name in item.nodeid for name in BLOCKING_AT_FULL_SIZE):
+        if any(name in item.nodeid and style in item.name for name, style in STYLES_AT_FULL_SIZE):
             item.add_marker(pytest.mark.full_size)
         # The quick run has the contract in its async style, on one kind of MongoDB server.
         further = file.name == "test_built_in_backends.py" and (
