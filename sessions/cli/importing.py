@@ -26,7 +26,17 @@ from sessions.errors import (
 from sessions.models import ChatMessage, ChatSession
 from sessions.repositories import AsyncSessionRepository
 
-__all__ = ["Entry", "Stored", "Totals", "_message_id", "import_entries", "import_lines", "store"]
+__all__ = [
+    "Entry",
+    "Stored",
+    "Totals",
+    "_message_id",
+    "count_entries",
+    "import_entries",
+    "import_lines",
+    "read_lines",
+    "store",
+]
 
 # Errors of one line, after which the import continues.
 LINE_ERRORS = (InvalidInputError, SessionConflictError, SessionNotFoundError, MessageConflictError)
@@ -196,6 +206,23 @@ async def import_entries(
     finally:
         await work.cancel()
     return work.totals
+
+
+def count_entries(
+    entries: Iterable[Entry], *, report: Callable[[str], None], advance: Callable[[int, Totals], None]
+) -> Totals:
+    """Return what an import into an empty database would do, without the checks that need one."""
+    totals = Totals()
+    for entry in entries:
+        if entry.fault is not None:
+            totals.failed += 1
+            report(f"{entry.place}: {_fault(entry.fault)}")
+        elif entry.replaces and entry.given is not None:
+            totals.add_restored(*entry.given)
+        elif entry.session_id is not None:
+            totals.add(Stored(True, entry.messages))
+        advance(entry.size, totals)
+    return totals
 
 
 def _next(entries: Iterator[Entry]) -> Iterator[Entry]:

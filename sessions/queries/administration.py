@@ -86,6 +86,7 @@ class AdministrationStatements:
         self.list_users = {after: self._list_users(after) for after in (False, True)}
         self.list_all = {after: self._list_all(after) for after in (False, True)}
         self.statistics = self._statistics()
+        self.sizes = self._sizes()
         if self._postgres:
             # Keyed by whether they leave sessions that exist as they are.
             self.restore = {only_new: self._restore(only_new) for only_new in (False, True)}
@@ -129,6 +130,21 @@ class AdministrationStatements:
             func.min(ChatSessionRecord.created_at).label("oldest"),
             func.max(ChatSessionRecord.updated_at).label("newest"),
         ).select_from(ChatSessionRecord)
+
+    def _sizes(self) -> Any:
+        """Return one row: on PostgreSQL the bytes of each table, and of their indexes; else those of all."""
+        if not self._postgres:
+            pages: Any = func.pragma_page_count().table_valued("page_count")
+            page: Any = func.pragma_page_size().table_valued("page_size")
+            count, size = select(pages.c.page_count), select(page.c.page_size)
+            return select((count.scalar_subquery() * size.scalar_subquery()).label("database"))
+        # No name of a table, to which SQLAlchemy would add the schema of the settings, but the text of one.
+        sessions, messages = (func.to_regclass(bind(name, Text())) for name in ("sessions", "messages"))
+        return select(
+            func.pg_table_size(sessions).label("chat_sessions"),
+            func.pg_table_size(messages).label("chat_messages"),
+            (func.pg_indexes_size(sessions) + func.pg_indexes_size(messages)).label("indexes"),
+        )
 
     @staticmethod
     def _replacing(statement: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sixteen writers run while servers are killed, connections cut, primaries replaced."""
+"""Sixty-four writers run while servers are killed, connections cut, primaries replaced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.writers import USER, Call, writers
 from tests.support.databases import Backend
 
 RECOVERY_SECONDS = 5.0
-APPENDERS = 16
+APPENDERS = 64
 # Callers whose retries end before the server is available again, so that they see the outage.
 IMPATIENT = {"max_attempts": 2, "base_delay": 0.1}
 
@@ -44,7 +44,7 @@ class Size:
     pause: float
 
 
-SMALL = Size(seconds=5.0, kills=2, down=1.0, pause=0.1)
+SMALL = Size(seconds=5.0, kills=2, down=1.0, pause=0.25)
 # As many calls as the machine can make.
 LARGE = Size(seconds=20.0, kills=3, down=2.0, pause=0.01)
 

@@ -95,6 +95,7 @@ class MongoRestoring(MongoBulk):
         """Return the ids of those messages that are stored, but not by an interrupted restore."""
         ids = [message.message_id for _, messages in conversations for message in messages]
         session_ids = [chat_session.session_id for chat_session, _ in conversations]
+        left: list[Any] = []
         for attempt in range(PATIENT_ATTEMPTS):
             taken = await self._taken(ids)
             absent = set(await self._absent(session_ids))

@@ -34,6 +34,17 @@ class SqlAdministration(Backend):
         statement = self._administration.list_all[after is not None]
         return [to_session(row) for row in await self.manager.fetch(statement, part)]
 
+    async def sizes(self) -> dict[str, int]:
+        schemas = self.manager.statement_options.get("schema_translate_map") or {}
+        prefix = f'"{schemas[None]}".' if None in schemas else ""
+        names = parameters(sessions=f"{prefix}chat_sessions", messages=f"{prefix}chat_messages")
+        given = names if self.manager.dialect == "postgresql" else {}
+        statement = self._administration.sizes
+        [row] = await self.manager.fetch(statement, given)
+        columns = [column.name for column in statement.selected_columns]
+        sizes = {name: int(size) for name, size in zip(columns, row, strict=True)}
+        return sizes | {"total": sum(sizes.values())}
+
     async def statistics(self) -> Statistics:
         [row] = await self.manager.fetch(self._administration.statistics, {})
         return Statistics(*row)

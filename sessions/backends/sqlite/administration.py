@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from sessions.backends.sql.administration import SqlAdministration, message_is_taken, session_is_taken
+from sessions.backends.sql.executing import Executor
 from sessions.backends.sql.rows import encode_json
 from sessions.core.values import StoredMessage
 from sessions.models import ChatSession
@@ -40,35 +39,39 @@ class SqliteAdministration(SqlAdministration):
             (row := _session_row(chat_session))[0]: (row, [_message_row(row[0], one) for one in messages])
             for chat_session, messages in conversations
         }
-        # A transaction of its own, or the caller's: everything is checked before the first write.
-        async with cast(Any, self.manager).write() as connection:
+
+        def restore(transaction: Executor) -> dict[str, Any]:
+            # Everything is checked before the first write, for a caller's transaction, which goes on.
             owners = {key: row[OWNER_OF_SESSION] for key, (row, _) in given.items()}
-            stored = await _owners(connection, statements.find_sessions, owners)
+            stored = _owners(transaction, statements.find_sessions, owners)
+            new = given
             if only_new:
-                given = {key: rows for key, rows in given.items() if key not in stored}
+                new = {key: rows for key, rows in given.items() if key not in stored}
             elif any(owners[key] != owner for key, owner in stored.items()):
                 raise session_is_taken()
-            messages = [row for _, rows in given.values() for row in rows]
+            messages = [row for _, rows in new.values() for row in rows]
             owners = {row[0]: row[OWNER_OF_MESSAGE] for row in messages}
-            stored = await _owners(connection, statements.find_messages, owners)
+            stored = _owners(transaction, statements.find_messages, owners)
             if any(owners[key] != owner for key, owner in stored.items()):
                 raise message_is_taken()
-            await _store(connection, statements.restore_sessions, [row for row, _ in given.values()])
-            await _store(connection, statements.restore_messages, messages)
+            _store(transaction, statements.restore_sessions, [row for row, _ in new.values()])
+            _store(transaction, statements.restore_messages, messages)
+            return new
+
+        restored = await cast(Any, self.manager).write(restore)
         ids = [chat_session.session_id for chat_session, _ in conversations]
-        return [session_id for session_id in ids if _hex(session_id) in given]
+        return [session_id for session_id in ids if _hex(session_id) in restored]
 
 
-async def _owners(connection: AsyncConnection, find: Any, keys: Iterable[str]) -> dict[str, str]:
+def _owners(transaction: Executor, find: Any, keys: Iterable[str]) -> dict[str, str]:
     """Return the owners of those keys that are stored."""
-    found = await connection.execute(find, parameters(keys=json.dumps(list(keys))))
-    return {row[0]: row[1] for row in found}
+    return dict(transaction.rows(find, parameters(keys=json.dumps(list(keys)))))
 
 
-async def _store(connection: AsyncConnection, sql: Callable[[int], str], rows: list[Row]) -> None:
+def _store(transaction: Executor, sql: Callable[[int], str], rows: list[Row]) -> None:
     for start in range(0, len(rows), ROWS_AT_ONCE):
         part = rows[start : start + ROWS_AT_ONCE]
-        await connection.exec_driver_sql(sql(len(part)), tuple(itertools.chain.from_iterable(part)))
+        transaction.write_text(sql(len(part)), tuple(itertools.chain.from_iterable(part)))
 
 
 def _session_row(chat_session: ChatSession) -> Row:
