@@ -39,6 +39,8 @@ class Model:
 
     async def stream(self, message: str, context: AgentContext) -> AsyncIterator[str]:
         self.asked += 1
+        if message == "fail" and self.asked == 1:
+            raise RuntimeError("no answer")
         pieces = re.findall(r"\s*\S+", f"Answer {self.asked}: {message}")
         after = {"hold": 3, "silence": 0}.get(message.split()[0])
         for number, piece in enumerate(pieces):
@@ -228,6 +230,18 @@ def test_conversations_are_renamed_pinned_found_and_deleted(page: Page) -> None:
     page.get_by_label("User").fill("bob")
     page.keyboard.press("Enter")
     expect(recent(page)).to_have_count(0)
+
+
+def test_a_message_whose_answer_failed_is_kept_to_be_sent_again(page: Page) -> None:
+    ask(page, "fail", wait=False)
+    expect(page.get_by_role("status")).to_have_text("the agent raised RuntimeError.")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("fail")
+    expect(page.locator("#messages li")).to_have_count(0)
+    expect(recent(page)).to_have_count(0)
+    button(page, "Send").click()
+    settled(page)
+    expect(page.get_by_role("status")).to_have_text("")
+    assert stored(page) == [("fail", None), ("Answer 2: fail", "complete")]
 
 
 FITS = "[document.documentElement, document.querySelector('main')].every((e) => e.scrollWidth <= innerWidth)"
