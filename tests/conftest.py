@@ -20,7 +20,14 @@ from sessions import ConnectionFactory, SessionRepositoryFactory
 from sessions.config.files import SHIPPED
 from tests.support import conversations as conversations_to_test_on
 from tests.support import servers, stray_processes
-from tests.support.databases import Backend, execute_postgres, in_database, postgres_major, run_in_thread
+from tests.support.databases import (
+    Backend,
+    execute_postgres,
+    in_database,
+    postgres_major,
+    redis_database,
+    run_in_thread,
+)
 
 # No test measures speed; the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,7 +48,7 @@ SLOW = {
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
 }
 MEMORY_FOR_FILES = 2**30
-BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
+BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone", "redis")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -193,6 +200,19 @@ def sqlite_url() -> Iterator[str]:
         yield f"sqlite:///{folder}/sessions.db"
 
 
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    with servers.redis() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> Iterator[str]:
+    """An empty database of a Valkey server."""
+    with redis_database(redis_server) as url:
+        yield url
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend, with an empty database."""
@@ -201,6 +221,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
         "postgres": ("postgres_url", "postgres"),
         "mongodb-replica-set": ("mongodb_url", "mongodb"),
         "mongodb-standalone": ("mongodb_standalone_url", "mongodb"),
+        "redis": ("redis_url", "redis"),
     }[request.param]
     return Backend(request.param, repository_type, request.getfixturevalue(fixture))
 

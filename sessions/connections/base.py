@@ -31,6 +31,7 @@ class ConnectionType(StrEnum):
     POSTGRES = "postgres"
     MONGODB = "mongodb"
     SQLITE = "sqlite"
+    REDIS = "redis"
 
 
 class _ConnectionManager:

@@ -19,14 +19,14 @@ class BuiltIn:
         folder: Its package in `sessions.backends`, with the modules ``connection`` and ``repository``.
         manager: Class of its connection manager, in ``connection``.
         backend: Class of its operations, in ``repository``.
-        scheme: How the scheme of its URLs begins; a driver may follow, as in ``mongodb+srv``.
+        scheme: How its URLs begin, or each of several ways; more may follow, as in ``mongodb+srv``.
         face: Module that registers the backend's own repository class; None if it has none.
     """
 
     folder: str
     manager: str
     backend: str
-    scheme: str
+    scheme: str | tuple[str, ...]
     face: str | None = None
 
 
@@ -51,6 +51,9 @@ BUILT_IN = {
         "SqliteBackend",
         "sqlite",
         "sessions.repositories.sqlite_session_repository",
+    ),
+    ConnectionType.REDIS: BuiltIn(
+        "redis", "RedisConnectionManager", "RedisBackend", ("redis", "valkey", "unix://")
     ),
 }
 

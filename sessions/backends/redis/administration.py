@@ -1,0 +1,64 @@
+"""What looks across users."""
+
+from __future__ import annotations
+
+from sessions.backends.redis.base import RedisOperations
+from sessions.backends.redis.mapping import (
+    decode_moment,
+    encode_moment,
+    pairs,
+    stored_row,
+    tag_of,
+    to_session,
+    user_of,
+)
+from sessions.core.values import StoredMessage
+from sessions.models import ChatSession, Statistics
+
+__all__ = ["RedisAdministration"]
+
+# What one call of the script looks at.
+SESSIONS = 2000
+
+
+class RedisAdministration(RedisOperations):
+    """Operations across users."""
+
+    async def list_users(self, after: str | None, limit: int) -> list[str]:
+        connection = await self.manager.connect()
+        first = "-" if after is None else f"({tag_of(after)}"
+        key = f"{connection.prefix}:users"
+        tags = await connection.command("ZRANGEBYLEX", key, first, "+", "LIMIT", 0, limit)
+        return [user_of(tag) for tag in tags]
+
+    async def list_all(self, after: str | None, limit: int) -> list[ChatSession]:
+        found = await self._run("list_all", after or "", str(limit))
+        return [
+            to_session(session_id, user_of(tag), fields)
+            for session_id, tag, fields in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
+
+    async def restore(self, chat_session: ChatSession, messages: list[StoredMessage]) -> None:
+        await self._change(
+            "restore",
+            chat_session.user_id,
+            *(chat_session.session_id, chat_session.title),
+            *(encode_moment(chat_session.created_at), encode_moment(chat_session.updated_at)),
+            *(str(chat_session.version), str(len(chat_session.metadata))),
+            *pairs(chat_session.metadata),
+            *(text for row in messages for text in stored_row(row)),
+        )
+
+    async def statistics(self) -> Statistics:
+        place, oldest, newest, *counts = await self._run("statistics", "", str(SESSIONS))
+        while place:
+            place, first, last, *_ = await self._run("statistics", place, str(SESSIONS))
+            oldest, newest = min(oldest, first or oldest), max(newest, last)
+        users, sessions, messages = counts
+        return Statistics(
+            users,
+            sessions,
+            messages,
+            decode_moment(oldest) if oldest else None,
+            decode_moment(newest) if newest else None,
+        )

@@ -1,0 +1,170 @@
+"""Redis or Valkey, through a pool of redis-py's asyncio client for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Hashable
+from typing import Any
+
+from sessions.backends.redis import errors
+from sessions.backends.redis.client import RedisConnection
+from sessions.backends.redis.options import new_pool, place_of
+from sessions.config import RedisSettings, load_settings
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
+from sessions.connections.keys import name_variables
+from sessions.core.failures import Place
+from sessions.core.loops import LoopBound
+from sessions.errors import ConfigurationError, SessionsError
+
+__all__ = ["RedisConnectionManager"]
+
+logger = logging.getLogger(__name__)
+
+
+class RedisConnectionManager(AsyncBaseConnectionManager):
+    """One database of a Redis or Valkey server.
+
+    Args:
+        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``.
+        client: A service's own ``redis.asyncio.Redis``, used and never closed here; it belongs to one event
+            loop.
+        **settings: Any key of ``db.redis``, over the configured value.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong.
+    """
+
+    def __init__(self, *, url: str | None = None, client: Any = None, **settings: Any) -> None:
+        self._settings = _settings(url, client, settings)
+        self._url_given = {"url": url}
+        self._client = client
+        self._connections = LoopBound(
+            self._open,
+            self._close if client is None else None,
+            parts=lambda connection: connection.pool,
+        )
+        self._is_ready = False
+        self._is_warned = False
+
+    @classmethod
+    def cache_key(cls, *, url: str | None = None, client: Any = None, **settings: Any) -> Hashable:
+        """Return the complete settings, and the service's client if there is one."""
+        resolved = _settings(url, client, settings)
+        return resolved if client is None else (id(client), resolved)
+
+    async def connect(self) -> RedisConnection:
+        """Return the running event loop's connections, on a server that was checked."""
+        connection = await self._connections.get()
+        while not self._is_ready:
+            await connection.preparing.run(functools.partial(self._prepare, connection))
+        return connection
+
+    async def make_ready(self) -> None:
+        """Connect, and check the server again."""
+        connection = await self._connections.get()
+        await connection.preparing.run(functools.partial(self._prepare, connection))
+
+    async def _prepare(self, connection: RedisConnection) -> None:
+        self._check(_information(await connection.command("INFO")))
+        await connection.run("check")
+        self._is_ready = True
+        self.preparations += 1
+
+    def _check(self, found: dict[str, str]) -> None:
+        """Refuse a server that would lose acknowledged messages as a matter of course."""
+        place = self._place()
+        if found.get("redis_mode") == "cluster":
+            raise place.refused("db.redis.url", "it is a node of a cluster, which is not supported yet")
+        policy = found.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            reason = (
+                f"its maxmemory-policy is {policy}, which deletes parts of conversations when memory is full"
+            )
+            raise place.refused("db.redis", f"{reason}; set noeviction")
+        if found.get("aof_enabled", "1") == "1":
+            return
+        reason = "its append-only file is off: a crash loses what was written since the last snapshot"
+        if self._settings.require_durable:
+            raise place.refused("db.redis.require_durable", f"{reason}; set appendonly yes")
+        if not self._is_warned:
+            self._is_warned = True
+            logger.warning("%s: %s", place, reason)
+
+    async def disconnect(self) -> None:
+        """Close the connections of all event loops, and forget what is known of the server.
+
+        A service's own client is not closed.
+        """
+        self._is_ready = False
+        await self._connections.aclose()
+
+    def checked_out(self) -> int:
+        """Return how many connections are in use, in all event loops."""
+        return sum(connection.in_use for connection in self._connections.resources())
+
+    async def is_healthy(self) -> bool:
+        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+                connection = await self._connections.get()
+                await connection.run("check")
+        except Exception as error:
+            self.log_unhealthy(error)
+            return False
+        return True
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether the driver's error is transient, by its class or code."""
+        return errors.is_transient(error)
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether the connection was lost after a command was sent on it."""
+        return errors.outcome_is_unknown(error)
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return redis-py's error."""
+        return errors.driver_error(error)
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return the package's error for an error of redis-py."""
+        return errors.translate(error, self._place(), by_url=self._settings.url is not None)
+
+    def _place(self) -> Place:
+        """Return the address, database and user for the text of an error."""
+        if self._client is not None:
+            options = getattr(self._client.connection_pool, "connection_kwargs", {})
+            address = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+            return Place("Redis", (address,), str(options.get("db", 0)), options.get("username"))
+        address, database, user = place_of(self._settings)
+        return Place("Redis", (address,) if address else (), database or None, user)
+
+    def _open(self) -> RedisConnection:
+        settings = self._settings
+        if self._client is not None:
+            pool = self._client.connection_pool
+        else:
+            try:
+                pool = new_pool(settings)
+            except ConfigurationError as error:
+                name_variables(error, self._url_given)
+                raise
+        size = min(settings.pool_size, getattr(pool, "max_connections", settings.pool_size))
+        return RedisConnection(pool, settings.prefix, size, settings.pool_timeout, settings.timeout)
+
+    async def _close(self, connection: RedisConnection) -> None:
+        await connection.pool.aclose()
+
+
+def _information(text: str) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> RedisSettings:
+    settings = load_settings()
+    if client is not None:
+        if not hasattr(client, "connection_pool"):
+            raise ConfigurationError("client: must be a redis.asyncio.Redis")
+        return settings.db.redis.with_overrides(**overrides)
+    return settings.backend("redis", url=url, **overrides)
