@@ -209,8 +209,8 @@ class SessionRepositoryFactory:
         Args:
             repo_type: A built-in type or a registered name.
             **options: Options of its class. The built-in ones accept ``url=``, or ``engine=`` (SQL) or
-                ``client=`` (MongoDB, Redis) of your own, which is never closed here; ``retry=``; and any key of
-                their settings.
+                ``client=`` (MongoDB, Redis) of your own, which is never closed here; ``retry=``; and any
+                key of their settings.
 
         Returns:
             An `AsyncSessionRepository` for a built-in type, else an instance of the registered class.

@@ -70,6 +70,7 @@ class RedisLists(RedisOperations):
 
     async def count(self, user_id: str, where: Where | None) -> int:
         total, place = 0, ""
+        count: int
         while True:
             place, count = await self._run_on("count", user_id, place, str(SESSIONS), *conditions(where))
             total += count

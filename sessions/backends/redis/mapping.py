@@ -95,7 +95,7 @@ def place_of(member: str) -> str:
     return member.partition(NUL)[0]
 
 
-# -- JSON ------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 def _canonical(value: Any) -> Any:
@@ -137,7 +137,7 @@ def conditions(where: Where | None) -> list[str]:
     return arguments
 
 
-# -- Messages --------------------------------------------------------------------------------------------------
+# -- Messages --------------------------------------------------------------------------------------
 
 
 def _body(row: MessageRow | StoredMessage) -> str:
@@ -178,7 +178,7 @@ def _metadata(texts: Sequence[str]) -> dict[str, Any]:
     return {key: _decode(value) for key, value in zip(texts[::2], texts[1::2], strict=True)} if texts else {}
 
 
-# -- Sessions --------------------------------------------------------------------------------------------------
+# -- Sessions --------------------------------------------------------------------------------------
 
 
 def to_session(session_id: str, user_id: str, fields: Sequence[str]) -> ChatSession:

@@ -50,7 +50,7 @@ class _Credentials(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
 
-def new_pool(settings: RedisSettings) -> ConnectionPool[Any]:
+def new_pool(settings: RedisSettings) -> ConnectionPool:
     """Return a pool, which has no connection yet.
 
     Raises:

@@ -4,9 +4,9 @@ A user's name, percent-encoded, is the hash tag of all keys of that user, ``{tag
 setting ``prefix``. So the owner is part of each key, and a foreign session looks like an absent one.
 
 ``sessions:{tag}:s:<session id>``
-    Hash: title ``t``, creation ``c``, last change ``u``, version ``v``, the key ``k`` of the call that created
-    it, and for each top-level key of the metadata a field ``m<key>`` with its value as JSON. So merging and
-    removing keys never decodes a value: the server's JSON library would change large integers.
+    Hash: title ``t``, creation ``c``, last change ``u``, version ``v``, the key ``k`` of the call that
+    created it, and for each top-level key of the metadata a field ``m<key>`` with its value as JSON. So
+    merging and removing keys never decodes a value: the server's JSON library would change large integers.
 ``sessions:{tag}:o:<session id>``
     Sorted set of the messages, ordered by text: all scores are 0. A member is the timestamp (18 digits), the
     write order ("0", or "1" and 19 digits), the id, NUL, and the body: a JSON list of texts, which are the

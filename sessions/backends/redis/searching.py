@@ -1,7 +1,7 @@
 """Searches: the server returns messages, newest first, and they are compared here.
 
-The server's Lua knows no Unicode case folding. Sessions are read in parts, the last changed first, and of each
-only the messages that come before the hits that there are already.
+The server's Lua knows no Unicode case folding. Sessions are read in parts, the last changed first, and of
+each only the messages that come before the hits that there are already.
 """
 
 from __future__ import annotations
