@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SessionConflictError,
         SessionNotFoundError,
         SessionsError,
+        TurnConflictError,
         UnknownRepositoryError,
         VersionConflictError,
     )
@@ -89,6 +90,7 @@ __all__ = [
     "SessionRepositoryType",
     "SessionsError",
     "Statistics",
+    "TurnConflictError",
     "UnknownRepositoryError",
     "Unset",
     "VersionConflictError",
@@ -119,6 +121,7 @@ if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept any nam
             "SessionConflictError",
             "SessionNotFoundError",
             "SessionsError",
+            "TurnConflictError",
             "UnknownRepositoryError",
             "VersionConflictError",
         ),

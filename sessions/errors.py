@@ -12,6 +12,7 @@ __all__ = [
     "SessionConflictError",
     "SessionNotFoundError",
     "SessionsError",
+    "TurnConflictError",
     "UnknownRepositoryError",
     "VersionConflictError",
 ]
@@ -57,6 +58,10 @@ class MessageConflictError(SessionsError):
 
 class VersionConflictError(SessionsError):
     """The session does not have the expected version; nothing is stored."""
+
+
+class TurnConflictError(SessionsError):
+    """Another turn has changed the conversation meanwhile, or is still under way; nothing is stored."""
 
 
 class BackendUnavailableError(SessionsError):

@@ -125,6 +125,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         session_data: Mapping[str, Any] | None = None,
         *,
         messages: Iterable[tuple[str, str] | NewMessage] = (),
+        session_id: Identifier | None = None,
     ) -> str:
         """Create a session with its first messages, all or none, and return its id, a UUID.
 
@@ -133,12 +134,14 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
             session_data: ``title`` (1 to 255 characters, default "New Chat") and ``metadata`` (a JSON
                 object, default empty); either may be absent or None.
             messages: ``(role, content)`` pairs and `NewMessage` objects, in any mixture.
+            session_id: An id of your own, as in `ensure_session_exists`; None for a new UUID.
 
         Raises:
+            SessionConflictError: ``session_id`` is taken, by whichever user; nothing is stored.
             MessageConflictError: A message id is taken by another message; nothing is stored.
         """
         fields, first = _typed(session_data), _typed(messages)
-        return await self._operations.create_session(user_id, fields, messages=first)
+        return await self._operations.create_session(user_id, fields, messages=first, session_id=session_id)
 
     def create_session(
         self,
@@ -146,9 +149,12 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         session_data: Mapping[str, Any] | None = None,
         *,
         messages: Iterable[tuple[str, str] | NewMessage] = (),
+        session_id: Identifier | None = None,
     ) -> str:
         """Create a session and return its id; the blocking twin of `create_session_async`."""
-        return run_blocking(self.create_session_async, user_id, session_data, messages=messages)
+        return run_blocking(
+            self.create_session_async, user_id, session_data, messages=messages, session_id=session_id
+        )
 
     async def ensure_session_exists(
         self, session_id: Identifier, user_id: str, session_data: Mapping[str, Any] | None = None

@@ -46,7 +46,7 @@ BASE_CALLS: dict[str, dict[str, Any]] = {
 _MESSAGE = "6f1c7c2a-95b1-4f0c-8a86-0d6b0a1f3c56"
 _CHANGE = {"merge_metadata": None, "expected_version": None}
 ADDED_CALLS: dict[str, dict[str, Any]] = {
-    "create_session": {"user_id": USER, "session_data": None, "messages": []},
+    "create_session": {"user_id": USER, "session_data": None, "messages": [], "session_id": None},
     "ensure_session_exists": {"session_id": "", "user_id": USER, "session_data": {}},
     "get_session": {"user_id": USER, "session_id": ""},
     "update_session": {"user_id": USER, "session_id": "", "data": None, "remove_metadata": [], "touch": True}

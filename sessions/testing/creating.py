@@ -75,6 +75,32 @@ class CreatingContract(RepositoryContract):
         assert await chats.get_session(USER, session_id) == mine
         assert await chats.list_paginated_sessions(OTHER) == []
 
+    async def test_create_under_an_id_of_the_callers_own_stores_it_with_its_messages(
+        self, chats: Caller
+    ) -> None:
+        session_id = str(uuid.uuid4())
+        messages = [("user", "Hi"), ("assistant", "Hello")]
+        assert await chats.create_session(USER, {"title": "T"}, messages=messages, session_id=session_id) == (
+            session_id
+        )
+        found = await chats.get_session(USER, session_id)
+        assert (found.title, found.version) == ("T", 0)
+        history = await chats.get_session_history(USER, session_id)
+        assert [(message.role, message.content) for message in history] == messages
+
+    async def test_create_under_an_id_that_is_taken_is_a_conflict_and_stores_nothing(
+        self, chats: Caller
+    ) -> None:
+        session_id = await chats.create_session(USER, {"title": "Mine"})
+        mine = await chats.get_session(USER, session_id)
+        for user_id in (USER, OTHER):
+            for messages in ([], [("user", "Hi")]):
+                with pytest.raises(SessionConflictError):
+                    await chats.create_session(user_id, None, messages=messages, session_id=session_id)
+        assert await chats.get_session(USER, session_id) == mine
+        assert await chats.get_session_history(USER, session_id) == []
+        assert await chats.list_paginated_sessions(OTHER) == []
+
     async def test_exactly_one_of_many_concurrent_callers_creates(self, chats: Caller) -> None:
         for _ in range(3):
             session_id = str(uuid.uuid4())

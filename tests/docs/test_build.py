@@ -25,6 +25,7 @@ PUBLIC_MODULES = (
     "sessions.models",
     "sessions.models.records",
     "sessions.queries",
+    "sessions.services",
     "sessions.testing",
     "sessions.validation",
 )

@@ -16,6 +16,7 @@ PARENTS = {
     errors.SessionConflictError: (errors.SessionsError,),
     errors.MessageConflictError: (errors.SessionsError,),
     errors.VersionConflictError: (errors.SessionsError,),
+    errors.TurnConflictError: (errors.SessionsError,),
     errors.BackendUnavailableError: (errors.SessionsError,),
     errors.SchemaOutdatedError: (errors.SessionsError,),
     errors.UnknownRepositoryError: (errors.SessionsError, LookupError),

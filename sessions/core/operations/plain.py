@@ -36,6 +36,7 @@ class Operations(SharedOperations):
         title: str | None = None,
         metadata: dict[str, Any] | None = None,
         messages: Iterable[tuple[Role, str] | NewMessage] = (),
+        session_id: Identifier | None = None,
     ) -> str:
         """Create a session with its first messages, all or none, and return its id, a UUID.
 
@@ -45,12 +46,15 @@ class Operations(SharedOperations):
             title: 1 to 255 characters; "New Chat" if not given.
             metadata: A JSON object; empty if not given.
             messages: ``(role, content)`` pairs and `NewMessage` objects, in any mixture.
+            session_id: An id of your own, as in `ensure_session_exists`; None for a new UUID.
 
         Raises:
+            SessionConflictError: ``session_id`` is taken, by whichever user; nothing is stored.
             MessageConflictError: A message id is taken by another message; nothing is stored.
         """
         data, owner = _merged(session_data, title, metadata), validation.check_user_id(user_id)
-        new = self._calls.new_session(new_session_id(), owner, data)
+        chosen = new_session_id() if session_id is None else self._calls.check_id("session_id", session_id)
+        new = self._calls.new_session(chosen, owner, data)
         rows = message_rows(self._calls, messages)
         await self._calls.run("create_session", self._calls.backend.create, new, rows)
         return new.session_id
