@@ -53,7 +53,11 @@ BUILT_IN = {
         "sessions.repositories.sqlite_session_repository",
     ),
     ConnectionType.REDIS: BuiltIn(
-        "redis", "RedisConnectionManager", "RedisBackend", ("redis", "valkey", "unix://")
+        "redis",
+        "RedisConnectionManager",
+        "RedisBackend",
+        ("redis", "valkey", "unix"),
+        "sessions.repositories.redis_session_repository",
     ),
 }
 

@@ -176,6 +176,7 @@ def test_both_styles_take_and_return_the_same() -> None:
         (options.PostgresOptions, "postgres"),
         (options.MongoOptions, "mongodb"),
         (options.SqliteOptions, "sqlite"),
+        (options.RedisOptions, "redis"),
     ],
 )
 def test_the_options_that_type_checkers_know_are_those_of_the_settings(typed: Any, key: str) -> None:

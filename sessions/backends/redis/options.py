@@ -24,7 +24,6 @@ SCHEMES = {
     "valkey": "redis",
     "valkeys": "rediss",
     "unix": "unix",
-    "redis+unix": "unix",
 }
 ESCAPE_HINT = "percent-encode the user name and password"
 # Parameters of a URL; everything else would reach a constructor of the driver.

@@ -27,7 +27,7 @@ local function next_moment(updated)
   return now < least and least or now
 end
 
--- The number of an argument that begins a list of variable length.
+-- A small number among the arguments; a large one is passed on as text, for the server would get "1e+15".
 local function number(index)
   return tonumber(ARGV[index])
 end

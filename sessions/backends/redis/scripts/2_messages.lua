@@ -4,7 +4,7 @@
 function ops.history()
   local s = open(ARGV[3], ARGV[4])
   if not s then return { 'absent' } end
-  local part, value, limit = ARGV[5], ARGV[6], number(7)
+  local part, value, limit = ARGV[5], ARGV[6], ARGV[7]
   if part == 'since' then
     return { 'ok', call('ZRANGEBYLEX', s.order, '[' .. value, '+', 'LIMIT', 0, limit) }
   end

@@ -26,7 +26,7 @@ end
 -- tag, first place or '', offset, sessions to look at, limit, '1' for the last messages, conditions
 -- Returns the place to continue after, or '', and id, fields and last message of each session.
 function ops.list()
-  local tag, after, offset, budget, limit, previews = ARGV[3], ARGV[4], number(5), number(6), number(7), ARGV[8]
+  local tag, after, offset, budget, limit, previews = ARGV[3], ARGV[4], ARGV[5], number(6), number(7), ARGV[8]
   local wanted = conditions(9)
   local index = base(tag) .. 'index'
   local from = after == '' and '-' or '(' .. after
@@ -88,8 +88,7 @@ end
 
 -- tag, how many to keep, limit, messages
 function ops.delete_beyond()
-  local keep = number(4)
-  local members = call('ZRANGE', base(ARGV[3]) .. 'index', keep, keep + number(5) - 1)
+  local members = call('ZRANGEBYLEX', base(ARGV[3]) .. 'index', '-', '+', 'LIMIT', ARGV[4], ARGV[5])
   return drop_all(ARGV[3], members, number(6))
 end
 
