@@ -49,7 +49,7 @@ User = Annotated[str, typer.Argument(metavar="USER", help="Id of the user.", sho
 
 app = typer.Typer(
     cls=OneLineErrors,
-    help="Chat conversations in PostgreSQL, MongoDB or SQLite.",
+    help="Chat conversations in PostgreSQL, MongoDB, SQLite or Redis.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -275,8 +275,8 @@ class RedisSettings(BackendSettings, frozen=True):
         prefix: The first part of all keys.
         connect_timeout: Seconds to wait for the server to accept a connection.
         timeout: Seconds that the server may not respond.
-        require_durable: Refuse a server that acknowledges writes which a crash loses: one without an
-            append-only file.
+        require_durable: Refuse a server that acknowledges writes which a crash loses: one without
+            ``appendonly yes`` and ``appendfsync always``.
     """
 
     KEY = "db.redis"

@@ -21,6 +21,7 @@ class BuiltIn:
         backend: Class of its operations, in ``repository``.
         scheme: How its URLs begin, or each of several ways; more may follow, as in ``mongodb+srv``.
         face: Module that registers the backend's own repository class; None if it has none.
+        extra: The extra that installs its driver; None if the package itself does.
     """
 
     folder: str
@@ -28,6 +29,13 @@ class BuiltIn:
     backend: str
     scheme: str | tuple[str, ...]
     face: str | None = None
+    extra: str | None = None
+
+    def needs(self, error: ModuleNotFoundError) -> str:
+        """Return which module is not installed, and the command that installs it."""
+        distribution = f"'agenthub-sessions[{self.extra}]'" if self.extra else "agenthub-sessions"
+        package = str(error.name).partition(".")[0]
+        return f"{self.folder} needs {package}; install it with: pip install {distribution}"
 
 
 BUILT_IN = {
@@ -58,6 +66,7 @@ BUILT_IN = {
         "RedisBackend",
         ("redis", "valkey", "unix"),
         "sessions.repositories.redis_session_repository",
+        "redis",
     ),
 }
 

@@ -85,10 +85,7 @@ class SessionRepositoryRegistry:
                 with importing:
                     return cls._built_in(SessionRepositoryType(name))
             except ModuleNotFoundError as error:
-                package = str(error.name).partition(".")[0]
-                raise MissingDependencyError(
-                    f"{name} needs {package}; install it with: pip install agenthub-sessions"
-                ) from error
+                raise MissingDependencyError(BUILT_IN[SessionRepositoryType(name)].needs(error)) from error
         loaded = [_load(point) for point in entry_points(group=ENTRY_POINT_GROUP, name=name)]
         if loaded:
             with cls._lock:

@@ -24,6 +24,7 @@ from sessions.config import (
     MongoSettings,
     PasswordCallable,
     PostgresSettings,
+    RedisSettings,
     Settings,
     SqliteSettings,
     config_file,
@@ -82,6 +83,7 @@ def test_shipped_file_gives_the_defaults_of_the_models() -> None:
     assert settings.backend("postgres") == PostgresSettings()
     assert settings.backend("mongodb") == MongoSettings()
     assert settings.backend("sqlite") == SqliteSettings()
+    assert settings.backend("redis") == RedisSettings()
     assert settings.sessions.default_repository == "mongodb"
     assert settings.sessions.retry is None
     assert settings == Settings()

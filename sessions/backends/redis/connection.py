@@ -8,6 +8,8 @@ import logging
 from collections.abc import Hashable
 from typing import Any
 
+from redis import exceptions
+
 from sessions.backends.redis import errors
 from sessions.backends.redis.client import RedisConnection
 from sessions.backends.redis.options import new_pool, place_of
@@ -67,13 +69,15 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         await connection.preparing.run(functools.partial(self._prepare, connection))
 
     async def _prepare(self, connection: RedisConnection) -> None:
-        self._check(_information(await connection.command("INFO")))
+        found = _information(await connection.command("INFO"))
+        self._check(found)
+        self._check_durability(await _what_is_lost(connection, found))
         await connection.run("check")
         self._is_ready = True
         self.preparations += 1
 
     def _check(self, found: dict[str, str]) -> None:
-        """Refuse a server that would lose acknowledged messages as a matter of course."""
+        """Refuse a server that does not keep each key, or does not have them all."""
         place = self._place()
         if found.get("redis_mode") == "cluster":
             raise place.refused("db.redis.url", "it is a node of a cluster, which is not supported yet")
@@ -83,14 +87,16 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
                 f"its maxmemory-policy is {policy}, which deletes parts of conversations when memory is full"
             )
             raise place.refused("db.redis", f"{reason}; set noeviction")
-        if found.get("aof_enabled", "1") == "1":
+
+    def _check_durability(self, reason: str | None) -> None:
+        """Refuse a server that loses acknowledged writes when it crashes, or warn of it once."""
+        if reason is None:
             return
-        reason = "its append-only file is off: a crash loses what was written since the last snapshot"
         if self._settings.require_durable:
-            raise place.refused("db.redis.require_durable", f"{reason}; set appendonly yes")
+            raise self._place().refused("db.redis.require_durable", reason)
         if not self._is_warned:
             self._is_warned = True
-            logger.warning("%s: %s", place, reason)
+            logger.warning("%s: %s", self._place(), reason)
 
     async def disconnect(self) -> None:
         """Close the connections of all event loops, and forget what is known of the server.
@@ -159,6 +165,20 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
 
 def _information(text: str) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+async def _what_is_lost(connection: RedisConnection, found: dict[str, str]) -> str | None:
+    """Return which acknowledged writes a crash loses, and the setting at fault; None if it loses none."""
+    if found.get("aof_enabled") != "1":
+        return "a crash loses what was written since its last snapshot: appendonly is no"
+    try:
+        _, policy = await connection.command("CONFIG GET", "appendfsync")
+    except (exceptions.ResponseError, ValueError):
+        # Hosted servers hide it, and so may the rules of a user.
+        return "a crash may lose acknowledged writes: its appendfsync cannot be read"
+    if policy == "always":
+        return None
+    return f"a crash loses the acknowledged writes of about the last second: appendfsync is {policy}"
 
 
 def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> RedisSettings:
