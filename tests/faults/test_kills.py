@@ -14,10 +14,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+import redis
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
+from tests.faults.breakable import Mongod, Postgres, ReplicaSet, Valkey, running
 from tests.faults.writers import USER, Call, writers
 from tests.support.databases import Backend
 
@@ -98,6 +99,10 @@ async def _read(backend: Backend, session_ids: set[str]) -> tuple[dict[str, list
 
 
 def _stored(backend: Backend) -> Counter[str]:
+    if backend.name == "redis":
+        with redis.Redis.from_url(backend.url, decode_responses=True) as server:
+            keys = server.scan_iter("sessions:{*}:o:*")
+            return Counter({key.rpartition(":o:")[2]: server.zcard(key) for key in keys})
     if backend.name != "postgres":
         with MongoClient[dict[str, Any]](backend.url) as client:
             messages = client["chat"]["chat_messages"].find({}, {"session_id": 1})
@@ -115,7 +120,7 @@ def _stored(backend: Backend) -> Counter[str]:
 # -- What is broken --------------------------------------------------------------------------------
 
 
-def _kill_and_restart(server: Postgres | Mongod) -> Callable[[float], list[float]]:
+def _kill_and_restart(server: Postgres | Mongod | Valkey) -> Callable[[float], list[float]]:
     def kill(until: float) -> list[float]:
         returns = []
         for _ in range(KILLS):
@@ -147,6 +152,12 @@ def mongodb_standalone_killed(seconds: float) -> Outcome:
     with running(server):
         backend = _backend(server, connect_timeout=0.5)
         return _write_while(backend, _kill_and_restart(server), seconds=seconds, retry=IMPATIENT)
+
+
+def redis_killed(seconds: float) -> Outcome:
+    server = Valkey()
+    with running(server):
+        return _write_while(_backend(server), _kill_and_restart(server), seconds=seconds, retry=IMPATIENT)
 
 
 def postgres_connections_terminated(seconds: float) -> Outcome:
@@ -236,7 +247,7 @@ def mongodb_primary_lost(seconds: float) -> Outcome:
         return _write_while(_backend(replica_set), lose, seconds=seconds)
 
 
-KILLED = [postgres_killed, mongodb_replica_set_killed, mongodb_standalone_killed]
+KILLED = [postgres_killed, mongodb_replica_set_killed, mongodb_standalone_killed, redis_killed]
 DISTURBED = [
     postgres_connections_terminated,
     mongodb_replica_set_disturbed,

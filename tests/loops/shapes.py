@@ -11,12 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import redis
 from pymongo import MongoClient
 
 from tests.support.databases import Backend, run_in_thread
 
 Counter = Callable[[], int]
-SHAPES = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
+SHAPES = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone", "redis")
 
 
 def count_postgres(url: str) -> int:
@@ -44,6 +45,12 @@ def count_mongodb(url: str, app_name: str) -> int:
             ]
         )
         return len(list(operations))
+
+
+def count_redis(url: str) -> int:
+    number = url.rpartition("/")[2]
+    with redis.Redis.from_url(f"{url.removesuffix(number)}0") as client:
+        return sum(found["db"] == number for found in client.client_list())
 
 
 def count_sqlite(path: str) -> int:
@@ -82,6 +89,8 @@ def shape_of(name: str, url: str) -> tuple[Backend, Counter]:
         return Backend(name, "sqlite", url), lambda: count_sqlite(path)
     if name == "postgres":
         return Backend(name, "postgres", url), lambda: count_postgres(url)
+    if name == "redis":
+        return Backend(name, "redis", url), lambda: count_redis(url)
     app_name = f"test-{uuid.uuid4().hex[:12]}"
     own_url = f"{url}{'&' if urlsplit(url).query else '?'}appName={app_name}"
     return Backend(name, "mongodb", own_url), lambda: count_mongodb(url, app_name)

@@ -207,7 +207,8 @@ def _wait_for_redis(port: int, process: subprocess.Popen[bytes], log: Path) -> N
             raise RuntimeError(f"Valkey did not start:\n{log.read_text(errors='replace')[-2000:]}")
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
             probe.sendall(b"PING\r\n")
-            if probe.recv(16) == b"+PONG\r\n":
+            # Or it asks for its password.
+            if probe.recv(7) in (b"+PONG\r\n", b"-NOAUTH"):
                 return
         time.sleep(0.02)
     raise RuntimeError("Valkey did not accept connections in time")

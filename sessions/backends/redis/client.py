@@ -38,6 +38,7 @@ class RedisConnection:
         prefix: The first part of all keys.
         size: Connections at most.
         pool_timeout: Seconds to wait for a free connection.
+        connect_timeout: Seconds to wait for a new connection.
         timeout: Seconds to wait for a response.
         in_use: How many connections are in use.
     """
@@ -46,6 +47,7 @@ class RedisConnection:
     prefix: str
     size: int
     pool_timeout: float
+    connect_timeout: float
     timeout: float
     in_use: int = 0
     preparing: SharedWork = field(default_factory=SharedWork)
@@ -82,13 +84,16 @@ class RedisConnection:
         """Send the script to the server, which keeps it until it restarts."""
         await self.command("SCRIPT LOAD", script())
 
+    async def check(self) -> None:
+        """Raise the error of a write; the server checks this one as any other, and it writes nothing."""
+        await self.command("SETRANGE", f"{self.prefix}:check", 0, "")
+
     async def command(self, *parts: str | int) -> Any:
         """Send a command, and return the reply, as text."""
         async with self._turn():
             pool = self.pool
-            seconds = time_left(self.timeout)
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(time_left(self.connect_timeout)):
                     connection = await pool.get_connection()
             except (exceptions.RedisError, OSError) as error:
                 raise NotSentError from error

@@ -72,14 +72,14 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         found = _information(await connection.command("INFO"))
         self._check(found)
         self._check_durability(await _what_is_lost(connection, found))
-        await connection.run("check")
+        await connection.check()
         self._is_ready = True
         self.preparations += 1
 
     def _check(self, found: dict[str, str]) -> None:
         """Refuse a server that does not keep each key, or does not have them all."""
         place = self._place()
-        if found.get("redis_mode") == "cluster":
+        if found.get("cluster_enabled") == "1":
             raise place.refused("db.redis.url", "it is a node of a cluster, which is not supported yet")
         policy = found.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
@@ -115,7 +115,7 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
                 connection = await self._connections.get()
-                await connection.run("check")
+                await connection.check()
         except Exception as error:
             self.log_unhealthy(error)
             return False
@@ -157,7 +157,8 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
                 name_variables(error, self._url_given)
                 raise
         size = min(settings.pool_size, getattr(pool, "max_connections", settings.pool_size))
-        return RedisConnection(pool, settings.prefix, size, settings.pool_timeout, settings.timeout)
+        waits = settings.pool_timeout, settings.connect_timeout, settings.timeout
+        return RedisConnection(pool, settings.prefix, size, *waits)
 
     async def _close(self, connection: RedisConnection) -> None:
         await connection.pool.aclose()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from redis import exceptions
 
 from sessions.backends.redis.client import NoAnswerError, NotSentError, PoolTimeoutError
@@ -34,7 +32,9 @@ REASONS = {
     "READONLY": "it is a replica, which accepts no writes",
 }
 CODES = {exceptions.OutOfMemoryError: "OOM", exceptions.ReadOnlyError: "READONLY"}
-_CODE = re.compile(r"[A-Z]{2,}")
+REFUSAL_CODES = frozenset({"NOAUTH", "NOPERM", "WRONGPASS"})
+# Others are not told from a text: redis-py removes "ERR", the code of most errors.
+KNOWN_CODES = REFUSAL_CODES | TRANSIENT_CODES | REASONS.keys()
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -51,8 +51,8 @@ def code_of(error: BaseException) -> str | None:
             return code
     if not isinstance(error, exceptions.ResponseError):
         return None
-    found = _CODE.match(str(error))
-    return found[0] if found else None
+    code = str(error).partition(" ")[0]
+    return code if code in KNOWN_CODES else None
 
 
 def is_transient(error: BaseException) -> bool:
@@ -103,7 +103,7 @@ def _failure(error: BaseException, place: Place, by_url: bool) -> SessionsError 
         key = "db.redis.url" if by_url else "db.redis.username"
         return place.refused(key, "the user may not run this command, or not on these keys (NOPERM)")
     if code is not None:
-        return place.unusable(f"{REASONS.get(code, 'the server reports an error')} ({code})")
+        return place.unusable(f"{REASONS.get(code, 'it does not accept the command now')} ({code})")
     if isinstance(of_driver, exceptions.TimeoutError | TimeoutError):
         return place.unreachable(f"no answer within connect_timeout ({name})")
     if isinstance(of_driver, LOST):

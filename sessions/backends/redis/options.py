@@ -28,9 +28,8 @@ SCHEMES = {
 ESCAPE_HINT = "percent-encode the user name and password"
 # Parameters of a URL; everything else would reach a constructor of the driver.
 PARAMETERS = {
-    *("db", "client_name"),
-    *("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_cert_reqs"),
-    *("ssl_check_hostname", "socket_keepalive"),
+    *("db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+    *("ssl_cert_reqs", "ssl_check_hostname"),
 }
 
 
@@ -64,6 +63,7 @@ def new_pool(settings: RedisSettings) -> ConnectionPool:
         socket_connect_timeout=settings.connect_timeout,
         # An attempt has its own time limit.
         socket_timeout=None,
+        socket_keepalive=True,
         protocol=2,
         **options,
     )

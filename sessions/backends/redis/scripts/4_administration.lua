@@ -68,9 +68,4 @@ function ops.statistics()
   }
 end
 
--- Whether a write would work: the server checks this as any other, and it writes nothing.
-function ops.check()
-  return call('SETRANGE', P .. ':check', 0, '')
-end
-
 return ops[ARGV[1]]()
