@@ -7,12 +7,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import growth, others, ratios, search, servers, writes
+from benchmarks import crowd, growth, others, ratios, search, servers, writes
 from benchmarks.timing import Effort
 
-SERVERS = {"postgres": servers.postgres, "mongodb": servers.mongodb}
-TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB"}
-PARTS = ("raw", "sync", "peers", "writes", "growth", "search")
+SERVERS = {"postgres": servers.postgres, "mongodb": servers.mongodb, "sqlite": servers.sqlite}
+TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB", "sqlite": "SQLite"}
+PARTS = ("crowd", "raw", "sync", "peers", "writes", "growth", "search")
 
 
 def main() -> None:
@@ -28,12 +28,18 @@ def main() -> None:
         help="folder for the peers' virtual environments, kept for the next run (default: %(default)s)",
     )
     options = parser.parse_args()
-    parts, backends = options.part or list(PARTS), options.backend or list(SERVERS)
+    parts, everywhere = options.part or list(PARTS), options.backend or list(SERVERS)
+    backends = [backend for backend in everywhere if backend != "sqlite"]
     effort = Effort(rounds=3, calls=5) if options.quick else Effort()
     interpreters = others.prepare(backends, options.environments) if "peers" in parts else {}
-    for backend in backends if {"raw", "sync", "peers"} & set(parts) else []:
+    for backend in everywhere if {"raw", "sync", "peers"} & set(parts) else []:
         with SERVERS[backend]() as url:
             asyncio.run(_run(backend, url, parts, effort, interpreters))
+    if "crowd" in parts:
+        for backend in everywhere:
+            with SERVERS[backend]() as url:
+                measured = crowd.measure(backend, url, rounds=effort.rounds // 8 + 1, seconds=2.0)
+            _print(f"{TITLES[backend]}: many callers", measured)
     if "writes" in parts and "postgres" in backends:
         with servers.postgres() as url:  # An empty one, so that only the appends determine the sizes.
             appends = 10_000 if options.quick else 1_000_000
@@ -51,9 +57,9 @@ async def _run(
         _print(
             f"{TITLES[backend]}: compared with the raw driver", await ratios.against_raw(backend, url, effort)
         )
-    if "sync" in parts:
+    if "sync" in parts and backend != "sqlite":
         _print(f"{TITLES[backend]}: blocking calls", await ratios.sync_twins(backend, url, effort))
-    if "peers" in parts:
+    if "peers" in parts and backend != "sqlite":
         text = await others.against_peers(backend, url, interpreters, effort.divided(2))
         _print(f"{TITLES[backend]}: compared with other packages", text)
 

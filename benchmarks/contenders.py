@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import aiosqlite
 import asyncpg
 import uuid_utils
 from pymongo import AsyncMongoClient, MongoClient
@@ -13,12 +15,32 @@ from pymongo import AsyncMongoClient, MongoClient
 from sessions import SessionRepositoryFactory
 from sessions.repositories import AsyncSessionRepository
 
-__all__ = ["CONTENT", "USER", "Contender", "Ours", "RawAsyncpg", "RawBlockingPyMongo", "RawPyMongo"]
+__all__ = [
+    "CONTENT",
+    "SQLITE_APPEND",
+    "SQLITE_TOUCH",
+    "USER",
+    "Contender",
+    "Ours",
+    "RawAiosqlite",
+    "RawAsyncpg",
+    "RawBlockingPyMongo",
+    "RawPyMongo",
+    "raw_client",
+    "sqlite_id",
+    "sqlite_time",
+]
 
 USER = "alice"
 # 200 characters, an ordinary turn of a conversation.
 CONTENT = "What should I see first when I am in Rome for a day? " * 4
 CONTENT = CONTENT[:200]
+
+
+SQLITE_TOUCH = "UPDATE chat_sessions SET updated_at = ?, version = version + 1 WHERE session_id = ?"
+SQLITE_APPEND = (
+    "INSERT INTO chat_messages (message_id, session_id, role, content, timestamp) VALUES (?, ?, ?, ?, ?)"
+)
 
 
 class Contender(Protocol):
@@ -45,6 +67,9 @@ class Ours:
 
     async def append(self, session_id: str) -> object:
         return await self.repository.add_message(session_id, "user", CONTENT)
+
+    def append_blocking(self, session_id: str) -> object:
+        return self.repository.add_message_sync(session_id, "user", CONTENT)
 
     async def append_batch(self, session_id: str, size: int) -> object:
         return await self.repository.add_messages(session_id, [("user", CONTENT)] * size)
@@ -86,10 +111,6 @@ class RawAsyncpg:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
-
-    @classmethod
-    async def open(cls, url: str, size: int) -> RawAsyncpg:
-        return cls(await asyncpg.create_pool(url, min_size=size, max_size=size))
 
     async def create(self, user_id: str = USER) -> str:
         session_id = uuid.uuid4()
@@ -139,10 +160,6 @@ class RawPyMongo:
         self._sessions = client[database]["chat_sessions"]
         self._messages = client[database]["chat_messages"]
 
-    @classmethod
-    async def open(cls, url: str, size: int, database: str) -> RawPyMongo:
-        return cls(AsyncMongoClient(url, maxPoolSize=size), database)
-
     async def create(self, user_id: str = USER) -> str:
         session_id, now = str(uuid.uuid4()), datetime.now(UTC)
         times = {"created_at": now, "updated_at": now}
@@ -188,3 +205,80 @@ class RawBlockingPyMongo:
 
     def close(self) -> None:
         self._client.close()
+
+
+class RawAiosqlite:
+    """aiosqlite: one connection, and one transaction for each write, one after another."""
+
+    CREATE = """
+        INSERT INTO chat_sessions (session_id, title, user_id, created_at, updated_at, metadata)
+        VALUES (?, ?, ?, ?, ?, ?)"""
+    HISTORY = """
+        SELECT message_id, session_id, role, content, timestamp FROM chat_messages
+        WHERE session_id = ? ORDER BY timestamp, write_order, message_id"""
+    PAGE = """
+        SELECT session_id, title, user_id, created_at, updated_at, metadata FROM chat_sessions
+        WHERE user_id = ? ORDER BY updated_at DESC, session_id LIMIT 20 OFFSET 0"""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, url: str) -> RawAiosqlite:
+        connection = await aiosqlite.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        await connection.execute("PRAGMA synchronous=FULL")
+        await connection.execute("PRAGMA foreign_keys=ON")
+        return cls(connection)
+
+    async def create(self, user_id: str = USER) -> str:
+        session_id, now = uuid.uuid4().hex, sqlite_time()
+        async with self._turn:
+            row = (session_id, "New Chat", user_id, now, now, "{}")
+            await self._connection.execute(self.CREATE, row)
+        return session_id
+
+    async def append(self, session_id: str) -> object:
+        return await self.append_batch(session_id, 1)
+
+    async def append_batch(self, session_id: str, size: int) -> object:
+        now, session_id = sqlite_time(), sqlite_id(session_id)
+        rows = [(uuid_utils.uuid7().hex, session_id, "user", CONTENT, now) for _ in range(size)]
+        async with self._turn:
+            await self._connection.execute("BEGIN IMMEDIATE")
+            await self._connection.execute(SQLITE_TOUCH, (now, session_id))
+            if size == 1:
+                await self._connection.execute(SQLITE_APPEND, rows[0])
+            else:
+                await self._connection.executemany(SQLITE_APPEND, rows)
+            await self._connection.commit()
+        return rows
+
+    async def history(self, session_id: str) -> list[Any]:
+        return list(await self._connection.execute_fetchall(self.HISTORY, (sqlite_id(session_id),)))
+
+    async def page(self, user_id: str) -> list[Any]:
+        return list(await self._connection.execute_fetchall(self.PAGE, (user_id,)))
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def sqlite_id(text: str) -> str:
+    """Return an id as the package's tables have it."""
+    return text.replace("-", "")
+
+
+def sqlite_time() -> str:
+    """Return the time as the package's tables have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+async def raw_client(backend: str, url: str) -> Any:
+    """Return a backend's raw driver as it comes, on the package's database."""
+    if backend == "postgres":
+        return RawAsyncpg(await asyncpg.create_pool(url))
+    if backend == "mongodb":
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url)
+        return RawPyMongo(client, client.get_default_database("agenthub").name)
+    return await RawAiosqlite.open(url)

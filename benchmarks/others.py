@@ -23,7 +23,7 @@ from benchmarks.contenders import CONTENT, USER, Ours, RawBlockingPyMongo
 from benchmarks.ratios import DATABASE as OUR_DATABASE
 from benchmarks.ratios import LISTED_USER, filled_session
 from benchmarks.tables import milliseconds, table
-from benchmarks.timing import Batch, Effort, rounds_of, timed_awaits, timed_in_thread
+from benchmarks.timing import Batch, Effort, rounds_of, timed_awaits, timed_in_thread, timed_together
 
 __all__ = ["against_peers", "prepare"]
 
@@ -155,7 +155,7 @@ async def _measure(ours: Ours, peer: Peer, worker: _Worker, effort: Effort) -> l
     for operation, call in (("page", lambda: ours.page(LISTED_USER)), ("create", ours.create)):
         if operation in worker.operations:
             measured.append((operation, [], call, lambda: None, 1))
-    rows = []
+    rows = [await _measure_together(ours, peer, worker, effort)]
     for shown, arguments, awaited, blocking, longer in measured:
         operation = shown.split()[0]
         contenders: dict[str, Batch] = {
@@ -167,6 +167,19 @@ async def _measure(ours: Ours, peer: Peer, worker: _Worker, effort: Effort) -> l
         seconds = await rounds_of(contenders, effort.divided(longer))
         rows.append(_row(peer, worker.version, shown, peer.less.get(operation, ""), seconds))
     return rows
+
+
+async def _measure_together(ours: Ours, peer: Peer, worker: _Worker, effort: Effort) -> tuple[str, ...]:
+    """Measure appends of many callers at once, each to a session of its own."""
+    callers = range(effort.callers)
+    mine, its = [await ours.create() for _ in callers], [str(uuid.uuid4()) for _ in callers]
+    append = timed_together(ours, mine, blocking=peer.blocking)
+    contenders: dict[str, Batch] = {
+        "ours": append,
+        "peer": lambda calls: worker.ask("append", its, calls, len(its)),
+    }
+    seconds = await rounds_of(contenders, effort.divided(10))
+    return _row(peer, worker.version, "append, many", peer.less.get("append", ""), seconds)
 
 
 async def _measure_driver(ours: Ours, url: str, effort: Effort) -> tuple[str, ...]:
@@ -191,7 +204,12 @@ async def _measure_driver(ours: Ours, url: str, effort: Effort) -> tuple[str, ..
 def _row(peer: Peer, version: str, shown: str, less: str, seconds: dict[str, float]) -> tuple[str, ...]:
     ratio = seconds["ours"] / seconds["peer"]
     allowed = ALLOWED_WHERE_LESS if less else 1.0
-    names = {"append": "append one message", "page": "list of 20 sessions", "create": "create a session"}
+    names = {
+        "append": "append one message",
+        "append, many": "append, 32 callers at once, time for each append",
+        "page": "list of 20 sessions",
+        "create": "create a session",
+    }
     return (
         f"{version} `{peer.title}`",
         names.get(shown, shown) + (", blocking" if peer.blocking else ""),
@@ -228,11 +246,14 @@ class _Worker:
         worker.version = f"{requirement} {await worker.ask('version', [requirement], 0)}"
         return worker
 
-    async def ask(self, operation: str, arguments: list[Any], calls: int) -> Any:
-        """Have an operation called so many times and return the seconds of each; its result for 0."""
+    async def ask(self, operation: str, arguments: list[Any], calls: int, callers: int = 1) -> Any:
+        """Have an operation called so many times and return the seconds of each; its result for 0.
+
+        With several callers at once, ``arguments`` has one for each; see ``peers/worker.py``.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([operation, arguments, calls]).encode() + b"\n")
+        self._process.stdin.write(json.dumps([operation, arguments, calls, callers]).encode() + b"\n")
         await self._process.stdin.drain()
         if not (answer := await self._process.stdout.readline()):
             raise SystemExit("a peer ended: see what it said above")

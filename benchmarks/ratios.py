@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import CONTENT, USER, Contender, Ours, RawAsyncpg, RawPyMongo
+from benchmarks.contenders import CONTENT, USER, Contender, Ours, raw_client
 from benchmarks.tables import milliseconds, table
-from benchmarks.timing import Effort, one_caller, per_second, rounds_of, timed_awaits, timed_in_thread
+from benchmarks.timing import Effort, one_caller, rounds_of, timed_awaits, timed_in_thread
 
 __all__ = ["LISTED_USER", "against_raw", "filled_session", "sync_twins"]
 
 HEAD = ("operation", "ours", "raw driver", "ratio", "target")
-# Connections of the raw drivers: the package's default, since the package is measured with default settings.
-CONNECTIONS = 10
 LISTED_USER = "lister"
 DATABASE = "agenthub"
 
@@ -35,16 +33,16 @@ class Target:
         )
 
 
-# By operation: PostgreSQL's, then MongoDB's.
+BACKENDS = ("postgres", "mongodb", "sqlite")
+READS_AND_OTHER_WRITES = (Target(1.1), Target(1.2), Target(1.3))
+# By operation: the targets of the backends, in their order.
 TARGETS = {
-    "add_message, one caller": (Target(1.4), Target(1.15)),
-    "add_message, 32 callers": (Target(0.9, at_least=True), Target(0.9, at_least=True)),
-    "add_message, 64 callers": (Target(0.9, at_least=True), Target(0.9, at_least=True)),
-    "add_messages of 10": (Target(1.3), Target(1.2)),
-    "history of 100": (Target(1.8), Target(1.5)),
-    "history of 1,000": (Target(1.6), Target(1.4)),
-    "page of 20 sessions": (Target(2.0), Target(1.8)),
-    "create_session": (Target(1.5), Target(1.3)),
+    "add_message": (Target(1.0), Target(1.0), Target(1.2)),
+    "add_messages of 10": READS_AND_OTHER_WRITES,
+    "history of 100": READS_AND_OTHER_WRITES,
+    "history of 1,000": READS_AND_OTHER_WRITES,
+    "page of 20 sessions": READS_AND_OTHER_WRITES,
+    "create_session": READS_AND_OTHER_WRITES,
 }
 SYNC_TARGET = Target(1.35)
 
@@ -53,13 +51,13 @@ async def against_raw(backend: str, url: str, effort: Effort) -> str:
     """Return the table of one backend."""
     ours = Ours(backend, url)
     await ours.repository.count_sessions(USER)
-    raw = await _open_raw(backend, url)
+    raw = await raw_client(backend, url)
     try:
         rows = []
         async for operation, measured in _measure(ours, raw, effort):
-            target = TARGETS[operation][backend == "mongodb"]
+            target = TARGETS[operation][BACKENDS.index(backend)]
             ratio, wanted = target.judge(measured["ours"] / measured["raw"])
-            shown = [_show(measured[name], target.at_least) for name in ("ours", "raw")]
+            shown = [milliseconds(measured[name]) for name in ("ours", "raw")]
             rows.append((operation, *shown, ratio, wanted))
         return table(HEAD, rows)
     finally:
@@ -67,28 +65,11 @@ async def against_raw(backend: str, url: str, effort: Effort) -> str:
         await ours.close()
 
 
-def _show(value: float, rate: bool) -> str:
-    return f"{value:,.0f}/s" if rate else milliseconds(value)
-
-
-async def _open_raw(backend: str, url: str) -> Any:
-    if backend == "postgres":
-        return await RawAsyncpg.open(url, CONNECTIONS)
-    return await RawPyMongo.open(url, CONNECTIONS, DATABASE)
-
-
 async def _measure(ours: Ours, raw: Any, effort: Effort) -> Any:
     contenders: dict[str, Contender] = {"ours": ours, "raw": raw}
     own = {name: await ours.create() for name in contenders}
     appends = {name: _call(one.append, own[name]) for name, one in contenders.items()}
-    yield "add_message, one caller", await one_caller(appends, effort)
-
-    for times in (1, 2):
-        callers = effort.callers * times
-        many = [await ours.create() for _ in range(callers)]
-        all_at_once = {name: _append_to(one, many) for name, one in contenders.items()}
-        busy = replace(effort.divided(2), callers=callers)
-        yield f"add_message, {32 * times} callers", await per_second(all_at_once, busy)
+    yield "add_message", await one_caller(appends, effort)
 
     batches = {name: _call(one.append_batch, own[name], 10) for name, one in contenders.items()}
     yield "add_messages of 10", await one_caller(batches, effort)
@@ -108,10 +89,6 @@ async def _measure(ours: Ours, raw: Any, effort: Effort) -> Any:
 
 def _call(function: Callable[..., Awaitable[object]], *arguments: Any) -> Callable[[], Awaitable[object]]:
     return lambda: function(*arguments)
-
-
-def _append_to(contender: Contender, session_ids: list[str]) -> Callable[[int], Awaitable[object]]:
-    return lambda caller: contender.append(session_ids[caller])
 
 
 async def _make_list(ours: Ours) -> None:

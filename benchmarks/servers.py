@@ -36,6 +36,13 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
+def sqlite() -> Iterator[str]:
+    """Yield the URL of a new SQLite file."""
+    with tempfile.TemporaryDirectory(prefix="bench-sqlite-") as folder:
+        yield f"sqlite:///{folder}/sessions.db"
+
+
+@contextmanager
 def mongodb() -> Iterator[str]:
     """Yield the URL of a new MongoDB server, a replica set with one member."""
     folder = tempfile.mkdtemp(prefix="bench-mongo-")

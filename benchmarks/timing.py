@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
-__all__ = ["Batch", "Effort", "one_caller", "per_second", "rounds_of", "timed_awaits", "timed_in_thread"]
+__all__ = [
+    "Batch",
+    "Effort",
+    "one_caller",
+    "rounds_of",
+    "timed_awaits",
+    "timed_in_thread",
+    "timed_together",
+]
 
 Call = Callable[[], Awaitable[object]]
 # Makes the given number of calls and returns the seconds of each.
@@ -67,6 +77,34 @@ def timed_in_thread(call: Callable[[], object]) -> Batch:
     return lambda calls: asyncio.to_thread(batch, calls)
 
 
+def timed_together(contender: Any, session_ids: Sequence[str], *, blocking: bool) -> Batch:
+    """Return a function that appends to each session so many times, all at once.
+
+    It returns the seconds for an append: the duration of all, divided by their number.
+    """
+
+    def thread(session_id: str, calls: int) -> None:
+        for _ in range(calls):
+            contender.append_blocking(session_id)
+
+    async def caller(session_id: str, calls: int) -> None:
+        for _ in range(calls):
+            await contender.append(session_id)
+
+    async def batch(calls: int) -> list[float]:
+        started = perf_counter()
+        if blocking:
+            with ThreadPoolExecutor(len(session_ids)) as threads:
+                loop = asyncio.get_running_loop()
+                every = [loop.run_in_executor(threads, thread, each, calls) for each in session_ids]
+                await asyncio.gather(*every)
+        else:
+            await asyncio.gather(*(caller(each, calls) for each in session_ids))
+        return [(perf_counter() - started) / calls / len(session_ids)]
+
+    return batch
+
+
 async def rounds_of(contenders: Mapping[str, Batch], effort: Effort) -> dict[str, float]:
     """Return the median seconds of a call of each contender, each of which times its own calls."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -77,31 +115,3 @@ async def rounds_of(contenders: Mapping[str, Batch], effort: Effort) -> dict[str
         for name in sorted(contenders, reverse=bool(turn % 2)):
             seconds[name] += await contenders[name](effort.calls)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
-
-
-async def per_second(
-    contenders: Mapping[str, Callable[[int], Awaitable[object]]], effort: Effort
-) -> dict[str, float]:
-    """Return the median calls a second of each contender, with many callers at once.
-
-    Args:
-        contenders: The call of each; it is given the number of its caller.
-        effort: How much to measure.
-    """
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-
-    async def one(call: Callable[[int], Awaitable[object]], caller: int) -> None:
-        for _ in range(effort.calls):
-            await call(caller)
-
-    async def turn(name: str) -> float:
-        started = perf_counter()
-        await asyncio.gather(*(one(contenders[name], caller) for caller in range(effort.callers)))
-        return effort.calls * effort.callers / (perf_counter() - started)
-
-    for name in contenders:
-        await turn(name)
-    for number in range(effort.rounds):
-        for name in sorted(contenders, reverse=bool(number % 2)):
-            rates[name].append(await turn(name))
-    return {name: statistics.median(measured) for name, measured in rates.items()}

@@ -228,6 +228,22 @@ def upgrade(connection: Connection, *, one_transaction: bool = False) -> None:
             raise error.__context__ from error.__context__.orig
 
 
+def downgrade(connection: Connection, *, revision: str, one_transaction: bool = False) -> None:
+    """Downgrade the schema; what the older revision does not store is lost.
+
+    Args:
+        connection: To the database, whose schema is at a known revision.
+        revision: A revision that is not newer, or ``base``.
+        one_transaction: As in `upgrade`.
+
+    Raises:
+        BackendUnavailableError: Another process kept the migration lock for five minutes.
+    """
+    from alembic import command
+
+    command.downgrade(alembic_config(connection, one_transaction=one_transaction), revision)
+
+
 def only_looks(context: MigrationContext) -> bool:
     """Return whether Alembic was asked what there is, as by ``alembic current``, and must change nothing.
 

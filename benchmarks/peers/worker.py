@@ -1,7 +1,8 @@
 """Runs a peer in an environment of its own, where this package is not installed; see `benchmarks.others`.
 
-Reads a request a line, ``[operation, arguments, calls]``, and answers each with the seconds that every call
-took, or with the result where ``calls`` is 0.
+Reads a request a line, ``[operation, arguments, calls, callers]``, and answers each with the seconds that
+every call took, or with the result where ``calls`` is 0. With several callers at once, each has its own
+argument, and the answer is the seconds for a call: the duration of all, divided by their number.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from time import perf_counter
 from typing import Any
@@ -36,6 +38,28 @@ async def timed(function: Any, arguments: list[Any], calls: int) -> list[float]:
     return seconds
 
 
+async def timed_together(function: Any, arguments: list[Any], calls: int) -> list[float]:
+    callers = len(arguments)
+    if not inspect.iscoroutinefunction(function):
+
+        def blocking(argument: Any) -> None:
+            for _ in range(calls):
+                function(argument)
+
+        with ThreadPoolExecutor(callers) as threads:
+            started = perf_counter()
+            list(threads.map(blocking, arguments))
+            return [(perf_counter() - started) / calls / callers]
+
+    async def caller(argument: Any) -> None:
+        for _ in range(calls):
+            await function(argument)
+
+    started = perf_counter()
+    await asyncio.gather(*map(caller, arguments))
+    return [(perf_counter() - started) / calls / callers]
+
+
 async def main(path: str, url: str, content: str) -> None:
     spec = importlib.util.spec_from_file_location("peer", path)
     assert spec is not None
@@ -47,9 +71,10 @@ async def main(path: str, url: str, content: str) -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr  # What a peer prints is no answer.
     for line in sys.stdin:
-        operation, arguments, calls = json.loads(line)
+        operation, arguments, calls, callers = json.loads(line)
         function = version if operation == "version" else getattr(peer, operation)
-        answer = await (timed(function, arguments, calls) if calls else call(function, arguments))
+        time = timed_together if callers > 1 else timed
+        answer = await (time(function, arguments, calls) if calls else call(function, arguments))
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
     await call(peer.close, [])

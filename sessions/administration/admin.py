@@ -8,9 +8,10 @@ from typing import Any
 
 from sessions import validation
 from sessions.administration.filters import SessionFilter
-from sessions.administration.restoring import check_messages, check_session
+from sessions.administration.restoring import check_conversations, check_messages, check_session
 from sessions.core.calls import Calls
 from sessions.core.exporting import message_parts, sessions_of_user
+from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession, Statistics
 
 __all__ = ["AsyncAdmin"]
@@ -53,6 +54,7 @@ class AsyncAdmin:
         updated_since: datetime | None = None,
         updated_before: datetime | None = None,
         where: Mapping[str, Any] | None = None,
+        after: str | None = None,
     ) -> AsyncGenerator[ChatSession, None]:
         """Yield the sessions of all users, each once, in the order of their ids.
 
@@ -63,9 +65,11 @@ class AsyncAdmin:
             updated_since: Timezone-aware; only sessions with this ``updated_at`` or a later one.
             updated_before: Timezone-aware; only sessions with an ``updated_at`` before it.
             where: Only sessions whose metadata has these values, as in `AsyncChats.list_sessions`.
+            after: Only sessions that come after this id in the order, to continue an iteration.
         """
         chosen = SessionFilter.checked(updated_since, updated_before, where)
-        async for chat_session in self._sessions("iter_sessions", None, chosen):
+        last = None if after is None else self._calls.check_id("after", after)
+        async for chat_session in self._sessions("iter_sessions", None, chosen, last):
             yield chat_session
 
     async def export(
@@ -75,6 +79,7 @@ class AsyncAdmin:
         updated_before: datetime | None = None,
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
+        after: str | None = None,
     ) -> AsyncGenerator[tuple[ChatSession, list[ChatMessage]], None]:
         """Yield the sessions of all users with their messages, oldest first, in constant memory.
 
@@ -87,18 +92,22 @@ class AsyncAdmin:
             updated_before: As in `iter_sessions`.
             where: As in `iter_sessions`.
             user_id: Only this user's sessions, in the order of their last change.
+            after: As in `iter_sessions`; not with ``user_id``.
         """
         chosen = SessionFilter.checked(updated_since, updated_before, where)
         owner = None if user_id is None else validation.check_user_id(user_id)
-        async for chat_session in self._sessions("export", owner, chosen):
+        if owner is not None and after is not None:
+            raise InvalidInputError("after", "goes with no user_id")
+        last = None if after is None else self._calls.check_id("after", after)
+        async for chat_session in self._sessions("export", owner, chosen, last):
             async for part in message_parts(self._calls, "export", chat_session):
                 yield chat_session, part
 
     async def _sessions(
-        self, operation: str, user_id: str | None, chosen: SessionFilter
+        self, operation: str, user_id: str | None, chosen: SessionFilter, last: str | None
     ) -> AsyncIterator[ChatSession]:
         found = (
-            self._all_sessions(operation)
+            self._all_sessions(operation, last)
             if user_id is None
             else sessions_of_user(self._calls, operation, user_id)
         )
@@ -106,8 +115,7 @@ class AsyncAdmin:
             if chosen.accepts(chat_session):
                 yield chat_session
 
-    async def _all_sessions(self, operation: str) -> AsyncIterator[ChatSession]:
-        last: str | None = None
+    async def _all_sessions(self, operation: str, last: str | None) -> AsyncIterator[ChatSession]:
         work = self._calls.backend.list_all
         while found := await self._calls.run(operation, work, last, self._calls.batch_size):
             for chat_session in found:
@@ -133,6 +141,46 @@ class AsyncAdmin:
         checked = check_session(self._calls, chat_session)
         rows = check_messages(self._calls, checked.session_id, messages)
         await self._calls.run("restore", self._calls.backend.restore, checked, rows)
+
+    async def restore_many(
+        self,
+        conversations: Iterable[tuple[ChatSession, Iterable[ChatMessage]]],
+        *,
+        only_new: bool = False,
+    ) -> list[str]:
+        """Store many sessions with their messages, each as ``restore`` does, with few statements.
+
+        Each session is stored whole or not at all. If the call fails, some of them may be stored; it may be
+        repeated. A few thousand messages in one call are fast, and block other writers only briefly.
+
+        Args:
+            conversations: Sessions with their messages, as from ``export``; each session and message once.
+            only_new: Leave a session as it is that exists already, whoever owns it.
+
+        Returns:
+            The ids of the stored sessions, in the order given; without ``only_new`` of all.
+
+        Raises:
+            InvalidInputError: As from ``restore``, or a session or a message occurs twice; nothing is stored.
+            SessionConflictError: As from ``restore``, for one of the sessions; not with ``only_new``.
+            MessageConflictError: As from ``restore``, for one of the messages.
+        """
+        checked = check_conversations(self._calls, conversations)
+        if not checked:
+            return []
+        stored = set(
+            await self._calls.run("restore_many", self._calls.backend.restore_many, checked, bool(only_new))
+        )
+        ids = [chat_session.session_id for chat_session, _ in checked]
+        return [session_id for session_id in ids if session_id in stored]
+
+    async def sizes(self) -> dict[str, int]:
+        """Return how many bytes the sessions and messages take on disk.
+
+        Its keys are ``chat_sessions``, ``chat_messages`` and ``indexes`` on PostgreSQL and MongoDB, and
+        ``database`` on SQLite, which is all of the file. On each ``total`` is the sum of the others.
+        """
+        return await self._calls.run("sizes", self._calls.backend.sizes)
 
     async def statistics(self) -> Statistics:
         """Return how many users, sessions and messages the database holds, and of which time.

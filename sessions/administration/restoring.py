@@ -12,7 +12,37 @@ from sessions.core.write_orders import reserve_write_orders
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
 
-__all__ = ["check_messages", "check_session"]
+__all__ = ["check_conversations", "check_messages", "check_session"]
+
+
+def check_conversations(calls: Calls, value: object) -> list[tuple[ChatSession, list[StoredMessage]]]:
+    """Return sessions with their messages in the form that is stored, in their order.
+
+    Raises:
+        InvalidInputError: A value is invalid, or a session or a message occurs twice; it is named with its
+            place: ``conversations[3].messages[1].role``.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        reason = f"must be a list of sessions with messages, not {type(value).__name__}"
+        raise InvalidInputError("conversations", reason)
+    checked: list[tuple[ChatSession, list[StoredMessage]]] = []
+    session_ids: set[str] = set()
+    message_ids: set[str] = set()
+    for index, item in enumerate(value):
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise InvalidInputError(f"conversations[{index}]", "must be a (chat_session, messages) pair")
+        with _within(f"conversations[{index}]"):
+            chat_session = check_session(calls, item[0])
+            rows = check_messages(calls, chat_session.session_id, item[1])
+            if chat_session.session_id in session_ids:
+                raise InvalidInputError("chat_session.session_id", "occurs twice in one call")
+            new_ids = {row.message_id for row in rows}
+            if not message_ids.isdisjoint(new_ids):
+                raise InvalidInputError("messages", "have an id that occurs twice in one call")
+        session_ids.add(chat_session.session_id)
+        message_ids |= new_ids
+        checked.append((chat_session, rows))
+    return checked
 
 
 def check_session(calls: Calls, value: object) -> ChatSession:
@@ -60,12 +90,19 @@ def check_messages(calls: Calls, session_id: str, value: object) -> list[StoredM
             raise InvalidInputError(
                 f"messages[{index}]", f"must be ChatMessage, not {type(message).__name__}"
             )
-        with _within(f"messages[{index}]"):
+        # Not `_within`: a generator for each message would take as long as its checks.
+        try:
             row = _check_message(calls, session_id, message, order)
-            if row.message_id in ids:
-                raise InvalidInputError("message_id", "occurs twice in one batch")
-        ids.add(row.message_id)
-        rows.append(row)
+        except InvalidInputError as error:
+            argument, reason = f"messages[{index}].{error.argument}", error.reason
+        else:
+            if row.message_id not in ids:
+                ids.add(row.message_id)
+                rows.append(row)
+                continue
+            argument, reason = f"messages[{index}].message_id", "occurs twice in one batch"
+        # Outside of `except`: the first error names another argument.
+        raise InvalidInputError(argument, reason)
     calls.backend.check_batch_size([MessageRow(*row[:6]) for row in rows])
     return rows
 
@@ -78,7 +115,7 @@ def _check_message(calls: Calls, session_id: str, message: ChatMessage, order: i
         validation.check_role(message.role),
         validation.check_content(message.content),
         validation.check_timestamp("timestamp", message.timestamp),
-        validation.check_message_metadata(message.metadata) or {},
+        validation.check_message_metadata(message.metadata) or {} if message.metadata != {} else {},
         validation.encode_payload(message.payload),
         order,
     )

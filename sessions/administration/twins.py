@@ -20,6 +20,8 @@ class RepositoryAdmin(AsyncAdmin):
     """
 
     restore_sync = blocking(AsyncAdmin.restore, "restore_sync")
+    restore_many_sync = blocking(AsyncAdmin.restore_many, "restore_many_sync")
+    sizes_sync = blocking(AsyncAdmin.sizes, "sizes_sync")
     statistics_sync = blocking(AsyncAdmin.statistics, "statistics_sync")
 
     def iter_users_sync(self) -> Iterator[str]:
@@ -32,10 +34,13 @@ class RepositoryAdmin(AsyncAdmin):
         updated_since: datetime | None = None,
         updated_before: datetime | None = None,
         where: Mapping[str, Any] | None = None,
+        after: str | None = None,
     ) -> Iterator[ChatSession]:
         """Iterate over the sessions of all users; the blocking twin of `AsyncAdmin.iter_sessions`."""
         return iterate(
-            self.iter_sessions(updated_since=updated_since, updated_before=updated_before, where=where)
+            self.iter_sessions(
+                updated_since=updated_since, updated_before=updated_before, where=where, after=after
+            )
         )
 
     def export_sync(
@@ -45,11 +50,16 @@ class RepositoryAdmin(AsyncAdmin):
         updated_before: datetime | None = None,
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
+        after: str | None = None,
     ) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
         """Iterate over all sessions with their messages; the blocking twin of `AsyncAdmin.export`."""
         return iterate(
             self.export(
-                updated_since=updated_since, updated_before=updated_before, where=where, user_id=user_id
+                updated_since=updated_since,
+                updated_before=updated_before,
+                where=where,
+                user_id=user_id,
+                after=after,
             )
         )
 
@@ -71,6 +81,8 @@ class Admin:
         self._admin = admin
 
     restore = blocking(AsyncAdmin.restore, of=_admin)
+    restore_many = blocking(AsyncAdmin.restore_many, of=_admin)
+    sizes = blocking(AsyncAdmin.sizes, of=_admin)
     statistics = blocking(AsyncAdmin.statistics, of=_admin)
 
     def iter_users(self) -> Iterator[str]:
@@ -87,6 +99,7 @@ class Admin:
         updated_since: datetime | None = None,
         updated_before: datetime | None = None,
         where: Mapping[str, Any] | None = None,
+        after: str | None = None,
     ) -> Iterator[ChatSession]:
         """Yield the sessions of all users, each once, in the order of their ids.
 
@@ -97,9 +110,10 @@ class Admin:
             updated_since: Timezone-aware; only sessions with this ``updated_at`` or a later one.
             updated_before: Timezone-aware; only sessions with an ``updated_at`` before it.
             where: Only sessions whose metadata has these values, as in `AsyncChats.list_sessions`.
+            after: Only sessions that come after this id in the order, to continue an iteration.
         """
         return self._admin.iter_sessions_sync(
-            updated_since=updated_since, updated_before=updated_before, where=where
+            updated_since=updated_since, updated_before=updated_before, where=where, after=after
         )
 
     def export(
@@ -109,6 +123,7 @@ class Admin:
         updated_before: datetime | None = None,
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
+        after: str | None = None,
     ) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
         """Yield the sessions of all users with their messages, oldest first, in constant memory.
 
@@ -121,7 +136,12 @@ class Admin:
             updated_before: As in `iter_sessions`.
             where: As in `iter_sessions`.
             user_id: Only this user's sessions, in the order of their last change.
+            after: As in `iter_sessions`; not with ``user_id``.
         """
         return self._admin.export_sync(
-            updated_since=updated_since, updated_before=updated_before, where=where, user_id=user_id
+            updated_since=updated_since,
+            updated_before=updated_before,
+            where=where,
+            user_id=user_id,
+            after=after,
         )

@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 from sessions import migrations
 from sessions.backends.sql.engine import SqlConnectionManager
 from sessions.connections import AsyncBaseConnectionManager, ConnectionFactory
-from sessions.errors import BackendUnavailableError, SessionsError
+from sessions.errors import BackendUnavailableError, InvalidInputError, SessionsError
 from sessions.repositories import SessionRepositoryType
 
-__all__ = ["NAMES", "check", "current", "require", "upgrade"]
+__all__ = ["NAMES", "check", "current", "downgrade", "require", "upgrade"]
 
 R = TypeVar("R")
 
@@ -59,6 +59,36 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
             "collections and indexes are ready" if backend == SessionRepositoryType.MONGODB else "reachable"
         )
         return f"{NAMES[backend]}: {ready}; it needs no migrations"
+
+
+async def downgrade(backend: SessionRepositoryType, url: str | None, revision: str) -> str:
+    """Bring the schema to an older revision.
+
+    Args:
+        backend: Type of the database.
+        url: Its URL; None for the configured one.
+        revision: Where to go: one of `migrations.REVISIONS`, or ``base`` for an empty database.
+
+    Raises:
+        InvalidInputError: It is neither, or newer than the schema, or the database has no migrations.
+    """
+    async with _manager(backend, url) as manager:
+        manager.require_database()
+        if not isinstance(manager, SqlConnectionManager):
+            raise InvalidInputError("--backend", f"{NAMES[backend]} needs no migrations")
+        if revision not in (*migrations.REVISIONS, "base"):
+            known = ", ".join(sorted(migrations.REVISIONS))
+            raise InvalidInputError("REVISION", f"must be base, or one of {known}")
+        before = await _in_connection(manager, migrations.current)
+        if before not in migrations.REVISIONS:
+            raise InvalidInputError("REVISION", "the schema has no revision that this package knows")
+        if revision != "base" and revision > before:
+            raise InvalidInputError("REVISION", f"is newer than the schema, which is at {before}")
+        one_transaction = manager.one_transaction_at_a_time
+        work = functools.partial(migrations.downgrade, revision=revision, one_transaction=one_transaction)
+        await _in_connection(manager, work)
+        change = "was there already" if revision == before else f"downgraded from {before}"
+        return f"{NAMES[backend]} schema: revision {revision} ({change})"
 
 
 async def current(backend: SessionRepositoryType, url: str | None) -> str:

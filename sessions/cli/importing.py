@@ -1,22 +1,20 @@
-"""Stores conversations from a JSON Lines file; idempotent, also with concurrent runs.
+"""Stores the conversations of a file in batches, of which one is stored while the next one is read.
 
-The message ids make a run repeatable: they are computed from the session and the position in it, so a message
-that another run has stored, or is storing concurrently, has the same primary key, and is stored once.
+A batch takes few statements. Where one of its conversations cannot be stored, or exists already, the batch is
+stored one conversation at a time, so that each fault is reported with its place.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import hashlib
-import itertools
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import NoReturn, cast
 
 from sessions.cli.conversation_lines import LINE, Conversation, parse_line
 from sessions.cli.exported_lines import parse_exported_line
+from sessions.cli.storing import Stored, complete, new_conversation, store
+from sessions.cli.storing import message_id as _message_id
 from sessions.errors import (
     BackendUnavailableError,
     InvalidInputError,
@@ -24,42 +22,31 @@ from sessions.errors import (
     SessionConflictError,
     SessionNotFoundError,
     SessionsError,
-    VersionConflictError,
 )
-from sessions.models import ChatMessage, ChatSession, NewMessage, Role
+from sessions.models import ChatMessage, ChatSession
 from sessions.repositories import AsyncSessionRepository
 
-__all__ = ["Stored", "Totals", "import_lines", "store"]
-
-# A batch of this size is atomic on every backend, also on a standalone MongoDB server.
-BATCH_MESSAGES = 64
-BATCH_CHARACTERS = 32 * 1024
+__all__ = [
+    "Entry",
+    "Stored",
+    "Totals",
+    "_message_id",
+    "count_entries",
+    "import_entries",
+    "import_lines",
+    "read_lines",
+    "store",
+]
 
 # Errors of one line, after which the import continues.
 LINE_ERRORS = (InvalidInputError, SessionConflictError, SessionNotFoundError, MessageConflictError)
 
-# Attempts for a session with concurrent writers.
-MAX_ATTEMPTS = 10
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# A UUIDv7 has 74 bits besides its timestamp: the position in the session first, so that ids sort by it.
-INDEX_BITS = 24
-HASH_BITS = 74 - INDEX_BITS
-
-
-@dataclass(slots=True, frozen=True)
-class Stored:
-    """What storing a conversation changed.
-
-    Attributes:
-        created: Whether the session is new.
-        messages: How many messages were appended.
-    """
-
-    created: bool
-    messages: int
+# What a batch holds at most. A larger line is a batch of its own.
+BATCH_MESSAGES = 5000
+BATCH_BYTES = 4 * 1024 * 1024
+# If so many lines at the beginning are bad, and none is good, the file has another format.
+BAD_LINES = 10
 
 
 @dataclass(slots=True)
@@ -96,10 +83,51 @@ class Totals:
         else:
             self.skipped += 1
 
+    def add_restored(self, chat_session: ChatSession, messages: list[ChatMessage]) -> None:
+        """Count one line of an exported file; the lines of a long session follow one another."""
+        self.restored += chat_session.session_id != self.last_restored
+        self.last_restored = chat_session.session_id
+        self.restored_messages += len(messages)
+
     @property
     def sessions(self) -> int:
         """Conversations of the file that are stored now."""
         return self.created + self.completed + self.skipped + self.restored
+
+
+@dataclass(slots=True)
+class Entry:
+    """One conversation of a file.
+
+    Attributes:
+        place: Where it is: ``"line 3"``.
+        size: Its length in bytes; 0 if that is not known.
+        fault: Why it cannot be stored; None for a conversation.
+        conversation: Of the importer's own format, whose messages have no ids.
+        given: With ids of its own.
+        replaces: Whether ``given`` replaces what is stored, as the line of an export does.
+    """
+
+    place: str
+    size: int = 0
+    fault: SessionsError | None = None
+    conversation: Conversation | None = None
+    given: tuple[ChatSession, list[ChatMessage]] | None = None
+    replaces: bool = False
+
+    @property
+    def session_id(self) -> str | None:
+        """Id of the session; None for a fault."""
+        if self.given is not None:
+            return self.given[0].session_id
+        return None if self.conversation is None else self.conversation.session_id
+
+    @property
+    def messages(self) -> int:
+        """Number of messages."""
+        if self.given is not None:
+            return len(self.given[1])
+        return 0 if self.conversation is None else len(self.conversation.messages)
 
 
 async def import_lines(
@@ -109,177 +137,258 @@ async def import_lines(
     report: Callable[[str], None],
     advance: Callable[[int, Totals], None],
 ) -> Totals:
-    """Store one conversation per line, with one line in memory at a time; blank lines are skipped.
+    """Store one conversation per line, with a bounded batch in memory at a time; blank lines are skipped.
 
     Args:
         repository: Where to store them.
         lines: The file.
-        report: Called with the number of a line that was not stored, and the reason.
-        advance: Called after each line with its length in bytes and the totals so far.
+        report: Called with the place of a line that was not stored, and the reason.
+        advance: Called for the lines that are done, with their length in bytes and the totals so far.
 
     Raises:
-        BackendUnavailableError: The database cannot be used; the text names the current line.
+        BackendUnavailableError: The database cannot be used; the text names the first line not stored.
+        InvalidInputError: The file has another format.
     """
-    totals, unread = Totals(), iter(lines)
-    for number in itertools.count(1):
-        # In a list, from which the parser removes it: a line may need most of the memory.
-        line = list(itertools.islice(unread, 1))
-        if not line:
-            break
+    return await import_entries(repository, read_lines(lines), report=report, advance=advance)
+
+
+def read_lines(lines: Iterable[bytes]) -> Iterator[Entry]:
+    """Yield the conversation of each line that is not blank, or why it has none."""
+    first = True
+    unread = iter(lines)
+    number = 0
+    # In a list, from which the parser removes it: a line may need most of the memory.
+    line: list[bytes] = []
+    while True:
+        line[:] = [next(unread, b"")]
+        if not line[0]:
+            return
+        number += 1
         size = len(line[0])
-        if number == 1:
+        if first:
             line[0] = line[0].removeprefix(BYTE_ORDER_MARK)
+            first = False
         if line[0] and not line[0].isspace():
-            try:
-                await _store_line(repository, line, totals)
-            except LINE_ERRORS as error:
-                totals.failed += 1
-                report(f"line {number}: {_fault(error)}")
-            except BackendUnavailableError as error:
-                raise BackendUnavailableError(
-                    f"stopped at line {number}: {error}; run it again to continue"
-                ) from error
-        advance(size, totals)
+            yield _entry(f"line {number}", size, line)
+        else:
+            yield Entry("", size)
+
+
+def _entry(place: str, size: int, line: list[bytes]) -> Entry:
+    try:
+        exported = parse_exported_line(line[0])
+        if exported is None:
+            return Entry(place, size, conversation=parse_line(line.pop()))
+        return Entry(place, size, given=exported, replaces=True)
+    except InvalidInputError as error:
+        return Entry(place, size, fault=error)
+
+
+async def import_entries(
+    repository: AsyncSessionRepository,
+    entries: Iterable[Entry],
+    *,
+    report: Callable[[str], None],
+    advance: Callable[[int, Totals], None],
+) -> Totals:
+    """Store conversations; see `import_lines`."""
+    work = _Import(repository, report, advance)
+    unread = iter(entries)
+    try:
+        while True:
+            # One name only: the entry is let go when it is stored.
+            taken = list(_next(unread))
+            if not taken:
+                break
+            await work.put(taken.pop())
+        await work.flush()
+        await work.wait()
+    finally:
+        await work.cancel()
+    return work.totals
+
+
+def count_entries(
+    entries: Iterable[Entry], *, report: Callable[[str], None], advance: Callable[[int, Totals], None]
+) -> Totals:
+    """Return what an import into an empty database would do, without the checks that need one."""
+    totals = Totals()
+    for entry in entries:
+        if entry.fault is not None:
+            totals.failed += 1
+            report(f"{entry.place}: {_fault(entry.fault)}")
+        elif entry.replaces and entry.given is not None:
+            totals.add_restored(*entry.given)
+        elif entry.session_id is not None:
+            totals.add(Stored(True, entry.messages))
+        advance(entry.size, totals)
     return totals
 
 
-async def _store_line(repository: AsyncSessionRepository, line: list[bytes], totals: Totals) -> None:
-    exported = parse_exported_line(line[0])
-    if exported is None:
-        totals.add(await store(repository, parse_line(line.pop())))
+def _next(entries: Iterator[Entry]) -> Iterator[Entry]:
+    for entry in entries:
+        yield entry
         return
-    line.clear()
-    chat_session, messages = exported
-    await repository.admin.restore(chat_session, messages)
-    # The lines of a long session follow one another.
-    totals.restored += chat_session.session_id != totals.last_restored
-    totals.last_restored = chat_session.session_id
-    totals.restored_messages += len(messages)
+
+
+class _Import:
+    """Collects a batch while the one before is stored."""
+
+    def __init__(
+        self,
+        repository: AsyncSessionRepository,
+        report: Callable[[str], None],
+        advance: Callable[[int, Totals], None],
+    ) -> None:
+        self._repository = repository
+        self._report, self._advance = report, advance
+        self.totals = Totals()
+        self._batch: list[Entry] = []
+        self._ids: set[str] = set()
+        self._messages = self._bytes = 0
+        self._seen = self._good = 0
+        self._storing: asyncio.Task[None] | None = None
+
+    async def put(self, entry: Entry) -> None:
+        self._check_format(entry)
+        session_id = entry.session_id
+        too_much = (
+            self._messages + entry.messages > BATCH_MESSAGES
+            or self._bytes + entry.size > BATCH_BYTES
+            or len(self._batch) >= BATCH_MESSAGES
+        )
+        if self._batch and (too_much or session_id in self._ids):
+            await self.flush()
+        if session_id is not None:
+            self._ids.add(session_id)
+        self._messages += entry.messages
+        self._bytes += entry.size
+        self._batch.append(entry)
+        if entry.size > BATCH_BYTES:
+            # Nothing beside it: it may need most of the memory.
+            del entry
+            await self.flush()
+            await self.wait()
+        elif self._storing is not None:
+            await asyncio.sleep(0)  # Lets the batch before it go on.
+
+    async def flush(self) -> None:
+        """Begin to store the batch, once the one before is stored."""
+        await self.wait()
+        batch, self._batch = self._batch, []
+        self._ids = set()
+        self._messages = self._bytes = 0
+        if batch:
+            self._storing = asyncio.create_task(self._store(batch))
+            del batch
+            await asyncio.sleep(0)
+
+    async def wait(self) -> None:
+        if self._storing is not None:
+            storing, self._storing = self._storing, None
+            await storing
+
+    async def cancel(self) -> None:
+        if self._storing is not None:
+            self._storing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, SessionsError):
+                await self._storing
+            self._storing = None
+
+    def _check_format(self, entry: Entry) -> None:
+        """Name a wrong format once, instead of each of its lines."""
+        if entry.fault is None:
+            self._good += entry.session_id is not None
+            return
+        self._seen += 1
+        if self._seen == BAD_LINES and not self._good:
+            self._batch.clear()
+            reason = f"has another format: its first {BAD_LINES} lines are bad ({_fault(entry.fault)})"
+            raise InvalidInputError("file", reason)
+
+    async def _store(self, batch: list[Entry]) -> None:
+        new = [entry for entry in batch if entry.session_id is not None and not entry.replaces]
+        old = [entry for entry in batch if entry.replaces]
+        stored: dict[str, int] = {}
+        at_once = len(batch) > 1 or batch[0].size <= BATCH_BYTES
+        try:
+            if at_once:
+                await self._store_many(old, stored, only_new=False)
+                await self._store_many(
+                    [entry for entry in new if _is_canonical(entry)], stored, only_new=True
+                )
+        except LINE_ERRORS:
+            stored.clear()  # One by one: it is known then which of them it is.
+        except BackendUnavailableError as error:
+            # Faults before the first one that is not stored are reported all the same.
+            faulty = [entry for entry in batch if entry.place]
+            for entry in faulty:
+                if entry.fault is None:
+                    raise _stopped(entry, error) from error
+                self._fail(entry, entry.fault)
+            raise
+        size = 0
+        batch.reverse()
+        while batch:
+            entry = batch.pop()
+            size += entry.size
+            if not entry.place:
+                continue
+            if entry.fault is not None:
+                self._fail(entry, entry.fault)
+            elif (session_id := entry.session_id) in stored:
+                self._count(entry, Stored(True, stored[session_id or ""]))
+            else:
+                await self._store_one(entry)
+        self._advance(size, self.totals)
+
+    async def _store_many(self, entries: list[Entry], stored: dict[str, int], *, only_new: bool) -> None:
+        conversations = [
+            entry.given or new_conversation(entry.conversation)  # type: ignore[arg-type]
+            for entry in entries
+        ]
+        if not conversations:
+            return
+        by_id = {chat_session.session_id: len(messages) for chat_session, messages in conversations}
+        found = await self._repository.admin.restore_many(conversations, only_new=only_new)
+        stored |= {session_id: by_id[session_id] for session_id in found if session_id in by_id}
+
+    async def _store_one(self, entry: Entry) -> None:
+        try:
+            if entry.conversation is not None:
+                self._count(entry, await store(self._repository, entry.conversation))
+            elif entry.given is not None and entry.replaces:
+                await self._repository.admin.restore(*entry.given)
+                self._count(entry, Stored(True, len(entry.given[1])))
+            elif entry.given is not None:
+                self._count(entry, await complete(self._repository, *entry.given))
+        except LINE_ERRORS as error:
+            self._fail(entry, error)
+        except BackendUnavailableError as error:
+            raise _stopped(entry, error) from error
+
+    def _count(self, entry: Entry, stored: Stored) -> None:
+        if entry.replaces and entry.given is not None:
+            self.totals.add_restored(*entry.given)
+        else:
+            self.totals.add(stored)
+
+    def _fail(self, entry: Entry, error: SessionsError) -> None:
+        self.totals.failed += 1
+        self._report(f"{entry.place}: {_fault(error)}")
+
+
+def _is_canonical(entry: Entry) -> bool:
+    """Return whether every backend stores the session's id as it is."""
+    session_id = entry.session_id or ""
+    return session_id == session_id.lower()
+
+
+def _stopped(entry: Entry, error: BackendUnavailableError) -> BackendUnavailableError:
+    return BackendUnavailableError(f"stopped at {entry.place}: {error}; run it again to continue")
 
 
 def _fault(error: SessionsError) -> str:
     if isinstance(error, InvalidInputError) and error.argument == LINE:
         return error.reason  # Without the argument's name: "line 3: is not JSON".
     return str(error)
-
-
-async def store(repository: AsyncSessionRepository, conversation: Conversation) -> Stored:
-    """Store a conversation, or its missing messages.
-
-    Stores nothing if it exists already, complete or with further messages.
-
-    Raises:
-        InvalidInputError: This backend cannot store it.
-        SessionConflictError: The id is taken by another user's session, or by one with other messages.
-        SessionNotFoundError: The session was deleted concurrently.
-        MessageConflictError: A generated message id is taken by a message of another session.
-    """
-    session_id, user_id = conversation.session_id, conversation.user_id
-    created = await repository.ensure_session_exists(session_id, user_id, conversation.session_data)
-    history = [] if created else await repository.get_session_history(user_id, session_id)
-    appended = writes = 0
-    for _ in range(MAX_ATTEMPTS):
-        missing = _missing(history, conversation.messages)
-        if not missing:
-            return Stored(created, appended)
-        try:
-            for batch in _batches(await _with_ids(repository, conversation, history, missing)):
-                await repository.add_messages(session_id, batch, user_id=user_id)
-                writes += 1
-        except InvalidInputError:
-            if created:
-                await _take_back(repository, conversation, writes)
-            raise
-        appended += len(missing)
-        if created:
-            return Stored(created, appended)
-        # It already existed, so another run may be storing it; check the combined result.
-        history = await repository.get_session_history(user_id, session_id)
-    raise SessionConflictError("the session has concurrent writers; import it again later")
-
-
-async def _take_back(repository: AsyncSessionRepository, conversation: Conversation, writes: int) -> None:
-    """Delete a new session with a message that this backend refuses, unless others wrote to it."""
-    with contextlib.suppress(VersionConflictError):
-        await repository.delete_session_async(
-            conversation.user_id, conversation.session_id, expected_version=writes
-        )
-
-
-def _missing(history: list[ChatMessage], messages: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the messages that are not stored yet."""
-    for index, (stored, message) in enumerate(zip(history, messages, strict=False)):
-        if (stored.role, stored.content) != message:
-            raise SessionConflictError(
-                f"the session is there with other messages (the first that differs is messages[{index}])"
-            )
-    return messages[len(history) :]
-
-
-async def _with_ids(
-    repository: AsyncSessionRepository,
-    conversation: Conversation,
-    history: list[ChatMessage],
-    missing: list[tuple[str, str]],
-) -> list[NewMessage]:
-    """Return the missing messages with the ids that every run gives them."""
-    chat_session = await repository.get_session(conversation.user_id, conversation.session_id)
-    if chat_session is None:
-        _raise_deleted()
-    # In the form that the backend stores.
-    session_id = chat_session.session_id
-    moment = _moment(chat_session, history)
-    return [
-        NewMessage(cast("Role", role), content, message_id=_message_id(session_id, moment, index))
-        for index, (role, content) in enumerate(missing, start=len(history))
-    ]
-
-
-def _moment(chat_session: ChatSession, history: list[ChatMessage]) -> int:
-    """Return the timestamp of the new ids, in milliseconds: the same in every run that appends the same."""
-    if not history:
-        return (chat_session.created_at - EPOCH) // MILLISECOND
-    last = history[-1]
-    digits = last.message_id.replace("-", "")[:12]
-    try:
-        of_import = int(digits, 16)
-    except ValueError:  # Existing MongoDB data may have ids of any form.
-        of_import = -1
-    place = len(history) - 1
-    of_import -= place >> INDEX_BITS
-    if last.message_id == _message_id(chat_session.session_id, of_import, place):
-        return of_import
-    return (last.timestamp - EPOCH) // MILLISECOND + 1
-
-
-def _message_id(session_id: str, moment: int, index: int) -> str:
-    """Return a UUIDv7 whose random bits are the position of the message and a hash of its session.
-
-    Ids are unique within a session: if the bits for the position overflow, the timestamp increases. Two
-    sessions of the same millisecond may collide, with a probability of 2**-50; the database then rejects the
-    second message.
-    """
-    further, index = divmod(index, 1 << INDEX_BITS)
-    moment += further
-    digest = hashlib.blake2b(f"{session_id} {moment}".encode(), digest_size=8).digest()
-    bits = index << HASH_BITS | int.from_bytes(digest, "big") >> (64 - HASH_BITS)
-    high, low = bits >> 62 & 0xFFF, bits & (1 << 62) - 1
-    value = (moment & (1 << 48) - 1) << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
-    return str(uuid.UUID(int=value))
-
-
-def _batches(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:
-    batch: list[NewMessage] = []
-    characters = 0
-    for message in messages:
-        characters += len(message.content)
-        if batch and (len(batch) == BATCH_MESSAGES or characters > BATCH_CHARACTERS):
-            yield batch
-            batch, characters = [], len(message.content)
-        batch.append(message)
-    if batch:
-        yield batch
-
-
-def _raise_deleted() -> NoReturn:
-    raise SessionNotFoundError("the session was deleted meanwhile")

@@ -26,6 +26,7 @@ __all__ = [
     "printable",
     "printable_lines",
     "sessions_table",
+    "utc",
 ]
 
 ROLE_STYLES = {"user": "bold cyan", "assistant": "bold green"}

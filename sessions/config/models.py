@@ -97,6 +97,8 @@ class BackendSettings(_Model, frozen=True):
     Attributes:
         pool_size: Connections kept open for each event loop.
         pool_timeout: Seconds to wait for a free connection.
+        append_batch_messages: How many messages of concurrent calls are written together, at most.
+        append_batch_bytes: About how many bytes of them, at most.
     """
 
     KEY: ClassVar[str]
@@ -106,6 +108,8 @@ class BackendSettings(_Model, frozen=True):
 
     pool_size: _PositiveCount = 10
     pool_timeout: _PositiveSeconds = 10.0
+    append_batch_messages: _PositiveCount = 500
+    append_batch_bytes: _PositiveCount = 2**20
 
     @classmethod
     def file_keys(cls) -> frozenset[str]:

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sessions.core.forks import ProcessLock
+from sessions.core.group_commit import GroupCommit
+from sessions.core.loops import LoopBound
 from sessions.errors import SessionsError
 
 __all__ = ["HEALTH_TIMEOUT_SECONDS", "AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
@@ -105,9 +107,11 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
 
     Attributes:
         preparations: How often this manager has created the schema, or found it complete.
+        queues: The queues of appends, one for each event loop; None if each append is sent by itself.
     """
 
     preparations: int = 0
+    queues: LoopBound[GroupCommit] | None = None
 
     @abstractmethod
     async def connect(self) -> Any:
@@ -162,6 +166,17 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
 
     def outcome_is_unknown(self, error: BaseException) -> bool:
         """Return whether a call that failed with this error may have taken effect: its response was lost."""
+        return False
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """Return whether a transient error is due to another writer; here never."""
+        return False
+
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether an operation got no connection within the whole timeout of a setting; here never.
+
+        A retry would double it.
+        """
         return False
 
     def is_duplicate_key(self, error: BaseException) -> bool:

@@ -9,10 +9,14 @@ from typing import Any
 from sessions import validation
 from sessions.core.calls import Calls, not_found
 from sessions.core.identifiers import Identifier, new_message_id
-from sessions.core.values import MessageRow
+from sessions.core.values import Append, MessageRow
 from sessions.models import NewMessage
 
 __all__ = ["append_message", "append_messages", "message_rows"]
+
+# About how large a message is apart from its content and payload, and a key of its metadata.
+MESSAGE_BYTES = 100
+METADATA_BYTES = 50
 
 
 def message_rows(calls: Calls, messages: object) -> list[MessageRow]:
@@ -102,9 +106,20 @@ async def _append(
 ) -> None:
     user_id = None if user_id is None else validation.check_user_id(user_id)
     expected_version = validation.check_expected_version(expected_version)
-    # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
-    repeats = bool(rows) or expected_version is None
-    work = calls.backend.append
-    arguments = session_id, user_id, rows, merge or None, expected_version
-    if not await calls.run(operation, work, *arguments, repeats_unknown=repeats):
+    if rows and not merge and expected_version is None:
+        is_there = await calls.append(
+            operation, Append(session_id, user_id, rows, len(rows), sum(map(_size, rows)))
+        )
+    else:
+        # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
+        repeats = bool(rows) or expected_version is None
+        arguments = session_id, user_id, rows, merge or None, expected_version
+        is_there = await calls.run(operation, calls.backend.append, *arguments, repeats_unknown=repeats)
+    if not is_there:
         raise not_found()
+
+
+def _size(row: MessageRow) -> int:
+    # Cheap, for the bounds of a batch; the numbers of keys and values of metadata stand for their sizes.
+    metadata = METADATA_BYTES * len(row.metadata) if row.metadata else 0
+    return len(row.content) + len(row.payload or "") + metadata + MESSAGE_BYTES

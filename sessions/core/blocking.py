@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import sys
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -96,6 +97,9 @@ class _BackgroundLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id: int | None = None
         self._calls: set[_Call[Any]] = set()
+        # Calls that the loop has not begun, and whether it is to begin them: one wake-up for many threads.
+        self._submitted: deque[_Call[Any]] = deque()
+        self._is_to_begin = False
         self._starting = False
 
     def call(self, function: Callable[[], Awaitable[R]]) -> R:
@@ -111,8 +115,11 @@ class _BackgroundLoop:
         call = _Call(function)
         self._calls.add(call)
         try:
-            # Raises if the loop is closed. If the loop stops before it runs this, `stop` wakes the caller.
-            loop.call_soon_threadsafe(self._begin, loop, call)
+            self._submitted.append(call)
+            if not self._is_to_begin:
+                self._is_to_begin = True
+                # Raises if the loop is closed. If it stops before it runs this, `stop` wakes the caller.
+                loop.call_soon_threadsafe(self._begin)
             return call.wait()
         except (KeyboardInterrupt, SystemExit):
             # Raised in this thread by a signal, or by the call: close fast.
@@ -122,15 +129,29 @@ class _BackgroundLoop:
             raise
         finally:
             self._calls.discard(call)
+            if call.task is None:
+                self._withdraw(call, loop)
             if self._exiting:
                 self.stop()
 
-    @staticmethod
-    def _begin(loop: asyncio.AbstractEventLoop, call: _Call[Any]) -> None:
-        call.task = loop.create_task(call.run())
+    def _withdraw(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """Do not begin a call whose thread was interrupted, or whose loop is closed."""
+        with contextlib.suppress(ValueError):
+            self._submitted.remove(call)
+        # The interrupt may have come before the wake-up of the loop, for which other threads wait, too.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._begin)
 
-    @staticmethod
-    def _cancel(call: _Call[Any]) -> None:
+    def _begin(self) -> None:
+        """Begin what is submitted; a thread that submits from now on wakes the loop again."""
+        self._is_to_begin = False
+        loop = asyncio.get_running_loop()
+        while self._submitted:
+            call = self._submitted.popleft()
+            call.task = loop.create_task(call.run())
+
+    def _cancel(self, call: _Call[Any]) -> None:
+        self._begin()
         if call.task is not None:
             call.task.cancel()
 
@@ -161,6 +182,7 @@ class _BackgroundLoop:
 
     async def _finish_calls(self) -> None:
         """Wait for running calls for a bounded time, and cancel the rest."""
+        self._begin()
         tasks = [call.task for call in tuple(self._calls) if call.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=patience(FINISH_SECONDS))
@@ -179,6 +201,8 @@ class _BackgroundLoop:
                 stack.close()
             else:
                 closing.join(STOP_TURNS * patience(STOP_SECONDS / STOP_TURNS))
+            self._submitted.clear()
+            self._is_to_begin = False
             for call in tuple(self._calls):
                 call.abandon()
 
@@ -189,7 +213,7 @@ class _BackgroundLoop:
 
     def forget(self) -> object:
         """Reset after a fork, without touching the thread, which does not exist in this process."""
-        remains = (self._stack, self._loop, self._calls)
+        remains = (self._stack, self._loop, self._calls, self._submitted)
         self._reset()
         return remains
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from sessions import validation
 from sessions.core.identifiers import utc_now
 from sessions.core.port import Backend, ConnectionManager
-from sessions.core.values import EarlierAttempts, NewSession
+from sessions.core.values import Append, EarlierAttempts, NewSession
 from sessions.errors import SessionNotFoundError, SessionsError
 from sessions.resilience import RetryConfig, call_with_retry
 
@@ -68,17 +68,22 @@ class Calls:
             repeats_unknown: Whether to retry also if an attempt may have taken effect.
         """
         on = self.manager.is_transient if repeats_unknown else self._had_no_effect
-        return await self._run(operation, functools.partial(self.backend.perform, work, arguments), on)
+        return await self._run(operation, self._step(work, arguments), on)
+
+    def _step(
+        self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]
+    ) -> Callable[[], Awaitable[R]]:
+        # A background step is one attempt: after a cancellation there is no retry.
+        perform = functools.partial(self.backend.perform, work, arguments)
+        return functools.partial(self.manager.run_step, functools.partial(self._attempt, perform))
 
     async def _run(
-        self, operation: str, perform: Callable[[], Awaitable[R]], on: Callable[[BaseException], bool]
+        self, operation: str, attempt: Callable[[], Awaitable[R]], on: Callable[[BaseException], bool]
     ) -> R:
         manager = self.manager
         if (retry := self._retry) is None:
             retry = self._retry = self._read_retry()
         try:
-            # A background step is one attempt: after a cancellation there is no retry.
-            attempt = functools.partial(manager.run_step, functools.partial(self._attempt, perform))
             return await call_with_retry(operation, attempt, retry, on=on, unwrap=manager.driver_error)
         except SessionsError:
             raise
@@ -104,6 +109,40 @@ class Calls:
                     raise
         return await perform()
 
+    # -- Appends, which leave together: the `Sender` of `GroupCommit` ------------------------------
+
+    async def append(self, operation: str, append: Append) -> bool:
+        """Append messages, together with what other callers append; return whether the session exists.
+
+        Args:
+            operation: Its public name, for the log.
+            append: The messages.
+        """
+        if (queues := self.manager.queues) is None:
+            attempt: Callable[[], Awaitable[bool]] = functools.partial(self.send_alone, append)
+        else:
+            queue = queues.peek() or await queues.get()
+            attempt = functools.partial(queue.submit, append, self)
+        return await self._run(operation, attempt, self.manager.is_transient)
+
+    def send_alone(self, item: Append) -> Awaitable[bool]:
+        """Append the messages of one call, in one attempt; return whether the session exists."""
+        arguments = item.session_id, item.user_id, item.rows, None, None
+        return self._step(self.backend.append, arguments)()
+
+    def send_together(self, items: Sequence[Append]) -> Awaitable[Sequence[bool]]:
+        """Append the messages of several calls, in one attempt; return of each whether they are stored."""
+        return self._step(self.backend.append_many, (items,))()
+
+    def concerns_all(self, error: BaseException) -> bool:
+        """Return whether the error of several calls is the error of each of them."""
+        manager = self.manager
+        if manager.took_its_timeout(error):
+            return True
+        return manager.is_transient(error) and not manager.is_conflict(error)
+
+    # ----------------------------------------------------------------------------------------------
+
     async def run_counting_attempts(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Call an operation as `run` does, and pass the earlier attempts as its last argument."""
         earlier = EarlierAttempts()
@@ -117,7 +156,8 @@ class Calls:
                 earlier.may_have_worked |= self.manager.outcome_is_unknown(error)
                 raise
 
-        return await self._run(operation, perform_counted, self.manager.is_transient)
+        attempt = functools.partial(self.manager.run_step, functools.partial(self._attempt, perform_counted))
+        return await self._run(operation, attempt, self.manager.is_transient)
 
     async def run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
         """Delete batches, each with retries, until one deletes nothing; return the number of deleted rows."""

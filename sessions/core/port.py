@@ -12,8 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from sessions.core.group_commit import GroupCommit
 from sessions.core.identifiers import new_session_id
+from sessions.core.loops import LoopBound
 from sessions.core.values import (
+    Append,
     EarlierAttempts,
     HistoryRange,
     MessageChange,
@@ -37,6 +40,7 @@ class ConnectionManager(Protocol):
     """The part of a connection manager that the operations use; see `AsyncBaseConnectionManager`."""
 
     preparations: int
+    queues: LoopBound[GroupCommit] | None
 
     async def connect(self) -> Any:
         """Connect, and make the schema ready."""
@@ -76,6 +80,14 @@ class ConnectionManager(Protocol):
 
     def outcome_is_unknown(self, error: BaseException) -> bool:
         """Return whether a call that failed with this error may have taken effect."""
+        ...
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """Return whether a transient error is due to another writer."""
+        ...
+
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether an operation got no connection within the whole timeout of a setting."""
         ...
 
     def driver_error(self, error: BaseException) -> BaseException:
@@ -234,6 +246,16 @@ class Backend(ABC):
             VersionConflictError: The session has another version than expected; nothing is stored. Not raised
                 if all messages are stored already.
         """
+
+    async def append_many(self, appends: Sequence[Append]) -> list[bool]:
+        """Append the messages of several calls, each all or none, as if one call after another.
+
+        Only called if the manager has queues. Any error but a transient one means that nothing is stored.
+
+        Returns:
+            Of each call whether its messages are stored. If not, `append` is called with them.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
@@ -394,6 +416,30 @@ class Backend(ABC):
             SessionConflictError: Another user has a session under this id; nothing is stored.
             MessageConflictError: Another session has a message under one of the ids; nothing is stored.
         """
+
+    @abstractmethod
+    async def restore_many(
+        self, conversations: list[tuple[ChatSession, list[StoredMessage]]], only_new: bool
+    ) -> list[str]:
+        """Store several sessions with messages, each as `restore` does: whole or not at all.
+
+        If it fails, some of the sessions may be stored.
+
+        Args:
+            conversations: Sessions with different ids, and their messages with different ids.
+            only_new: Whether to leave a session as it is whose id is taken, by any user.
+
+        Returns:
+            The ids of the sessions that were stored.
+
+        Raises:
+            SessionConflictError: As from `restore`, for one of them; not with ``only_new``.
+            MessageConflictError: As from `restore`, for one of them.
+        """
+
+    @abstractmethod
+    async def sizes(self) -> dict[str, int]:
+        """Return how many bytes each part of the database takes on disk, with all of them as ``total``."""
 
     @abstractmethod
     async def statistics(self) -> Statistics:

@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from sessions.core.internals import hide
@@ -83,7 +83,7 @@ def patience(seconds: float) -> float:
     return min(seconds, HASTE_SECONDS) if time.monotonic() < _hasty_until else seconds
 
 
-def hidden_task(work: Awaitable[R]) -> asyncio.Task[R]:
+def hidden_task(work: Awaitable[R], context: Context | None = None) -> asyncio.Task[R]:
     """Start a task that ``asyncio.run`` does not cancel with all others when its main coroutine ends.
 
     It must be awaited before its event loop is closed.
@@ -92,7 +92,7 @@ def hidden_task(work: Awaitable[R]) -> asyncio.Task[R]:
     async def run() -> R:
         return await work
 
-    task = asyncio.get_running_loop().create_task(run())
+    task = asyncio.get_running_loop().create_task(run(), context=context)
     hide(task)
     return task
 
@@ -146,10 +146,10 @@ class Steps:
     def start(self, work: Callable[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> None:
         """Await ``work(*args)`` in the background, independent of callers and their cancellation.
 
-        For the clean-up after a cancelled statement. It must have its own time limit; its errors are only
-        logged.
+        For the clean-up after a cancelled statement, and for work of several callers. It does not have their
+        time limits, and must have its own; its errors are only logged.
         """
-        self._keep(hidden_task(work(*args, **kwargs)))
+        self._keep(hidden_task(work(*args, **kwargs), Context()))
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)

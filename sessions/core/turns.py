@@ -57,11 +57,15 @@ class Turns:
         Raises:
             TurnTimeoutError: The turn was not acquired within ``seconds``.
         """
-        waited = 0.0 if self._take() else await self._wait(seconds)
+        waited = await self.acquire(seconds)
         try:
             yield waited
         finally:
-            self._pass_on()
+            self.release()
+
+    async def acquire(self, seconds: float) -> float:
+        """Wait for the turn as `turn` does, and return the seconds that it took. `release` ends the turn."""
+        return 0.0 if self._take() else await self._wait(seconds)
 
     def _take(self) -> bool:
         with self._lock:
@@ -86,12 +90,12 @@ class Turns:
                 if waiter in self._waiting:
                     self._waiting.remove(waiter)
             if granted:
-                self._pass_on()
+                self.release()
             if isinstance(error, TimeoutError):
                 raise TurnTimeoutError("the turn did not come in time") from None
             raise
 
-    def _pass_on(self) -> None:
+    def release(self) -> None:
         """Give the turn to the first waiter whose event loop is running."""
         with self._lock:
             for waiter in tuple(self._waiting):

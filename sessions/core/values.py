@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sessions.models import UNSET, Unset
 
 __all__ = [
+    "Append",
     "EarlierAttempts",
     "HistoryRange",
     "MessageChange",
@@ -47,6 +48,25 @@ class MessageRow(NamedTuple):
     metadata: dict[str, Any] | None = None
     payload: str | None = None
     has_new_id: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Append:
+    """The messages of one call: an item of the queue of appends.
+
+    Attributes:
+        session_id: The session.
+        user_id: Owner; None for the session of any user.
+        rows: Messages in their order, at least one.
+        count: How many they are.
+        size: About how many bytes they are.
+    """
+
+    session_id: str
+    user_id: str | None
+    rows: list[MessageRow]
+    count: int
+    size: int
 
 
 class StoredMessage(NamedTuple):

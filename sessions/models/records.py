@@ -41,6 +41,8 @@ NAMING_CONVENTION = {
 }
 
 
+# Characters of a time that SQLite stores: of one width, which sorts.
+WIDTH = len("2026-01-31 12:00:00.000000")
 JSON_OBJECT = JSON().with_variant(JSONB(), "postgresql")
 
 
@@ -72,9 +74,43 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
+    def bind_processor(self, dialect: Dialect) -> Callable[..., Any] | None:
+        """Return what is called for each parameter."""
+        return _to_text if dialect.name == "sqlite" else super().bind_processor(dialect)
+
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[..., Any] | None:
         """Return what is called for each value, or None where the driver's are in UTC already."""
+        if dialect.name == "sqlite":
+            return _from_text
         return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
+
+
+def stored_time(value: datetime) -> str:
+    """Return the text that SQLite stores for a timezone-aware datetime.
+
+    Raises:
+        ValueError: The value is naive.
+    """
+    if value.tzinfo is not UTC:
+        if value.utcoffset() is None:
+            raise ValueError("a timezone-aware datetime is needed")
+        value = value.astimezone(UTC)
+    return value.isoformat(" ", "microseconds")[:WIDTH]
+
+
+def _to_text(value: datetime | None) -> str | None:
+    return None if value is None else stored_time(value)
+
+
+def _from_text(value: str | None) -> datetime | None:
+    # The default of a column has no microseconds.
+    if value is None:
+        return None
+    if len(value) <= WIDTH:
+        # Several times as fast as `datetime.replace`.
+        return datetime.fromisoformat(value + "+00:00")
+    found = datetime.fromisoformat(value)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 class Base(DeclarativeBase):

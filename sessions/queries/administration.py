@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Insert,
     Text,
-    bindparam,
     case,
     cast,
     exists,
@@ -17,20 +16,31 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
-from sessions.queries.columns import LIMIT, SESSION_COLUMNS, SESSION_ID, USER_ID, bind, time
+from sessions.queries.columns import LIMIT, SESSION_COLUMNS, bind
 from sessions.queries.ranges import Ranges
 
 __all__ = ["AdministrationStatements", "administration_for"]
 
 ONE: Any = literal_column("1")
 ID: Any = ChatMessageRecord.message_id.type
+SESSION_ARRAYS = (
+    "session_ids",
+    "titles",
+    "user_ids",
+    "created",
+    "updated",
+    "session_metadata",
+    "versions",
+)
 MESSAGE_ARRAYS = (
+    "owner_ids",
     "message_ids",
     "roles",
     "contents",
@@ -76,15 +86,13 @@ class AdministrationStatements:
         self.list_users = {after: self._list_users(after) for after in (False, True)}
         self.list_all = {after: self._list_all(after) for after in (False, True)}
         self.statistics = self._statistics()
+        self.sizes = self._sizes()
         if self._postgres:
-            self.restore = self._restore()
+            # Keyed by whether they leave sessions that exist as they are.
+            self.restore = {only_new: self._restore(only_new) for only_new in (False, True)}
         else:
-            self.restore_session = self._restore_session()
-            self.restore_message = self._restore_message()
-            self.find_messages = select(ChatMessageRecord.session_id).where(
-                ChatMessageRecord.message_id.in_(bindparam("p_message_ids", expanding=True, type_=ID)),
-                ChatMessageRecord.session_id != SESSION_ID,
-            )
+            self.find_sessions = self._find(ChatSessionRecord.session_id, ChatSessionRecord.user_id)
+            self.find_messages = self._find(ChatMessageRecord.message_id, ChatMessageRecord.session_id)
 
     def _list_users(self, after: bool) -> Any:
         """Return users, each with its place in the order of the index: one look-up in it for each."""
@@ -123,16 +131,19 @@ class AdministrationStatements:
             func.max(ChatSessionRecord.updated_at).label("newest"),
         ).select_from(ChatSessionRecord)
 
-    def _restored_session(self) -> tuple[Any, ...]:
-        metadata = bind("metadata", Text())
-        return (
-            SESSION_ID,
-            bind("title", ChatSessionRecord.title.type),
-            USER_ID,
-            time("created_at"),
-            time("updated_at"),
-            cast(metadata, JSONB) if self._postgres else metadata,
-            bind("version", BigInteger()),
+    def _sizes(self) -> Any:
+        """Return one row: on PostgreSQL the bytes of each table, and of their indexes; else those of all."""
+        if not self._postgres:
+            pages: Any = func.pragma_page_count().table_valued("page_count")
+            page: Any = func.pragma_page_size().table_valued("page_size")
+            count, size = select(pages.c.page_count), select(page.c.page_size)
+            return select((count.scalar_subquery() * size.scalar_subquery()).label("database"))
+        # No name of a table, to which SQLAlchemy would add the schema of the settings, but the text of one.
+        sessions, messages = (func.to_regclass(bind(name, Text())) for name in ("sessions", "messages"))
+        return select(
+            func.pg_table_size(sessions).label("chat_sessions"),
+            func.pg_table_size(messages).label("chat_messages"),
+            (func.pg_indexes_size(sessions) + func.pg_indexes_size(messages)).label("indexes"),
         )
 
     @staticmethod
@@ -145,15 +156,17 @@ class AdministrationStatements:
             where=ChatSessionRecord.user_id == statement.excluded.user_id,
         )
 
-    def _restore(self) -> Any:
-        """PostgreSQL: store a session and the messages of arrays of one length.
+    def _restore(self, only_new: bool) -> Any:
+        """PostgreSQL: store sessions and messages of arrays of one length each.
 
-        Returns whether the session was stored, and whether another session has one of the messages; then
-        nothing is stored. A message that another transaction stores meanwhile is a duplicate key.
+        Returns the ids of the stored sessions, each with its messages, and whether another session has one of
+        the messages; then nothing is stored. A message that another transaction stores meanwhile is a
+        duplicate key.
         """
-        arrays: Any = func.unnest(*(bind(name, ARRAY(Text())) for name in MESSAGE_ARRAYS))
-        batch = arrays.table_valued(*MESSAGE_ARRAYS, name="batch").render_derived()
+        of_sessions = _unnested(SESSION_ARRAYS, "sessions")
+        batch = _unnested(MESSAGE_ARRAYS, "batch")
         given = select(
+            cast(batch.c.owner_ids, ID).label("session_id"),
             cast(batch.c.message_ids, ID).label("message_id"),
             batch.c.roles.label("role"),
             batch.c.contents.label("content"),
@@ -168,11 +181,22 @@ class AdministrationStatements:
             .where(ChatMessageRecord.message_id == func.any(ids))
             .cte("found")
         )
-        taken = exists(select(ONE).select_from(found).where(found.c.session_id != SESSION_ID))
+        of_others = select(ONE).select_from(found.join(given, found.c.message_id == given.c.message_id))
+        taken = exists(of_others.where(found.c.session_id != given.c.session_id))
+        values = select(
+            cast(of_sessions.c.session_ids, ID),
+            of_sessions.c.titles,
+            of_sessions.c.user_ids,
+            cast(of_sessions.c.created, UtcDateTime()),
+            cast(of_sessions.c.updated, UtcDateTime()),
+            cast(of_sessions.c.session_metadata, JSONB),
+            cast(of_sessions.c.versions, BigInteger),
+        ).where(~taken)
         insert = postgresql.insert(ChatSessionRecord).from_select(
-            RESTORED_SESSION_FIELDS, select(*self._restored_session()).where(~taken), include_defaults=False
+            RESTORED_SESSION_FIELDS, values, include_defaults=False
         )
-        owner = self._replacing(insert).returning(ChatSessionRecord.session_id).cte("owner")
+        resolved = insert.on_conflict_do_nothing() if only_new else self._replacing(insert)
+        owner = resolved.returning(ChatSessionRecord.session_id).cte("owner")
         old = ChatMessageRecord
         pairs = (
             (old.role, given.c.role),
@@ -186,7 +210,8 @@ class AdministrationStatements:
             update(ChatMessageRecord)
             .where(
                 old.message_id == given.c.message_id,
-                old.session_id == owner.c.session_id,
+                old.session_id == given.c.session_id,
+                given.c.session_id == owner.c.session_id,
                 or_(*(column.is_distinct_from(value) for column, value in pairs)),
             )
             .values(
@@ -209,7 +234,7 @@ class AdministrationStatements:
                 STORED_FIELDS,
                 select(
                     given.c.message_id,
-                    owner.c.session_id,
+                    given.c.session_id,
                     given.c.role,
                     given.c.content,
                     given.c.timestamp,
@@ -217,34 +242,22 @@ class AdministrationStatements:
                     given.c.payload,
                     given.c.write_order,
                 )
-                .select_from(given.join(owner, literal_column("true")))
+                .select_from(given.join(owner, given.c.session_id == owner.c.session_id))
                 .where(is_new),
                 include_defaults=False,
             )
             .cte("stored")
         )
-        is_stored = exists(select(ONE).select_from(owner))
-        return select(is_stored.label("is_stored"), taken.label("is_taken")).add_cte(changed, stored)
+        texts = func.array(select(cast(owner.c.session_id, Text)).scalar_subquery(), type_=ARRAY(Text()))
+        # Of a session that is new no message is stored.
+        writes = (stored,) if only_new else (changed, stored)
+        return select(texts.label("stored"), taken.label("is_taken")).add_cte(*writes)
 
-    def _restore_session(self) -> Insert:
-        """SQLite: store a session, or replace that of the same user."""
-        values = dict(zip(RESTORED_SESSION_FIELDS, self._restored_session(), strict=True))
-        statement: Insert = self._replacing(sqlite.insert(ChatSessionRecord).values(values))
-        return statement
+    # -- SQLite --------------------------------------------------------------------------------------
 
-    def _restore_message(self) -> Insert:
+    def _replacing_messages(self) -> Insert:
         """SQLite: store a message, or replace that of the same session."""
-        values = {
-            ChatMessageRecord.message_id: bind("message_id"),
-            ChatMessageRecord.session_id: SESSION_ID,
-            ChatMessageRecord.role: bind("role"),
-            ChatMessageRecord.content: bind("content"),
-            ChatMessageRecord.timestamp: time("timestamp"),
-            ChatMessageRecord.message_metadata: bind("metadata", Text()),
-            ChatMessageRecord.payload: bind("payload"),
-            ChatMessageRecord.write_order: bind("write_order"),
-        }
-        insert = sqlite.insert(ChatMessageRecord).values(values)
+        insert = sqlite.insert(ChatMessageRecord).values(_parameters_of(STORED_FIELDS))
         new = insert.excluded
         replaced = {name: new[name] for name in ("role", "content", "timestamp", "metadata", "payload")}
         return insert.on_conflict_do_update(
@@ -252,6 +265,52 @@ class AdministrationStatements:
             set_=replaced | {"write_order": _write_order(new.timestamp, new.write_order)},
             where=ChatMessageRecord.session_id == new.session_id,
         )
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - there is one object for each dialect.
+    def restore_sessions(self, count: int) -> str:
+        """SQLite: the SQL that stores so many sessions, or replaces those of the same users.
+
+        Its parameters are the values of `RESTORED_SESSION_FIELDS`, row by row, as SQLite stores them.
+        """
+        insert = sqlite.insert(ChatSessionRecord).values(_parameters_of(RESTORED_SESSION_FIELDS))
+        return _of_rows(self._replacing(insert), RESTORED_SESSION_FIELDS, count)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019
+    def restore_messages(self, count: int) -> str:
+        """SQLite: the SQL that stores so many messages, or replaces those of the same sessions.
+
+        Its parameters are the values of `STORED_FIELDS`, row by row, as SQLite stores them.
+        """
+        return _of_rows(self._replacing_messages(), STORED_FIELDS, count)
+
+    @staticmethod
+    def _find(key: Any, owner: Any) -> Any:
+        """SQLite: select the keys that are stored, of a JSON array of them, and their owners."""
+        keys: Any = func.json_each(bind("keys", Text())).table_valued("value")
+        stored = [type_coerce(column, Text()) for column in (key, owner)]
+        return select(*stored).where(key.in_(select(keys.c.value)))
+
+
+def _parameters_of(fields: tuple[Any, ...]) -> dict[Any, Any]:
+    return {field: bind(field.key, Text()) for field in fields}
+
+
+def _of_rows(statement: Insert, fields: tuple[Any, ...], count: int) -> str:
+    """Return the SQL of an insert of one row, for so many rows.
+
+    One statement is one call into SQLite: a statement for each row would acquire the interpreter lock for
+    each, and wait for it while other threads run.
+    """
+    compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
+    row = f"({', '.join('?' * len(fields))})"
+    assert compiled.positiontup == [f"p_{field.key}" for field in fields]
+    before, after = str(compiled).split(row)
+    return before + ", ".join([row] * count) + after
+
+
+def _unnested(names: tuple[str, ...], name: str) -> Any:
+    arrays: Any = func.unnest(*(bind(array, ARRAY(Text())) for array in names))
+    return arrays.table_valued(*names, name=name).render_derived()
 
 
 def _write_order(timestamp: Any, write_order: Any) -> Any:

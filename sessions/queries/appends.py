@@ -9,12 +9,12 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
-    bindparam,
     case,
     cast,
     func,
     literal_column,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,13 +28,14 @@ from sessions.queries.columns import (
     OWNED,
     SESSION_ID,
     bind,
+    listed_ids,
     optional,
     time,
 )
 from sessions.queries.metadata import changed_metadata
 from sessions.queries.times import MICROSECOND, ONE, later
 
-__all__ = ["Appends", "insert_batch"]
+__all__ = ["Appends", "complete_columns", "insert_batch"]
 
 PLAIN = ("message_ids", "roles", "contents")
 COMPLETE = (*PLAIN, "timestamps", "metadata_texts", "payloads")
@@ -65,14 +66,7 @@ def insert_batch(owner: Any, *, complete: bool) -> Any:
         batch.c.contents,
     ]
     if complete:
-        given = cast(batch.c.timestamps, UtcDateTime())
-        microseconds = cast(func.extract("epoch", written) * literal_column("1000000"), BigInteger)
-        columns += [
-            func.coalesce(given, written),
-            func.coalesce(cast(batch.c.metadata_texts, JSONB), cast(literal_column("'{}'"), JSONB)),
-            batch.c.payloads,
-            case((given.is_(None), literal_column("0")), else_=microseconds),
-        ]
+        columns += complete_columns(batch, written)
     else:
         columns.append(written)
     return postgresql.insert(ChatMessageRecord).from_select(
@@ -80,6 +74,23 @@ def insert_batch(owner: Any, *, complete: bool) -> Any:
         select(*columns).select_from(owner.join(batch, literal_column("true"))),
         include_defaults=False,
     )
+
+
+def complete_columns(batch: Any, written: Any) -> list[Any]:
+    """PostgreSQL: return the columns of a batch from the timestamp on.
+
+    Args:
+        batch: With its timestamps, metadata and payloads.
+        written: When its messages are written.
+    """
+    given = cast(batch.c.timestamps, UtcDateTime())
+    microseconds = cast(func.extract("epoch", written) * literal_column("1000000"), BigInteger)
+    return [
+        func.coalesce(given, written),
+        func.coalesce(cast(batch.c.metadata_texts, JSONB), cast(literal_column("'{}'"), JSONB)),
+        batch.c.payloads,
+        case((given.is_(None), literal_column("0")), else_=microseconds),
+    ]
 
 
 def number_of_messages() -> Any:
@@ -167,6 +178,35 @@ class Appends:
         statement: Update = self._write_session(owned, bind("steps", BigInteger()), extended=complete)
         return statement
 
+    def touch_sessions(self) -> Update:
+        """SQLite: as `touch_session`, for the sessions of several calls; return their ids and times.
+
+        The parameter ``targets`` is a JSON array with an array for each session, of values as they are
+        stored: its id, its owner (null for any), how many calls append to it and how many messages, and the
+        times of the first and the last of them. A session that does not exist, or has another owner, is not
+        returned.
+        """
+        each: Any = func.json_each(bind("targets", Text())).table_valued("value", name="target")
+        session_id, user_id, calls, steps, first, now = (
+            func.json_extract(each.c.value, literal_column(f"'$[{place}]'")) for place in range(6)
+        )
+        later_time = later(steps, first, type_coerce(now, UtcDateTime()), postgres=self._postgres)
+        statement: Update = (
+            update(ChatSessionRecord)
+            .where(
+                ChatSessionRecord.session_id == type_coerce(session_id, Text()),
+                ChatSessionRecord.user_id == func.coalesce(user_id, ChatSessionRecord.user_id),
+            )
+            .values(
+                {
+                    ChatSessionRecord.updated_at: later_time,
+                    ChatSessionRecord.version: ChatSessionRecord.version + calls,
+                }
+            )
+            .returning(ChatSessionRecord.session_id, ChatSessionRecord.updated_at)
+        )
+        return statement
+
     def insert_message(self, *, complete: bool) -> Insert:
         """SQLite: append to a session that the same transaction bumped."""
         values = {
@@ -208,8 +248,7 @@ class Appends:
 
 
 def bind_ids(*, postgres: bool) -> Any:
-    """Return the parameter ``message_ids``: an array in PostgreSQL, a list in SQLite."""
-    id_type = ChatMessageRecord.message_id.type
+    """Return the parameter ``message_ids``: an array in PostgreSQL, a query in SQLite."""
     if postgres:
-        return cast(message_array("message_ids"), ARRAY(id_type))
-    return bindparam("p_message_ids", expanding=True, type_=id_type)
+        return cast(message_array("message_ids"), ARRAY(ChatMessageRecord.message_id.type))
+    return listed_ids("message_ids")

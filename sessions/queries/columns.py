@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from sqlalchemy import SQLColumnExpression, Text, and_, bindparam, cast, literal_column
+from sqlalchemy import (
+    Dialect,
+    SQLColumnExpression,
+    Text,
+    TypeDecorator,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+)
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
 
@@ -25,6 +37,7 @@ __all__ = [
     "SESSION_ID",
     "USER_ID",
     "bind",
+    "listed_ids",
     "newest_first",
     "oldest_first",
     "optional",
@@ -130,6 +143,23 @@ def oldest_first(record: Any) -> tuple[Any, ...]:
 
 
 NEWEST_FIRST, OLDEST_FIRST = newest_first(ChatSessionRecord), oldest_first(ChatSessionRecord)
+
+
+class JsonIds(TypeDecorator[list[str]]):
+    """SQLite: a list of UUIDs as a JSON array of the texts that are stored."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: list[str] | None, dialect: Dialect) -> str | None:
+        """Return the JSON text."""
+        return None if value is None else json.dumps([one.replace("-", "") for one in value])
+
+
+def listed_ids(name: str) -> Any:
+    """SQLite: return the ids of a parameter, for ``IN``. One statement for any number of them."""
+    ids: Any = func.json_each(bind(name, JsonIds()))
+    return select(ids.table_valued("value", name="ids").c.value)
 
 
 def time(name: str) -> Any:

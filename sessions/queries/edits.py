@@ -8,7 +8,6 @@ from sqlalchemy import (
     BigInteger,
     Delete,
     Text,
-    bindparam,
     delete,
     func,
     literal_column,
@@ -20,7 +19,16 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.dml import Update
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
-from sessions.queries.columns import MESSAGE_ID, MESSAGE_ORDER, OWNED, SESSION_ID, USER_ID, bind, time
+from sessions.queries.columns import (
+    MESSAGE_ID,
+    MESSAGE_ORDER,
+    OWNED,
+    SESSION_ID,
+    USER_ID,
+    bind,
+    listed_ids,
+    time,
+)
 from sessions.queries.editing import Editing
 from sessions.queries.forking import copy_messages, fork_session
 from sessions.queries.replacing import replace_messages
@@ -54,8 +62,7 @@ class SqliteEdits:
         self.read_session = select(ChatSessionRecord.version, ChatSessionRecord.updated_at).where(OWNED)
         self.write_session = self._write_session()
         self.update_message = self._update_message()
-        its_ids = bindparam("p_message_ids", expanding=True, type_=ChatMessageRecord.message_id.type)
-        self.delete_messages = self._delete(ChatMessageRecord.message_id.in_(its_ids))
+        self.delete_messages = self._delete(ChatMessageRecord.message_id.in_(listed_ids("message_ids")))
         self.find_place = select(ChatMessageRecord.timestamp, ChatMessageRecord.write_order).where(
             ChatMessageRecord.message_id == MESSAGE_ID, OF_SESSION
         )

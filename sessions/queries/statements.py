@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import (
     Text,
-    bindparam,
     cast,
     func,
     select,
@@ -27,8 +26,10 @@ from sessions.queries.columns import (
     SESSION_COLUMNS,
     SESSION_ID,
     bind,
+    listed_ids,
 )
 from sessions.queries.edits import PostgresEdits, SqliteEdits
+from sessions.queries.grouped import append_to_many
 from sessions.queries.lists import Lists
 from sessions.queries.ranges import Ranges
 from sessions.queries.reading import MessageReads
@@ -85,6 +86,8 @@ class Statements:
             self.add_complete_messages = {
                 owned: appends.add_messages(owned, complete=True) for owned in (False, True)
             }
+            # Keyed by whether messages may have a timestamp, metadata and a payload.
+            self.append_to_many = {complete: append_to_many(complete=complete) for complete in (False, True)}
             self.postgres_edits = PostgresEdits()
         else:
             # Keyed by whether the owner is given, and by whether more than the time may change.
@@ -92,6 +95,7 @@ class Statements:
                 (owned, complete): appends.touch_session(owned, complete=complete)
                 for owned, complete in itertools.product((False, True), repeat=2)
             }
+            self.touch_sessions = appends.touch_sessions()
             # Keyed by whether the message may have a timestamp, metadata and a payload.
             self.insert_message = {
                 complete: appends.insert_message(complete=complete) for complete in (False, True)
@@ -130,7 +134,7 @@ class Statements:
             [text_id] = texts.table_valued("id", name="batch").render_derived().c
             ids = select(cast(text_id, ChatMessageRecord.message_id.type))
         else:
-            ids = bindparam("p_message_ids", expanding=True, type_=ChatMessageRecord.message_id.type)
+            ids = listed_ids("message_ids")
         columns = (
             ChatMessageRecord.message_id,
             ChatMessageRecord.session_id,

@@ -19,12 +19,13 @@ MICROSECONDS: Any = literal_column("substr(chat_sessions.updated_at, 21)")
 MILLION: Any = literal_column("1000000")
 
 
-def later(steps: Any = ONE, first: Any = None, *, postgres: bool) -> ColumnElement[Any]:
+def later(steps: Any = ONE, first: Any = None, now: Any = None, *, postgres: bool) -> ColumnElement[Any]:
     """Return the new ``updated_at`` of a session: now, and always later than the old one.
 
     Args:
         steps: By how many microseconds at least: one for each message.
         first: In SQLite, now less all steps but one; None for one step.
+        now: In SQLite, the time; None for the parameter.
         postgres: Whether the dialect is PostgreSQL's.
     """
     if postgres:
@@ -34,5 +35,6 @@ def later(steps: Any = ONE, first: Any = None, *, postgres: bool) -> ColumnEleme
     total = MICROSECONDS.op("+")(steps).self_group()
     seconds = func.datetime(SECONDS, total.op("/")(MILLION).concat(literal_column("' seconds'")))
     next_instant = func.printf(literal_column("'%s.%06d'"), seconds, total.op("%")(MILLION))
-    is_later = ChatSessionRecord.updated_at < (time("now") if first is None else first)
-    return case((is_later, time("now")), else_=type_coerce(next_instant, UtcDateTime()))
+    now = time("now") if now is None else now
+    is_later = ChatSessionRecord.updated_at < (now if first is None else first)
+    return case((is_later, now), else_=type_coerce(next_instant, UtcDateTime()))

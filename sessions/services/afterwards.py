@@ -93,7 +93,7 @@ class Afterwards:
         """
         title: str | None = None
         try:
-            if plan.is_first and self._title is not None and self._title is not False:
+            if plan.is_first and not isinstance(self._title, bool) and self._title is not None:
                 title = await self._make_title(plan, reply.content, self._title)
             if self._summarize is not None and plan.session_id == plan.conversation.session_id:
                 await self._make_summary(plan, reply, ids, self._summarize)

@@ -13,9 +13,9 @@ import contextlib
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sessions.core.turns import TurnTimeoutError, turns_for
 from sessions.errors import SessionsError, TurnConflictError, VersionConflictError
@@ -33,6 +33,8 @@ NAMESPACE = uuid.UUID("8f5c4f0e-6b0b-5c1e-9a53-7d1f3b0f1c52")
 FIRST_DELAY, LONGEST_DELAY = 0.02, 0.25
 # Fractions of the lease between two changes by the holder.
 RENEWALS = 4
+# How often a claim has to be read unchanged, too: the process that waits may have been paused itself.
+UNCHANGED_READS = 5
 # What killed processes have left is deleted by one of so many claims.
 PURGED_BY_ONE_OF = 256
 PURGE_AFTER = timedelta(days=1)
@@ -107,13 +109,14 @@ class _Claim:
         self._version = 0
         # When it was acquired; None if it was not, or if the caller was cancelled before it was known.
         self._acquired: float | None = None
+        self._writing: asyncio.Task[bool] | None = None
 
     async def acquire(self, deadline: float) -> None:
         loop, delay = asyncio.get_running_loop(), FIRST_DELAY
         seen: tuple[object, ...] | None = None
-        since = loop.time()
+        since, reads = loop.time(), 0
         data = {"title": "claim", "metadata": {"holder": self._holder}}
-        while not await self._repository.ensure_session_exists(self.claim_id, CLAIM_OWNER, data):
+        while not await self._write(self._repository.ensure_session_exists(self.claim_id, CLAIM_OWNER, data)):
             found = await self._repository.get_session(CLAIM_OWNER, self.claim_id)
             if found is None:
                 continue
@@ -121,14 +124,22 @@ class _Claim:
             if holder == self._holder:  # Created by an attempt whose response was lost.
                 break
             if (mark := (holder, found.version)) != seen:
-                seen, since = mark, loop.time()
-            elif loop.time() - since > self._lease and await self._take_over(found.version):
+                seen, since, reads = mark, loop.time(), 0
+            reads += 1
+            is_dead = reads > UNCHANGED_READS and loop.time() - since > self._lease
+            if is_dead and await self._write(self._take_over(found.version)):
                 break
             if loop.time() + delay > deadline:
                 raise TurnConflictError("another turn of this session is still under way")
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 1.5, LONGEST_DELAY)
         self._acquired = loop.time()
+
+    async def _write(self, writing: Coroutine[Any, Any, bool]) -> bool:
+        """Await a write that goes on if the caller is cancelled: `release` has to see what came of it."""
+        self._writing = asyncio.get_running_loop().create_task(writing)
+        await asyncio.wait((self._writing,))
+        return self._writing.result()
 
     async def _take_over(self, version: int) -> bool:
         try:
@@ -168,6 +179,10 @@ class _Claim:
 
     async def release(self) -> None:
         """Delete the claim, unless somebody else holds it now."""
+        if self._writing is not None and not self._writing.done():
+            await asyncio.wait((self._writing,))
+        if self._writing is not None and not self._writing.cancelled():
+            self._writing.exception()  # The caller that was cancelled did not retrieve it.
         for _ in range(3):
             if not self._is_surely_held():
                 found = await self._repository.get_session(CLAIM_OWNER, self.claim_id)

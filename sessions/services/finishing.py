@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import anyio
 
+from sessions.core.blocking import run_blocking
+
 __all__ = ["CLOSE_SECONDS", "STORE_SECONDS", "Finishing"]
 
 R = TypeVar("R")
@@ -48,7 +50,8 @@ class Finishing:
             seconds: For a caller that is being cancelled, or closed: wait at most so long. None waits for the
                 end, unless the caller is cancelled meanwhile.
         """
-        task = self._start(work())
+        is_ending = seconds is not None and _is_ending()
+        task = self._start(asyncio.to_thread(run_blocking, work) if is_ending else work())
         task.add_done_callback(_log_error)
         if seconds is not None:
             await _wait(task, seconds)
@@ -76,6 +79,15 @@ class Finishing:
         loop = asyncio.get_running_loop()
         if tasks := [task for task in tuple(self._tasks) if task.get_loop() is loop]:
             await asyncio.wait(tasks, timeout=FINISH_SECONDS)
+
+
+def _is_ending() -> bool:
+    """Return whether the running loop closes its generators, and with them its connections.
+
+    An operation would open others, that nobody closes: the loop for callers without one does it instead.
+    """
+    names = (getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
+    return any(name.endswith(".shutdown_asyncgens") for name in names)
 
 
 async def _wait(task: asyncio.Task[Any], seconds: float) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
-from benchmarks import ratios, search, writes
+from benchmarks import crowd, ratios, search, writes
 from benchmarks.tables import table
-from benchmarks.timing import Effort, one_caller, per_second
+from benchmarks.timing import Effort, one_caller, timed_together
 
 TINY = Effort(rounds=2, calls=2, callers=2)
 
 
-@pytest.mark.parametrize("backend", ["postgres", "mongodb"])
+@pytest.mark.parametrize("backend", ["postgres", "mongodb", "sqlite"])
 async def test_every_operation_is_measured_beside_the_raw_driver(
     backend: str, request: pytest.FixtureRequest
 ) -> None:
@@ -69,16 +72,36 @@ async def test_each_contender_has_as_many_calls_and_goes_first_as_often() -> Non
     assert set(medians) == {"a", "b"}
 
 
-async def test_a_rate_counts_the_calls_of_all_callers() -> None:
-    callers: list[int] = []
+async def test_callers_at_once_have_the_time_of_all_divided_by_their_number() -> None:
+    appended: list[str] = []
 
-    async def call(caller: int) -> None:
-        callers.append(caller)
+    class Contender:
+        async def append(self, session_id: str) -> None:
+            appended.append(session_id)
+            await asyncio.sleep(0.1)
 
-    rates = await per_second({"a": call}, TINY)
+        def append_blocking(self, session_id: str) -> None:
+            appended.append(session_id)
+            time.sleep(0.1)
 
-    assert sorted(callers) == [0] * 6 + [1] * 6
-    assert rates["a"] > 0
+    for blocking in (False, True):
+        [seconds] = await timed_together(Contender(), ["a", "b"], blocking=blocking)(2)
+        assert seconds >= 0.04
+        assert sorted(appended) == ["a", "a", "b", "b"]
+        appended.clear()
+
+
+@pytest.mark.parametrize("backend", ["postgres", "mongodb", "sqlite"])
+def test_every_crowd_is_measured_beside_the_raw_driver(backend: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(f"{backend}_url")
+
+    # Each crowd starts processes of its own.
+    few = [one for one in crowd.CROWDS if one.callers == 32 and one.value == "rate"]
+    text = crowd.measure(backend, url, rounds=1, seconds=0.2, crowds=few)
+
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == [
+        f"| `add_message`, {one.name}" for one in few
+    ]
 
 
 def test_a_missed_target_is_shown_in_bold() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-import sessions.cli.app
 from sessions import SessionRepositoryRegistry
+from sessions.cli import running
 from tests.cli.command_line import Run, error_line, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,7 +155,7 @@ def test_an_unexpected_error_is_one_line_without_its_text(run: Run, monkeypatch:
     def fail(*arguments: object) -> None:
         raise RuntimeError("postgresql://alice:hunter2@h")
 
-    monkeypatch.setattr(sessions.cli.app, "_backend", fail)
+    monkeypatch.setattr(running, "backend_of", fail)
     line = error_line(run("list", "alice"))
     assert line.startswith("unexpected RuntimeError")
     assert "hunter2" not in line

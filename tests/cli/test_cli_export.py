@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sessions import ChatMessage, ChatSession
+from sessions.cli import exporting
 from sessions.cli.exported_lines import format_line, parse_exported_line
 from tests.cli.command_line import Run, error_line, write_lines
 from tests.support.databases import Backend
@@ -123,6 +124,58 @@ def test_an_export_that_cannot_be_written_is_one_line(run: Run, sqlite_url: str,
         assert "since" in wrong
     error_line(run("export", tmp_path / "x", "--url", f"sqlite:///{tmp_path}/absent.db"))
     assert list(tmp_path.glob("x*")) == []
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+def test_an_interrupted_export_is_continued(
+    run: Run, sqlite_url: str, target_url: str, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "CHECKPOINT_MESSAGES", 10)
+    with Backend("sqlite", "sqlite", sqlite_url).repository() as repository:
+        for number in range(12):
+            stored(repository, 4, f"user {number}")
+        everything = list(repository.admin.export_sync())
+    file = tmp_path / f"chats{suffix}"
+    written: list[str] = []
+
+    def failing(chat_session: ChatSession, messages: Any) -> bytes:
+        written.append(chat_session.session_id)
+        if len(written) == 8:
+            raise OSError(28, "No space left on device")
+        return format_line(chat_session, messages)
+
+    monkeypatch.setattr(exporting, "format_line", failing)
+    assert error_line(run("export", file, "--url", sqlite_url)).endswith("No space left on device")
+    assert not file.exists()
+    # Another choice is another export.
+    assert (
+        json.loads(
+            run("export", file, "--url", sqlite_url, "--json", "--since", THEN.isoformat(), "--resume").stdout
+        )["sessions"]
+        == 12
+    )
+    written.clear()
+    error_line(run("export", file, "--url", sqlite_url))
+    result = run("export", file, "--url", sqlite_url, "--resume")
+    assert result.stdout == "exported 12 sessions, 48 messages\n"
+    assert len(written) < 8 + 12
+    assert [path.name for path in tmp_path.glob("chats*")] == [file.name]
+
+    assert "restored 12 sessions, 48 messages" in run("import", file, "--url", target_url).stdout
+    with Backend("sqlite", "sqlite", target_url).repository() as target:
+        assert list(target.admin.export_sync()) == everything
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_damaged_file_is_one_line(run: Run, sqlite_url: str, tmp_path: Path, suffix: str) -> None:
+    with Backend("sqlite", "sqlite", sqlite_url).repository() as repository:
+        stored(repository, 50)
+    file = tmp_path / f"chats{suffix}"
+    assert run("export", file, "--url", sqlite_url).exit_code == 0
+    whole = file.read_bytes()
+    for broken in (whole[: len(whole) // 2], b"{}", b"x" * 100):
+        file.write_bytes(broken)
+        assert "is damaged, or truncated" in error_line(run("import", file, "--url", sqlite_url))
 
 
 def test_bad_lines_of_an_export_are_reported(run: Run, sqlite_url: str, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_list_shows_the_newest_first_and_says_when_there_are_more(run: Run, back
 
 
 def test_list_reads_all_pages(run: Run, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sessions.cli.app.PAGE_SIZE", 2)
+    monkeypatch.setattr("sessions.cli.commands.looking.PAGE_SIZE", 2)
     ids = add_sessions(sqlite, 5)
     assert shown_ids(run("list", "alice", "--limit", "5", "--url", sqlite.url).stdout) == ids
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sqlite3
 import uuid
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -385,3 +387,103 @@ async def test_chats_offer_the_same_in_both_styles(backend: Backend, repository:
                 assert list(export(updated_before=owner.updated_at)) == []
 
     await asyncio.to_thread(blocking)
+
+
+async def test_many_sessions_are_restored_at_once_and_again(repository: Any) -> None:
+    owners = [chat_session(f"user {number % 3}") for number in range(9)]
+    given = [(owner, messages_of(owner, number)) for number, owner in enumerate(owners)]
+    ids = [owner.session_id for owner in owners]
+
+    assert await repository.admin.restore_many([]) == []
+    for _ in range(2):
+        assert await repository.admin.restore_many(given) == ids
+        assert await exported(repository) == {owner.session_id: (owner, rows) for owner, rows in given}
+
+    # What exists is replaced, and what is new is added.
+    changed = [(replace(owner, title="Changed", version=9), rows[:1]) for owner, rows in given]
+    new = chat_session("new")
+    changed.append((new, messages_of(new, 2)))
+    assert await repository.admin.restore_many(iter(changed)) == [*ids, new.session_id]
+    found = await exported(repository)
+    assert [found[session_id] for session_id in ids] == [
+        (owner, rows) for (owner, _), (_, rows) in zip(changed[:-1], given, strict=True)
+    ]
+    assert found[new.session_id] == changed[-1]
+
+
+async def test_only_new_sessions_are_restored_if_asked(repository: Any) -> None:
+    old, foreign, new = chat_session(), chat_session("bob"), chat_session()
+    for owner in (old, foreign):
+        await repository.admin.restore(owner, messages_of(owner, 2))
+    before = await exported(repository)
+    given = [
+        (replace(old, title="Changed"), messages_of(old, 3)),
+        (new, messages_of(new, 3)),
+        (replace(foreign, user_id="alice"), messages_of(foreign, 1)),
+    ]
+    assert await repository.admin.restore_many(given, only_new=True) == [new.session_id]
+    assert await exported(repository) == before | {new.session_id: given[1]}
+    assert await repository.admin.restore_many(given, only_new=True) == []
+
+
+async def test_many_sessions_are_checked_before_any_is_stored(repository: Any) -> None:
+    one, two = chat_session(), chat_session()
+    rows = messages_of(two, 2)
+    twice = [replace(rows[0], session_id=one.session_id)]
+    calls: tuple[tuple[Any, str], ...] = (
+        ("no list", "conversations"),
+        ([one], r"conversations\[0\]"),
+        ([(one, []), (two, [replace(rows[0], role="robot")])], r"conversations\[1\].messages\[0\].role"),
+        ([(one, []), (replace(two, title=""), [])], r"conversations\[1\].chat_session.title"),
+        ([(one, []), (one, [])], r"conversations\[1\].chat_session.session_id"),
+        ([(one, twice), (two, rows)], r"conversations\[1\].messages"),
+    )
+    for given, place in calls:
+        with pytest.raises(InvalidInputError, match=f"^{place}"):
+            await repository.admin.restore_many(given)
+    assert await exported(repository) == {}
+
+
+async def test_a_taken_id_among_many_sessions_is_a_conflict(repository: Any) -> None:
+    old = chat_session("bob")
+    stored = messages_of(old, 2)
+    await repository.admin.restore(old, stored)
+    one, two = chat_session(), chat_session()
+    taken = [replace(stored[0], session_id=two.session_id)]
+    with pytest.raises(MessageConflictError):
+        await repository.admin.restore_many([(one, messages_of(one, 1)), (two, taken)])
+    with pytest.raises(SessionConflictError):
+        await repository.admin.restore_many([(one, messages_of(one, 1)), (replace(old, user_id="eve"), [])])
+    found = await exported(repository)
+    assert found.pop(old.session_id) == (old, stored)
+    assert set(found) <= {one.session_id}
+
+
+async def test_concurrent_restores_of_the_same_sessions_store_each_once(backend: Backend) -> None:
+    given = [(owner, messages_of(owner, 3)) for owner in (chat_session() for _ in range(20))]
+    repositories = [backend.repository() for _ in range(3)]
+    await asyncio.gather(*(one.admin.restore_many(given) for one in repositories))
+    assert await exported(repositories[0]) == {owner.session_id: (owner, rows) for owner, rows in given}
+    await repositories[0].aclose()
+
+
+async def test_a_restore_in_sqlite_stores_the_same_rows_as_an_append(sqlite_url: str) -> None:
+    """It sends the values in the form in which they are stored."""
+
+    def rows() -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as raw:
+            messages = "SELECT message_id, session_id, role, content, timestamp, metadata, payload"
+            return [
+                *raw.execute("SELECT * FROM chat_sessions"),
+                *raw.execute(f"{messages} FROM chat_messages"),
+            ]
+
+    async with Backend("sqlite", "sqlite", sqlite_url).repository() as repository:
+        session_id = await repository.create_session_async("alice", {"metadata": {"a": [1.0, "é"]}})
+        message = NewMessage("user", "Hi", metadata={"b": None}, payload=["\x00"], timestamp=THEN)
+        await repository.add_messages(session_id, [message, NewMessage("user", "")])
+        before = rows()
+        [whole] = (await exported(repository)).values()
+        await repository.delete_session_async("alice", session_id)
+        assert await repository.admin.restore_many([whole]) == [session_id]
+        assert rows() == before

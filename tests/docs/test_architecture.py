@@ -20,7 +20,7 @@ DRIVERS = re.compile(r"/site-packages/(asyncpg|aiosqlite|pymongo|motor)/")
 # makes the way longer.
 ROOMS = {
     "operations": r"core/operations/|core/appending|chats/|repositories/",
-    "calls": r"core/calls|core/port|resilience",
+    "calls": r"core/calls|core/group_commit|core/port|resilience",
     "connections": r"core/(loops|steps|turns|shared_work)|connections/"
     r"|backends/sql/(engine|schema|sync_calls|transaction)"
     r"|backends/\w+/(connection|pool|connector|driver|setup|files|client|collections)\b",

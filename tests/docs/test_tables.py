@@ -130,8 +130,25 @@ def test_the_command_table_has_every_command_with_its_arguments() -> None:
             arguments = [item for item in command.params if item.param_type_name == "argument"]
             yield " ".join([name, *(item.metavar for item in arguments)])
 
-    table = [command for command, _ in COMMANDS.rows("Command line")]
+    # The sections of the page have tables, too.
+    rows = COMMANDS.rows("Command line")
+    table = [command for command, *_ in rows if command.startswith("sessions ")]
     assert table == list(walk("sessions", typer.main.get_command(app)))
+
+
+def test_the_options_table_has_every_option_of_every_command() -> None:
+    def walk(name: str, command: Any) -> Iterator[tuple[str, str]]:
+        for each, nested in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {each}".strip(), nested)
+        for item in command.params if not hasattr(command, "commands") else ():
+            if item.param_type_name == "option" and item.name not in ("backend", "url"):
+                yield name, ", ".join(sorted(item.opts))
+
+    table = [
+        (name.replace("`", ""), ", ".join(sorted(re.findall(r"--[\w-]+", options))))
+        for name, options, _ in COMMANDS.rows("Options")
+    ]
+    assert sorted(table) == sorted(walk("", typer.main.get_command(app)))
 
 
 def test_the_errors_table_has_every_error_and_its_builtin_base() -> None:

@@ -1,4 +1,4 @@
-"""Sixteen writers run while servers are killed, connections cut, primaries replaced."""
+"""Sixty-four writers run while servers are killed, connections cut, primaries replaced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.databases import Backend
 RECOVERY_SECONDS = 5.0
 KILLS = 3
 DOWN_SECONDS = 2.0
-APPENDERS = 16
+APPENDERS = 64
 # Callers whose retries end before the server is available again, so that they see the outage.
 IMPATIENT = {"max_attempts": 2, "base_delay": 0.1}
 

@@ -354,6 +354,37 @@ async def test_a_lost_response_neither_loses_nor_duplicates_a_write_and_is_not_a
         assert request > 0
 
 
+@pytest.mark.parametrize("fault", [Fault.CUT_BEFORE_REPLY, Fault.CUT_AMID_REPLY])
+async def test_a_lost_response_among_64_callers_neither_loses_nor_duplicates_a_message(
+    server: Any, fault: Fault
+) -> None:
+    async with _broken(server, seconds=20.0) as broken:
+        for request in count():
+            names = Names()
+            await broken.prepare(names)
+            broken.proxy.plan = plan = Plan(fault, request)
+            contents = [str(100 + number) for number in range(64)]
+            added = await asyncio.gather(
+                *(
+                    broken.repository.add_message(names[list(BASE)[number % 2]], "user", content)
+                    for number, content in enumerate(contents)
+                )
+            )
+            broken.proxy.plan = None
+            assert len(set(added)) == len(contents)
+            state = await broken.state(names)
+            for place, (name, before) in enumerate(BASE.items()):
+                found = state[names[name]]
+                assert found[: len(before)] == before
+                assert sorted(found[len(before) :]) == contents[place::2]
+                stored = await broken.straight.get_session(names.user, names[name])
+                # One for the batch of the beginning, and one for each call.
+                assert stored.version == 1 + len(contents) // 2
+            if not plan.has_happened:
+                break
+        assert request > 0
+
+
 async def test_every_call_without_a_response_ends_in_time_and_the_next_succeeds(server: Any) -> None:
     async with _broken(server, seconds=1.0) as broken:
         names = Names()

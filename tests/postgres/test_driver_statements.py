@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -17,13 +16,6 @@ from sessions import SessionRepositoryFactory
 
 USER = "alice"
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
-
-
-@pytest.fixture
-async def admin(postgres_url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(postgres_url)
-    yield connection
-    await connection.close()
 
 
 async def becomes(admin: Any, count: int, where: str = "true") -> None:
@@ -74,12 +66,14 @@ async def test_connections_that_the_server_closed_are_replaced_before_they_are_u
 
 async def test_a_cancelled_call_ends_on_the_server_too(postgres_url: str, admin: Any) -> None:
     async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
-        session_id = await repository.create_session_async(USER)
+        # Appends to one session would queue in this process.
+        session_ids = [await repository.create_session_async(USER) for _ in range(4)]
         blocker = await asyncpg.connect(postgres_url)
         async with blocker.transaction():
             await blocker.execute("SELECT FROM chat_sessions FOR UPDATE")
             waiting = [
-                asyncio.create_task(repository.add_message(session_id, "user", "Hello")) for _ in range(4)
+                asyncio.create_task(repository.add_message(session_id, "user", "Hello"))
+                for session_id in session_ids
             ]
             await becomes(admin, 4, "wait_event_type = 'Lock'")
             for task in waiting:
@@ -88,7 +82,8 @@ async def test_a_cancelled_call_ends_on_the_server_too(postgres_url: str, admin:
             assert {type(result) for result in results} == {asyncio.CancelledError}
             await becomes(admin, 0, "state = 'active'")
         await blocker.close()
-        assert await repository.get_session_history(USER, session_id) == []
+        for session_id in session_ids:
+            assert await repository.get_session_history(USER, session_id) == []
 
 
 async def test_statements_are_prepared_again_after_a_table_is_altered(

@@ -29,6 +29,18 @@ class MongoAdministration(MongoCollections):
         cursor = self.sessions.find(chosen, sort=[("session_id", UP)], limit=limit)
         return [to_session(document) for document in await cursor.to_list(None)]
 
+    async def sizes(self) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        indexes = 0
+        for collection in (self.sessions, self.messages):
+            found = collection.aggregate([{"$collStats": {"storageStats": {}}}])
+            # Of a sharded cluster one document for each shard.
+            parts: list[Any] = await (await found if inspect.isawaitable(found) else found).to_list(None)
+            sizes[collection.name] = sum(int(part["storageStats"]["storageSize"]) for part in parts)
+            indexes += sum(int(part["storageStats"]["totalIndexSize"]) for part in parts)
+        sizes["indexes"] = indexes
+        return sizes | {"total": sum(sizes.values())}
+
     async def statistics(self) -> Statistics:
         times = {"oldest": {"$min": "$created_at"}, "newest": {"$max": "$updated_at"}}
         by_user = {"$group": {"_id": "$user_id", "sessions": {"$sum": 1}, **times}}

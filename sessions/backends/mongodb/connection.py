@@ -17,7 +17,7 @@ from sessions.backends.mongodb import errors as mongo_errors
 from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
 from sessions.backends.mongodb.internals import connections_in_use, parts_of
 from sessions.backends.mongodb.known import KnownSessions
-from sessions.backends.mongodb.options import new_client, place_of
+from sessions.backends.mongodb.options import new_client, place_of, pool_of
 from sessions.backends.mongodb.schema import (
     COLLECTION_UUID_MISMATCH,
     DOCUMENTS,
@@ -30,6 +30,7 @@ from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.keys import name_variables
 from sessions.core.failures import Place
+from sessions.core.group_commit import GroupCommit, GroupLimits
 from sessions.core.loops import LoopBound
 from sessions.errors import ConfigurationError, SessionsError
 
@@ -41,6 +42,8 @@ R = TypeVar("R")
 # decode a message.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions()
 CLOSE_TIMEOUT_SECONDS = 2.0
+# Appends under way at a time; what arrives meanwhile leaves together.
+SENDS = 2
 
 
 class MongoConnectionManager(AsyncBaseConnectionManager):
@@ -75,6 +78,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         self._ready: Ready | None = None
         self._password: str | None = None
         self.known = KnownSessions()
+        self.queues = LoopBound(self._open_queue, None)
 
     @classmethod
     def cache_key(cls, *, url: str | None = None, client: Any = None, **settings: Any) -> Hashable:
@@ -192,6 +196,10 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """Return whether the driver's error is transient, by its class, code or label."""
         return mongo_errors.is_transient(error)
 
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether there was no connection within ``pool_timeout`` or ``refused_timeout``."""
+        return mongo_errors.took_its_timeout(error)
+
     def outcome_is_unknown(self, error: BaseException) -> bool:
         """Return whether the connection was lost after a command was sent on it."""
         return mongo_errors.outcome_is_unknown(error)
@@ -219,6 +227,20 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         except ConfigurationError as error:
             name_variables(error, self._url_given)
             raise
+
+    def _open_queue(self) -> GroupCommit:
+        size, timeout = pool_of(self._settings, self._client)
+        limits = GroupLimits(
+            count=self._settings.append_batch_messages,
+            size=self._settings.append_batch_bytes,
+            # Other operations do not wait behind appends for a connection.
+            sends=min(SENDS, max(size - 1, 1)),
+            slow_sends=size // 3,
+            seconds=timeout,
+            queue_timeout=lambda: errors.WaitQueueTimeoutError("no free connection within pool_timeout"),
+            no_answer=lambda: errors.NetworkTimeout("no answer within timeout"),
+        )
+        return GroupCommit(limits, self._connections.start)
 
     def _open(self) -> MongoConnection:
         client = self._client or self._new_client()

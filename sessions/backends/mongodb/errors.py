@@ -9,7 +9,7 @@ from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH
 from sessions.core.failures import Place, shown, without_values
 from sessions.errors import InvalidInputError, SessionsError
 
-__all__ = ["TOO_LARGE_CODES", "is_transient", "outcome_is_unknown", "translate"]
+__all__ = ["TOO_LARGE_CODES", "is_transient", "outcome_is_unknown", "took_its_timeout", "translate"]
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 TRANSIENT_CODES = frozenset(
@@ -46,13 +46,18 @@ SETTINGS = {
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the driver's error is transient, by its class, code or label."""
-    if isinstance(error, errors.WaitQueueTimeoutError | ServerRefusesError):
-        return False  # It took the whole timeout of a setting; a retry would double it.
+    if took_its_timeout(error):
+        return False
     if isinstance(error, errors.ConnectionFailure | errors.InvalidOperation):
         return True  # InvalidOperation: another thread closed the client; the next attempt opens a new one.
     if isinstance(error, errors.PyMongoError) and any(map(error.has_error_label, TRANSIENT_LABELS)):
         return True
     return isinstance(error, errors.OperationFailure) and error.code in TRANSIENT_CODES
+
+
+def took_its_timeout(error: BaseException) -> bool:
+    """Return whether an operation took the whole timeout of a setting: a retry would double it."""
+    return isinstance(error, errors.WaitQueueTimeoutError | ServerRefusesError)
 
 
 def outcome_is_unknown(error: BaseException) -> bool:

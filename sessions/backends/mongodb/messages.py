@@ -33,7 +33,7 @@ from sessions.backends.mongodb.write_order import write_time
 from sessions.core.values import MessageRow
 from sessions.errors import MessageConflictError, VersionConflictError
 
-__all__ = ["MongoMessages"]
+__all__ = ["MongoMessages", "session_query"]
 
 # Attempts of an insert while other callers insert the same messages.
 MAX_INSERT_ATTEMPTS = 10
@@ -152,7 +152,8 @@ class MongoMessages(MongoStored, MongoEdits):
             Whether the session exists.
         """
         moment = max(write_time(document["write_order"]) for document in documents)
-        chosen = {"_id": session_oid, "session_id": session_id}
+        by_id = self.connection.primary_identity() is not None
+        chosen = session_query(session_oid, session_id, by_id=by_id)
         condition: Document = {}
         if not stores:
             condition = {"updated_at": {"$lt": moment}, RESTORED_FIELD: {"$not": {"$gte": moment}}}
@@ -231,6 +232,18 @@ class MongoMessages(MongoStored, MongoEdits):
             if inserted and (not isinstance(error, OperationFailure) or is_refused(error)):
                 await self._remove_messages(inserted)
             raise
+
+
+def session_query(session_oid: Any, session_id: str, *, by_id: bool) -> Document:
+    """Return a query for a session's document.
+
+    Args:
+        session_oid: Its ``_id``.
+        session_id: Its session.
+        by_id: Whether to name the ``_id`` alone: the server plans no such query, which halves the time of an
+            update. A sharded cluster needs the id of the session, to find the shard.
+    """
+    return {"_id": session_oid} if by_id else {"_id": session_oid, "session_id": session_id}
 
 
 def _is_stored(row: MessageRow, stored: dict[str, Document]) -> bool:

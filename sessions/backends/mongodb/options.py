@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from importlib.metadata import version
 from typing import Any
 
@@ -13,9 +15,11 @@ from sessions.config.passwords import password_for_driver
 from sessions.core.failures import shown
 from sessions.errors import ConfigurationError
 
-__all__ = ["client_class", "new_client", "place_of"]
+__all__ = ["client_class", "new_client", "place_of", "pool_of"]
 
 MAX_IDLE_SECONDS = 60
+# Stands for a pool without a limit.
+UNLIMITED_POOL = 100
 
 
 def client_class() -> Any:
@@ -74,6 +78,29 @@ def place_of(settings: MongoSettings) -> tuple[tuple[str, ...], str | None]:
     except ConfigurationError:
         return (), None
     return url.addresses, url.user
+
+
+def pool_of(settings: MongoSettings, client: Any = None) -> tuple[int, float]:
+    """Return the size of the pool, and the seconds that an operation waits for a free connection.
+
+    Args:
+        settings: The settings of MongoDB.
+        client: A service's own client, whose options win.
+    """
+    size: int | None = settings.pool_size
+    timeout: float | None = settings.pool_timeout
+    if client is not None:
+        options = client.options.pool_options
+        size, timeout = options.max_pool_size, options.wait_queue_timeout
+    elif settings.url is not None:
+        parameters: dict[str, str] = {}
+        with contextlib.suppress(ConfigurationError):  # Reported when the client is made.
+            parameters = parse_url(settings.url.get_secret_value()).options
+        size = int(parameters.get("maxpoolsize") or settings.pool_size)
+        if "waitqueuetimeoutms" in parameters:
+            timeout = int(parameters["waitqueuetimeoutms"]) / 1000
+    # The driver takes 0 for no limit.
+    return size or UNLIMITED_POOL, timeout or math.inf
 
 
 def _options(settings: MongoSettings, password: str | None) -> dict[str, Any]:

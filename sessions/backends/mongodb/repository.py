@@ -35,6 +35,7 @@ from sessions.backends.mongodb.expressions import (
     page_query,
     session_update,
 )
+from sessions.backends.mongodb.grouped import MongoGroupedAppends
 from sessions.backends.mongodb.mapping import (
     check_batch_size,
     check_message_size,
@@ -43,7 +44,6 @@ from sessions.backends.mongodb.mapping import (
     session_document,
     to_session,
 )
-from sessions.backends.mongodb.messages import MongoMessages
 from sessions.backends.mongodb.previews import MongoPreviews
 from sessions.backends.mongodb.restoring import MongoRestoring
 from sessions.backends.mongodb.searching import MongoSearch
@@ -87,7 +87,7 @@ OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 
 class MongoBackend(
-    MongoMessages,
+    MongoGroupedAppends,
     MongoPreviews,
     MongoEditing,
     MongoRestoring,

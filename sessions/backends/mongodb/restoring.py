@@ -10,10 +10,10 @@ from typing import Any
 from bson import Int64, ObjectId
 from pymongo.errors import DuplicateKeyError
 
+from sessions.backends.mongodb.bulk import MongoBulk
 from sessions.backends.mongodb.collections import Filter
 from sessions.backends.mongodb.edits import Edit
 from sessions.backends.mongodb.ending import in_chunks
-from sessions.backends.mongodb.forking import MongoForking
 from sessions.backends.mongodb.mapping import RESTORED_FIELD, is_same, plain, storable
 from sessions.backends.mongodb.reading import Document
 from sessions.backends.mongodb.write_order import write_time
@@ -31,10 +31,16 @@ PATIENT_ATTEMPTS = 6
 DELAY_SECONDS = 0.1
 
 
-class MongoRestoring(MongoForking):
+class MongoRestoring(MongoBulk):
     """Restores sessions with messages."""
 
     async def restore(self, chat_session: ChatSession, messages: list[StoredMessage]) -> None:
+        await self._restore(chat_session, messages)
+
+    async def _restore(
+        self, chat_session: ChatSession, messages: list[StoredMessage], *, only_new: bool = False
+    ) -> bool:
+        """Restore a session; return whether it did, or False if it exists already, with ``only_new``."""
         session_id, user_id = chat_session.session_id, chat_session.user_id
 
         async def plan(found: Document, client_session: Any) -> Edit:
@@ -44,13 +50,64 @@ class MongoRestoring(MongoForking):
             found = await self.sessions.find_one({"session_id": session_id}, {"user_id": 1})
             if found is None:
                 if await self._restore_new(chat_session, messages, wait=attempt < PATIENT_ATTEMPTS):
-                    return
+                    return True
                 await asyncio.sleep(random.uniform(0, DELAY_SECONDS * (attempt + 1)))
+            elif only_new:
+                return False
             elif found["user_id"] != user_id:
                 raise SessionConflictError("the session id is taken by another user's session")
             elif await self._edit(session_id, user_id, None, plan):
-                return
+                return True
         raise SessionConflictError("the session has concurrent writers; restore it again later")
+
+    async def restore_many(
+        self, conversations: list[tuple[ChatSession, list[StoredMessage]]], only_new: bool
+    ) -> list[str]:
+        ids = [chat_session.session_id for chat_session, _ in conversations]
+        await self.delete_orphaned(*ids)
+        new, others = await self._new_ones(conversations)
+        refused = await self._store_many([_new_documents(*conversation) for conversation in new])
+        again = {chat_session["session_id"] for chat_session, _ in refused}
+        others += [one for one in new if one[0].session_id in again]
+        stored = {chat_session.session_id for chat_session, _ in new} - again
+        # What exists is edited; so is what another writer stores meanwhile.
+        for chat_session, messages in others:
+            if await self._restore(chat_session, messages, only_new=only_new):
+                stored.add(chat_session.session_id)
+        return [session_id for session_id in ids if session_id in stored]
+
+    async def _new_ones(
+        self, conversations: list[tuple[ChatSession, list[StoredMessage]]]
+    ) -> tuple[list[Any], list[Any]]:
+        """Return the conversations of which nothing is stored, and the others."""
+        taken = await self._taken_ids(conversations)
+        absent = set(await self._absent([chat_session.session_id for chat_session, _ in conversations]))
+        new: list[Any] = []
+        others: list[Any] = []
+        for chat_session, messages in conversations:
+            is_new = chat_session.session_id in absent and taken.isdisjoint(
+                message.message_id for message in messages
+            )
+            (new if is_new else others).append((chat_session, messages))
+        return new, others
+
+    async def _taken_ids(self, conversations: list[tuple[ChatSession, list[StoredMessage]]]) -> set[str]:
+        """Return the ids of those messages that are stored, but not by an interrupted restore."""
+        ids = [message.message_id for _, messages in conversations for message in messages]
+        session_ids = [chat_session.session_id for chat_session, _ in conversations]
+        left: list[Any] = []
+        for attempt in range(PATIENT_ATTEMPTS):
+            taken = await self._taken(ids)
+            absent = set(await self._absent(session_ids))
+            left = [document for document in taken if _is_left(document) and document["session_id"] in absent]
+            if not left:
+                return {document["_id"] for document in taken}
+            # Another restore may still be running.
+            await asyncio.sleep(random.uniform(0, DELAY_SECONDS * (attempt + 1)))
+        tokens = list({document["batch"] for document in left})
+        for part in in_chunks([document["_id"] for document in left]):
+            await self.messages.delete_many({"_id": {"$in": part}, "batch": {"$in": tokens}})
+        return {document["_id"] for document in await self._taken(ids)}
 
     async def _restore_new(
         self, chat_session: ChatSession, messages: list[StoredMessage], *, wait: bool
@@ -62,7 +119,7 @@ class MongoRestoring(MongoForking):
             messages: Its messages.
             wait: Whether the other writer may still be running.
         """
-        session_id, oid = chat_session.session_id, ObjectId()
+        session_id = chat_session.session_id
         await self.delete_orphaned(session_id)
         taken = await self._taken([message.message_id for message in messages])
         if any(document["session_id"] != session_id for document in taken):
@@ -73,9 +130,7 @@ class MongoRestoring(MongoForking):
                 for token in {token for document in taken if (token := document.get("batch")) is not None}:
                     await self._take_back(session_id, token)
             return False
-        documents = [_document(session_id, oid, message) for message in messages]
-        new = {"_id": oid, "session_id": session_id, "user_id": chat_session.user_id} | _values(chat_session)
-        new[RESTORED_FIELD] = _time_of(messages)
+        new, documents = _new_documents(chat_session, messages)
         try:
             await self._store_new(new, documents)
         except DuplicateKeyError:
@@ -127,6 +182,21 @@ class MongoRestoring(MongoForking):
         }
         found = await self._read_for_edit(chat_session, where, client_session, order={})
         return {document["message_id"]: document for document in found}
+
+
+def _is_left(document: Document) -> bool:
+    """Return whether a message was stored before its session, which may never be stored."""
+    return isinstance(document.get("batch"), ObjectId)
+
+
+def _new_documents(
+    chat_session: ChatSession, messages: list[StoredMessage]
+) -> tuple[Document, list[Document]]:
+    """Return the document of a new session, and those of its messages."""
+    oid, session_id = ObjectId(), chat_session.session_id
+    new = {"_id": oid, "session_id": session_id, "user_id": chat_session.user_id} | _values(chat_session)
+    new[RESTORED_FIELD] = _time_of(messages)
+    return new, [_document(session_id, oid, message) for message in messages]
 
 
 def _time_of(messages: list[StoredMessage]) -> datetime:

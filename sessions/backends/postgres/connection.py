@@ -16,12 +16,14 @@ from sqlalchemy import (
     Table,
     bindparam,
     delete,
+    exc,
     func,
     insert,
     literal_column,
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg as asyncpg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -35,9 +37,10 @@ from sessions.backends.postgres.settings import (
     resolved_settings,
     upgrade_command_of,
 )
-from sessions.backends.postgres.statements import CompiledStatements
-from sessions.backends.sql.engine import SqlConnectionManager, SqlPool, engine_key
+from sessions.backends.sql.compiled import CompiledStatements
+from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool, engine_key
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
+from sessions.core.group_commit import GroupLimits
 from sessions.errors import SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
@@ -48,6 +51,8 @@ R = TypeVar("R")
 # The server itself cancels a statement at `statement_timeout`; a server that does not respond gets this much
 # more.
 ANSWER_GRACE_SECONDS = 1.0
+# Appends under way at a time; what arrives meanwhile leaves together.
+SENDS = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +88,10 @@ class PostgresConnectionManager(SqlConnectionManager):
             self._settings.pool_timeout + self._settings.connect_timeout + self.answer_timeout
         )
         self.one_transaction_at_a_time = self._settings.pgbouncer
-        self._compiled = CompiledStatements(self._settings.schema_name)
+        self._compiled = CompiledStatements(
+            asyncpg_dialect(),  # type: ignore[no-untyped-call]
+            self._settings.schema_name,
+        )
         super().__init__(
             engine=engine,
             auto_migrate=self._settings.auto_migrate,
@@ -144,6 +152,20 @@ class PostgresConnectionManager(SqlConnectionManager):
             poolclass=NullPool,
             # Parameters hold the conversation, which must not be in error texts or logs.
             hide_parameters=True,
+        )
+
+    def _append_limits(self) -> GroupLimits:
+        # A service's own pool has at least as many connections by default.
+        size = self._settings.pool_size
+        return GroupLimits(
+            count=self._settings.append_batch_messages,
+            size=self._settings.append_batch_bytes,
+            # Reads do not wait behind appends for a connection.
+            sends=min(SENDS, max(size - 1, 1)),
+            slow_sends=size // 3,
+            seconds=self._settings.pool_timeout,
+            queue_timeout=lambda: exc.TimeoutError("no connection became free in time"),
+            no_answer=lambda: NoAnswerError("no answer in time"),
         )
 
     @contextlib.asynccontextmanager
@@ -285,6 +307,10 @@ class PostgresConnectionManager(SqlConnectionManager):
     def is_outdated_plan(self, error: BaseException) -> bool:
         """Return whether the plan of a prepared statement is outdated by a change of a table."""
         return isinstance(postgres_errors.driver_error(error), asyncpg.InvalidCachedStatementError)
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """Return whether the server rolled a statement back because of another transaction, by SQLSTATE."""
+        return postgres_errors.is_conflict(error)
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether an error is transient, by SQLSTATE or class."""

@@ -20,6 +20,7 @@ __all__ = [
     "ConnectionLostError",
     "driver_error",
     "ends_the_connection",
+    "is_conflict",
     "is_duplicate_key",
     "is_schema_missing",
     "is_transient",
@@ -39,6 +40,7 @@ TRANSIENT_SQLSTATES = frozenset(
         "57P03",  # cannot_connect_now
     }
 )
+CONFLICT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 # The connection was rejected, or the statement was rolled back.
 UNDONE_SQLSTATES = frozenset({"40001", "40P01", "53300", "55P03", "57P03"})
 REASONS = {
@@ -84,6 +86,11 @@ def ends_the_connection(error: BaseException) -> bool:
         # The server process exits, or the protocol is out of sync.
         return sqlstate.startswith(("57P", "08")) or sqlstate == "25P03"
     return isinstance(error, asyncpg.InternalClientError | OSError)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the server rolled a statement back because of another transaction."""
+    return _sqlstate(driver_error(error)) in CONFLICT_SQLSTATES
 
 
 def is_transient(error: BaseException) -> bool:

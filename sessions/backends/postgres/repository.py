@@ -13,15 +13,19 @@ from sessions.backends.sql.rows import (
     MICROSECOND,
     are_complete,
     encode_json,
+    grouped_arrays,
     message_arrays,
     new_row,
 )
 from sessions.core.identifiers import utc_now
-from sessions.core.values import EarlierAttempts, MessageRow, NewSession
+from sessions.core.values import Append, EarlierAttempts, MessageRow, NewSession
 from sessions.queries import parameters
 from sessions.resilience import POSTGRES_RETRY_CONFIG
 
 __all__ = ["PostgresBackend"]
+
+# How long a batch waits for the lock of a session. Then its appends are sent one by one.
+LOCK_TIMEOUT = "100ms"
 
 
 class PostgresBackend(PostgresMessages, SqlBackend, PostgresAdministration):
@@ -72,6 +76,13 @@ class PostgresBackend(PostgresMessages, SqlBackend, PostgresAdministration):
             statement = self._statements.add_messages[owned]
             values |= message_arrays(rows, complete=False)
         return bool(await self._fetch(statement, values))
+
+    async def append_many(self, appends: Sequence[Append]) -> list[bool]:
+        values, places = grouped_arrays(appends)
+        statement = self._statements.append_to_many["p_timestamps" in values]
+        values |= parameters(now=utc_now(), lock_timeout=LOCK_TIMEOUT)
+        found = {place for (place,) in await self._fetch(statement, values)}
+        return [place in found for place in places]
 
     def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
         likes, expressions = patterns_of(terms)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sessions.backends.sql.engine import SqlConnectionManager
-from sessions.backends.sql.rows import encode_json, to_session
+from sessions.backends.sql.rows import to_session
 from sessions.core.port import Backend
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatSession, Statistics
 from sessions.queries import parameters
 from sessions.queries.administration import AdministrationStatements, administration_for
 
-__all__ = ["SqlAdministration", "message_is_taken", "restored_row", "session_is_taken"]
+__all__ = ["SqlAdministration", "message_is_taken", "session_is_taken"]
 
 
 class SqlAdministration(Backend):
@@ -34,22 +34,20 @@ class SqlAdministration(Backend):
         statement = self._administration.list_all[after is not None]
         return [to_session(row) for row in await self.manager.fetch(statement, part)]
 
+    async def sizes(self) -> dict[str, int]:
+        schemas = self.manager.statement_options.get("schema_translate_map") or {}
+        prefix = f'"{schemas[None]}".' if None in schemas else ""
+        names = parameters(sessions=f"{prefix}chat_sessions", messages=f"{prefix}chat_messages")
+        given = names if self.manager.dialect == "postgresql" else {}
+        statement = self._administration.sizes
+        [row] = await self.manager.fetch(statement, given)
+        columns = [column.name for column in statement.selected_columns]
+        sizes = {name: int(size) for name, size in zip(columns, row, strict=True)}
+        return sizes | {"total": sum(sizes.values())}
+
     async def statistics(self) -> Statistics:
         [row] = await self.manager.fetch(self._administration.statistics, {})
         return Statistics(*row)
-
-
-def restored_row(chat_session: ChatSession) -> dict[str, object]:
-    """Return the parameters of a session to restore."""
-    return parameters(
-        session_id=chat_session.session_id,
-        title=chat_session.title,
-        user_id=chat_session.user_id,
-        created_at=chat_session.created_at,
-        updated_at=chat_session.updated_at,
-        metadata=encode_json(chat_session.metadata),
-        version=chat_session.version,
-    )
 
 
 def session_is_taken() -> SessionConflictError:

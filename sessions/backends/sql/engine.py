@@ -18,6 +18,7 @@ from sessions import migrations
 from sessions.backends.sql.schema import SchemaManager, SqlPool
 from sessions.backends.sql.sync_calls import run_sync
 from sessions.connections.base import AsyncBaseConnectionManager
+from sessions.core.group_commit import GroupCommit, GroupLimits
 from sessions.core.loops import LoopBound
 from sessions.errors import ConfigurationError
 from sessions.resilience import time_left
@@ -79,6 +80,14 @@ class SqlConnectionManager(SchemaManager):
         if engine is not None:
             self._given = engine.execution_options(isolation_level="AUTOCOMMIT", **self._execution_options)
         self._pools = LoopBound(self._open, self._close if self._own else None)
+        self.queues = LoopBound(self._open_queue, None)
+
+    def _open_queue(self) -> GroupCommit:
+        return GroupCommit(self._append_limits(), self._pools.start)
+
+    @abstractmethod
+    def _append_limits(self) -> GroupLimits:
+        """Return the bounds of a queue of appends."""
 
     def run_step(self, step: Callable[[], Awaitable[R]]) -> Awaitable[R]:
         """Await ``step()`` in its own task; a caller that is cancelled does not wait for it."""
@@ -214,6 +223,10 @@ class SqlConnectionManager(SchemaManager):
         from sessions.backends.sql.transaction import SqlTransaction
 
         return SqlTransaction(self, transaction)
+
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether no connection of the pool was free within ``pool_timeout``."""
+        return isinstance(error, exc.TimeoutError)
 
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops."""

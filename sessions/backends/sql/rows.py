@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessions.core.values import MessageRow, NewSession, Position, Where
+from sessions.core.values import Append, MessageRow, NewSession, Position, Where
 from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.queries import parameters
 from sessions.validation import decode_payload
@@ -19,6 +19,7 @@ __all__ = [
     "canonical",
     "decode_json",
     "encode_json",
+    "grouped_arrays",
     "in_order",
     "list_parameters",
     "message_arrays",
@@ -63,27 +64,70 @@ def message_arrays(rows: Sequence[MessageRow], *, complete: bool) -> dict[str, A
     return arrays
 
 
+def grouped_arrays(appends: Sequence[Append]) -> tuple[dict[str, Any], list[int | None]]:
+    """Return the parameters of a batch of appends, for PostgreSQL, and of each append its session's place.
+
+    The place is None for an append that names another owner than an earlier one to the same session.
+    """
+    targets: dict[str, _Target] = {}
+    places: list[int | None] = []
+    taken: list[tuple[_Target, int, MessageRow]] = []
+    for append in appends:
+        target = targets.get(append.session_id)
+        if target is None:
+            target = targets[append.session_id] = _Target(len(targets) + 1, append.user_id)
+        elif target.user_id != append.user_id:
+            places.append(None)
+            continue
+        places.append(target.place)
+        target.calls += 1
+        for row in append.rows:
+            target.steps += 1
+            taken.append((target, target.steps, row))
+    rows = [row for _, _, row in taken]
+    arrays = message_arrays(rows, complete=are_complete(rows)) | parameters(
+        session_ids=list(targets),
+        user_ids=[target.user_id for target in targets.values()],
+        calls=[str(target.calls) for target in targets.values()],
+        steps=[str(target.steps) for target in targets.values()],
+        places=[str(target.place) for target, _, _ in taken],
+        offsets=[str(target.steps - step) for target, step, _ in taken],
+    )
+    return arrays, places
+
+
+class _Target:
+    """A session that a batch appends to."""
+
+    __slots__ = ("calls", "place", "steps", "user_id")
+
+    def __init__(self, place: int, user_id: str | None) -> None:
+        self.place = place
+        self.user_id = user_id
+        self.calls = self.steps = 0
+
+
 def message_rows(
     session_id: str, rows: Sequence[MessageRow], last: datetime, *, complete: bool
 ) -> list[dict[str, Any]]:
     """Return the parameters of messages, of which the last is written at the given time, for SQLite."""
     values = []
-    for place, row in enumerate(rows, 1):
-        written = last - (len(rows) - place) * MICROSECOND
-        value = parameters(
-            message_id=row.message_id,
-            session_id=session_id,
-            role=row.role,
-            content=row.content,
-            timestamp=row.timestamp or written,
-        )
+    written = last - (len(rows) - 1) * MICROSECOND if len(rows) > 1 else last
+    for row in rows:
+        # Named as by `parameters`, which takes longer.
+        value: dict[str, Any] = {
+            "p_message_id": row.message_id,
+            "p_session_id": session_id,
+            "p_role": row.role,
+            "p_content": row.content,
+            "p_timestamp": row.timestamp or written,
+        }
         if complete:
-            value |= parameters(
-                metadata=encode_json(row.metadata or {}),
-                payload=row.payload,
-                write_order=0 if row.timestamp is None else (written - EPOCH) // MICROSECOND,
-            )
+            value["p_metadata"] = encode_json(row.metadata or {})
+            value["p_payload"] = row.payload
+            value["p_write_order"] = 0 if row.timestamp is None else (written - EPOCH) // MICROSECOND
         values.append(value)
+        written += MICROSECOND
     return values
 
 

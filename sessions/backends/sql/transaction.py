@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from sqlalchemy import Executable, delete, false
+from sqlalchemy import Connection, Executable, delete, false
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from sessions.backends.sql.engine import SqlConnectionManager
+from sessions.backends.sql.executing import ConnectionExecutor, Executor
 from sessions.connections.borrowed import BorrowedConnectionManager
 from sessions.errors import ConfigurationError, SessionsError
 from sessions.models.records import ChatSessionRecord
 
 __all__ = ["SqlTransaction"]
+
+R = TypeVar("R")
 
 # Deletes nothing.
 _TAKE_WRITE_LOCK = delete(ChatSessionRecord).where(false())
@@ -41,6 +43,7 @@ class SqlTransaction(BorrowedConnectionManager):
         self._manager = manager
         self._transaction = transaction
         self.dialect = manager.dialect
+        self.statement_options = manager.statement_options
         if isinstance(transaction, AsyncConnection):
             self._check_dialect(transaction)
 
@@ -75,19 +78,20 @@ class SqlTransaction(BorrowedConnectionManager):
 
     async def _execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Any:
         connection = await self.connect()
-        options = self._manager.statement_options
-        return await connection.execute(statement, parameters, execution_options=options)
+        return await connection.execute(statement, parameters, execution_options=self.statement_options)
 
-    @contextlib.asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Lend the caller's connection, with SQLite's write lock, for several statements of one transaction.
+    async def write(self, work: Callable[[Executor], R]) -> R:
+        """Call a function that executes several statements of one transaction, with SQLite's write lock.
 
         The driver begins a transaction with the first statement that writes: what was read before it could
         change until then.
         """
         connection = await self.connect()
         await connection.execute(_TAKE_WRITE_LOCK)
-        yield connection
+        return await connection.run_sync(self._work_on, work)
+
+    def _work_on(self, connection: Connection, work: Callable[[Executor], R]) -> R:
+        return work(ConnectionExecutor(connection, self._manager.statement_options))
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for one of SQLAlchemy or the driver."""

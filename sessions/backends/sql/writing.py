@@ -12,10 +12,7 @@ from sessions.core.values import MessageRow, NewSession, SessionChange
 from sessions.errors import MessageConflictError, SessionConflictError, VersionConflictError
 from sessions.queries import parameters
 
-__all__ = ["IDS_AT_ONCE", "SqlWrites"]
-
-# SQLite's limit is 32,766 parameters.
-IDS_AT_ONCE = 1000
+__all__ = ["SqlWrites"]
 
 
 class SqlWrites(SqlOperations):
@@ -108,18 +105,16 @@ class SqlWrites(SqlOperations):
         """
         if len({row.message_id for row in rows}) < len(rows):
             raise MessageConflictError("a message id occurs twice in one batch")
-        stored: dict[str, tuple[str, str, str]] = {}
-        for start in range(0, len(rows), IDS_AT_ONCE):
-            ids = [row.message_id for row in rows[start : start + IDS_AT_ONCE]]
-            key = parameters(session_id=session_id, user_id=user_id, message_ids=ids)
-            found = await self._fetch(self._statements.find_stored[user_id is not None], key)
-            if not found:
-                return None
-            stored |= {
-                str(message_id): (str(owner), *message)
-                for _, message_id, owner, *message in found
-                if message_id is not None
-            }
+        ids = [row.message_id for row in rows]
+        key = parameters(session_id=session_id, user_id=user_id, message_ids=ids)
+        found = await self._fetch(self._statements.find_stored[user_id is not None], key)
+        if not found:
+            return None
+        stored: dict[str, tuple[str, str, str]] = {
+            str(message_id): (str(owner), *message)
+            for _, message_id, owner, *message in found
+            if message_id is not None
+        }
         for row in rows:
             if stored.get(row.message_id, same := (session_id, row.role, row.content)) != same:
                 raise MessageConflictError(f"the message id {row.message_id} is taken by another message")
@@ -127,11 +122,8 @@ class SqlWrites(SqlOperations):
 
     async def _stored(self, rows: list[MessageRow]) -> list[Any]:
         """Return the messages that are stored under the ids, of any session."""
-        stored: list[Any] = []
-        for start in range(0, len(rows), IDS_AT_ONCE):
-            ids = [row.message_id for row in rows[start : start + IDS_AT_ONCE]]
-            stored += await self._fetch(self._statements.find_messages, parameters(message_ids=ids))
-        return stored
+        ids = parameters(message_ids=[row.message_id for row in rows])
+        return list(await self._fetch(self._statements.find_messages, ids))
 
     async def update(self, session_id: str, user_id: str, change: SessionChange) -> bool:
         return await self._change(session_id, user_id, change)

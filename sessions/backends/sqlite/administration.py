@@ -2,55 +2,109 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any, cast
 
-from sessions.backends.sql.administration import (
-    SqlAdministration,
-    message_is_taken,
-    restored_row,
-    session_is_taken,
-)
+from sessions.backends.sql.administration import SqlAdministration, message_is_taken, session_is_taken
+from sessions.backends.sql.executing import Executor
 from sessions.backends.sql.rows import encode_json
 from sessions.core.values import StoredMessage
 from sessions.models import ChatSession
-from sessions.queries import parameters, statements_for
+from sessions.queries import parameters
 
 __all__ = ["SqliteAdministration"]
 
-# SQLite's limit is 32,766 parameters.
-IDS_AT_ONCE = 1000
+# Rows of one statement; SQLite's limit is 32,766 parameters.
+ROWS_AT_ONCE = 250
+# Places in a row.
+OWNER_OF_SESSION, OWNER_OF_MESSAGE = 2, 1
+
+Row = tuple[Any, ...]
 
 
 class SqliteAdministration(SqlAdministration):
     """What looks across users, in SQLite."""
 
     async def restore(self, chat_session: ChatSession, messages: list[StoredMessage]) -> None:
-        statements, session_id = self._administration, chat_session.session_id
-        # A transaction of its own, or the caller's: everything is checked before the first write.
-        async with cast(Any, self.manager).write() as connection:
-            find_owner = statements_for("sqlite").find_owner
-            owner = (await connection.execute(find_owner, parameters(session_id=session_id))).first()
-            if owner is not None and owner.user_id != chat_session.user_id:
+        await self.restore_many([(chat_session, messages)], False)
+
+    async def restore_many(
+        self, conversations: list[tuple[ChatSession, list[StoredMessage]]], only_new: bool
+    ) -> list[str]:
+        statements = self._administration
+        given = {
+            (row := _session_row(chat_session))[0]: (row, [_message_row(row[0], one) for one in messages])
+            for chat_session, messages in conversations
+        }
+
+        def restore(transaction: Executor) -> dict[str, Any]:
+            # Everything is checked before the first write, for a caller's transaction, which goes on.
+            owners = {key: row[OWNER_OF_SESSION] for key, (row, _) in given.items()}
+            stored = _owners(transaction, statements.find_sessions, owners)
+            new = given
+            if only_new:
+                new = {key: rows for key, rows in given.items() if key not in stored}
+            elif any(owners[key] != owner for key, owner in stored.items()):
                 raise session_is_taken()
-            for start in range(0, len(messages), IDS_AT_ONCE):
-                ids = [message.message_id for message in messages[start : start + IDS_AT_ONCE]]
-                key = parameters(session_id=session_id, message_ids=ids)
-                if (await connection.execute(statements.find_messages, key)).first() is not None:
-                    raise message_is_taken()
-            await connection.execute(statements.restore_session, restored_row(chat_session))
-            if messages:
-                rows = [_row(session_id, message) for message in messages]
-                await connection.execute(statements.restore_message, rows)
+            messages = [row for _, rows in new.values() for row in rows]
+            owners = {row[0]: row[OWNER_OF_MESSAGE] for row in messages}
+            stored = _owners(transaction, statements.find_messages, owners)
+            if any(owners[key] != owner for key, owner in stored.items()):
+                raise message_is_taken()
+            _store(transaction, statements.restore_sessions, [row for row, _ in new.values()])
+            _store(transaction, statements.restore_messages, messages)
+            return new
+
+        restored = await cast(Any, self.manager).write(restore)
+        ids = [chat_session.session_id for chat_session, _ in conversations]
+        return [session_id for session_id in ids if _hex(session_id) in restored]
 
 
-def _row(session_id: str, message: StoredMessage) -> dict[str, object]:
-    return parameters(
-        message_id=message.message_id,
-        session_id=session_id,
-        role=message.role,
-        content=message.content,
-        timestamp=message.timestamp,
-        metadata=encode_json(message.metadata),
-        payload=message.payload,
-        write_order=message.write_order,
+def _owners(transaction: Executor, find: Any, keys: Iterable[str]) -> dict[str, str]:
+    """Return the owners of those keys that are stored."""
+    return dict(transaction.rows(find, parameters(keys=json.dumps(list(keys)))))
+
+
+def _store(transaction: Executor, sql: Callable[[int], str], rows: list[Row]) -> None:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = rows[start : start + ROWS_AT_ONCE]
+        transaction.write_text(sql(len(part)), tuple(itertools.chain.from_iterable(part)))
+
+
+def _session_row(chat_session: ChatSession) -> Row:
+    """Return the values of a session as SQLite stores them."""
+    return (
+        _hex(chat_session.session_id),
+        chat_session.title,
+        chat_session.user_id,
+        _time(chat_session.created_at),
+        _time(chat_session.updated_at),
+        encode_json(chat_session.metadata),
+        chat_session.version,
     )
+
+
+def _message_row(session_id: str, message: StoredMessage) -> Row:
+    return (
+        _hex(message.message_id),
+        session_id,
+        message.role,
+        message.content,
+        _time(message.timestamp),
+        encode_json(message.metadata) if message.metadata else "{}",
+        message.payload,
+        message.write_order,
+    )
+
+
+def _hex(identifier: str) -> str:
+    """Return a UUID as the type ``Uuid`` stores it in SQLite."""
+    return identifier.replace("-", "")
+
+
+def _time(moment: datetime) -> str:
+    """Return a time in UTC as the type ``DateTime`` stores it in SQLite."""
+    return moment.replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -23,9 +23,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
-from sessions.backends.sqlite.internals import thread_of
+from sessions.backends.sqlite.internals import run_in_thread, thread_of
 
-__all__ = ["is_closed", "is_ended_by_fork", "open_connection"]
+__all__ = ["call_in_thread", "is_closed", "is_ended_by_fork", "open_connection"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,13 +66,14 @@ class _Gate:
 
     def enter(self, connection: _Connection) -> None:
         with self.condition:
-            while self._forks and not connection.is_busy():
+            # A call within a call, by `run`, goes on: the fork waits for its end.
+            while self._forks and not connection.calling and not connection.is_busy():
                 self.condition.wait()
-            connection.calling = True
+            connection.calling += 1
 
     def leave(self, connection: _Connection) -> None:
         with self.condition:
-            connection.calling = False
+            connection.calling -= 1
             if self._forks:
                 self.condition.notify_all()
 
@@ -156,8 +157,9 @@ class _Connection(sqlite3.Connection):
     def __init__(self, *arguments: Any, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         self._loop = weakref.ref(loop)
         self._cursors: weakref.WeakSet[_Cursor] = weakref.WeakSet()
-        self._opened = False
-        self.calling = self.ended = False
+        self._opened = self.ended = False
+        # How many calls are running, one within the other.
+        self.calling = 0
         self.call(self._open, *arguments, **options)
 
     def _open(self, *arguments: Any, **options: Any) -> None:
@@ -174,6 +176,17 @@ class _Connection(sqlite3.Connection):
         finally:
             _gate.leave(self)
 
+    def run(self, work: Callable[[sqlite3.Cursor], R]) -> R:
+        """Call a function of a cursor, as one call: a fork waits for its end."""
+        return self.call(self._run, work)
+
+    def _run(self, work: Callable[[sqlite3.Cursor], R]) -> R:
+        cursor = super().cursor(sqlite3.Cursor)
+        try:
+            return work(cursor)
+        finally:
+            cursor.close()
+
     def call_unless_ended(self, function: Callable[[], object]) -> None:
         """Call a clean-up function, unless the connection has ended."""
         with contextlib.suppress(EndedByForkError):
@@ -187,7 +200,7 @@ class _Connection(sqlite3.Connection):
 
     def goes_on(self, current: asyncio.AbstractEventLoop | None) -> bool:
         """Return whether a call is running, or another loop than the given one will make one soon."""
-        if self.calling:
+        if self.calling > 0:
             return True
         loop = self._loop()
         return loop is not None and loop is not current and loop.is_running() and self.is_busy()
@@ -246,6 +259,14 @@ async def open_connection(database: str, *, uri: bool, busy_timeout: float) -> a
         # A failed connection stops its thread, which calls back into this event loop.
         await asyncio.to_thread(thread.join)
         raise
+
+
+def call_in_thread(connection: Any, work: Callable[[sqlite3.Cursor], R]) -> asyncio.Future[R]:
+    """Call a function of a cursor in the thread of a connection of `open_connection`.
+
+    It runs to its end, also if the future is cancelled.
+    """
+    return run_in_thread(connection, lambda raw: cast(_Connection, raw).run(work))
 
 
 def _after_fork_in_child() -> None:

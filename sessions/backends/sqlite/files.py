@@ -7,17 +7,50 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, cast
 
-from sqlalchemy import Engine, event, exc
+from sqlalchemy import Engine, PoolProxiedConnection, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessions.backends.sqlite.driver import is_closed
 
-__all__ = ["FileId", "file_id", "is_missing", "path_of_engine", "replace_stale_connections"]
+__all__ = [
+    "FileId",
+    "file_id",
+    "idle_connection",
+    "is_missing",
+    "path_of_engine",
+    "replace_stale_connections",
+]
 
 FileId = tuple[int, int]
 KEY = "sessions_file"
+
+
+# Whether a connection is checked out without `replace_stale_connections`.
+_is_unchecked: ContextVar[bool] = ContextVar("sessions_is_unchecked", default=False)
+
+
+def idle_connection(pool: Any, current: FileId | None) -> PoolProxiedConnection | None:
+    """Check out an idle connection, outside of SQLAlchemy's greenlet, in which a pool may replace it.
+
+    Args:
+        pool: SQLAlchemy's pool.
+        current: The file at the path now.
+
+    Returns:
+        The connection; None if there is no idle one, or if it is not usable, and has gone back to the pool.
+    """
+    token = _is_unchecked.set(True)
+    try:
+        connection: PoolProxiedConnection = pool.connect()
+    finally:
+        _is_unchecked.reset(token)
+    if connection.info.get(KEY) == current and not is_closed(cast(Any, connection.driver_connection)):
+        return connection
+    connection.close()
+    return None
 
 
 def file_id(path: str) -> FileId | None:
@@ -52,6 +85,8 @@ def replace_stale_connections(engine: Engine, path: Callable[[], str]) -> None:
         record.info[KEY] = file_id(path())
 
     def check(dbapi_connection: Any, record: Any, _proxy: object) -> None:
+        if _is_unchecked.get():
+            return
         now = file_id(path())
         # A service's engine may have opened it before the listener was added.
         if record.info.setdefault(KEY, now) != now:

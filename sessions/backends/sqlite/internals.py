@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import aiosqlite
 
-__all__ = ["release_event_loop", "thread_of"]
+__all__ = ["release_event_loop", "run_in_thread", "thread_of"]
 
 
 def thread_of(connection: aiosqlite.Connection) -> threading.Thread:
@@ -24,6 +27,9 @@ def thread_of(connection: aiosqlite.Connection) -> threading.Thread:
     if not isinstance(thread, threading.Thread):
         raise TypeError("aiosqlite keeps its thread elsewhere")
     return thread
+
+
+R = TypeVar("R")
 
 
 class _NoWaiter:
@@ -46,4 +52,69 @@ def release_event_loop(connection: Any) -> None:
     Args:
         connection: ``aiosqlite.Connection``.
     """
-    connection._tx.put_nowait((_NoWaiter(), int))
+    connection._tx.put_nowait((_nobody, int))
+
+
+class _Job:
+    """A function that a connection's thread calls, and its caller's future."""
+
+    __slots__ = ("_function", "_future")
+
+    def __init__(self, function: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+        self._function: Callable[[], Any] | None = function
+        self._future: asyncio.Future[Any] | None = future
+
+    def run(self) -> None:
+        # The thread keeps a reference to this object until its next job, but to nothing that it held.
+        function, future = self._function, self._future
+        self._function = self._future = None
+        assert function is not None
+        assert future is not None
+        result = error = None
+        try:
+            result = function()
+        except BaseException as raised:  # Raised in the caller's task.
+            error = raised
+        try:
+            future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+        except RuntimeError:  # The loop is closed; nobody waits.
+            pass
+        finally:
+            # A frame in the error's traceback refers to it.
+            del error
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():  # Cancelled.
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+_nobody = _NoWaiter()
+
+
+def run_in_thread(connection: Any, function: Callable[[sqlite3.Connection], R]) -> asyncio.Future[R]:
+    """Call a function of sqlite3's connection in the thread of an aiosqlite connection.
+
+    aiosqlite's public methods call SQLite once each, and so change threads for each statement; none calls a
+    function. The thread keeps no reference to the event loop afterwards, as it does after these methods.
+
+    Args:
+        connection: ``aiosqlite.Connection``, open.
+        function: Called with the connection.
+
+    Returns:
+        The future of its result. The function runs to its end, also if the future is cancelled.
+
+    Raises:
+        sqlite3.ProgrammingError: The connection is closed.
+    """
+    future = asyncio.get_running_loop().create_future()
+    raw = connection._connection
+    if raw is None or not connection._running:
+        raise sqlite3.ProgrammingError("the connection is closed")
+    connection._tx.put_nowait((_nobody, _Job(lambda: function(raw), future).run))
+    return future

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from sessions.backends.sql.base import check_version
+from sessions.backends.sql.executing import Executor
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import (
     MICROSECOND,
@@ -22,9 +21,10 @@ from sessions.backends.sql.rows import (
 )
 from sessions.backends.sqlite.administration import SqliteAdministration
 from sessions.backends.sqlite.editing import SqliteMessages
+from sessions.backends.sqlite.grouped import GroupedAppends
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
-from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange
+from sessions.core.values import Append, EarlierAttempts, MessageRow, NewSession, SessionChange
 from sessions.queries import parameters
 from sessions.resilience import SQLITE_RETRY_CONFIG
 
@@ -41,20 +41,29 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
         # Read first: readers do not wait for the writer, and mostly the session exists.
         found: Sequence[Any] = await self._fetch(self._statements.find_owner, row)
         if not found:
-            async with self._write() as connection:
-                if (await connection.execute(self._statements.ensure_session, row)).rowcount:
-                    return True
-                found = (await connection.execute(self._statements.find_owner, row)).all()
+
+            def store(transaction: Executor) -> Sequence[Any] | None:
+                if transaction.write(self._statements.ensure_session, row):
+                    return None
+                return transaction.rows(self._statements.find_owner, row)
+
+            stored = await self._write(store)
+            if stored is None:
+                return True
+            found = stored
         [(owner, _)] = found
         return False if owner == new.user_id else None
 
     async def _create_with_messages(self, new: NewSession, rows: list[MessageRow]) -> bool:
         row = new_row(new, len(rows))
-        async with self._write() as connection:
-            if not (await connection.execute(self._statements.create_session, row)).rowcount:
+
+        def create(transaction: Executor) -> bool:
+            if not transaction.write(self._statements.create_session, row):
                 return False
-            await self._insert(connection, new.session_id, rows, row["p_updated_at"])
+            self._insert(transaction, new.session_id, rows, row["p_updated_at"])
             return True
+
+        return await self._write(create)
 
     async def _append(
         self,
@@ -68,49 +77,67 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
         first = utc_now()
         now = first + (len(rows) - 1) * MICROSECOND
         key = parameters(session_id=session_id, user_id=user_id, expected_version=expected_version)
-        async with self._write() as connection:
+        complete = merge is not None or expected_version is not None
+        touch = self._statements.touch_session[owned, complete]
+
+        def append(transaction: Executor) -> bool:
             metadata = None
             if merge is not None:
-                state = (await connection.execute(self._statements.session_state[owned], key)).first()
-                if state is None:
+                state = transaction.rows(self._statements.session_state[owned], key)
+                if not state:
                     return False
-                metadata = encode_json(decode_json(state.metadata) | merge)
+                [(_, old, _)] = state
+                metadata = encode_json(decode_json(old) | merge)
             values = key | parameters(first=first, now=now, steps=len(rows), metadata=metadata)
-            complete = merge is not None or expected_version is not None
-            touch = self._statements.touch_session[owned, complete]
-            touched = (await connection.execute(touch, values)).first()
-            if touched is None:
+            touched = transaction.rows(touch, values)
+            if not touched:
                 return False
-            await self._insert(connection, session_id, rows, touched.updated_at)
+            [(_, last)] = touched
+            self._insert(transaction, session_id, rows, last)
             return True
 
-    async def _insert(
-        self, connection: AsyncConnection, session_id: str, rows: list[MessageRow], last: datetime
-    ) -> None:
+        return await self._write(append)
+
+    async def append_many(self, appends: Sequence[Append]) -> list[bool]:
+        batch = GroupedAppends(appends, utc_now())
+
+        def append(transaction: Executor) -> dict[str, datetime]:
+            written = dict(map(tuple, transaction.rows(self._statements.touch_sessions, batch.sessions())))
+            if written:
+                insert = self._statements.insert_message[batch.is_complete]
+                transaction.write(insert, batch.messages(written))
+            return written
+
+        return batch.are_stored(await self._write(append))
+
+    def _insert(self, transaction: Executor, session_id: str, rows: list[MessageRow], last: datetime) -> None:
         complete = are_complete(rows)
         values = message_rows(session_id, rows, last, complete=complete)
-        await connection.execute(self._statements.insert_message[complete], values)
+        transaction.write(self._statements.insert_message[complete], values)
 
     async def _change(self, session_id: str, user_id: str | None, change: SessionChange) -> bool:
         if change.metadata is None and change.merge is None and not change.remove:
             return await super()._change(session_id, user_id, change)
         owned = user_id is not None
         key = parameters(session_id=session_id, user_id=user_id)
-        async with self._write() as connection:
-            state = (await connection.execute(self._statements.session_state[owned], key)).first()
-            if state is None:
+        statement = self._statements.update_session if owned else self._statements.update_any_session
+
+        def update(transaction: Executor) -> bool:
+            state = transaction.rows(self._statements.session_state[owned], key)
+            if not state:
                 return False
-            check_version(state.version, change.expected_version)
-            if change.if_title not in (None, state.title):
+            [(title, old_text, version)] = state
+            check_version(version, change.expected_version)
+            if change.if_title not in (None, title):
                 return False
             # In Python, whose numbers are exact: SQLite's own functions change some.
-            old = decode_json(state.metadata)
+            old = decode_json(old_text)
             new = change.metadata
             if new is None:
                 new = {name: value for name, value in old.items() if name not in change.remove}
                 new |= change.merge or {}
             is_same = canonical(new) == canonical(old)
-            if is_same and change.title in (None, state.title):
+            if is_same and change.title in (None, title):
                 return True
             values = key | parameters(
                 title=change.title,
@@ -118,9 +145,10 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
                 touch=change.touch,
                 now=utc_now(),
             )
-            statement = self._statements.update_session if owned else self._statements.update_any_session
-            await connection.execute(statement, values)
+            transaction.write(statement, values)
             return True
+
+        return await self._write(update)
 
     def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:
         return parameters(patterns=json.dumps([glob_pattern(term) for term in terms]))

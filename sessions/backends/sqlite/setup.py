@@ -12,7 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessions.backends.sqlite.internals import release_event_loop
 
-__all__ = ["busy_timeout", "ensure_wal", "forget", "release_loop", "set_pragmas"]
+__all__ = [
+    "KEEPS_NO_LOOP",
+    "busy_timeout",
+    "ensure_wal",
+    "forget",
+    "release_loop",
+    "roll_back",
+    "set_pragmas",
+]
+
+# In the information about a connection: its thread was used without aiosqlite's futures.
+KEEPS_NO_LOOP = "sessions_keeps_no_loop"
 
 
 @contextlib.asynccontextmanager
@@ -56,7 +67,13 @@ def set_pragmas(dbapi_connection: Any, _record: object) -> None:
         cursor.close()
 
 
-def release_loop(dbapi_connection: Any, _record: object) -> None:
+def release_loop(dbapi_connection: Any, record: Any) -> None:
     """Let a connection that is returned to the pool keep no event loop alive."""
-    if dbapi_connection is not None:
+    if dbapi_connection is not None and not record.info.pop(KEEPS_NO_LOOP, False):
         release_event_loop(dbapi_connection.driver_connection)
+
+
+def roll_back(dbapi_connection: Any, _record: object, _state: object) -> None:
+    """End a transaction that is open when its connection is returned to the pool."""
+    if dbapi_connection.driver_connection.in_transaction:
+        dbapi_connection.rollback()

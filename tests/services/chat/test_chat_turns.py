@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from sessions import InvalidInputError, NewMessage, SessionConflictError, SessionNotFoundError
+from sessions import (
+    InvalidInputError,
+    NewMessage,
+    SessionConflictError,
+    SessionNotFoundError,
+    SessionRepositoryFactory,
+)
 from sessions.errors import ConfigurationError, MessageConflictError
 from sessions.services import AgentContext, AgentResponse, ChatService
 from tests.services.agents import Echo, Pieces, everything, texts
@@ -283,8 +289,6 @@ async def test_a_factory_with_its_own_defaults_keeps_them_and_may_fail_once(sqli
                 raise OSError("no network")
             return lambda message, context: agent_type
 
-    from sessions import SessionRepositoryFactory
-
     async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repository:
         service = ChatService(agent_factory=Own(), repository=repository)
         assert (await service.chat("Hi", "alice"))["errors"] == ["the agent raised OSError"]
@@ -325,8 +329,6 @@ async def test_five_megabytes_are_an_answer(repository: Any) -> None:
 async def test_bad_input_is_refused_before_the_agent_is_asked(
     sqlite_url: str, argument: str, call: dict[str, Any]
 ) -> None:
-    from sessions import SessionRepositoryFactory
-
     agent = Echo()
     async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repository:
         service = ChatService(agent, repository=repository)
@@ -351,8 +353,6 @@ async def test_a_message_id_of_another_message_is_a_conflict(repository: Any) ->
 
 
 def test_options_are_checked(sqlite_url: str) -> None:
-    from sessions import SessionRepositoryFactory
-
     with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repository:
         for options in (
             {"on_conflict": "queue"},
@@ -368,8 +368,6 @@ def test_options_are_checked(sqlite_url: str) -> None:
 
 
 def test_every_method_has_a_blocking_twin(sqlite_url: str) -> None:
-    from sessions import SessionRepositoryFactory
-
     with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repository:
         agent = Pieces("one ", "two")
         with ChatService(agent, repository=repository) as service:

@@ -1,0 +1,104 @@
+"""Transactions in the thread of a connection: one change of threads for all of their statements.
+
+SQLAlchemy and aiosqlite change threads for each step of each statement, which takes several times as long as
+SQLite itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Executable
+from sqlalchemy.dialects.sqlite import aiosqlite
+
+from sessions.backends.sql.compiled import CompiledStatements
+from sessions.backends.sql.executing import Executor, Parameters
+
+__all__ = ["CursorExecutor", "compiled", "execute_alone", "execute_in_transaction", "fetch_all"]
+
+R = TypeVar("R")
+
+
+def _with_hyphens(digits: str | None) -> str | None:
+    if digits is None:
+        return None
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+compiled = CompiledStatements(aiosqlite.dialect(), uuid=_with_hyphens)
+
+
+class CursorExecutor:
+    """Executes statements with a cursor of sqlite3, in autocommit unless a transaction has begun."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+
+    def rows(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute a statement and return its rows, each with its columns in order."""
+        query = compiled(statement)
+        return query.rows(fetch_all(query.query, query.arguments(parameters), self._cursor))
+
+    def write(self, statement: Executable, parameters: Parameters) -> int:
+        """Execute a statement, once for each of several sets of parameters; return how many rows it wrote."""
+        query = compiled(statement)
+        if isinstance(parameters, Mapping):
+            return self._cursor.execute(query.query, query.arguments(parameters)).rowcount
+        return self._cursor.executemany(query.query, map(query.arguments, parameters)).rowcount
+
+    def write_text(self, sql: str, values: tuple[Any, ...]) -> None:
+        """Execute SQL with the driver's placeholders, and values as they are stored."""
+        self._cursor.execute(sql, values)
+
+
+def fetch_all(query: str, arguments: Sequence[Any], cursor: sqlite3.Cursor) -> list[Any]:
+    """Execute one statement and return SQLite's rows."""
+    return cursor.execute(query, arguments).fetchall()
+
+
+@contextlib.contextmanager
+def _busy_timeout(cursor: sqlite3.Cursor, seconds: float | None) -> Iterator[None]:
+    """Set the busy timeout for the block; None keeps it."""
+    if seconds is None:
+        yield
+        return
+    [before] = cursor.execute("PRAGMA busy_timeout").fetchone()
+    cursor.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}").fetchall()
+    try:
+        yield
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={before}").fetchall()
+
+
+def execute_alone(
+    statement: Executable, parameters: Mapping[str, Any], seconds: float | None, cursor: sqlite3.Cursor
+) -> int:
+    """Execute one statement as its own transaction; return how many rows it wrote."""
+    with _busy_timeout(cursor, seconds):
+        return CursorExecutor(cursor).write(statement, parameters)
+
+
+def execute_in_transaction(work: Callable[[Executor], R], seconds: float | None, cursor: sqlite3.Cursor) -> R:
+    """Call a function in a write transaction; commit it, or roll it back on an error.
+
+    Args:
+        work: Executes the statements.
+        seconds: How long to wait for the write lock; None for the connection's busy timeout.
+        cursor: Of the connection.
+    """
+    with _busy_timeout(cursor, seconds):
+        # IMMEDIATE acquires the write lock now: a read lock may fail to be upgraded later.
+        cursor.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(CursorExecutor(cursor))
+        cursor.execute("COMMIT")
+    except BaseException:
+        if cursor.connection.in_transaction:  # SQLite itself rolls back where the disk is full.
+            cursor.execute("ROLLBACK")
+        raise
+    return result

@@ -1,0 +1,1 @@
+"""Files of other programs; every run gives their sessions and messages the same ids."""

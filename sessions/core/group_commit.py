@@ -1,0 +1,320 @@
+"""Group commit: appends that arrive while others are under way go out together.
+
+A commit costs about the same for one message and for a hundred. So only a few sends are under way at a time;
+what arrives meanwhile queues, and leaves as one batch when one of them ends::
+
+    callers ──► fewer than so many sends under way ──► one append by itself
+         │
+         └────► queue ──► a send has ended ──► all that waits, as one batch ──► each caller's own result
+
+No timer delays anything: one caller sends at once, and the more callers there are, the larger the batches.
+This module knows neither SQL nor a backend. A `Sender` appends one item, or a batch. What a batch does not
+store, because the database rejects it or the session does not exist, its caller sends alone: an error reaches
+only the call that causes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from sessions.resilience import time_left
+
+__all__ = ["GroupCommit", "GroupLimits", "Item", "Sender"]
+
+# A send that takes longer makes room for another one: it may wait for a lock that somebody else holds.
+PATIENCE_SECONDS = 0.05
+
+
+class Item(Protocol):
+    """What is appended.
+
+    Attributes:
+        session_id: No two sends under way have items of the same session.
+        count: Number of messages.
+        size: About how many bytes.
+    """
+
+    session_id: str
+    count: int
+    size: int
+
+
+ItemT = TypeVar("ItemT", bound=Item)
+SentT = TypeVar("SentT", bound=Item, contravariant=True)
+
+
+class Sender(Protocol[SentT]):
+    """Appends items."""
+
+    def send_alone(self, item: SentT) -> Awaitable[bool]:
+        """Append one item; return whether its session exists."""
+        ...
+
+    def send_together(self, items: Sequence[SentT]) -> Awaitable[Sequence[bool]]:
+        """Append items as if one after another; return of each whether it is stored."""
+        ...
+
+    def concerns_all(self, error: BaseException) -> bool:
+        """Return whether the error of a batch is the error of each of its items, as of a lost connection.
+
+        With any other error the batch has stored nothing.
+        """
+        ...
+
+
+@dataclass(slots=True, frozen=True)
+class GroupLimits:
+    """The bounds of a queue.
+
+    Attributes:
+        count: Messages of a batch, unless one item has more.
+        size: Bytes of a batch, unless one item has more.
+        sends: Sends under way at a time.
+        slow_sends: Further ones at most, one for each that takes longer than `PATIENCE_SECONDS`.
+        seconds: How long an item may wait in the queue.
+        queue_timeout: Returns the error after that.
+        no_answer: Returns the error of a call whose own time limit ends while its item is under way.
+    """
+
+    count: int
+    size: int
+    sends: int
+    slow_sends: int
+    seconds: float
+    queue_timeout: Callable[[], Exception]
+    no_answer: Callable[[], Exception]
+
+
+class _Send:
+    """Items under way."""
+
+    __slots__ = ("began", "is_slow", "session_ids", "waiters")
+
+    def __init__(self, began: float, session_ids: set[str], waiters: Sequence[_Waiter]) -> None:
+        self.began = began
+        self.session_ids = session_ids
+        # Of a batch; a caller that sends alone is in nobody's care.
+        self.waiters = waiters
+        self.is_slow = False
+
+
+class _Waiter:
+    """A caller whose item is in the queue, or part of a batch."""
+
+    __slots__ = ("deadline", "expires", "future", "item", "sender")
+
+    def __init__(
+        self, item: Any, sender: Any, future: asyncio.Future[bool | _Send], now: float, seconds: float
+    ) -> None:
+        self.item = item
+        self.sender = sender
+        # Its result is whether the item is stored, or the send which the caller is to make by itself.
+        self.future = future
+        left = time_left(math.inf)
+        self.deadline = now + left
+        self.expires = now + min(seconds, left)
+
+
+class GroupCommit:
+    """The queue of one event loop.
+
+    Args:
+        limits: Its bounds.
+        start: Awaits ``work(*arguments)`` in the background, whatever happens to the callers.
+    """
+
+    def __init__(self, limits: GroupLimits, start: Callable[..., object]) -> None:
+        self._limits = limits
+        self._start = start
+        self._loop = asyncio.get_running_loop()
+        # In the order of their arrival: those that a batch may take, and those that are sent alone.
+        self._waiting: dict[_Waiter, None] = {}
+        self._alone: dict[_Waiter, None] = {}
+        self._alone_first = False
+        self._under_way: set[_Send] = set()
+        self._session_ids: set[str] = set()
+        self._slow = 0
+        # Whether the last send was a batch. Its callers continue one after another, and all may append again:
+        # the first of them queues, so that the others join it.
+        self._is_busy = False
+        self._is_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def submit(self, item: ItemT, sender: Sender[ItemT]) -> bool:
+        """Append an item, alone or in a batch; return whether its session exists.
+
+        A caller that is cancelled before its item is sent has appended nothing.
+
+        Args:
+            item: What to append.
+            sender: Appends it. Any item's sender appends a batch.
+
+        Raises:
+            Exception: Any error of ``send_alone``, a copy of the error of a batch that concerns all of its
+                items, or an error of the limits.
+        """
+        waits = self._is_busy or self._waiting or self._alone or item.session_id in self._session_ids
+        if not waits and self._has_room():
+            return await self._send_alone(item, sender, self._begin({item.session_id}))
+        outcome = await self._wait(item, sender, self._waiting)
+        if outcome is False:
+            outcome = await self._wait(item, sender, self._alone)
+        if isinstance(outcome, _Send):
+            return await self._send_alone(item, sender, outcome)
+        return True
+
+    async def _send_alone(self, item: ItemT, sender: Sender[ItemT], send: _Send) -> bool:
+        try:
+            return await sender.send_alone(item)
+        finally:
+            self._end(send)
+
+    async def _wait(self, item: Any, sender: Any, queue: dict[_Waiter, None]) -> bool | _Send:
+        loop = self._loop
+        future: asyncio.Future[bool | _Send] = loop.create_future()
+        waiter = _Waiter(item, sender, future, loop.time(), self._limits.seconds)
+        queue[waiter] = None
+        self._schedule()
+        if self._timer is None:
+            self._timer = loop.call_later(PATIENCE_SECONDS, self._look)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            queue.pop(waiter, None)
+            # The turn to send may have come at the same time.
+            is_set = future.done() and not future.cancelled() and future.exception() is None
+            if is_set and isinstance(outcome := future.result(), _Send):
+                self._end(outcome)
+            raise
+
+    # -- Sends -------------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        limits = self._limits
+        return len(self._under_way) < limits.sends + min(self._slow, limits.slow_sends)
+
+    def _begin(self, session_ids: set[str], waiters: Sequence[_Waiter] = ()) -> _Send:
+        send = _Send(self._loop.time(), session_ids, waiters)
+        self._under_way.add(send)
+        self._session_ids |= session_ids
+        return send
+
+    def _end(self, send: _Send) -> None:
+        self._under_way.discard(send)
+        self._session_ids -= send.session_ids
+        self._slow -= send.is_slow
+        self._is_busy = len(send.waiters) > 1
+        if self._waiting or self._alone:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Send as soon as the tasks that are ready to run have run: they may have something to append."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._is_scheduled = False
+        while self._has_room():
+            self._alone_first = not self._alone_first
+            one, other = self._take_batch, self._take_one
+            if self._alone_first:
+                one, other = other, one
+            taken = one() or other()
+            if not taken:
+                return
+            send = self._begin({waiter.item.session_id for waiter in taken}, taken)
+            if len(taken) > 1:
+                self._start(self._send_together, send)
+            else:
+                # In the caller's own task.
+                send.waiters = ()
+                taken[0].future.set_result(send)
+
+    def _take_one(self) -> list[_Waiter]:
+        for waiter in self._alone:
+            if waiter.item.session_id not in self._session_ids and not waiter.future.done():
+                del self._alone[waiter]
+                return [waiter]
+        return []
+
+    def _take_batch(self) -> list[_Waiter]:
+        limits, under_way = self._limits, self._session_ids
+        taken: list[_Waiter] = []
+        count = size = 0
+        for waiter in self._waiting:
+            item = waiter.item
+            # A cancelled caller leaves the queue as soon as it runs.
+            if item.session_id in under_way or waiter.future.done():
+                continue
+            count += item.count
+            size += item.size
+            if taken and (count > limits.count or size > limits.size):
+                break
+            taken.append(waiter)
+        for waiter in taken:
+            del self._waiting[waiter]
+        return taken
+
+    async def _send_together(self, send: _Send) -> None:
+        waiters = send.waiters = [waiter for waiter in send.waiters if not waiter.future.done()]
+        try:
+            if not waiters:
+                return
+            sender = waiters[0].sender
+            stored = await sender.send_together([waiter.item for waiter in waiters])
+            for waiter, is_stored in zip(waiters, stored, strict=True):
+                if not waiter.future.done():
+                    waiter.future.set_result(is_stored)
+        except BaseException as error:
+            concerns_all = not isinstance(error, Exception) or waiters[0].sender.concerns_all(error)
+            for waiter in waiters:
+                if waiter.future.done():
+                    continue
+                if not concerns_all:
+                    waiter.future.set_result(False)
+                elif isinstance(error, Exception):
+                    waiter.future.set_exception(_copy(error))
+                else:  # The connections are being closed.
+                    waiter.future.set_exception(self._limits.no_answer())
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._end(send)
+
+    # -- Time limits -------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Find the slow sends, and the callers whose time limit has ended."""
+        now = self._loop.time()
+        for send in self._under_way:
+            if not send.is_slow and now - send.began >= PATIENCE_SECONDS:
+                send.is_slow = True
+                self._slow += 1
+            for waiter in send.waiters:
+                if waiter.deadline <= now and not waiter.future.done():
+                    waiter.future.set_exception(self._limits.no_answer())
+        for queue in (self._waiting, self._alone):
+            for waiter in [waiter for waiter in queue if waiter.expires <= now]:
+                del queue[waiter]
+                if not waiter.future.done():
+                    waiter.future.set_exception(self._limits.queue_timeout())
+        self._timer = None
+        if self._waiting or self._alone or any(send.waiters for send in self._under_way):
+            self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look)
+            self._schedule()
+
+
+def _copy(error: Exception) -> Exception:
+    """Return a copy of an error for one of several callers, each of whom adds to its traceback."""
+    copied = error
+    with contextlib.suppress(Exception):
+        copied = copy.copy(error)
+        copied.__cause__ = error.__cause__
+    return copied

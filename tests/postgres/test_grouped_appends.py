@@ -1,0 +1,110 @@
+"""Group commit in PostgreSQL: no deadlock among processes, and no wait for a session that somebody locks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+
+from sessions import SessionRepositoryFactory
+from sessions.backends.sql.compiled import CompiledStatements
+from sessions.backends.sql.rows import grouped_arrays
+from sessions.core.identifiers import new_message_id, utc_now
+from sessions.core.values import Append, MessageRow
+from sessions.queries import parameters, statements_for
+
+USER = "alice"
+CALLERS = 64
+
+
+async def test_a_session_that_is_locked_holds_up_its_own_appends_only(postgres_url: str) -> None:
+    async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
+        locked, *others = [await repository.create_session_async(USER) for _ in range(9)]
+        blocker = await asyncpg.connect(postgres_url)
+        async with blocker.transaction():
+            await blocker.execute("SELECT FROM chat_sessions WHERE session_id = $1 FOR UPDATE", locked)
+            session_ids = [locked if number % 4 == 3 else others[number % 8] for number in range(CALLERS)]
+            calls = [
+                asyncio.create_task(repository.add_message(session_id, "user", str(number)))
+                for number, session_id in enumerate(session_ids)
+            ]
+            free = [call for number, call in enumerate(calls) if session_ids[number] != locked]
+            held = [call for number, call in enumerate(calls) if session_ids[number] == locked]
+            await asyncio.wait_for(asyncio.gather(*free), 30)
+            assert not any(call.done() for call in held)
+            # Reads do not wait for them either, nor do appends that come later.
+            assert await repository.get_session_history(USER, locked) == []
+            assert await repository.add_message(others[0], "user", "later")
+        await asyncio.gather(*held)
+        await blocker.close()
+        found = await repository.get_session_history(USER, locked)
+        assert sorted(message.content for message in found) == sorted(map(str, range(3, CALLERS, 4)))
+
+
+APPENDING = """
+import asyncio, json, sys
+from sessions import SessionRepositoryFactory
+
+url, session_ids, turns = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+
+async def main():
+    async with SessionRepositoryFactory.create_repository("postgres", url=url) as repository:
+        async def caller(number):
+            for turn in range(turns):
+                session_id = session_ids[(number * 7 + turn * 3) % len(session_ids)]
+                await repository.add_message(session_id, "user", "Hello")
+        await asyncio.gather(*map(caller, range(32)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("turns", [20, pytest.param(15_625, marks=pytest.mark.full_size)])
+async def test_batches_of_two_processes_never_wait_for_each_other(
+    postgres_url: str, admin: Any, turns: int
+) -> None:
+    async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
+        session_ids = [await repository.create_session_async(USER) for _ in range(24)]
+        arguments = ["-c", APPENDING, postgres_url, json.dumps(session_ids), str(turns)]
+        racers = [
+            await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
+            for _ in range(2)
+        ]
+        errors = [error for _, error in [await racer.communicate() for racer in racers]]
+        assert errors == [b"", b""]
+        assert (
+            await admin.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+            == 0
+        )
+        counts = [await repository.count_messages(USER, session_id) for session_id in session_ids]
+        assert sum(counts) == 2 * 32 * turns
+        versions = [(await repository.get_session(USER, session_id)).version for session_id in session_ids]
+        assert versions == counts
+
+
+async def test_a_batch_finds_its_sessions_by_their_key(postgres_url: str, admin: Any) -> None:
+    await admin.execute(
+        "INSERT INTO chat_sessions (session_id, title, user_id, created_at, updated_at) "
+        "SELECT gen_random_uuid(), 'New Chat', 'alice', now(), now() FROM generate_series(1, 20000)"
+    )
+    await admin.execute("ANALYZE chat_sessions")
+    chosen = await admin.fetch("SELECT session_id::text FROM chat_sessions LIMIT 64")
+    appends = [
+        Append(session_id, None, [MessageRow(new_message_id(), "user", "Hello")], 1, 5)
+        for [session_id] in chosen
+    ]
+    arrays, _ = grouped_arrays(appends)
+    values = arrays | parameters(now=utc_now(), lock_timeout="100ms")
+    compiled = CompiledStatements(PGDialect_asyncpg())(statements_for("postgresql").append_to_many[False])
+    # The plan for any parameters, and the one for these.
+    for mode in ("force_generic_plan", "force_custom_plan"):
+        await admin.execute(f"SET plan_cache_mode = {mode}")
+        plan = await admin.fetch(f"EXPLAIN {compiled.query}", *compiled.arguments(values))
+        text = "\n".join(line for [line] in plan)
+        assert "Seq Scan" not in text, text
+        assert text.count("chat_sessions_pkey") == 2, text
