@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sessions.backends.redis.base import RedisOperations
+from sessions.backends.redis.connection import information
 from sessions.backends.redis.mapping import (
     decode_moment,
     encode_moment,
@@ -40,14 +41,29 @@ class RedisAdministration(RedisOperations):
 
     async def restore(self, chat_session: ChatSession, messages: list[StoredMessage]) -> None:
         await self._change(
-            "restore",
-            chat_session.user_id,
-            *(chat_session.session_id, chat_session.title),
-            *(encode_moment(chat_session.created_at), encode_moment(chat_session.updated_at)),
-            *(str(chat_session.version), str(len(chat_session.metadata))),
-            *pairs(chat_session.metadata),
-            *(text for row in messages for text in stored_row(row)),
+            "restore", chat_session.user_id, *_restored(chat_session, messages, only_new=False)
         )
+
+    async def restore_many(
+        self, conversations: list[tuple[ChatSession, list[StoredMessage]]], only_new: bool
+    ) -> list[str]:
+        calls = [
+            ("restore", tag_of(chat_session.user_id), *_restored(chat_session, messages, only_new=only_new))
+            for chat_session, messages in conversations
+        ]
+        replies = await (await self.manager.connect()).run_many(calls)
+        stored = [self._result(reply) is not None for reply in replies]
+        return [
+            chat_session.session_id
+            for (chat_session, _), is_stored in zip(conversations, stored, strict=True)
+            if is_stored
+        ]
+
+    async def sizes(self) -> dict[str, int]:
+        connection = await self.manager.connect()
+        found = information(await connection.command("INFO"))
+        # Of the whole server, which counts neither databases nor kinds of keys.
+        return {"memory": int(found["used_memory"]), "total": int(found["used_memory"])}
 
     async def statistics(self) -> Statistics:
         place, oldest, newest, *counts = await self._run("statistics", "", str(SESSIONS))
@@ -62,3 +78,14 @@ class RedisAdministration(RedisOperations):
             decode_moment(oldest) if oldest else None,
             decode_moment(newest) if newest else None,
         )
+
+
+def _restored(chat_session: ChatSession, messages: list[StoredMessage], *, only_new: bool) -> tuple[str, ...]:
+    return (
+        *(chat_session.session_id, chat_session.title),
+        *(encode_moment(chat_session.created_at), encode_moment(chat_session.updated_at)),
+        *(str(chat_session.version), str(len(chat_session.metadata))),
+        *pairs(chat_session.metadata),
+        "1" if only_new else "0",
+        *(text for row in messages for text in stored_row(row)),
+    )

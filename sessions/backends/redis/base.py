@@ -40,7 +40,12 @@ class RedisOperations(Backend):
         Returns:
             True, or what the operation returns besides.
         """
-        outcome, *results = await self._run_on(operation, user_id, *arguments)
+        return self._result(await self._run_on(operation, user_id, *arguments), argument)
+
+    @staticmethod
+    def _result(reply: list[Any], argument: str = "message_id") -> Any:
+        """Return the result in a reply as `_change` does."""
+        outcome, *results = reply
         if outcome == "ok":
             return results[0] if results else True
         if outcome == "absent":

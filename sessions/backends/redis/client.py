@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +80,31 @@ class RedisConnection:
             await self.load()
         return await self.command("EVALSHA", script_digest(), 0, operation, self.prefix, *arguments)
 
+    async def run_many(self, calls: Sequence[Sequence[str]]) -> list[Any]:
+        """Run operations one after another, each atomically, in one round trip; return their replies.
+
+        Raises:
+            Exception: The first error of one of them; all the others have run.
+        """
+        replies = await self._run_many(calls)
+        if forgotten := [
+            place for place, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)
+        ]:
+            await self.load()
+            again = await self._run_many([calls[place] for place in forgotten])
+            for place, reply in zip(forgotten, again, strict=True):
+                replies[place] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def _run_many(self, calls: Sequence[Sequence[str]]) -> list[Any]:
+        digest = script_digest()
+        return await self._send(
+            [("EVALSHA", digest, 0, operation, self.prefix, *rest) for operation, *rest in calls]
+        )
+
     async def load(self) -> None:
         """Send the script to the server, which keeps it until it restarts."""
         await self.command("SCRIPT LOAD", script())
@@ -90,6 +115,13 @@ class RedisConnection:
 
     async def command(self, *parts: str | int) -> Any:
         """Send a command, and return the reply, as text."""
+        [reply] = await self._send([parts])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def _send(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+        """Send commands in one round trip, and return their replies, among them errors of the server."""
         async with self._turn():
             pool = self.pool
             try:
@@ -99,13 +131,23 @@ class RedisConnection:
                 raise NotSentError from error
             try:
                 async with asyncio.timeout(time_left(self.timeout)):
-                    await connection.send_command(*parts)
-                    reply = await connection.read_response(disable_decoding=True)
+                    if len(commands) == 1:
+                        await connection.send_command(*commands[0])
+                    else:
+                        await connection.send_packed_command(connection.pack_commands(commands))
+                    replies = [await _reply(connection) for _ in commands]
             except TimeoutError as error:
                 raise NoAnswerError from error
             finally:
                 await pool.release(connection)
-        return _as_text(reply)
+        return replies
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return _as_text(await connection.read_response(disable_decoding=True))
+    except exceptions.ResponseError as error:
+        return error
 
 
 def _as_text(reply: Any) -> Any:

@@ -11,18 +11,22 @@ from typing import Any
 from redis import exceptions
 
 from sessions.backends.redis import errors
-from sessions.backends.redis.client import RedisConnection
+from sessions.backends.redis.client import NoAnswerError, PoolTimeoutError, RedisConnection
 from sessions.backends.redis.options import new_pool, place_of
 from sessions.config import RedisSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.keys import name_variables
 from sessions.core.failures import Place
+from sessions.core.group_commit import GroupCommit, GroupLimits
 from sessions.core.loops import LoopBound
 from sessions.errors import ConfigurationError, SessionsError
 
-__all__ = ["RedisConnectionManager"]
+__all__ = ["RedisConnectionManager", "information"]
 
 logger = logging.getLogger(__name__)
+
+# Appends under way at a time; what arrives meanwhile leaves together.
+SENDS = 2
 
 
 class RedisConnectionManager(AsyncBaseConnectionManager):
@@ -47,6 +51,7 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
             self._close if client is None else None,
             parts=lambda connection: connection.pool,
         )
+        self.queues = LoopBound(self._open_queue, None)
         self._is_ready = False
         self._is_warned = False
 
@@ -69,7 +74,7 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         await connection.preparing.run(functools.partial(self._prepare, connection))
 
     async def _prepare(self, connection: RedisConnection) -> None:
-        found = _information(await connection.command("INFO"))
+        found = information(await connection.command("INFO"))
         self._check(found)
         self._check_durability(await _what_is_lost(connection, found))
         await connection.check()
@@ -125,6 +130,10 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         """Return whether the driver's error is transient, by its class or code."""
         return errors.is_transient(error)
 
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether no connection was free within ``pool_timeout``."""
+        return isinstance(error, PoolTimeoutError)
+
     def outcome_is_unknown(self, error: BaseException) -> bool:
         """Return whether the connection was lost after a command was sent on it."""
         return errors.outcome_is_unknown(error)
@@ -160,11 +169,27 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         waits = settings.pool_timeout, settings.connect_timeout, settings.timeout
         return RedisConnection(pool, settings.prefix, size, *waits)
 
+    def _open_queue(self) -> GroupCommit:
+        settings = self._settings
+        size = settings.pool_size
+        limits = GroupLimits(
+            count=settings.append_batch_messages,
+            size=settings.append_batch_bytes,
+            # Other operations do not wait behind appends for a connection.
+            sends=min(SENDS, max(size - 1, 1)),
+            slow_sends=size // 3,
+            seconds=settings.pool_timeout,
+            queue_timeout=PoolTimeoutError,
+            no_answer=NoAnswerError,
+        )
+        return GroupCommit(limits, self._connections.start)
+
     async def _close(self, connection: RedisConnection) -> None:
         await connection.pool.aclose()
 
 
-def _information(text: str) -> dict[str, str]:
+def information(text: str) -> dict[str, str]:
+    """Return the keys and values of the reply to ``INFO``."""
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 

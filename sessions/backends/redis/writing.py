@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from sessions import validation
 from sessions.backends.redis.base import RedisOperations, version_of
-from sessions.backends.redis.mapping import encode_moment, pairs, rows_of
+from sessions.backends.redis.mapping import encode_moment, pairs, rows_of, tag_of
 from sessions.core.identifiers import new_message_id
-from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange
+from sessions.core.values import Append, EarlierAttempts, MessageRow, NewSession, SessionChange
 
 __all__ = ["RedisWriting"]
 
@@ -67,10 +68,23 @@ class RedisWriting(RedisOperations):
         )
         return await self._change("append", user_id, *arguments) is not None
 
+    async def append_many(self, appends: Sequence[Append]) -> list[bool]:
+        calls = [
+            ("append", _tag(append.user_id), append.session_id, "", "0", *rows_of(append.rows))
+            for append in appends
+        ]
+        replies = await (await self.manager.connect()).run_many(calls)
+        # What is not stored its caller appends by itself, and gets the error.
+        return [outcome == "ok" for outcome, *_ in replies]
+
     async def fork(self, session_id: str, user_id: str, through: str | None, new: NewSession) -> bool:
         ids = new_message_id()[TIME_OF_UUID]
         arguments = (*_session(new), session_id, through or "", ids, secrets.token_hex(16))
         return await self._change("fork", user_id, *arguments, argument="through") is not None
+
+
+def _tag(user_id: str | None) -> str:
+    return "" if user_id is None else tag_of(user_id)
 
 
 def _session(new: NewSession) -> tuple[str, ...]:

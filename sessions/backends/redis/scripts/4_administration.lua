@@ -14,12 +14,14 @@ function ops.list_all()
   return found
 end
 
--- tag, session id, title, created, updated, version, number of pairs, pairs, rows of place, id, body
+-- tag, session id, title, created, updated, version, number of pairs, pairs, '1' for only a new one, rows of
+-- place, id, body
 function ops.restore()
   local tag, count = ARGV[3], number(9)
-  local first = 10 + 2 * count
+  local first = 11 + 2 * count
   local s = keys_of(tag, ARGV[4])
   local owner = owner_of(s.id)
+  if owner and ARGV[first - 1] == '1' then return { 'absent' } end
   if owner and owner ~= tag then return { 'taken' } end
   for i = first, #ARGV, 3 do
     if is_elsewhere(s, ARGV[i + 1]) then return { 'conflict' } end
