@@ -13,7 +13,7 @@ EXPECTED = {
     "mongodb-replica-set": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
     "mongodb-standalone": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
     # Its settings, and whether it accepts writes.
-    "redis": ["INFO", "SETRANGE"],
+    "redis": ["INFO", "CONFIG GET", "SETRANGE"],
 }
 
 

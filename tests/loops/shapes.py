@@ -14,7 +14,7 @@ import asyncpg
 import redis
 from pymongo import MongoClient
 
-from tests.support.databases import Backend, run_in_thread
+from tests.support.databases import OF_THE_TESTS, Backend, run_in_thread
 
 Counter = Callable[[], int]
 SHAPES = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone", "redis")
@@ -50,7 +50,7 @@ def count_mongodb(url: str, app_name: str) -> int:
 def count_redis(url: str) -> int:
     number = url.rpartition("/")[2]
     with redis.Redis.from_url(f"{url.removesuffix(number)}0") as client:
-        return sum(found["db"] == number for found in client.client_list())
+        return sum(found["db"] == number and found["name"] != OF_THE_TESTS for found in client.client_list())
 
 
 def count_sqlite(path: str) -> int:

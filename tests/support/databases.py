@@ -99,6 +99,7 @@ async def mongodb_client(url: str, **options: Any) -> AsyncIterator[Any]:
 
 
 CLAIMED = "sessions-tests:claimed"
+OF_THE_TESTS = "of-the-tests"
 
 
 @contextlib.contextmanager
@@ -108,7 +109,7 @@ def redis_database(server: str) -> Iterator[str]:
         count = int(shared.config_get("databases")["databases"])
         number = next(number for number in range(1, count) if shared.sadd(CLAIMED, number))
         url = f"{server}/{number}"
-        with redis.Redis.from_url(url) as client:
+        with redis.Redis.from_url(url, client_name=OF_THE_TESTS) as client:
             client.flushdb()
             try:
                 yield url

@@ -136,9 +136,12 @@ def redis(*options: str) -> Iterator[str]:
     if (url := os.environ.get(REDIS_VARIABLE)) and not options:
         yield url.rstrip("/")
         return
-    folder = tempfile.mkdtemp(prefix="sessions-redis-")
+    # Each write waits for the disk, as where the package does not warn of losses.
+    memory = "/dev/shm"
+    folder = tempfile.mkdtemp(prefix="sessions-redis-", dir=memory if os.path.isdir(memory) else None)
     port = free_port()
     command = [valkey_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+    command += ["--appendonly", "yes", "--appendfsync", "always"]
     log = Path(folder, "log")
     with log.open("wb") as output:
         process = subprocess.Popen(
