@@ -42,7 +42,7 @@ SLOW = {
     *("postgres/test_postgres_messages.py", "unit/test_forks.py", "unit/test_steps.py"),
     *("cli/test_cli_streams.py", "mongodb/test_time_to_fail.py", "postgres/test_lost_connections.py"),
     *("cli/test_cli_errors.py", "cli/test_cli_import.py", "contract/test_batches.py"),
-    *("cli/test_cli_commands.py", "cli/test_cli_formats.py"),
+    *("cli/test_cli_commands.py", "cli/test_cli_copy.py", "cli/test_cli_formats.py"),
     *("contract/test_contract_finds_faults.py", "contract/test_many_messages.py"),
     *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),

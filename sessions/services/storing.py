@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -245,8 +246,9 @@ class Conversations:
         key = conversation.user_id, conversation.session_id
         self._known.pop(key, None)
         self._known[key] = version, ids[-1]
-        while len(self._known) > MAX_KNOWN:
-            self._known.pop(next(iter(self._known)), None)
+        if len(self._known) > MAX_KNOWN:
+            with contextlib.suppress(RuntimeError):  # Another thread changes it just now.
+                self._known.pop(next(iter(self._known)), None)
 
     def forget(self, user_id: str, session_id: str) -> None:
         """Read the version of a session again at its next turn."""

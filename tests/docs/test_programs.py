@@ -85,7 +85,10 @@ def test_the_tests_of_an_example_pass(file: Path, tmp_path: Path) -> None:
 
 def test_every_example_is_on_a_page_with_its_output() -> None:
     shown = [path for page in PAGES for path in page.included()]
-    assert {path for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".txt")} == set(shown)
+    files = [
+        path for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".txt") or path.name == "Dockerfile"
+    ]
+    assert set(files) == set(shown)
     for program in EXAMPLE_PROGRAMS:
         code = shown.index(DOCS.parent / program.page)
         assert shown[code + 1] == shown[code].with_suffix(".txt"), program.page

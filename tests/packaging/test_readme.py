@@ -30,6 +30,8 @@ PYTEST_STEP = TEST.split(" && ")[-1].removeprefix(".venv/bin/")
 # A step of CI if pgbouncer is installed.
 HAS_PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
 THROUGH_PGBOUNCER = ["python -m pytest -m pgbouncer"] if HAS_PGBOUNCER else []
+# Likewise.
+IN_BROWSER = ["python -m pytest -m browser"] if shutil.which("chromium") is not None else []
 ON_POSTGRES = "SESSIONS_TEST_POSTGRES_VERSION"
 OLDEST_POSTGRES = 15 if Path("/usr/lib/postgresql/15/bin/postgres").exists() else 16
 LOWEST = (
@@ -78,7 +80,7 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         ".venv/bin/pip install -q --dry-run --ignore-installed --only-binary :all: .venv/dist/*.whl",
         "wait",
         TEST.split(" && ")[-1],
-        *(f".venv/bin/{step}" for step in THROUGH_PGBOUNCER),
+        *(f".venv/bin/{step}" for step in (*THROUGH_PGBOUNCER, *IN_BROWSER)),
         f".venv/bin/{PYTEST_STEP} -m full_size",
         f"{ON_POSTGRES}={OLDEST_POSTGRES} .venv/bin/{PYTEST_STEP} tests/contract -k postgres",
         f".venv-motor/bin/{PYTEST_STEP} tests/contract tests/mongodb tests/unit tests/loops/test_services.py"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
-MANUAL = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+MANUAL = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "examples"} & set(path.parts))
 
 # `marker` is the HTML comment right above a program, `output` the text block right below it.
 _PROGRAM = re.compile(

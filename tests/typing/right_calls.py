@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, assert_type
 from uuid import UUID
@@ -43,6 +43,7 @@ from sessions import (
     SessionRepositoryType,
     SessionsError,
     Statistics,
+    TurnConflictError,
     UnknownRepositoryError,
     Unset,
     VersionConflictError,
@@ -51,6 +52,7 @@ from sessions import (
     register_repository,
     retry,
 )
+from sessions.services import AgentContext, AgentResponse, ChatResult, ChatService
 
 
 def models(chat_session: ChatSession, message: ChatMessage, role: Role, payload: str | Unset = UNSET) -> None:
@@ -400,3 +402,76 @@ async def custom() -> None:
     assert_type(manager, BaseConnectionManager | AsyncBaseConnectionManager)
     ConnectionFactory.close_all()
     await ConnectionFactory.aclose_all()
+
+
+class ExecutingAgent:
+    async def execute(self, message: str, context: AgentContext) -> AgentResponse:
+        assert_type(context.history, list[ChatMessage])
+        return AgentResponse(
+            message, usage={"input_tokens": 1}, tool_messages=[("tool", "14 °C"), NewMessage("tool")]
+        )
+
+
+class PlainAgent:
+    async def execute(self, query: str, context: AgentContext) -> str:
+        return query
+
+
+class Streamer:
+    async def stream(self, query: str, context: AgentContext) -> AsyncIterator[str | AgentResponse]:
+        yield query
+
+
+async def function(query: str, context: AgentContext) -> str:
+    return f"{context.metadata} {query}"
+
+
+async def pieces(query: str, context: AgentContext) -> AsyncIterator[str]:
+    yield query
+
+
+class HubFactory:
+    async def create_agent(
+        self, *, agent_type: str, session_repository: Any, verbose: bool = False
+    ) -> PlainAgent:
+        return PlainAgent()
+
+
+async def make_title(message: str, answer: str) -> str:
+    return message + answer
+
+
+def make_summary(messages: list[ChatMessage], summary: str | None) -> str:
+    return str(messages) + (summary or "")
+
+
+async def services(repository: AsyncSessionRepository) -> None:
+    for agent in (ExecutingAgent(), PlainAgent(), Streamer()):
+        ChatService(agent, repository=repository)
+    ChatService(function, repository=repository, title=make_title, summarize=make_summary)
+    ChatService(pieces, repository=repository, title=str.upper, on_conflict="wait", history_limit=None)
+    service = ChatService(
+        agent_factory=HubFactory(),
+        agent_options={"agent_type": "a"},
+        title=False,
+        count_tokens=lambda m: len(m.content),
+    )
+    result = await service.chat("Hi", "alice", UUID(int=1), "sse", message_id="m", metadata={"a": 1})
+    assert_type(result, ChatResult)
+    assert_type(result["errors"], list[str])
+    async for item in service.stream("Hi", "alice"):
+        assert_type(item, str | ChatResult)
+    assert_type(await service.regenerate("alice", "s"), ChatResult)
+    assert_type(await service.edit("alice", "s", "m", "Hi", branch=True), ChatResult)
+    assert_type(await service.list_sessions("alice"), SessionPage)
+    assert_type(await service.get_session_history("alice", "s", limit=3), list[ChatMessage])
+    assert_type(await service.rename_session("alice", "s", "T"), bool)
+    assert_type(service.chat_sync("Hi", "alice"), ChatResult)
+    for item in service.stream_sync("Hi", "alice"):
+        assert_type(item, str | ChatResult)
+    assert_type(service.delete_session_sync("alice", "s"), bool)
+    assert_type(service.create_session_sync("alice", "T"), str)
+    try:
+        service.edit_sync("alice", "s", "m", "Hi")
+    except TurnConflictError as error:
+        assert_type(error, TurnConflictError)

@@ -19,6 +19,7 @@ from sessions import (
     register_repository,
     retry,
 )
+from sessions.services import ChatService
 
 
 async def arguments(repository: AsyncSessionRepository) -> None:
@@ -165,3 +166,16 @@ class Incomplete(BaseSessionRepository):
 
 
 Incomplete("incomplete")  # wrong
+
+
+async def services() -> None:
+    ChatService(3)  # wrong
+    ChatService(on_conflict="queue")  # wrong
+    ChatService(title=True)  # wrong
+    service = ChatService()
+    await service.chat("Hi")  # wrong
+    await service.chat("Hi", "alice", message_id=3)  # wrong
+    service.chat_sync("Hi", 3)  # wrong
+    await service.edit("alice", "session", "Hi")  # wrong
+    result = await service.chat("Hi", "alice")
+    print(result["answer"])  # wrong

@@ -21,7 +21,6 @@ from sessions.resilience import time_left
 __all__ = [
     "MongoConnection",
     "ServerRefusesError",
-    "acknowledged_early",
     "durable_write_concern",
     "in_transaction",
     "is_conflict",
@@ -67,6 +66,18 @@ class MongoConnection:
     preparing: SharedWork = field(default_factory=SharedWork)
     client_session: Any = None
     _turns: asyncio.Semaphore | None = None
+    _early: dict[str, Any] = field(default_factory=dict)
+
+    def acknowledged_early(self, name: str) -> Any | None:
+        """Return a collection whose writes are acknowledged before they are durable.
+
+        None if the service sets a write concern of its own.
+        """
+        if name not in self._early:
+            collection = self.collections[name]
+            is_own = collection.write_concern == DURABLE
+            self._early[name] = collection.with_options(write_concern=EARLY) if is_own else None
+        return self._early[name]
 
     def primary_identity(self) -> Hashable:
         """Return what changes with an election or a restart: address, election id, process id of the primary.
@@ -246,14 +257,6 @@ def durable_write_concern(client: Any) -> WriteConcern:
     """Return the durable write concern, unless the URL or the service's own client sets one."""
     chosen: WriteConcern = client.write_concern
     return DURABLE if chosen.is_server_default else chosen
-
-
-def acknowledged_early(collection: Any) -> Any | None:
-    """Return a collection whose writes are acknowledged before they are durable.
-
-    None if the service sets a write concern of its own.
-    """
-    return collection.with_options(write_concern=EARLY) if collection.write_concern == DURABLE else None
 
 
 def is_conflict(error: errors.OperationFailure) -> bool:

@@ -9,7 +9,14 @@ from sessions.backends.mongodb.schema import COLLECTION_UUID_MISMATCH
 from sessions.core.failures import Place, shown, without_values
 from sessions.errors import InvalidInputError, SessionsError
 
-__all__ = ["TOO_LARGE_CODES", "is_transient", "outcome_is_unknown", "took_its_timeout", "translate"]
+__all__ = [
+    "TOO_LARGE_CODES",
+    "is_lost",
+    "is_transient",
+    "outcome_is_unknown",
+    "took_its_timeout",
+    "translate",
+]
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 TRANSIENT_CODES = frozenset(
@@ -58,6 +65,15 @@ def is_transient(error: BaseException) -> bool:
 def took_its_timeout(error: BaseException) -> bool:
     """Return whether an operation took the whole timeout of a setting: a retry would double it."""
     return isinstance(error, errors.WaitQueueTimeoutError | ServerRefusesError)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether the connection was lost, and the operation has time to repeat the command.
+
+    The driver itself repeats a write once, but not on a standalone server, and no plain command.
+    """
+    waited = errors.ServerSelectionTimeoutError | errors.WaitQueueTimeoutError
+    return isinstance(error, errors.ConnectionFailure) and not error.timeout and not isinstance(error, waited)
 
 
 def outcome_is_unknown(error: BaseException) -> bool:

@@ -7,16 +7,19 @@ changes its metadata, is an edit: nothing of it is visible before the update of 
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from bson import Int64
-from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure
+from pymongo.errors import ConnectionFailure, DocumentTooLarge, DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.cleanup import mark_batch
-from sessions.backends.mongodb.client import acknowledged_early, in_transaction
+from sessions.backends.mongodb.client import in_transaction
+from sessions.backends.mongodb.collections import CHAT_MESSAGES
 from sessions.backends.mongodb.edits import Edit, MongoEdits
 from sessions.backends.mongodb.ending import in_chunks
+from sessions.backends.mongodb.errors import is_lost
 from sessions.backends.mongodb.expressions import metadata_merged
 from sessions.backends.mongodb.inserts import is_refused
 from sessions.backends.mongodb.mapping import (
@@ -33,7 +36,7 @@ from sessions.backends.mongodb.write_order import write_time
 from sessions.core.values import MessageRow
 from sessions.errors import MessageConflictError, VersionConflictError
 
-__all__ = ["MongoMessages", "session_query"]
+__all__ = ["MongoMessages", "not_updated", "session_query"]
 
 # Attempts of an insert while other callers insert the same messages.
 MAX_INSERT_ATTEMPTS = 10
@@ -124,7 +127,7 @@ class MongoMessages(MongoStored, MongoEdits):
     async def _append_at_once(self, session_oid: Any, session_id: str, documents: list[Document]) -> bool:
         """Append messages that one insert stores atomically, and wait for the journal once."""
         connection = self.connection
-        primary, early = connection.primary_identity(), acknowledged_early(self.messages)
+        primary, early = connection.primary_identity(), connection.acknowledged_early(CHAT_MESSAGES)
         if primary is not None and early is not None:
             stores = await self._insert(documents, early)
             updated = await self._update_session(session_oid, session_id, documents, stores=stores)
@@ -156,9 +159,15 @@ class MongoMessages(MongoStored, MongoEdits):
         chosen = session_query(session_oid, session_id, by_id=by_id)
         condition: Document = {}
         if not stores:
-            condition = {"updated_at": {"$lt": moment}, RESTORED_FIELD: {"$not": {"$gte": moment}}}
+            condition = not_updated(moment)
         update = {"$max": {"updated_at": moment}, "$inc": {"version": Int64(1)}}
-        updated = await self.sessions.update_one(chosen | condition, update)
+        try:
+            updated = await self.sessions.update_one(chosen | condition, update)
+        except ConnectionFailure as error:
+            if not stores or self.manager.is_borrowed or not is_lost(error):
+                raise
+            # At once, before another call of this process appends to the session.
+            return await self._update_session(session_oid, session_id, documents, stores=False)
         if updated.matched_count:
             return True
         if not stores and await self.sessions.find_one(chosen, {"_id": 1}) is not None:
@@ -211,7 +220,7 @@ class MongoMessages(MongoStored, MongoEdits):
             OperationFailure: The server rejects one of them; none of them was inserted.
         """
         inserted: list[Document] = []
-        missing, stores = documents, False
+        missing, stores, was_lost = documents, False, False
         try:
             for _ in range(MAX_INSERT_ATTEMPTS):
                 try:
@@ -222,16 +231,35 @@ class MongoMessages(MongoStored, MongoEdits):
                         await self.insert_all(messages, missing, inserted)
                     return True
                 except DuplicateKeyError:
+                    written = {document["_id"]: document["write_order"] for document in missing}
                     missing, taken_over = await self._not_stored(messages, documents)
-                    stores |= taken_over
+                    still = {document["_id"] for document in missing}
+                    # Those with this write order were stored by the command whose response was lost.
+                    stores |= taken_over or (
+                        was_lost
+                        and any(
+                            document["_id"] in written.keys() - still
+                            and document["write_order"] == written[document["_id"]]
+                            for document in documents
+                        )
+                    )
                     if not missing:
                         return stores or bool(inserted)
+                except ConnectionFailure as error:
+                    if was_lost or self.manager.is_borrowed or not is_lost(error):
+                        raise
+                    was_lost = True
             raise MessageConflictError("a message violates a unique index that is not part of this package")
         except (MessageConflictError, DocumentTooLarge, OperationFailure) as error:
             # No attempt can store these. After any other error the next attempt continues.
             if inserted and (not isinstance(error, OperationFailure) or is_refused(error)):
                 await self._remove_messages(inserted)
             raise
+
+
+def not_updated(moment: datetime) -> Document:
+    """Return a query for sessions that were last written before a message of this write time."""
+    return {"updated_at": {"$lt": moment}, RESTORED_FIELD: {"$not": {"$gte": moment}}}
 
 
 def session_query(session_oid: Any, session_id: str, *, by_id: bool) -> Document:

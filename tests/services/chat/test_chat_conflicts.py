@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from sessions import NewMessage, SessionNotFoundError, TurnConflictError
+from sessions import NewMessage, SessionNotFoundError, SessionRepositoryFactory, TurnConflictError
 from sessions.core.turns import Turns
 from sessions.services import ChatService, claims
 from sessions.services.claims import CLAIM_OWNER
@@ -237,3 +238,18 @@ async def test_a_claim_of_a_process_that_died_is_taken_over(
     assert (await dead)["metadata"]["answer_id"] == result["metadata"]["answer_id"]
     assert len(await everything(repository)) == 1
     assert await repository.count_sessions(CLAIM_OWNER) == 0
+
+
+async def test_claims_that_killed_processes_left_are_deleted_at_last(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repository:
+        for _ in range(3):
+            await repository.create_session_async(CLAIM_OWNER, {"title": "claim"})
+        service = ChatService(Echo(), repository=repository)
+        monkeypatch.setattr(claims, "PURGED_BY_ONE_OF", 1)
+        await service.chat("Hi", "alice", message_id=uuid.uuid4())
+        assert await repository.count_sessions(CLAIM_OWNER) == 3
+        monkeypatch.setattr(claims, "PURGE_AFTER", timedelta(0))
+        await service.chat("Hi", "alice", message_id=uuid.uuid4())
+        assert await repository.count_sessions(CLAIM_OWNER) == 0
