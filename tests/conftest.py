@@ -46,6 +46,7 @@ SLOW = {
     *("contract/test_contract_finds_faults.py", "contract/test_many_messages.py"),
     *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
+    "redis/test_redis_connections.py",
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
 }
 MEMORY_FOR_FILES = 2**30

@@ -34,6 +34,8 @@ class _Keys(TypedDict, total=False):
     retry: RetryConfig | None
     pool_size: int | None
     pool_timeout: float | None
+    append_batch_messages: int | None
+    append_batch_bytes: int | None
 
 
 class _PostgresKeys(_Keys, total=False):
