@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +30,10 @@ from tests.support.databases import (
     run_in_thread,
 )
 
+# Keep bytecode, whatever the environment says: without it, each worker of pytest-xdist rewrites assertions
+# of all tests, and each process that a test starts compiles the package.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No test measures speed; the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -48,9 +53,19 @@ SLOW = {
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
     "redis/test_redis_connections.py",
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
+    *("contract/test_payloads.py", "contract/test_search.py", "mongodb/test_edits.py"),
+    *("postgres/test_concurrent_changes.py", "postgres/test_driver_statements.py"),
+    *("postgres/test_postgres_tls.py", "sqlite/test_sqlite_plans.py", "unit/test_documented_examples.py"),
+    "contract/test_statistics.py",
 }
+# Contracts, and the style that README's command leaves to CI. It has both styles on each type of backend; the
+# async one on a replica set is that of the adopted database.
+STYLES_AT_FULL_SIZE = (
+    ("TestMongodbStandalone", "[sync"),
+    ("TestMongodbReplicaSet", "[async"),
+    ("test_adopted_backends.py", "[sync"),
+)
 MEMORY_FOR_FILES = 2**30
-BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone", "redis")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -72,13 +87,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests."""
+    """Mark slow tests, and those of full size only."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
-        # The quick run has the contract in its blocking style on SQLite, and on one kind of MongoDB server.
+        if any(name in item.nodeid and style in item.name for name, style in STYLES_AT_FULL_SIZE):
+            item.add_marker(pytest.mark.full_size)
+        # The quick run has the contract in its async style, on one kind of MongoDB server.
         further = file.name == "test_built_in_backends.py" and (
-            ("[sync" in item.name and "TestSqlite" not in item.nodeid)
-            or "TestMongodbReplicaSet" in item.nodeid
+            "[sync" in item.name or "TestMongodbReplicaSet" in item.nodeid
         )
         if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size") or further:
             item.add_marker(pytest.mark.slow)
@@ -136,14 +152,7 @@ def postgres_template(postgres_server: str) -> Iterator[str]:
     name = f"sessions_template_{uuid.uuid4().hex}"
     execute_postgres(postgres_server, f"CREATE DATABASE {name}")
 
-    async def migrate() -> None:
-        repository = SessionRepositoryFactory.create_repository(
-            "postgres", url=in_database(postgres_server, name)
-        )
-        await repository._ensure_connection()
-        await repository.aclose()
-
-    run_in_thread(migrate)
+    run_in_thread(_make_ready, "postgres", in_database(postgres_server, name))
     yield name
     execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -166,12 +175,16 @@ def _template_strategy(postgres_server: str) -> str:
 @pytest.fixture
 def postgres_url(postgres_server: str, postgres_template: str, _template_strategy: str) -> Iterator[str]:
     """A PostgreSQL database with the schema at head."""
+    with _copied_template(postgres_server, postgres_template, _template_strategy) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _copied_template(server: str, template: str, strategy: str) -> Iterator[str]:
     name = f"sessions_{uuid.uuid4().hex}"
-    execute_postgres(
-        postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template} {_template_strategy}"
-    )
-    yield in_database(postgres_server, name)
-    execute_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    execute_postgres(server, f"CREATE DATABASE {name} TEMPLATE {template} {strategy}")
+    yield in_database(server, name)
+    execute_postgres(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _mongodb_database(server: str) -> Iterator[str]:
@@ -191,6 +204,75 @@ def mongodb_url(mongodb_replica_set_server: str) -> Iterator[str]:
 def mongodb_standalone_url(mongodb_standalone_server: str) -> Iterator[str]:
     """An empty database on a standalone server."""
     yield from _mongodb_database(mongodb_standalone_server)
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the schema at head."""
+    path = tmp_path_factory.mktemp("template") / "sessions.db"
+    run_in_thread(_make_ready, "sqlite", f"sqlite:///{path}")
+    return path
+
+
+async def _make_ready(repository_type: str, url: str) -> None:
+    async with SessionRepositoryFactory.create_repository(repository_type, url=url) as repository:
+        await repository.ensure_ready()
+
+
+@pytest.fixture
+def _ready_sqlite_url(sqlite_url: str, _sqlite_template: Path) -> str:
+    shutil.copy(_sqlite_template, sqlite_url.removeprefix("sqlite:///"))
+    return sqlite_url
+
+
+@pytest.fixture(scope="session")
+def _shared_postgres_database(
+    postgres_server: str, postgres_template: str, _template_strategy: str
+) -> Iterator[str]:
+    with _copied_template(postgres_server, postgres_template, _template_strategy) as url:
+        yield url
+
+
+@pytest.fixture
+def _ready_postgres_url(_shared_postgres_database: str) -> str:
+    execute_postgres(_shared_postgres_database, "TRUNCATE chat_sessions, chat_messages")
+    return _shared_postgres_database
+
+
+def _shared_mongodb_database(server: str) -> Iterator[str]:
+    url = in_database(server, f"sessions_{uuid.uuid4().hex}")
+    run_in_thread(_make_ready, "mongodb", url)
+    yield url
+    with MongoClient[dict[str, Any]](url) as client:
+        client.drop_database(client.get_default_database())
+
+
+def _emptied(url: str) -> str:
+    with MongoClient[dict[str, Any]](url) as client:
+        database = client.get_default_database()
+        for name in database.list_collection_names():
+            database[name].delete_many({})
+    return url
+
+
+@pytest.fixture(scope="session")
+def _shared_replica_set_database(mongodb_replica_set_server: str) -> Iterator[str]:
+    yield from _shared_mongodb_database(mongodb_replica_set_server)
+
+
+@pytest.fixture(scope="session")
+def _shared_standalone_database(mongodb_standalone_server: str) -> Iterator[str]:
+    yield from _shared_mongodb_database(mongodb_standalone_server)
+
+
+@pytest.fixture
+def _ready_mongodb_url(_shared_replica_set_database: str) -> str:
+    return _emptied(_shared_replica_set_database)
+
+
+@pytest.fixture
+def _ready_mongodb_standalone_url(_shared_standalone_database: str) -> str:
+    return _emptied(_shared_standalone_database)
 
 
 @pytest.fixture
@@ -215,17 +297,31 @@ def redis_url(redis_server: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=BACKENDS)
+# By backend: the type of its repository, and the fixtures with a new database, and with one that is ready.
+_DATABASES = {
+    "sqlite": ("sqlite", "sqlite_url", "_ready_sqlite_url"),
+    "postgres": ("postgres", "postgres_url", "_ready_postgres_url"),
+    "mongodb-replica-set": ("mongodb", "mongodb_url", "_ready_mongodb_url"),
+    "mongodb-standalone": ("mongodb", "mongodb_standalone_url", "_ready_mongodb_standalone_url"),
+    "redis": ("redis", "redis_url", "redis_url"),
+}
+
+
+@pytest.fixture(params=_DATABASES)
+def new_backend(request: pytest.FixtureRequest) -> Backend:
+    """Each backend, with a new database: for a test of first calls, or one that changes the schema."""
+    repository_type, new, _ = _DATABASES[request.param]
+    return Backend(request.param, repository_type, request.getfixturevalue(new))
+
+
+@pytest.fixture(params=_DATABASES)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend, with an empty database."""
-    fixture, repository_type = {
-        "sqlite": ("sqlite_url", "sqlite"),
-        "postgres": ("postgres_url", "postgres"),
-        "mongodb-replica-set": ("mongodb_url", "mongodb"),
-        "mongodb-standalone": ("mongodb_standalone_url", "mongodb"),
-        "redis": ("redis_url", "redis"),
-    }[request.param]
-    return Backend(request.param, repository_type, request.getfixturevalue(fixture))
+    """Each backend, with a database that has the schema and no data.
+
+    Tests share it, one after another: a new one takes longer than most of them.
+    """
+    repository_type, _, ready = _DATABASES[request.param]
+    return Backend(request.param, repository_type, request.getfixturevalue(ready))
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from sessions import validation
-from sessions.administration.filters import SessionFilter
+from sessions.administration.filters import SessionFilter, check_period
 from sessions.administration.restoring import check_conversations, check_messages, check_session
 from sessions.core.calls import Calls
-from sessions.core.exporting import message_parts, sessions_of_user
+from sessions.core.counting import to_statistics
+from sessions.core.exporting import sessions_of_user, whole_conversations
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession, Statistics
+from sessions.models.statistics import TimeBucket
 
 __all__ = ["AsyncAdmin"]
 
@@ -80,6 +82,7 @@ class AsyncAdmin:
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
         after: str | None = None,
+        sessions: Iterable[ChatSession] | None = None,
     ) -> AsyncGenerator[tuple[ChatSession, list[ChatMessage]], None]:
         """Yield the sessions of all users with their messages, oldest first, in constant memory.
 
@@ -93,15 +96,20 @@ class AsyncAdmin:
             where: As in `iter_sessions`.
             user_id: Only this user's sessions, in the order of their last change.
             after: As in `iter_sessions`; not with ``user_id``.
+            sessions: Only these sessions, as they were read, in their order; without other arguments.
         """
         chosen = SessionFilter.checked(updated_since, updated_before, where)
         owner = None if user_id is None else validation.check_user_id(user_id)
         if owner is not None and after is not None:
             raise InvalidInputError("after", "goes with no user_id")
         last = None if after is None else self._calls.check_id("after", after)
-        async for chat_session in self._sessions("export", owner, chosen, last):
-            async for part in message_parts(self._calls, "export", chat_session):
-                yield chat_session, part
+        found = self._sessions("export", owner, chosen, last)
+        if sessions is not None:
+            if owner is not None or last is not None or chosen != SessionFilter(None, None, None):
+                raise InvalidInputError("sessions", "goes with no other argument")
+            found = _each([check_session(self._calls, one) for one in sessions])
+        async for chat_session, part in whole_conversations(self._calls, "export", found):
+            yield chat_session, part
 
     async def _sessions(
         self, operation: str, user_id: str | None, chosen: SessionFilter, last: str | None
@@ -182,11 +190,36 @@ class AsyncAdmin:
         """
         return await self._calls.run("sizes", self._calls.backend.sizes)
 
-    async def statistics(self) -> Statistics:
-        """Return how many users, sessions and messages the database holds, and of which time.
+    async def statistics(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        bucket: TimeBucket = "day",
+        time_zone: str = "UTC",
+        top: int = 10,
+    ) -> Statistics:
+        """Return what the database holds, and how it is used, in all or in a period; see `Statistics`.
 
-        Reads every row of the sessions, or an index of them, and every entry of an index of the messages:
-        the cost follows their size, and the statement timeout of the settings applies. On MongoDB it counts
+        The numbers are the same on every backend. They are counted one after the other, so while others write
+        they need not agree with one another. Each reads every session or every message of the period: the
+        cost follows their size, and the statement timeout of the settings applies. On MongoDB they count
         messages that an interrupted operation left, too, until they are cleaned up.
+
+        Args:
+            since: Timezone-aware; only sessions created, and messages, at this time or later.
+            until: Timezone-aware; only those before it.
+            bucket: The length of the parts of time.
+            time_zone: Name of their time zone, such as ``Europe/Berlin``.
+            top: How many users to name, 0 to 1000.
+
+        Raises:
+            InvalidInputError: Also if the time zone is not known.
         """
-        return await self._calls.run("statistics", self._calls.backend.statistics)
+        period = check_period(since, until, bucket, time_zone, top)
+        return to_statistics(await self._calls.run("statistics", self._calls.backend.count_all, period))
+
+
+async def _each(sessions: Iterable[ChatSession]) -> AsyncIterator[ChatSession]:
+    for chat_session in sessions:
+        yield chat_session

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from typing import Self, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sessions import validation
 from sessions.core.conditions import has_values
+from sessions.core.counting import Period
 from sessions.core.values import Where
+from sessions.errors import InvalidInputError
 from sessions.models import ChatSession
+from sessions.models.statistics import TimeBucket
+from sessions.validation.text import check_text
 
-__all__ = ["SessionFilter"]
+__all__ = ["SessionFilter", "check_period"]
+
+MAX_TOP = 1000
 
 
 @dataclass(slots=True, frozen=True)
@@ -52,3 +59,28 @@ class SessionFilter:
             and (self.before is None or updated_at < self.before)
             and has_values(chat_session.metadata, self.where)
         )
+
+
+def check_period(since: object, until: object, bucket: object, time_zone: object, top: object) -> Period:
+    """Return the period of checked arguments.
+
+    Raises:
+        InvalidInputError: One of them is invalid.
+    """
+    times = [
+        None if value is None else validation.check_timestamp(name, value)
+        for name, value in (("since", since), ("until", until))
+    ]
+    if bucket not in get_args(TimeBucket):
+        raise InvalidInputError("bucket", f"must be one of {', '.join(get_args(TimeBucket))}")
+    name = check_text("time_zone", time_zone)
+    try:
+        zone = ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        zone = None
+    if zone is None:
+        raise InvalidInputError("time_zone", "is not known")
+    number = validation.check_count("top", top)
+    if number > MAX_TOP:
+        raise InvalidInputError("top", f"must be at most {MAX_TOP}")
+    return Period(times[0], times[1], str(bucket), name, number)

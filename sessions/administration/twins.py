@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -51,6 +51,7 @@ class RepositoryAdmin(AsyncAdmin):
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
         after: str | None = None,
+        sessions: Iterable[ChatSession] | None = None,
     ) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
         """Iterate over all sessions with their messages; the blocking twin of `AsyncAdmin.export`."""
         return iterate(
@@ -60,6 +61,7 @@ class RepositoryAdmin(AsyncAdmin):
                 where=where,
                 user_id=user_id,
                 after=after,
+                sessions=sessions,
             )
         )
 
@@ -124,6 +126,7 @@ class Admin:
         where: Mapping[str, Any] | None = None,
         user_id: str | None = None,
         after: str | None = None,
+        sessions: Iterable[ChatSession] | None = None,
     ) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
         """Yield the sessions of all users with their messages, oldest first, in constant memory.
 
@@ -137,6 +140,7 @@ class Admin:
             where: As in `iter_sessions`.
             user_id: Only this user's sessions, in the order of their last change.
             after: As in `iter_sessions`; not with ``user_id``.
+            sessions: Only these sessions, as they were read, in their order; without other arguments.
         """
         return self._admin.export_sync(
             updated_since=updated_since,
@@ -144,4 +148,5 @@ class Admin:
             where=where,
             user_id=user_id,
             after=after,
+            sessions=sessions,
         )

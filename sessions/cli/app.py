@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sessions.cli import database
-from sessions.cli.commands import copying, looking, maintenance, schema, transfer
+from sessions.cli.commands import copying, looking, maintenance, schema, statistics, transfer
 from sessions.cli.demo import run_demo
 from sessions.cli.errors import OneLineErrors
 from sessions.cli.running import Backend, Url, backend_of, run
@@ -76,6 +76,7 @@ app.command("list")(looking.list_)
 app.command()(looking.show)
 app.command()(looking.search)
 app.command()(looking.users)
+app.command()(statistics.stats)
 app.command()(maintenance.delete)
 retention.command()(maintenance.apply)
 db.command()(schema.upgrade)

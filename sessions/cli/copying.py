@@ -24,8 +24,6 @@ PAGE = 1000
 BATCH_MESSAGES = 5000
 # No message is older.
 BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
-# Sessions whose messages are read at the same time.
-READERS = 8
 FAULTS = (InvalidInputError, MessageConflictError, SessionConflictError)
 
 
@@ -144,22 +142,23 @@ class Copy:
         """Copy sessions that the target does not have, a batch of messages at a time."""
         batch: list[tuple[ChatSession, list[ChatMessage]]] = []
         count = 0
+        long: str | None = None
         storing: asyncio.Task[None] | None = None
         try:
-            for start in range(0, len(sessions), READERS):
-                part = sessions[start : start + READERS]
-                histories = await asyncio.gather(*(self._page(self._source, one, None) for one in part))
-                for chat_session, messages in zip(part, histories, strict=True):
-                    if len(messages) == PAGE:
-                        await self._copy_one(chat_session)
-                        continue
-                    batch.append((chat_session, messages))
-                    count += len(messages)
-                if count >= BATCH_MESSAGES:
+            async for chat_session, messages in self._source.admin.export(sessions=sessions):
+                if chat_session.session_id == long:
+                    continue
+                if len(messages) >= PAGE:
+                    long = chat_session.session_id
+                    await self._copy_one(chat_session)
+                    continue
+                if batch and count + len(messages) > BATCH_MESSAGES:
                     if storing is not None:
                         await storing
                     storing = asyncio.create_task(self._store(batch))
                     batch, count = [], 0
+                batch.append((chat_session, messages))
+                count += len(messages)
             if storing is not None:
                 await storing
             await self._store(batch)

@@ -42,8 +42,8 @@ class Exported:
         self.messages += messages
 
 
-def parse_time(value: str | None) -> datetime | None:
-    """Return the time of ``--since``.
+def parse_time(value: str | None, option: str = "--since") -> datetime | None:
+    """Return the time of an option.
 
     Raises:
         InvalidInputError: It is not in ISO 8601.
@@ -51,7 +51,7 @@ def parse_time(value: str | None) -> datetime | None:
     try:
         return None if value is None else datetime.fromisoformat(value)
     except ValueError:
-        raise InvalidInputError("--since", "must be a time in ISO 8601") from None
+        raise InvalidInputError(option, "must be a time in ISO 8601") from None
 
 
 async def export_file(

@@ -8,7 +8,7 @@ from sessions.core.calls import Calls
 from sessions.core.values import Position
 from sessions.models import ChatMessage, ChatSession
 
-__all__ = ["message_parts", "sessions_of_user"]
+__all__ = ["message_parts", "sessions_of_user", "whole_conversations"]
 
 
 async def sessions_of_user(calls: Calls, operation: str, user_id: str) -> AsyncIterator[ChatSession]:
@@ -29,6 +29,46 @@ async def sessions_of_user(calls: Calls, operation: str, user_id: str) -> AsyncI
             if last.session_id not in seen:
                 seen.add(last.session_id)
                 yield last
+
+
+# Sessions whose messages are read at once.
+SESSIONS_AT_ONCE = 100
+
+
+async def whole_conversations(
+    calls: Calls, operation: str, sessions: AsyncIterator[ChatSession]
+) -> AsyncIterator[tuple[ChatSession, list[ChatMessage]]]:
+    """Yield sessions with their messages, oldest first, in parts as `message_parts` does.
+
+    Args:
+        calls: The calls to the backend.
+        operation: Public name of the operation, for the log.
+        sessions: The sessions.
+    """
+    group: list[ChatSession] = []
+    async for chat_session in sessions:
+        group.append(chat_session)
+        if len(group) == SESSIONS_AT_ONCE:
+            async for part in _parts_of(calls, operation, group):
+                yield part
+            group = []
+    async for part in _parts_of(calls, operation, group):
+        yield part
+
+
+async def _parts_of(
+    calls: Calls, operation: str, sessions: list[ChatSession]
+) -> AsyncIterator[tuple[ChatSession, list[ChatMessage]]]:
+    if not sessions:
+        return
+    found = await calls.run(operation, calls.backend.export_many, sessions, calls.batch_size)
+    for place, chat_session in enumerate(sessions):
+        messages, found[place] = found[place], None
+        if messages is not None:
+            yield chat_session, messages
+            continue
+        async for part in message_parts(calls, operation, chat_session):
+            yield chat_session, part
 
 
 async def message_parts(

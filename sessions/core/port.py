@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from sessions.core.counting import Counts, Period
 from sessions.core.group_commit import GroupCommit
 from sessions.core.identifiers import new_session_id
 from sessions.core.loops import LoopBound
@@ -28,7 +29,7 @@ from sessions.core.values import (
     Where,
 )
 from sessions.errors import SessionsError
-from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview, Statistics
+from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.resilience import RetryConfig
 
 __all__ = ["Backend", "ConnectionManager"]
@@ -389,6 +390,16 @@ class Backend(ABC):
     ) -> list[tuple[ChatMessage, Position]]:
         """Return messages of a session, oldest first, after a position, each with its own."""
 
+    @abstractmethod
+    async def export_many(self, sessions: list[ChatSession], limit: int) -> list[list[ChatMessage] | None]:
+        """Return the messages of each of several sessions, oldest first, with few statements.
+
+        Args:
+            sessions: The sessions; one that its user does not have has no messages.
+            limit: None stands for a session with so many messages or more, and may stand for others, of
+                which too much would be read at once.
+        """
+
     # -- Administration ----------------------------------------------------------------------------
 
     @abstractmethod
@@ -442,5 +453,5 @@ class Backend(ABC):
         """Return how many bytes each part of the database takes on disk, with all of them as ``total``."""
 
     @abstractmethod
-    async def statistics(self) -> Statistics:
-        """Return how much the database holds."""
+    async def count_all(self, period: Period) -> Counts:
+        """Count what the database holds, and how it is used in a period."""

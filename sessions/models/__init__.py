@@ -6,12 +6,14 @@ The record and document modules are not imported here: each loads its own databa
 from sessions.models.message import UNSET, ChatMessage, NewMessage, Role, Unset
 from sessions.models.pages import PreviewPage, SearchHit, SearchPage, SessionPreview
 from sessions.models.session import ChatSession, SessionData, SessionPage
-from sessions.models.statistics import Statistics
+from sessions.models.statistics import Bucket, ModelUse, Spread, Statistics, UserActivity
 
 __all__ = [
     "UNSET",
+    "Bucket",
     "ChatMessage",
     "ChatSession",
+    "ModelUse",
     "NewMessage",
     "PreviewPage",
     "Role",
@@ -20,6 +22,8 @@ __all__ = [
     "SessionData",
     "SessionPage",
     "SessionPreview",
+    "Spread",
     "Statistics",
     "Unset",
+    "UserActivity",
 ]

@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
-from sessions.queries.columns import LIMIT, SESSION_COLUMNS, bind
+from sessions.queries.columns import LIMIT, MESSAGE_COLUMNS, MESSAGE_ORDER, SESSION_COLUMNS, bind
 from sessions.queries.ranges import Ranges
 
 __all__ = ["AdministrationStatements", "administration_for"]
@@ -85,7 +85,7 @@ class AdministrationStatements:
         # Keyed by whether they continue after a user, or a session.
         self.list_users = {after: self._list_users(after) for after in (False, True)}
         self.list_all = {after: self._list_all(after) for after in (False, True)}
-        self.statistics = self._statistics()
+        self.export_many = self._export_many()
         self.sizes = self._sizes()
         if self._postgres:
             # Keyed by whether they leave sessions that exist as they are.
@@ -119,17 +119,21 @@ class AdministrationStatements:
             statement = statement.where(session_id > bind("after", session_id.type))
         return self._ranges.ordered(statement, session_id, limit=LIMIT)
 
-    def _statistics(self) -> Any:
-        users = select(ChatSessionRecord.user_id).distinct().subquery("users")
-        counted_users = select(func.count()).select_from(users).scalar_subquery()
-        messages = select(func.count()).select_from(ChatMessageRecord).scalar_subquery()
-        return select(
-            counted_users.label("users"),
-            func.count().label("sessions"),
-            messages.label("messages"),
-            func.min(ChatSessionRecord.created_at).label("oldest"),
-            func.max(ChatSessionRecord.updated_at).label("newest"),
-        ).select_from(ChatSessionRecord)
+    def _export_many(self) -> Any:
+        """Return messages of sessions, with the owner and the session before `MESSAGE_COLUMNS`."""
+        message, session = ChatMessageRecord, ChatSessionRecord
+        if self._postgres:
+            chosen = message.session_id == func.any(cast(bind("session_ids", ARRAY(Text())), ARRAY(ID)))
+        else:
+            keys: Any = func.json_each(bind("session_ids", Text())).table_valued("value")
+            chosen = message.session_id.in_(select(keys.c.value))
+        return (
+            select(session.user_id, message.session_id, *MESSAGE_COLUMNS)
+            .join_from(message, session, message.session_id == session.session_id)
+            .where(chosen)
+            .order_by(message.session_id, *MESSAGE_ORDER)
+            .limit(LIMIT)
+        )
 
     def _sizes(self) -> Any:
         """Return one row: on PostgreSQL the bytes of each table, and of their indexes; else those of all."""

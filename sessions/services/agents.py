@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sessions.models import ChatMessage, NewMessage, Role
 
@@ -70,6 +70,7 @@ class AgentResponse:
     errors: Sequence[str] = ()
 
 
+@runtime_checkable
 class Agent(Protocol):
     """Answers messages. It may also have ``stream``; see `StreamingAgent`."""
 
@@ -83,6 +84,7 @@ class Agent(Protocol):
         ...
 
 
+@runtime_checkable
 class StreamingAgent(Protocol):
     """Answers messages piece by piece."""
 

@@ -16,6 +16,7 @@ from sessions.services.afterwards import Afterwards, Summarise, TitleCallable
 from sessions.services.agents import AgentFactory, AnyAgent
 from sessions.services.claims import Claims, derived_id
 from sessions.services.finishing import Finishing
+from sessions.services.options import check_count, check_seconds, lower_uuid
 from sessions.services.plans import Request
 from sessions.services.results import ChatResult
 from sessions.services.sessions_of_users import UserSessions
@@ -90,12 +91,16 @@ class ChatService(UserSessions):
     ) -> None:
         if agent is not None and agent_factory is not None:
             raise InvalidInputError("agent_factory", "goes with no agent")
+        if agent_options is not None and agent_factory is None:
+            raise InvalidInputError("agent_options", "goes with agent_factory")
         if on_conflict not in ("raise", "wait"):
             raise InvalidInputError("on_conflict", "must be 'raise' or 'wait'")
         if (history_tokens is None) != (count_tokens is None):
             raise InvalidInputError("history_tokens", "goes with count_tokens")
         window = Window(
-            _count("history_limit", history_limit), _count("history_tokens", history_tokens), count_tokens
+            check_count("history_limit", history_limit),
+            check_count("history_tokens", history_tokens),
+            count_tokens,
         )
         self._owns_repository = repository is None
         if repository is None:
@@ -109,8 +114,8 @@ class ChatService(UserSessions):
             Claims(
                 repository,
                 self._finishing,
-                lease=_seconds("claim_seconds", claim_seconds),
-                patience=_seconds("wait_timeout", wait_timeout),
+                lease=check_seconds("claim_seconds", claim_seconds),
+                patience=check_seconds("wait_timeout", wait_timeout),
             ),
             self._finishing,
             window,
@@ -121,10 +126,10 @@ class ChatService(UserSessions):
                 window,
                 title=title,
                 summarize=summarize,
-                seconds=_seconds("hook_timeout", hook_timeout),
+                seconds=check_seconds("hook_timeout", hook_timeout),
             ),
             repository,
-            seconds=None if timeout is None else _seconds("timeout", timeout),
+            seconds=None if timeout is None else check_seconds("timeout", timeout),
             store_failed=store_failed,
             waits=on_conflict == "wait",
         )
@@ -252,7 +257,7 @@ class ChatService(UserSessions):
             TurnConflictError: Another turn has changed the conversation meanwhile; nothing is stored.
         """
         request = self._request(message, user_id, session_id, protocol, None, metadata)
-        request.edited_id = _lower(validation.check_id("message_id", message_id))
+        request.edited_id = lower_uuid(validation.check_id("message_id", message_id))
         request.is_branch = validation.check_flag("branch", branch)
         return await self._run(request)
 
@@ -277,7 +282,7 @@ class ChatService(UserSessions):
         self._source.check()
         user_id = validation.check_user_id(user_id)
         chosen = None if session_id is None else validation.check_id("session_id", session_id)
-        own_id = None if message_id is None else _lower(validation.check_id("message_id", message_id))
+        own_id = None if message_id is None else lower_uuid(validation.check_id("message_id", message_id))
         if not isinstance(protocol, str):
             raise InvalidInputError("protocol", f"must be str, not {type(protocol).__name__}")
         return Request(
@@ -342,21 +347,3 @@ class ChatService(UserSessions):
                 message, user_id, session_id, protocol, message_id=message_id, metadata=metadata
             )
         )
-
-
-def _lower(text: str) -> str:
-    """Return a UUID in the form that every backend returns; any other id as it is."""
-    try:
-        return validation.check_uuid("id", text)
-    except InvalidInputError:
-        return text
-
-
-def _count(argument: str, value: int | None) -> int | None:
-    return None if value is None else validation.check_count(argument, value)
-
-
-def _seconds(argument: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InvalidInputError(argument, "must be a number of seconds, more than 0")
-    return float(value)

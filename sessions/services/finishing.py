@@ -77,8 +77,13 @@ class Finishing:
     async def finish(self) -> None:
         """Wait for what callers that were cancelled have left, on this event loop."""
         loop = asyncio.get_running_loop()
-        if tasks := [task for task in tuple(self._tasks) if task.get_loop() is loop]:
-            await asyncio.wait(tasks, timeout=FINISH_SECONDS)
+        deadline = loop.time() + FINISH_SECONDS
+        while tasks := [task for task in tuple(self._tasks) if task.get_loop() is loop]:
+            await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
+            if loop.time() > deadline:
+                break
+            # What is stored is followed by the release of the turn's claims.
+            await asyncio.sleep(0.01)
 
 
 def _is_ending() -> bool:

@@ -87,7 +87,10 @@ class Turns:
             for times in itertools.count(1):
                 plan = await self._planner.plan(request)
                 if isinstance(plan, tuple):
-                    yield self._repeated(request, *plan)
+                    repeated = self._repeated(request, *plan)
+                    if streaming and repeated["message"]:
+                        yield repeated["message"]
+                    yield repeated
                     return
                 asking = self._asking(request, plan, streaming)
                 reply = asking.reply
@@ -119,10 +122,11 @@ class Turns:
     def _names(self, request: Request) -> list[tuple[str, ...]]:
         """Return what the turn claims: the session if it waits for others, and its message."""
         names: list[tuple[str, ...]] = []
+        session_id = request.session_id.lower()  # A UUID in capitals is the same one.
         if self._waits and not request.is_new_session:
-            names.append(("session", request.session_id))
+            names.append(("session", session_id))
         if request.message_id is not None:
-            names.append(("message", request.user_id, request.session_id, request.message_id))
+            names.append(("message", request.user_id, session_id, request.message_id))
         return names
 
     def _asking(self, request: Request, plan: Plan, streaming: bool) -> Asking:

@@ -144,3 +144,24 @@ def test_without_a_configured_database_the_answer_comes_at_once(
     assert time.monotonic() - begun < 30
     assert "no database is configured" in error
     assert "--url sqlite:///" in error
+
+
+def test_statistics_are_shown(run: Run, sqlite_url: str) -> None:
+    with Backend("sqlite", "sqlite", sqlite_url).repository() as repository:
+        session_id = repository.create_session("alice")
+        answer_ = NewMessage("assistant", "Hi", metadata={"model": "large", "usage.output_tokens": 1234})
+        repository.add_messages_sync(session_id, [("user", "Hi"), answer_])
+        repository.create_session("bob")
+    found = answer(run, "stats", "--bucket", "hour", "--url", sqlite_url)
+    assert (found["users"], found["sessions"], found["messages"]) == (2, 2, 2)
+    assert sum(part["messages"] for part in found["buckets"]) == 2
+    assert found["top_users"] == [{"user_id": "alice", "sessions": 1, "messages": 2}]
+    assert found["turns"] == {"count": 1, "mean": 1.0, "p50": 1.0, "p95": 1.0}
+
+    result = run("stats", "--time-zone", "Europe/Berlin", "--url", sqlite_url)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for text in ("messages 2", "assistant 1, user 1", "Day (Europe/Berlin)", "large", "1,234 out", "alice"):
+        assert text in result.stdout
+    assert "none" in run("stats", "--since", "2100-01-01T00:00Z", "--url", sqlite_url).stdout
+    assert "time_zone" in error_line(run("stats", "--time-zone", "Mars", "--url", sqlite_url))
+    assert "--until" in error_line(run("stats", "--until", "now", "--url", sqlite_url))

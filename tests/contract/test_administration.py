@@ -153,7 +153,8 @@ async def test_writing_goes_on_after_a_restore(repository: Any) -> None:
     after = await repository.get_session("alice", owner.session_id)
     assert after.updated_at > owner.updated_at
     assert await repository.delete_session_async("alice", owner.session_id)
-    assert await repository.admin.statistics() == Statistics(0, 0, 0, None, None)
+    nothing = await repository.admin.statistics()
+    assert replace(nothing, bytes_on_disk=0) == Statistics(0, 0, 0, None, None)
 
 
 async def test_a_restore_does_not_take_a_session_of_another_user(repository: Any) -> None:
@@ -303,7 +304,8 @@ async def test_filters_choose_sessions(repository: Any) -> None:
 
 
 async def test_statistics_count_everything(repository: Any) -> None:
-    assert await repository.admin.statistics() == Statistics(0, 0, 0, None, None)
+    nothing = await repository.admin.statistics()
+    assert replace(nothing, bytes_on_disk=0) == Statistics(0, 0, 0, None, None)
     stored = [chat_session("alice"), chat_session("alice"), chat_session("bob")]
     stored[1] = replace(stored[1], created_at=THEN - timedelta(days=1))
     stored[2] = replace(stored[2], updated_at=THEN + timedelta(days=1))
@@ -312,7 +314,8 @@ async def test_statistics_count_everything(repository: Any) -> None:
 
     found = await repository.admin.statistics()
 
-    assert found == Statistics(2, 3, 3, THEN - timedelta(days=1), THEN + timedelta(days=1))
+    totals = found.users, found.sessions, found.messages, found.oldest, found.newest
+    assert totals == (2, 3, 3, THEN - timedelta(days=1), THEN + timedelta(days=1))
 
 
 @pytest.mark.parametrize(

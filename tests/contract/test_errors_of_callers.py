@@ -26,6 +26,12 @@ from tests.support.servers import free_port
 CONTENT = "a very private thing to say"
 
 
+@pytest.fixture
+def backend(new_backend: Backend) -> Backend:
+    """Each backend, with a database whose schema these tests may change."""
+    return new_backend
+
+
 class OfTheService(Exception):
     """Has the attributes of drivers' errors."""
 

@@ -86,6 +86,7 @@ NOT_TEXT: list[Any] = [
     re.compile(".*"),
     str,
 ]
+UNSTORABLE_CHARACTER = re.compile("[\0\ud800-\udfff]")
 UNSTORABLE = ["\0", "a\0b", "\ud800", "a\udfff", "\udc80" * 3]
 CYCLES = [cycle(dict), cycle(list)]
 CYCLIC = set(map(id, CYCLES))
@@ -120,7 +121,7 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IG
 def is_text(value: object) -> bool:
     if not isinstance(value, str):
         return False
-    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in str.__str__(value))
+    return UNSTORABLE_CHARACTER.search(str.__str__(value)) is None
 
 
 def is_name(value: object) -> bool:

@@ -229,7 +229,7 @@ class User:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.full_size)])
 async def test_random_operations_of_two_users_are_isolated(
     backend: Backend, repository: Any, seed: int
 ) -> None:

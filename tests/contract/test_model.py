@@ -19,9 +19,8 @@ from sessions import InvalidInputError, NewMessage
 from tests.contract.twins_of_the_model import Twins
 from tests.support.databases import Backend
 
-# Of one size on each machine, and the same each time.
+# The same each time, on each machine.
 BUDGET = settings(
-    max_examples=12,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -397,10 +396,11 @@ class SessionMachine(RuleBasedStateMachine):
             self.twins.repository.delete_user_sync(user_id)
 
 
-def test_every_operation_does_what_the_model_does(backend: Backend) -> None:
+@pytest.mark.parametrize("examples", [6, pytest.param(30, marks=pytest.mark.full_size)])
+def test_every_operation_does_what_the_model_does(backend: Backend, examples: int) -> None:
     with backend.repository() as first, backend.repository(pool_size=3) as second:
 
         class Machine(SessionMachine):
             repositories = [first, second]  # noqa: RUF012
 
-        run_state_machine_as_test(Machine, settings=BUDGET)
+        run_state_machine_as_test(Machine, settings=settings(BUDGET, max_examples=examples))

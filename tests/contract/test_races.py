@@ -116,12 +116,13 @@ def test_of_two_updates_one_state_is_left_and_never_a_mix(backend: Backend, race
     assert left.title.endswith("-2")
 
 
+@pytest.mark.parametrize("many", [1_500, pytest.param(5_000, marks=pytest.mark.full_size)])
 def test_paging_shows_every_untouched_session_once_while_others_change(
-    backend: Backend, racers: Racers
+    backend: Backend, racers: Racers, many: int
 ) -> None:
     with backend.repository() as repository:
         assert repository.count_sessions_sync("user") == 0
-    ids = raw_rows.add_sessions(backend, "user", raw_rows.in_milliseconds(5000))
+    ids = raw_rows.add_sessions(backend, "user", raw_rows.in_milliseconds(many))
     raw_rows.add_sessions(backend, "other", raw_rows.in_milliseconds(50))
     touched, untouched = ids[::5], [session_id for number, session_id in enumerate(ids) if number % 5]
     churn = {"work": "churn", "user_id": "user", "tasks": TASKS}
@@ -177,10 +178,10 @@ def test_concurrent_merges_of_different_keys_are_all_kept(backend: Backend, race
 def test_no_two_pops_return_the_same_message(backend: Backend, racers: Racers) -> None:
     with backend.repository() as repository:
         session_id = repository.create_session("user")
-        ids = repository.add_messages_sync(session_id, [("user", str(number)) for number in range(60)])
-        popped = racers.run(backend, *[{"work": "pop", "session_id": session_id, "tasks": 8}] * 2)
+        ids = repository.add_messages_sync(session_id, [("user", str(number)) for number in range(40)])
+        popped = racers.run(backend, *[{"work": "pop", "session_id": session_id, "tasks": 5}] * 2)
         assert sorted(popped[0] + popped[1]) == sorted(ids)
-        assert repository.get_session_sync("user", session_id).version == 1 + 60
+        assert repository.get_session_sync("user", session_id).version == 1 + 40
     assert raw_rows.messages(backend) == []
 
 

@@ -28,6 +28,12 @@ create = SessionRepositoryFactory.create_repository
 
 
 @pytest.fixture
+def backend(new_backend: Backend) -> Backend:
+    """Each backend, with a database whose schema these tests may change."""
+    return new_backend
+
+
+@pytest.fixture
 def closed_port() -> Iterator[int]:
     """A port without a listener, while the test runs."""
     with socket.socket() as bound:

@@ -280,7 +280,7 @@ async def test_postgres_needs_one_statement_for_a_page_of_all_users_and_for_a_re
         for expected, operation in [
             (1, lambda: admin.restore(chat_session, messages)),
             (1, lambda: admin.restore(chat_session, [])),
-            (1, admin.statistics),
+            (1, admin.sizes),
             # The last page is empty.
             (2, lambda: drained(admin.iter_users())),
             (2, lambda: drained(admin.iter_sessions())),

@@ -23,11 +23,31 @@ from tests.faults.writers import USER, Call, writers
 from tests.support.databases import Backend
 
 RECOVERY_SECONDS = 5.0
-KILLS = 3
-DOWN_SECONDS = 2.0
 APPENDERS = 64
 # Callers whose retries end before the server is available again, so that they see the outage.
 IMPATIENT = {"max_attempts": 2, "base_delay": 0.1}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much happens.
+
+    Attributes:
+        seconds: Minimum duration.
+        kills: How often the server is killed, or the primary replaced.
+        down: Seconds before each kill, and until the restart.
+        pause: Seconds between two calls of a writer.
+    """
+
+    seconds: float
+    kills: int
+    down: float
+    pause: float
+
+
+SMALL = Size(seconds=5.0, kills=2, down=1.0, pause=0.25)
+# As many calls as the machine can make.
+LARGE = Size(seconds=20.0, kills=3, down=2.0, pause=0.01)
 
 
 @dataclass
@@ -62,19 +82,15 @@ def _backend(server: Any, **options: Any) -> Backend:
 def _write_while(
     backend: Backend,
     break_: Callable[[float], list[float]],
+    size: Size,
     *,
-    seconds: float,
     sync: bool = False,
     retry: dict[str, float] | None = None,
 ) -> Outcome:
-    """Run writers while ``break_(until)`` breaks the server, then read the final state.
-
-    Args:
-        seconds: Minimum duration.
-    """
-    with writers(backend, callers=APPENDERS, sync=sync, retry=retry) as process:
+    """Run writers while ``break_(until)`` breaks the server, then read the final state."""
+    with writers(backend, callers=APPENDERS, sync=sync, retry=retry, pause=size.pause) as process:
         process.wait_until_they_write()
-        until = time.monotonic() + seconds
+        until = time.monotonic() + size.seconds
         returns = break_(until)
         time.sleep(max(until - time.monotonic(), 0))
         # After a slow restart, too, the writers need time to recover, and more on a busy machine.
@@ -120,47 +136,47 @@ def _stored(backend: Backend) -> Counter[str]:
 # -- What is broken --------------------------------------------------------------------------------
 
 
-def _kill_and_restart(server: Postgres | Mongod | Valkey) -> Callable[[float], list[float]]:
+def _kill_and_restart(server: Postgres | Mongod | Valkey, size: Size) -> Callable[[float], list[float]]:
     def kill(until: float) -> list[float]:
         returns = []
-        for _ in range(KILLS):
-            time.sleep(DOWN_SECONDS)
+        for _ in range(size.kills):
+            time.sleep(size.down)
             server.kill()
-            time.sleep(DOWN_SECONDS)
+            time.sleep(size.down)
             returns.append(server.start())
         return returns
 
     return kill
 
 
-def postgres_killed(seconds: float) -> Outcome:
+def postgres_killed(size: Size) -> Outcome:
     server = Postgres()
     with running(server):
-        return _write_while(_backend(server), _kill_and_restart(server), seconds=seconds, retry=IMPATIENT)
+        return _write_while(_backend(server), _kill_and_restart(server, size), size, retry=IMPATIENT)
 
 
-def mongodb_replica_set_killed(seconds: float) -> Outcome:
+def mongodb_replica_set_killed(size: Size) -> Outcome:
     replica_set = ReplicaSet(1)
     with running(replica_set):
         backend = _backend(replica_set, connect_timeout=0.5)
-        break_ = _kill_and_restart(replica_set.members[0])
-        return _write_while(backend, break_, seconds=seconds, sync=True, retry=IMPATIENT)
+        break_ = _kill_and_restart(replica_set.members[0], size)
+        return _write_while(backend, break_, size, sync=True, retry=IMPATIENT)
 
 
-def mongodb_standalone_killed(seconds: float) -> Outcome:
+def mongodb_standalone_killed(size: Size) -> Outcome:
     server = Mongod()
     with running(server):
         backend = _backend(server, connect_timeout=0.5)
-        return _write_while(backend, _kill_and_restart(server), seconds=seconds, retry=IMPATIENT)
+        return _write_while(backend, _kill_and_restart(server, size), size, retry=IMPATIENT)
 
 
-def redis_killed(seconds: float) -> Outcome:
+def redis_killed(size: Size) -> Outcome:
     server = Valkey()
     with running(server):
-        return _write_while(_backend(server), _kill_and_restart(server), seconds=seconds, retry=IMPATIENT)
+        return _write_while(_backend(server), _kill_and_restart(server, size), size, retry=IMPATIENT)
 
 
-def postgres_connections_terminated(seconds: float) -> Outcome:
+def postgres_connections_terminated(size: Size) -> Outcome:
     server = Postgres()
 
     def terminate(until: float) -> list[float]:
@@ -181,7 +197,7 @@ def postgres_connections_terminated(seconds: float) -> Outcome:
         return []
 
     with running(server):
-        return _write_while(_backend(server), terminate, seconds=seconds, sync=True)
+        return _write_while(_backend(server), terminate, size, sync=True)
 
 
 def _disturb(server: Mongod, until: float, *, every: float) -> list[float]:
@@ -202,30 +218,30 @@ def _disturb(server: Mongod, until: float, *, every: float) -> list[float]:
     return []
 
 
-def mongodb_replica_set_disturbed(seconds: float) -> Outcome:
+def mongodb_replica_set_disturbed(size: Size) -> Outcome:
     replica_set = ReplicaSet(1)
     with running(replica_set):
         backend = _backend(replica_set)
         disturb = functools.partial(_disturb, replica_set.members[0], every=0.1)
-        return _write_while(backend, disturb, seconds=seconds)
+        return _write_while(backend, disturb, size)
 
 
-def mongodb_standalone_disturbed(seconds: float) -> Outcome:
+def mongodb_standalone_disturbed(size: Size) -> Outcome:
     server = Mongod()
     with running(server):
         # The driver retries nothing on a standalone server: with more kills, most attempts would fail.
         disturb = functools.partial(_disturb, server, every=1)
-        return _write_while(_backend(server), disturb, seconds=seconds, sync=True)
+        return _write_while(_backend(server), disturb, size, sync=True)
 
 
-def mongodb_primary_lost(seconds: float) -> Outcome:
-    """Step the primary of three members down, twice, and kill it once."""
+def mongodb_primary_lost(size: Size) -> Outcome:
+    """Step the primary of three members down, kill the next one, and in the large size step the last down."""
     replica_set = ReplicaSet(3)
 
     def lose(until: float) -> list[float]:
         returns = []
-        for turn in range(KILLS):
-            time.sleep(DOWN_SECONDS)
+        for turn in range(size.kills):
+            time.sleep(size.down)
             primary = replica_set.wait_for_primary()
             if turn == 1:
                 primary.kill()
@@ -244,7 +260,7 @@ def mongodb_primary_lost(seconds: float) -> Outcome:
         return returns
 
     with running(replica_set):
-        return _write_while(_backend(replica_set), lose, seconds=seconds)
+        return _write_while(_backend(replica_set), lose, size)
 
 
 KILLED = [postgres_killed, mongodb_replica_set_killed, mongodb_standalone_killed, redis_killed]
@@ -255,12 +271,14 @@ DISTURBED = [
 ]
 
 
-@pytest.mark.parametrize("seconds", [10.0, pytest.param(20.0, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize(
+    "size", [SMALL, pytest.param(LARGE, marks=pytest.mark.full_size)], ids=["small", "large"]
+)
 @pytest.mark.parametrize("scenario", [*KILLED, *DISTURBED, mongodb_primary_lost])
 def test_acknowledged_messages_are_stored_once_and_in_order(
-    scenario: Callable[[float], Outcome], seconds: float
+    scenario: Callable[[Size], Outcome], size: Size
 ) -> None:
-    outcome = scenario(seconds)
+    outcome = scenario(size)
     _assert_each_acknowledged_message_is_there_once_and_in_order(outcome)
     _assert_each_message_was_sent_and_each_batch_is_whole(outcome)
     _assert_no_session_is_half_deleted(outcome)
@@ -272,6 +290,7 @@ def test_acknowledged_messages_are_stored_once_and_in_order(
     ):  # It refuses connections at once while it is down; MongoDB's driver waits.
         assert errors
     if scenario not in DISTURBED:
+        assert len(outcome.returns) == size.kills
         _assert_calls_are_served_soon_after_the_server_answers(outcome)
 
 
@@ -318,7 +337,6 @@ def _assert_what_was_done_is_not_reported_as_failed(outcome: Outcome) -> None:
 
 
 def _assert_calls_are_served_soon_after_the_server_answers(outcome: Outcome) -> None:
-    assert len(outcome.returns) == KILLS
     for returned in outcome.returns:
         served = min(call.end for call in outcome.calls if not call.error and call.end > returned)
         assert served - returned < 3 * RECOVERY_SECONDS

@@ -215,6 +215,17 @@ OPERATIONS = {
     ),
 }
 WRITES = {name: operation for name, operation in OPERATIONS.items() if operation.writes}
+# Operations of which README's command also loses half a response: a read, small writes, and large ones.
+HALF_LOST = ("get_session_history", "add_message", "add_messages, many", "delete_user", "pop_message")
+LOST = [pytest.param(name, Fault.CUT_BEFORE_REPLY, id=name) for name in OPERATIONS] + [
+    pytest.param(
+        name,
+        Fault.CUT_AMID_REPLY,
+        id=f"{name}, half",
+        marks=[] if name in HALF_LOST else [pytest.mark.full_size],
+    )
+    for name in OPERATIONS
+]
 
 
 @pytest.fixture(scope="module", params=[Postgres, ReplicaSet, Mongod, Valkey])
@@ -315,8 +326,7 @@ async def _assert_done_once_or_not_at_all(broken: Broken, operation: Operation, 
     await _assert_version(broken, operation, names)
 
 
-@pytest.mark.parametrize("fault", [Fault.CUT_BEFORE_REPLY, Fault.CUT_AMID_REPLY])
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(("name", "fault"), LOST)
 async def test_a_lost_response_neither_loses_nor_duplicates_a_write_and_is_not_an_error(
     server: Any, name: str, fault: Fault
 ) -> None:
@@ -325,10 +335,11 @@ async def test_a_lost_response_neither_loses_nor_duplicates_a_write_and_is_not_a
         for request in count():
             names = Names()
             await broken.prepare(names)
-            # A connection that has prepared no statement of the operation: one that has needs fewer requests,
-            # so that the response to the last one would never be lost.
-            await broken.repository.aclose()
-            await broken.repository.count_sessions("nobody")
+            if server.backend == "postgres":
+                # A connection that has prepared no statement of the operation: one that has needs fewer
+                # requests, so that the response to the last one would never be lost.
+                await broken.repository.aclose()
+                await broken.repository.count_sessions("nobody")
             broken.proxy.plan = plan = Plan(fault, request)
             try:
                 result = await operation.call(broken.repository, names)

@@ -93,6 +93,7 @@ def writers(
     churners: int = 4,
     sync: bool = False,
     retry: dict[str, float] | None = None,
+    pause: float = PAUSE_SECONDS,
 ) -> Iterator[Writers]:
     """Start a process that writes.
 
@@ -102,9 +103,10 @@ def writers(
         churners: Tasks that create, fill, change and delete sessions.
         sync: Whether they call the blocking operations from threads.
         retry: Arguments of their `RetryConfig`; None for the default one.
+        pause: Seconds that a task waits between two calls.
     """
     job = {"backend": asdict(backend), "callers": callers, "churners": churners, "sync": sync}
-    job["retry"] = retry
+    job |= {"retry": retry, "pause": pause}
     with child(__name__) as process:
         assert process.stdin
         print(json.dumps(job), file=process.stdin, flush=True)
@@ -117,9 +119,10 @@ def writers(
 class Caller:
     """Calls a repository and records the calls."""
 
-    def __init__(self, repository: Any, sync: bool, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, repository: Any, sync: bool, threads: ThreadPoolExecutor, pause: float) -> None:
         self._repository = repository
         self._sync = sync
+        self._pause = pause
         self._threads = threads
         self.calls: list[Call] = []
         self.stopping = False
@@ -137,7 +140,7 @@ class Caller:
             self.served = call.end
             self.deleted += call.operation == "delete_session_async"
         self.calls.append(call)
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(self._pause)
         return call.result
 
     async def _invoke(self, operation: str, arguments: tuple[Any, ...]) -> Any:
@@ -179,11 +182,11 @@ class Caller:
 
 
 async def _work(
-    backend: Backend, callers: int, churners: int, sync: bool, retry: RetryConfig | None
+    backend: Backend, callers: int, churners: int, sync: bool, retry: RetryConfig | None, pause: float
 ) -> list[Call]:
     threads = ThreadPoolExecutor(callers + churners)
     async with backend.repository(retry=retry) as repository:
-        caller = Caller(repository, sync, threads)
+        caller = Caller(repository, sync, threads, pause)
         for number in range(callers):
             call = Call(number, "ensure_session_exists", str(uuid.UUID(int=number)))
             assert await caller.call(call, call.session_id, USER) is True, call

@@ -8,9 +8,11 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 import redis
 from pymongo import MongoClient
 
@@ -18,6 +20,20 @@ from tests.support.databases import OF_THE_TESTS, Backend, run_in_thread
 
 Counter = Callable[[], int]
 SHAPES = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone", "redis")
+
+
+def on_each_shape(programs: dict[str, str], on_standalone: str) -> list[Any]:
+    """Return parameters, a shape and a program: on MongoDB's second kind one, and the others at full size."""
+    return [
+        pytest.param(
+            shape,
+            program,
+            id=f"{shape}-{name}",
+            marks=[pytest.mark.full_size] if shape == "mongodb-standalone" and name != on_standalone else [],
+        )
+        for name, program in programs.items()
+        for shape in SHAPES
+    ]
 
 
 def count_postgres(url: str) -> int:

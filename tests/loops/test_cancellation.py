@@ -17,7 +17,6 @@ from sessions import NewMessage
 from tests.loops.shapes import Counter, settled
 from tests.support.databases import Backend, run_in_thread
 
-ROUNDS = 700
 PAIR = [("user", "a"), ("assistant", "b")]
 PAST = datetime(2001, 1, 1, tzinfo=UTC)
 
@@ -84,9 +83,10 @@ async def open_transactions(backend: Backend) -> int:
         await connection.close()
 
 
+@pytest.mark.parametrize("rounds", [210, pytest.param(700, marks=pytest.mark.full_size)])
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 async def test_cancellation_at_random_points_never_harms_later_calls(
-    shape: tuple[Backend, Counter], how: str
+    shape: tuple[Backend, Counter], how: str, rounds: int
 ) -> None:
     backend, count = shape
     chance = random.Random(20261122)
@@ -105,7 +105,7 @@ async def test_cancellation_at_random_points_never_harms_later_calls(
         durations[name] = min(taken, durations.get(name, taken))
     cut = 0
     for number in itertools.count():
-        if number >= ROUNDS and cut > ROUNDS / 4:
+        if number >= rounds and cut > rounds / 4:
             break
         name = list(OPERATIONS)[number % len(OPERATIONS)]
         delay = chance.uniform(0, durations[name] * 1.2)

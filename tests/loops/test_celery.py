@@ -43,10 +43,24 @@ import sys, app
 results = [app.store.delay(sys.argv[1], str(number)) for number in range(20)]
 print(len({result.get(timeout=110) for result in results}))
 """
+BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
+# The backends that README's command has in each pool, and the others in the default one.
+OF_EACH_POOL = ("postgres", "mongodb-replica-set")
 SESSION_ID = "00000000-0000-4000-8000-000000000001"
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+@pytest.mark.parametrize(
+    ("backend", "pool"),
+    [
+        *((backend, "prefork") for backend in BACKENDS),
+        *(
+            pytest.param(backend, pool, marks=[] if backend in OF_EACH_POOL else [pytest.mark.full_size])
+            for pool in ("threads", "gevent")
+            for backend in BACKENDS
+        ),
+    ],
+    indirect=["backend"],
+)
 def test_tasks_store_messages(backend: Backend, pool: str, tmp_path: Path) -> None:
     for folder in ("queue", "control", "results"):
         (tmp_path / folder).mkdir()

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from tests.loops.shapes import Counter, settled
+from tests.loops.shapes import Counter, on_each_shape, settled
 from tests.support.databases import Backend
 
 PRELUDE = """
@@ -129,7 +129,7 @@ FORKS = {
 }
 
 
-@pytest.mark.parametrize("body", FORKS.values(), ids=FORKS)
+@pytest.mark.parametrize(("shape", "body"), on_each_shape(FORKS, "fork"), indirect=["shape"])
 def test_parent_and_children_continue_to_work(
     shape: tuple[Backend, Counter], body: str, tmp_path: object
 ) -> None:
@@ -139,7 +139,7 @@ def test_parent_and_children_continue_to_work(
     assert settled(count, 0) == 0
 
 
-@pytest.mark.parametrize("body", EXITS.values(), ids=EXITS)
+@pytest.mark.parametrize(("shape", "body"), on_each_shape(EXITS, "after both"), indirect=["shape"])
 def test_an_exit_without_close_is_quiet_and_leaves_no_connection(
     shape: tuple[Backend, Counter], body: str, tmp_path: object
 ) -> None:

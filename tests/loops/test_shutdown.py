@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.breakable import Mongod, Postgres
-from tests.loops.shapes import Counter, settled
+from tests.loops.shapes import Counter, on_each_shape, settled
 from tests.support.databases import Backend
 from tests.support.freezers import Freezer, freezable, lockable
 from tests.support.timing import within
@@ -99,7 +99,7 @@ print(True)
 }
 
 
-@pytest.mark.parametrize("body", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize(("shape", "body"), on_each_shape(ENDS, "a close at exit"), indirect=["shape"])
 def test_a_process_with_calls_at_exit_ends(shape: tuple[Backend, Counter], body: str) -> None:
     backend, count = shape
     program = PRELUDE + textwrap.dedent(body)

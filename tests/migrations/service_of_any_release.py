@@ -1,4 +1,4 @@
-"""A service that converses without a pause, of whichever release `sessions` is imported from.
+"""A service that converses, of whichever release `sessions` is imported from.
 
 Takes its work as JSON in the first argument, reads commands from standard input, and prints JSON, a line for
 each. Any error ends it. It uses only what every release has.
@@ -13,10 +13,12 @@ import sys
 from typing import Any
 
 import sessions
-from sessions import SessionRepositoryFactory, migrations
+from sessions import BackendUnavailableError, SessionRepositoryFactory, migrations
 
 USER = "ann"
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.1
+# The previous release does not retry it.
+QUERY_PLAN_KILLED = 175
 
 
 class Service:
@@ -47,7 +49,7 @@ class Service:
             written.append(await self._repository.add_message(session_id, "user", content, user_id=USER))
             batch = [("assistant", f"{content} {number}") for number in range(3)]
             written += await self._repository.add_messages(session_id, batch, user_id=USER)
-            newest = await self._repository.get_session_history(USER, session_id, limit=100)
+            newest = await self._newest(session_id)
             own = [message.message_id for message in newest if message.content.startswith(self._name)]
             assert own == written[len(written) - len(own) :], (
                 "the messages of one writer are not in their order"
@@ -56,6 +58,15 @@ class Service:
             found = await self._repository.list_paginated_sessions_async(USER)
             assert session_id in {chat_session.session_id for chat_session in found}
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _newest(self, session_id: str) -> list[Any]:
+        """Read, again if MongoDB drops the index in use, as this release does with the former one."""
+        while True:
+            try:
+                return await self._repository.get_session_history(USER, session_id, limit=100)
+            except BackendUnavailableError as error:
+                if getattr(error.__cause__, "code", None) != QUERY_PLAN_KILLED:
+                    raise
 
     async def store(self, session_id: str, number: int) -> None:
         """Store messages from before, in batches."""

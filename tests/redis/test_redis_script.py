@@ -136,7 +136,7 @@ async def test_conditions_look_at_more_sessions_than_one_call_does(
     monkeypatch.setattr("sessions.backends.redis.lists.SESSIONS", 7)
     monkeypatch.setattr("sessions.backends.redis.lists.MESSAGES", 3)
     monkeypatch.setattr("sessions.backends.redis.lists.USERS", 2)
-    monkeypatch.setattr("sessions.backends.redis.administration.SESSIONS", 7)
+    monkeypatch.setattr("sessions.backends.redis.counting.PAGE", 7)
     async with AsyncChats(redis_url) as chats:
         for number in range(50):
             metadata = {"rest": number % 10}

@@ -187,7 +187,7 @@ async def converse(
                 if not message.content.startswith(f"{user_id}:"):
                     strange.append(f"{user_id} saw {message.content}")
             race.happened("read")
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)  # Most of the time is for those that write.
 
     async def replace(user_id: str, choice: random.Random) -> None:
         nonlocal deleted

@@ -32,7 +32,8 @@ def test_merged_keys_are_checked_as_metadata() -> None:
             validation.check_merge(bad)
 
 
-def test_an_error_about_a_whole_object_names_its_argument() -> None:
+def test_an_error_about_a_whole_object_names_its_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sessions.validation.metadata.MAX_METADATA_VALUES", 1000)
     too_deep: dict[str, Any] = {}
     for _ in range(100):
         too_deep = {"below": too_deep}

@@ -82,6 +82,7 @@ def of_code(code: int, *labels: str) -> errors.OperationFailure:
         (errors.WaitQueueTimeoutError("busy"), False, False),
         (of_code(10107), True, False),
         (of_code(112), True, False),
+        (of_code(175), True, False),
         (of_code(189), True, False),
         (of_code(8000, "RetryableWriteError"), True, False),
         (of_code(251, "TransientTransactionError"), True, False),

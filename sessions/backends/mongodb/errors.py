@@ -27,6 +27,7 @@ TRANSIENT_CODES = frozenset(
         91,  # ShutdownInProgress
         112,  # WriteConflict
         134,  # ReadConcernMajorityNotAvailableYet
+        175,  # QueryPlanKilled: the index in use was dropped, as an upgrade of this package does.
         189,  # PrimarySteppedDown
         262,  # ExceededTimeLimit
         COLLECTION_UUID_MISMATCH,  # Dropped again while it was made ready.

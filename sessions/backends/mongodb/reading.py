@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -14,7 +15,7 @@ from sessions.backends.mongodb.mapping import to_messages
 from sessions.backends.mongodb.ordering import IN_ORDER, IN_REVERSE, after, before, position_of
 from sessions.backends.mongodb.visibility import DROPPED_FIELD, FIELDS, REVISED_FIELD, marks_in, visible
 from sessions.core.values import HistoryRange, Position
-from sessions.models import ChatMessage
+from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import SESSION_FIELD
 from sessions.validation import no_such_message
 
@@ -37,6 +38,8 @@ COUNTED: list[dict[str, Any]] = [
 ]
 # Documents in one batch of a cursor, which the server limits to 16 MB.
 MAX_BATCH_SIZE = 10_000
+# Sessions of an export that are read at the same time.
+READERS = 8
 
 Document = dict[str, Any]
 
@@ -97,6 +100,19 @@ class MongoReading(MongoCollections):
             (message, position_of(document))
             for message, document in zip(to_messages(found), found, strict=True)
         ]
+
+    async def export_many(self, sessions: list[ChatSession], limit: int) -> list[list[ChatMessage] | None]:
+        async def read(chat_session: ChatSession) -> list[ChatMessage] | None:
+            key = chat_session.session_id, chat_session.user_id
+            found = to_messages(await self._visible(*key, {}, limit=limit) or [])
+            return found if len(found) < limit else None
+
+        # A transaction takes one command at a time.
+        at_once = 1 if self.manager.is_borrowed else READERS
+        histories: list[list[ChatMessage] | None] = []
+        for start in range(0, len(sessions), at_once):
+            histories += await asyncio.gather(*map(read, sessions[start : start + at_once]))
+        return histories
 
     async def _find(
         self, session_id: str, user_id: str, message_id: str, argument: str | None = None

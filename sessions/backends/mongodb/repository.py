@@ -63,7 +63,9 @@ R = TypeVar("R")
 READS = frozenset(
     {
         "count",
+        "count_all",
         "count_messages",
+        "export_many",
         "export_messages",
         "export_sessions",
         "get",
@@ -75,7 +77,6 @@ READS = frozenset(
         "list_previews",
         "list_users",
         "search",
-        "statistics",
     }
 )
 MAX_ENSURE_ATTEMPTS = 10

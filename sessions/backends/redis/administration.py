@@ -5,7 +5,6 @@ from __future__ import annotations
 from sessions.backends.redis.base import RedisOperations
 from sessions.backends.redis.connection import information
 from sessions.backends.redis.mapping import (
-    decode_moment,
     encode_moment,
     pairs,
     stored_row,
@@ -14,12 +13,9 @@ from sessions.backends.redis.mapping import (
     user_of,
 )
 from sessions.core.values import StoredMessage
-from sessions.models import ChatSession, Statistics
+from sessions.models import ChatSession
 
 __all__ = ["RedisAdministration"]
-
-# What one call of the script looks at.
-SESSIONS = 2000
 
 
 class RedisAdministration(RedisOperations):
@@ -64,20 +60,6 @@ class RedisAdministration(RedisOperations):
         found = information(await connection.command("INFO"))
         # Of the whole server, which counts neither databases nor kinds of keys.
         return {"memory": int(found["used_memory"]), "total": int(found["used_memory"])}
-
-    async def statistics(self) -> Statistics:
-        place, oldest, newest, *counts = await self._run("statistics", "", str(SESSIONS))
-        while place:
-            place, first, last, *_ = await self._run("statistics", place, str(SESSIONS))
-            oldest, newest = min(oldest, first or oldest), max(newest, last)
-        users, sessions, messages = counts
-        return Statistics(
-            users,
-            sessions,
-            messages,
-            decode_moment(oldest) if oldest else None,
-            decode_moment(newest) if newest else None,
-        )
 
 
 def _restored(chat_session: ChatSession, messages: list[StoredMessage], *, only_new: bool) -> tuple[str, ...]:

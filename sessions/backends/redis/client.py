@@ -120,6 +120,18 @@ class RedisConnection:
             raise reply
         return reply
 
+    async def commands(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+        """Send commands in one round trip, and return their replies, as text.
+
+        Raises:
+            Exception: The first error of one of them; all the others have run.
+        """
+        replies = await self._send(commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
     async def _send(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
         """Send commands in one round trip, and return their replies, among them errors of the server."""
         async with self._turn():

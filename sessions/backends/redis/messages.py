@@ -13,9 +13,12 @@ from sessions.backends.redis.mapping import (
     to_message,
 )
 from sessions.core.values import HistoryRange, MessageChange, MessageRow, Position
-from sessions.models import UNSET, ChatMessage
+from sessions.models import UNSET, ChatMessage, ChatSession
 
 __all__ = ["RedisMessages"]
+
+# Of many sessions.
+MESSAGES_AT_ONCE = 20_000
 
 
 class RedisMessages(RedisOperations):
@@ -92,6 +95,21 @@ class RedisMessages(RedisOperations):
     ) -> bool:
         arguments = (session_id, version_of(expected_version), *rows_of(rows))
         return await self._change("replace", user_id, *arguments) is not None
+
+    async def export_many(self, sessions: list[ChatSession], limit: int) -> list[list[ChatMessage] | None]:
+        if not sessions:
+            return []
+        connection = await self.manager.connect()
+        part = max(1, min(limit, MESSAGES_AT_ONCE // len(sessions)))
+        prefix = connection.prefix
+        commands = [
+            ("ZRANGE", f"{prefix}:{{{tag_of(found.user_id)}}}:o:{found.session_id}", 0, part - 1)
+            for found in sessions
+        ]
+        return [
+            [to_message(found.session_id, member) for member in members] if len(members) < part else None
+            for found, members in zip(sessions, await connection.commands(commands), strict=True)
+        ]
 
     async def export_messages(
         self, session_id: str, user_id: str, after_position: Position | None, limit: int

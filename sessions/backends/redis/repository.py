@@ -35,9 +35,8 @@ The last three are not in the slot of the user, so this does not run on a cluste
 
 from __future__ import annotations
 
-from sessions.backends.redis.administration import RedisAdministration
+from sessions.backends.redis.counting import RedisCounting
 from sessions.backends.redis.lists import RedisLists
-from sessions.backends.redis.messages import RedisMessages
 from sessions.backends.redis.searching import RedisSearch
 from sessions.backends.redis.writing import RedisWriting
 from sessions.resilience import REDIS_RETRY_CONFIG
@@ -45,7 +44,7 @@ from sessions.resilience import REDIS_RETRY_CONFIG
 __all__ = ["RedisBackend"]
 
 
-class RedisBackend(RedisWriting, RedisMessages, RedisLists, RedisSearch, RedisAdministration):
+class RedisBackend(RedisWriting, RedisLists, RedisSearch, RedisCounting):
     """Sessions in Redis or Valkey."""
 
     DEFAULT_RETRY = REDIS_RETRY_CONFIG

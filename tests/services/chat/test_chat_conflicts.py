@@ -173,14 +173,14 @@ async def test_a_repeated_message_id_returns_the_stored_answer(
             assert len({result["session_id"] for result in results}) == 1
             assert len({result["metadata"]["answer_id"] for result in results}) == 1
             assert sum(result["metadata"].get("repeated", False) for result in results) == 3
-            [repeated] = [
+            text, repeated = [
                 item
                 async for item in services[0].stream(
                     "Hi", "alice", session_id, message_id=uuid.UUID(message_id)
                 )
             ]
             assert isinstance(repeated, dict)
-            assert repeated["message"] == results[0]["message"]
+            assert text == repeated["message"] == results[0]["message"]
             assert repeated["success"] is True
             assert gate.asked == 1
             # Also once there is another answer.

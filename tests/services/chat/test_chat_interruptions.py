@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+import uvloop
 
 from sessions import SessionRepositoryFactory
 from sessions.services import AgentContext, ChatService
@@ -199,7 +200,8 @@ async def test_a_cancellation_ends_in_time_although_the_agent_and_the_database_h
         assert await everything(repository) == [[("user", "Hi", None), ("assistant", "Half", "partial")]]
 
 
-def test_a_loop_that_ends_stores_the_stream_that_it_leaves(sqlite_url: str) -> None:
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_loop_that_ends_stores_the_stream_that_it_leaves(sqlite_url: str, loop_factory: Any) -> None:
     repository = SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url)
     service = ChatService(Pieces("Half", then="hang"), repository=repository)
     streams = []
@@ -208,7 +210,8 @@ def test_a_loop_that_ends_stores_the_stream_that_it_leaves(sqlite_url: str) -> N
         streams.append(service.stream("Hi", "alice"))
         assert await anext(streams[0]) == "Half"
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
     [(_, messages)] = list(repository.export_user_sync("alice"))
     assert [message.content for message in messages] == ["Hi", "Half"]
     repository.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from sessions import (
 )
 from sessions.errors import ConfigurationError, MessageConflictError
 from sessions.services import AgentContext, AgentResponse, ChatService
+from sessions.testing.open_connections import count_checked_out
 from tests.services.agents import Echo, Pieces, everything, texts
 
 KEYS = [
@@ -360,6 +362,7 @@ def test_options_are_checked(sqlite_url: str) -> None:
             {"history_tokens": 10},
             {"timeout": 0},
             {"agent": Echo(), "agent_factory": Factory()},
+            {"agent": Echo(), "agent_options": {"verbose": True}},
         ):
             with pytest.raises(InvalidInputError):
                 ChatService(**{"repository": repository, **options})  # type: ignore[arg-type]
@@ -392,3 +395,15 @@ def test_every_method_has_a_blocking_twin(sqlite_url: str) -> None:
             assert (answer.content, answer.metadata["status"]) == ("one ", "partial")
             assert agent.closed == agent.asked
             assert service.delete_session_sync("alice", session_id)
+
+
+async def test_without_a_repository_the_settings_choose_it(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "sqlite")
+    monkeypatch.setenv("SQLITE_URL", sqlite_url)
+    async with ChatService(Echo()) as service:
+        session_id = (await service.chat("Hi", "alice"))["session_id"]
+        assert len(await service.get_session_history("alice", session_id)) == 2
+    assert count_checked_out(service.repository) == 0
+    assert Path(sqlite_url.removeprefix("sqlite:///")).exists()

@@ -44,30 +44,4 @@ function ops.restore()
   return { 'ok' }
 end
 
--- place to continue after, or '', limit
--- Returns the place to continue after, or '', and of these sessions the first creation and the last change;
--- in the first call also the numbers of users, sessions and messages.
-function ops.statistics()
-  local from = ARGV[3] == '' and '-' or '(' .. ARGV[3]
-  local limit = number(4)
-  local oldest, newest = '', ''
-  local members = call('ZRANGEBYLEX', P .. ':sessions', from, '+', 'LIMIT', 0, limit)
-  for _, member in ipairs(members) do
-    local at = string.find(member, '\0', 1, true)
-    local found = call('HMGET', keys_of(sub(member, at + 1), sub(member, 1, at - 1)).key, 'c', 'u')
-    if oldest == '' or found[1] < oldest then oldest = found[1] end
-    if newest < found[2] then newest = found[2] end
-  end
-  local messages = 0
-  if ARGV[3] == '' then
-    for i = 0, 4095 do
-      messages = messages + call('SCARD', P .. ':ids:' .. string.format('%03x', i))
-    end
-  end
-  return {
-    #members == limit and members[limit] or '', oldest, newest,
-    call('ZCARD', P .. ':users'), call('ZCARD', P .. ':sessions'), messages,
-  }
-end
-
 return ops[ARGV[1]]()
