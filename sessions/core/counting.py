@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from zoneinfo import ZoneInfo
 
 from sessions.models.statistics import Bucket, ModelUse, Spread, Statistics, UserActivity
@@ -99,13 +101,11 @@ def _spread(histogram: Mapping[int, int], unit: int) -> Spread:
         return Spread()
     total = sum(value * times for value, times in histogram.items())
 
+    values = sorted(histogram)
+    reached = list(accumulate(histogram[value] for value in values))
+
     def percentile(percent: int) -> float:
-        place = math.ceil(count * percent / 100)
-        for value in sorted(histogram):
-            place -= histogram[value]
-            if place <= 0:
-                break
-        return value / unit
+        return values[bisect_left(reached, math.ceil(count * percent / 100))] / unit
 
     return Spread(count, total / count / unit, percentile(50), percentile(95))
 

@@ -102,7 +102,7 @@ class Statistics:
         output_tokens: Sum of ``usage.output_tokens``.
         models: By the value of ``model`` in the metadata, the most used first.
         top_users: The users with the most messages, the first first.
-        bytes_on_disk: As `sizes` says, of the whole database.
+        bytes_on_disk: Of the whole database, in total; ``admin.sizes`` says of what.
     """
 
     users: int

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import queue
+import sqlite3
 import threading
 import weakref
 
 import aiosqlite
 import pytest
 
-from sessions.backends.sqlite.internals import _NoWaiter, release_event_loop, thread_of
+from sessions.backends.sqlite.internals import _NoWaiter, release_event_loop, run_in_thread, thread_of
 
 
 def threads() -> set[threading.Thread]:
@@ -74,6 +75,58 @@ def test_an_idle_thread_releases_its_event_loop() -> None:
     assert done.wait(10)
     del loop
     gc.collect()
+    assert gone() is None
+    with asyncio.Runner() as runner:
+        runner.run(connection.close())
+
+
+async def test_a_function_runs_in_the_thread_of_a_connection() -> None:
+    connecting = aiosqlite.connect(":memory:")
+    thread = thread_of(connecting)
+    connection = await connecting
+
+    def work(raw: sqlite3.Connection) -> object:
+        return threading.current_thread(), raw.execute("SELECT 1").fetchone()
+
+    assert await run_in_thread(connection, work) == (thread, (1,))
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        await run_in_thread(connection, lambda raw: raw.execute("SELECT * FROM absent"))
+    goes_on, ended = threading.Event(), threading.Event()
+    called = run_in_thread(connection, lambda _: goes_on.wait(10) and ended.set())
+    called.cancel()
+    goes_on.set()
+    # In the order of the calls; what was cancelled runs to its end.
+    assert await run_in_thread(connection, lambda _: ended.is_set())
+    await connection.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        run_in_thread(connection, work)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+def test_the_thread_keeps_nothing_of_a_function_that_it_called() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def connect() -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(":memory:", check_same_thread=False)
+        await connection.execute("SELECT 1")
+        return connection
+
+    connection = loop.run_until_complete(connect())
+
+    class Result: ...
+
+    async def use() -> weakref.ref[Result]:
+        return weakref.ref(await run_in_thread(connection, lambda _: Result()))
+
+    result = loop.run_until_complete(use())
+    gone = weakref.ref(loop)
+    # A second piece of work proves that the thread is done with the first.
+    done = threading.Event()
+    connection._tx.put_nowait((_NoWaiter(), done.set))
+    assert done.wait(10)
+    del loop
+    gc.collect()
+    assert result() is None
     assert gone() is None
     with asyncio.Runner() as runner:
         runner.run(connection.close())

@@ -11,31 +11,28 @@ import sqlite3
 import tempfile
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar, cast
+from collections.abc import AsyncIterator, Hashable
+from typing import Any, ClassVar, TypeVar
 
 import aiosqlite
-from sqlalchemy import Connection, Executable, PoolProxiedConnection, event, exc, insert
+from sqlalchemy import event, exc, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sessions import migrations
-from sessions.backends.sql.engine import SqlConnectionManager, SqlPool, cancellation_check, engine_key
-from sessions.backends.sql.executing import ConnectionExecutor, Executor
-from sessions.backends.sql.sync_calls import run_sync
+from sessions.backends.sql.engine import SqlPool, engine_key
 from sessions.backends.sqlite import errors
-from sessions.backends.sqlite.driver import call_in_thread, is_ended_by_fork, open_connection
-from sessions.backends.sqlite.executing import compiled, execute_alone, execute_in_transaction, fetch_all
+from sessions.backends.sqlite.calls import SqliteCalls
+from sessions.backends.sqlite.driver import open_connection
 from sessions.backends.sqlite.files import (
     FileId,
     file_id,
-    idle_connection,
     is_missing,
     path_of_engine,
     replace_stale_connections,
 )
+from sessions.backends.sqlite.pool import SqlitePool
 from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.backends.sqlite.setup import (
-    KEEPS_NO_LOOP,
     busy_timeout,
     ensure_wal,
     forget,
@@ -59,8 +56,6 @@ R = TypeVar("R")
 
 # Bytes; more than the largest page size of SQLite.
 PROBE_SIZE = 100_000
-# Part of the busy timeout; a writer that waited less keeps the connection's own busy timeout.
-SOON = 0.25
 
 
 class _Owner:
@@ -70,7 +65,7 @@ class _Owner:
 _OPENED = _Owner()
 
 
-class SqliteConnectionManager(SqlConnectionManager):
+class SqliteConnectionManager(SqliteCalls):
     """One SQLite database file.
 
     Args:
@@ -167,7 +162,9 @@ class SqliteConnectionManager(SqlConnectionManager):
         event.listen(engine.sync_engine, "close", functools.partial(forget, opened))
         replace_stale_connections(engine.sync_engine, self._file)
         event.listen(engine.sync_engine, "checkin", release_loop)
-        return SqlPool(engine)
+        return SqlitePool(
+            engine, max_overflow=self._max_overflow, run=self._pools.run, start=self._pools.start
+        )
 
     def _append_limits(self) -> GroupLimits:
         # The file has one writer at a time.
@@ -258,171 +255,6 @@ class SqliteConnectionManager(SqlConnectionManager):
         async with self._turns.turn(migrations.LOCK_TIMEOUT_SECONDS):
             await super()._upgrade(pool)
 
-    # -- Writing -----------------------------------------------------------------------------------
-
-    def run_step(self, step: Callable[[], Awaitable[R]]) -> Awaitable[R]:
-        """Await ``step()``; without a task for each call if `_call` handles cancellation."""
-        if self._schema_ready and self._own:
-            return _repeated_after_fork(step)
-        return super().run_step(functools.partial(_repeated_after_fork, step))
-
-    async def write(self, work: Callable[[Executor], R]) -> R:
-        """Call a function in a write transaction, in turn; commit it, or roll it back on an error.
-
-        Args:
-            work: Executes the statements; called in the thread of the connection.
-        """
-        pool = await self._ready()
-        if not self._is_direct(pool):
-            return await self._pools.run(functools.partial(self._write_on_engine, pool, work))
-        waited = await self._turns.acquire(self._busy_timeout)
-        at_most = self._rest_of_busy_timeout(waited)
-        return await self._call(
-            pool, functools.partial(execute_in_transaction, work, at_most), self._turns.release
-        )
-
-    def _is_direct(self, pool: SqlPool) -> bool:
-        """Return whether statements bypass SQLAlchemy's engine: nobody listens to them there."""
-        return self._own and not pool.engine.sync_engine.dispatch.before_cursor_execute
-
-    async def _write_on_engine(self, pool: SqlPool, work: Callable[[Executor], R]) -> R:
-        async with self._turns.turn(self._busy_timeout) as waited, self._lend(pool) as connection:
-            async with busy_timeout(connection, self._rest_of_busy_timeout(waited)):
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            result = await connection.run_sync(self._work_on, work)
-            await connection.exec_driver_sql("COMMIT")
-            # On any error the pool rolls back when the connection is returned, before the turn ends.
-            return result
-
-    def _work_on(self, connection: Connection, work: Callable[[Executor], R]) -> R:
-        return work(ConnectionExecutor(connection, self.statement_options))
-
-    async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
-        """Execute one statement in its own transaction, in turn, and return how many rows it wrote."""
-        pool = await self._ready()
-        if not self._is_direct(pool):
-            return await self._pools.run(
-                functools.partial(self._execute_on_engine, pool, statement, parameters)
-            )
-        waited = await self._turns.acquire(self._busy_timeout)
-        at_most = self._rest_of_busy_timeout(waited)
-        return await self._call(
-            pool, functools.partial(execute_alone, statement, parameters, at_most), self._turns.release
-        )
-
-    async def _execute_on_engine(
-        self, pool: SqlPool, statement: Executable, parameters: Mapping[str, Any]
-    ) -> int:
-        async with (
-            self._turns.turn(self._busy_timeout) as waited,
-            self._lend(pool) as connection,
-            busy_timeout(connection, self._rest_of_busy_timeout(waited)),
-        ):
-            return (await connection.execute(statement, parameters)).rowcount
-
-    async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """Execute one statement and return its rows, each with its columns in order."""
-        pool = await self._ready()
-        if not self._is_direct(pool):
-            send = functools.partial(self._send_in, pool, statement, parameters, rows=True)
-            return cast(Sequence[Any], await self._pools.run(send))
-        query = compiled(statement)
-        read = functools.partial(fetch_all, query.query, query.arguments(parameters))
-        return query.rows(await self._call(pool, read, _do_nothing))
-
-    async def _call(
-        self, pool: SqlPool, work: Callable[[sqlite3.Cursor], R], finish: Callable[[], None]
-    ) -> R:
-        """Call a function in the thread of a connection of this package's own pool.
-
-        A caller that is cancelled returns at once; the function runs to its end.
-
-        Args:
-            pool: Of the running event loop.
-            work: Called with a cursor.
-            finish: Called at the end, when the connection is no longer in use.
-        """
-        queue: Any = pool.engine.sync_engine.pool
-        # At the limit others may wait for a connection.
-        if queue.checkedin() and queue.overflow() < self._max_overflow:
-            connection = idle_connection(queue, self._prepared_file)
-            if connection is not None:
-                return await self._call_on(connection, pool, work, finish)
-        # aiosqlite leaks a connection whose opening is cancelled.
-        return await self._pools.run(functools.partial(self._check_out_and_call, pool, work, finish))
-
-    async def _check_out_and_call(
-        self, pool: SqlPool, work: Callable[[sqlite3.Cursor], R], finish: Callable[[], None]
-    ) -> R:
-        try:
-            check_cancelled = cancellation_check()
-            connection = await run_sync(pool.engine.sync_engine.raw_connection)
-            try:
-                check_cancelled()
-            except BaseException:
-                await self._check_in(connection, pool)
-                raise
-        except BaseException:
-            finish()
-            raise
-        return await self._call_on(connection, pool, work, finish)
-
-    async def _call_on(
-        self,
-        connection: PoolProxiedConnection,
-        pool: SqlPool,
-        work: Callable[[sqlite3.Cursor], R],
-        finish: Callable[[], None],
-    ) -> R:
-        try:
-            called = call_in_thread(connection.driver_connection, work)
-        except BaseException:
-            await self._check_in(connection, pool)
-            finish()
-            raise
-        try:
-            result = await called
-        except asyncio.CancelledError:
-            self._pools.start(self._check_in_later, connection, pool, finish)
-            raise
-        except BaseException:
-            await self._check_in(connection, pool)
-            finish()
-            raise
-        await self._check_in(connection, pool)
-        finish()
-        await self._let_others_go_first(pool.engine.sync_engine.pool)
-        return result
-
-    async def _check_in(self, connection: PoolProxiedConnection, pool: SqlPool) -> None:
-        connection.info[KEEPS_NO_LOOP] = True
-        queue: Any = pool.engine.sync_engine.pool
-        if queue.checkedin() < queue.size():
-            connection.close()
-        else:
-            await run_sync(connection.close)  # Closes it.
-
-    async def _check_in_later(
-        self, connection: PoolProxiedConnection, pool: SqlPool, finish: Callable[[], None]
-    ) -> None:
-        """Return a connection to the pool when its thread has ended its work."""
-        try:
-            # The thread takes one function after the other.
-            await call_in_thread(connection.driver_connection, _do_nothing)
-        except BaseException:
-            # A close that has lost its patience; the thread may wait for a lock.
-            await run_sync(connection.invalidate)
-            raise
-        else:
-            await self._check_in(connection, pool)
-        finally:
-            finish()
-
-    def _rest_of_busy_timeout(self, waited: float) -> float | None:
-        """Return the rest of the busy timeout after a wait for the turn, or None for all of it."""
-        soon = waited < SOON * self._busy_timeout
-        return None if soon else max(self._busy_timeout - waited, 0.0)
-
     # -- Health ------------------------------------------------------------------------------------
 
     async def _check_writable(self) -> None:
@@ -512,20 +344,6 @@ class SqliteConnectionManager(SqlConnectionManager):
 
     def _outdated(self, why: str) -> SchemaOutdatedError:
         return SchemaOutdatedError(f"{self._place}: {why}; run: {self._upgrade_command}")
-
-
-async def _repeated_after_fork(step: Callable[[], Awaitable[R]]) -> R:
-    """Await ``step()``; repeat it if a fork ended it before it began."""
-    while True:
-        try:
-            return await step()
-        except Exception as error:
-            if not is_ended_by_fork(errors.driver_error(error)):
-                raise
-
-
-def _do_nothing(*_: object) -> None:
-    pass
 
 
 def _remove_folder(folder: str, owner: int) -> None:

@@ -51,6 +51,8 @@ class GroupedAppends:
     def sessions(self) -> dict[str, Any]:
         """Return the parameters of the sessions; see `Appends.touch_sessions`."""
         first = stored_time(self._now)
+        counts = {len(target.rows) for target in self._targets.values()}
+        last = {count: stored_time(self._now + (count - 1) * MICROSECOND) for count in counts}
         targets = [
             (
                 session_id.replace("-", ""),
@@ -58,7 +60,7 @@ class GroupedAppends:
                 target.calls,
                 len(target.rows),
                 first,
-                stored_time(self._now + (len(target.rows) - 1) * MICROSECOND),
+                last[len(target.rows)],
             )
             for session_id, target in self._targets.items()
         ]

@@ -10,6 +10,7 @@ import aiosqlite
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sessions.backends.sqlite.driver import is_closed
 from sessions.backends.sqlite.internals import release_event_loop
 
 __all__ = [
@@ -75,5 +76,7 @@ def release_loop(dbapi_connection: Any, record: Any) -> None:
 
 def roll_back(dbapi_connection: Any, _record: object, _state: object) -> None:
     """End a transaction that is open when its connection is returned to the pool."""
-    if dbapi_connection.driver_connection.in_transaction:
+    connection = dbapi_connection.driver_connection
+    # A fork closes connections.
+    if not is_closed(connection) and connection.in_transaction:
         dbapi_connection.rollback()

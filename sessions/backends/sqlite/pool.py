@@ -1,0 +1,136 @@
+"""The connections of one event loop, each with a thread in which it runs whole transactions.
+
+SQLAlchemy's pool lends them. An idle one is checked out and returned without the greenlet that SQLAlchemy
+needs to open a connection, which takes as long as a short statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import PoolProxiedConnection, event
+
+from sessions.backends.sql.engine import cancellation_check
+from sessions.backends.sql.schema import SqlPool
+from sessions.backends.sql.sync_calls import run_sync
+from sessions.backends.sqlite.driver import call_in_thread
+from sessions.backends.sqlite.files import FileId, idle_connection
+from sessions.backends.sqlite.setup import KEEPS_NO_LOOP
+
+__all__ = ["SqlitePool", "do_nothing"]
+
+R = TypeVar("R")
+Work = Callable[[sqlite3.Cursor], R]
+# Called at the end of a call, also of a cancelled one, when its thread no longer uses the connection.
+Finish = Callable[[], None]
+
+
+@dataclass(slots=True, eq=False)
+class SqlitePool(SqlPool):
+    """Calls functions in the threads of its connections.
+
+    Attributes:
+        engine: This package's own.
+        max_overflow: Connections that it opens beyond its size.
+        run: `LoopBound.run`.
+        start: `LoopBound.start`.
+    """
+
+    max_overflow: int = field(kw_only=True)
+    run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]] = field(kw_only=True)
+    start: Callable[..., None] = field(kw_only=True)
+    # Until one is invalidated, no idle connection needs to be opened again.
+    _are_open: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        event.listen(self.engine.sync_engine, "invalidate", self._note_invalid)
+
+    def _note_invalid(self, *_: object) -> None:
+        self._are_open = False
+
+    @property
+    def _queue(self) -> Any:
+        return self.engine.sync_engine.pool
+
+    async def call(self, work: Work[R], current: FileId | None, finish: Finish) -> R:
+        """Call a function in the thread of a connection.
+
+        A caller that is cancelled returns at once; the function runs to its end.
+
+        Args:
+            work: Called with a cursor.
+            current: The database file, for which an idle connection must be open.
+            finish: Called once, at the end.
+        """
+        queue = self._queue
+        # At the limit others may wait for a connection.
+        if self._are_open and queue.checkedin() and queue.overflow() < self.max_overflow:
+            try:
+                connection = idle_connection(queue, current)
+            except BaseException:
+                finish()
+                raise
+            if connection is not None:
+                return await self._call_on(connection, work, finish)
+        # aiosqlite leaks a connection whose opening is cancelled.
+        result: R = await self.run(functools.partial(self._check_out_and_call, work, finish))
+        return result
+
+    async def _check_out_and_call(self, work: Work[R], finish: Finish) -> R:
+        try:
+            check_cancelled = cancellation_check()
+            connection = await run_sync(self.engine.sync_engine.raw_connection)
+            try:
+                check_cancelled()
+            except BaseException:
+                await self._check_in(connection)
+                raise
+        except BaseException:
+            finish()
+            raise
+        return await self._call_on(connection, work, finish)
+
+    async def _call_on(self, connection: PoolProxiedConnection, work: Work[R], finish: Finish) -> R:
+        try:
+            result = await call_in_thread(connection.driver_connection, work)
+        except asyncio.CancelledError:
+            self.start(self._check_in_later, connection, finish)
+            raise
+        except BaseException:
+            finish()
+            await self._check_in(connection)
+            raise
+        finish()
+        await self._check_in(connection)
+        return result
+
+    async def _check_in(self, connection: PoolProxiedConnection) -> None:
+        connection.info[KEEPS_NO_LOOP] = True
+        queue = self._queue
+        if queue.checkedin() < queue.size():
+            connection.close()
+        else:
+            await run_sync(connection.close)  # Closes it.
+
+    async def _check_in_later(self, connection: PoolProxiedConnection, finish: Finish) -> None:
+        """Return a connection to the pool when its thread has ended its work."""
+        try:
+            # The thread takes one function after the other.
+            await call_in_thread(connection.driver_connection, do_nothing)
+        except BaseException:
+            # A close that has lost its patience; the thread may wait for a lock.
+            await run_sync(connection.invalidate)
+            raise
+        else:
+            await self._check_in(connection)
+        finally:
+            finish()
+
+
+def do_nothing(*_: object) -> None:
+    """Do nothing."""
