@@ -228,7 +228,9 @@ LOST = [pytest.param(name, Fault.CUT_BEFORE_REPLY, id=name) for name in OPERATIO
 ]
 
 
-@pytest.fixture(scope="module", params=[Postgres, ReplicaSet, Mongod, Valkey])
+@pytest.fixture(
+    scope="module", params=[Postgres, ReplicaSet, Mongod, pytest.param(Valkey, marks=pytest.mark.full_size)]
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
     started = request.param()
     with running(started):
