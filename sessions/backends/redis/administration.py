@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
 from sessions.backends.redis.base import RedisOperations
-from sessions.backends.redis.connection import information
 from sessions.backends.redis.mapping import (
     encode_moment,
     pairs,
@@ -16,6 +17,11 @@ from sessions.core.values import StoredMessage
 from sessions.models import ChatSession
 
 __all__ = ["RedisAdministration"]
+
+# Keys of one call.
+KEYS = 1000
+# After the prefix.
+OF_MESSAGES = re.compile(r":(ids:|\{[^}]*\}:[io]:)")
 
 
 class RedisAdministration(RedisOperations):
@@ -57,9 +63,18 @@ class RedisAdministration(RedisOperations):
 
     async def sizes(self) -> dict[str, int]:
         connection = await self.manager.connect()
-        found = information(await connection.command("INFO"))
-        # Of the whole server, which counts neither databases nor kinds of keys.
-        return {"memory": int(found["used_memory"]), "total": int(found["used_memory"])}
+        sizes = dict.fromkeys(("chat_sessions", "chat_messages"), 0)
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", connection.prefix) + ":*"
+        cursor = "0"
+        while True:
+            cursor, keys = await connection.command("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS)
+            usages = [("MEMORY USAGE", key) for key in keys]
+            for key, size in zip(keys, await connection.commands(usages) if keys else (), strict=True):
+                of_messages = OF_MESSAGES.match(key.removeprefix(connection.prefix))
+                # None if it was deleted meanwhile.
+                sizes["chat_messages" if of_messages else "chat_sessions"] += size or 0
+            if cursor == "0":
+                return sizes | {"total": sum(sizes.values())}
 
 
 def _restored(chat_session: ChatSession, messages: list[StoredMessage], *, only_new: bool) -> tuple[str, ...]:
