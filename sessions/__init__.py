@@ -1,4 +1,4 @@
-"""Chat conversations in PostgreSQL, MongoDB or SQLite, behind one interface.
+"""Chat conversations in PostgreSQL, MongoDB, SQLite or Redis, behind one interface.
 
 Each name is loaded, with its dependencies, on first use: ``import sessions`` alone loads nothing else.
 """

@@ -19,6 +19,7 @@ from sessions.errors import ConfigurationError
 __all__ = [
     "MONGODB_RETRY_CONFIG",
     "POSTGRES_RETRY_CONFIG",
+    "REDIS_RETRY_CONFIG",
     "SQLITE_RETRY_CONFIG",
     "RetryConfig",
     "RetryStrategy",
@@ -98,6 +99,9 @@ MONGODB_RETRY_CONFIG = RetryConfig(
     max_attempts=3, base_delay=0.5, max_delay=5.0, strategy=RetryStrategy.EXPONENTIAL, jitter=True
 )
 POSTGRES_RETRY_CONFIG = RetryConfig(
+    max_attempts=3, base_delay=0.5, max_delay=5.0, strategy=RetryStrategy.EXPONENTIAL, jitter=True
+)
+REDIS_RETRY_CONFIG = RetryConfig(
     max_attempts=3, base_delay=0.5, max_delay=5.0, strategy=RetryStrategy.EXPONENTIAL, jitter=True
 )
 # A busy file has already waited for its busy timeout.

@@ -21,7 +21,14 @@ from sessions import ConnectionFactory, SessionRepositoryFactory
 from sessions.config.files import SHIPPED
 from tests.support import conversations as conversations_to_test_on
 from tests.support import servers, stray_processes
-from tests.support.databases import Backend, execute_postgres, in_database, postgres_major, run_in_thread
+from tests.support.databases import (
+    Backend,
+    execute_postgres,
+    in_database,
+    postgres_major,
+    redis_database,
+    run_in_thread,
+)
 
 # Keep bytecode, whatever the environment says: without it, each worker of pytest-xdist rewrites assertions
 # of all tests, and each process that a test starts compiles the package.
@@ -44,6 +51,7 @@ SLOW = {
     *("contract/test_contract_finds_faults.py", "contract/test_many_messages.py"),
     *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
+    "redis/test_redis_connections.py",
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
     *("contract/test_payloads.py", "contract/test_round_trips.py", "contract/test_search.py"),
     *("mongodb/test_clean_up.py", "mongodb/test_edits.py", "mongodb/test_mongodb_versions.py"),
@@ -277,12 +285,26 @@ def sqlite_url() -> Iterator[str]:
         yield f"sqlite:///{folder}/sessions.db"
 
 
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    with servers.redis() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> Iterator[str]:
+    """An empty database of a Valkey server."""
+    with redis_database(redis_server) as url:
+        yield url
+
+
 # By backend: the type of its repository, and the fixtures with a new database, and with one that is ready.
 _DATABASES = {
     "sqlite": ("sqlite", "sqlite_url", "_ready_sqlite_url"),
     "postgres": ("postgres", "postgres_url", "_ready_postgres_url"),
     "mongodb-replica-set": ("mongodb", "mongodb_url", "_ready_mongodb_url"),
     "mongodb-standalone": ("mongodb", "mongodb_standalone_url", "_ready_mongodb_standalone_url"),
+    "redis": ("redis", "redis_url", "redis_url"),
 }
 
 

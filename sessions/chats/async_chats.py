@@ -27,8 +27,8 @@ class AsyncChats(Operations):
     block of a database closes them.
 
     Args:
-        url: ``postgresql://…``, ``mongodb://…`` or ``sqlite:///…``; None for the settings.
-        backend: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``, if there is no URL.
+        url: ``postgresql://…``, ``mongodb://…``, ``sqlite:///…`` or ``redis://…``; None for the settings.
+        backend: ``"postgres"``, ``"mongodb"``, ``"sqlite"`` or ``"redis"``, if there is no URL.
         repository: Use the database of this repository; excludes all other options.
         **options: As for `SessionRepositoryFactory.create_repository`.
 

@@ -36,8 +36,8 @@ class Chats:
     May be called from any thread, also from one whose event loop is running, which it blocks.
 
     Args:
-        url: ``postgresql://…``, ``mongodb://…`` or ``sqlite:///…``; None for the settings.
-        backend: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``, if there is no URL.
+        url: ``postgresql://…``, ``mongodb://…``, ``sqlite:///…`` or ``redis://…``; None for the settings.
+        backend: ``"postgres"``, ``"mongodb"``, ``"sqlite"`` or ``"redis"``, if there is no URL.
         repository: Use the database of this repository; excludes all other options.
         **options: As for `SessionRepositoryFactory.create_repository`.
 

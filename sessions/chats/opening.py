@@ -10,7 +10,7 @@ from sessions.repositories.urls import repository_type_of
 
 __all__ = ["BackendName", "open_repository"]
 
-BackendName = Literal["mongodb", "postgres", "sqlite"]
+BackendName = Literal["mongodb", "postgres", "sqlite", "redis"]
 
 
 def open_repository(

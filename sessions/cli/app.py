@@ -19,7 +19,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     cls=OneLineErrors,
-    help="Chat conversations in PostgreSQL, MongoDB or SQLite.",
+    help="Chat conversations in PostgreSQL, MongoDB, SQLite or Redis.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -23,6 +23,7 @@ NAMES = {
     SessionRepositoryType.MONGODB: "MongoDB",
     SessionRepositoryType.POSTGRES: "PostgreSQL",
     SessionRepositoryType.SQLITE: "SQLite",
+    SessionRepositoryType.REDIS: "Redis",
 }
 # What is said of a revision of a newer release, whose tables this one can use.
 NEWER = f"newer than this package, whose head is {migrations.HEAD}; it has all that this package needs"
@@ -54,7 +55,10 @@ async def upgrade(backend: SessionRepositoryType, url: str | None) -> str:
                 change = f"{NEWER}: nothing to do"
             return f"{NAMES[backend]} schema: revision {after} ({change})"
         await manager.connect()
-        return f"{NAMES[backend]}: collections and indexes are ready; it needs no migrations"
+        ready = (
+            "collections and indexes are ready" if backend == SessionRepositoryType.MONGODB else "reachable"
+        )
+        return f"{NAMES[backend]}: {ready}; it needs no migrations"
 
 
 async def downgrade(backend: SessionRepositoryType, url: str | None, revision: str) -> str:
@@ -116,7 +120,10 @@ async def check(backend: SessionRepositoryType, url: str | None) -> str:
             revision = await _in_connection(manager, migrations.current)
             note = "as this package needs it" if revision == migrations.HEAD else NEWER
             return f"{NAMES[backend]} schema: revision {revision}, {note}"
-        return f"{await _answers(manager, backend)}; {await _remove_orphaned(manager)}"
+        answer = await _answers(manager, backend)
+        if backend != SessionRepositoryType.MONGODB:
+            return answer
+        return f"{answer}; {await _remove_orphaned(manager)}"
 
 
 def require(backend: SessionRepositoryType, url: str | None) -> None:

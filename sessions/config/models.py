@@ -30,6 +30,7 @@ __all__ = [
     "DatabaseSettings",
     "MongoSettings",
     "PostgresSettings",
+    "RedisSettings",
     "SessionsSettings",
     "SqliteSettings",
     "SslMode",
@@ -81,6 +82,8 @@ _PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeVali
 _Password = Annotated[SecretStr | PasswordCallable | None, WrapValidator(check_password)]
 _SecretUrl = Annotated[SecretStr, Field(min_length=1)]
 _Schema = Annotated[str, AfterValidator(_check_schema)]
+# Braces would be another hash tag.
+_Prefix = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^{}\x00-\x20]+$")]
 _Ssl = Annotated[bool | SslMode | None, WrapValidator(_check_ssl)]
 
 
@@ -262,12 +265,46 @@ class SqliteSettings(BackendSettings, frozen=True):
     auto_migrate: bool = True
 
 
+class RedisSettings(BackendSettings, frozen=True):
+    """Redis or Valkey, ``db.redis``.
+
+    Attributes:
+        host: Server name or address.
+        port: 1 to 65535.
+        db: Number of the database.
+        username: User of the server's ACL; None for the default user.
+        password: None for a server without one. As an option also a callable, or an async one, that is
+            called for each new connection.
+        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; wins over the five above.
+        prefix: The first part of all keys.
+        connect_timeout: Seconds to wait for the server to accept a connection.
+        timeout: Seconds that the server may not respond.
+        require_durable: Refuse a server that acknowledges writes which a crash loses: one without
+            ``appendonly yes`` and ``appendfsync always``.
+    """
+
+    KEY = "db.redis"
+    PARTS = frozenset({"host", "port", "db", "username", "password"})
+
+    host: _Text = "localhost"
+    port: _Port = 6379
+    db: _Count = 0
+    username: str | None = None
+    password: _Password = None
+    url: _SecretUrl | None = None
+    prefix: _Prefix = "sessions"
+    connect_timeout: _PositiveSeconds = 10.0
+    timeout: _PositiveSeconds = 20.0
+    require_durable: bool = False
+
+
 class DatabaseSettings(_Model, frozen=True):
     """The top-level key ``db``: one entry for each built-in backend."""
 
     mongodb: MongoSettings = MongoSettings()
     postgres: PostgresSettings = PostgresSettings()
     sqlite: SqliteSettings = SqliteSettings()
+    redis: RedisSettings = RedisSettings()
 
 
 class _RetryKeys(_Model, frozen=True):

@@ -19,6 +19,7 @@ from sessions.config.models import (
     DatabaseSettings,
     MongoSettings,
     PostgresSettings,
+    RedisSettings,
     SessionsSettings,
     SqliteSettings,
 )
@@ -112,11 +113,13 @@ class Settings(BaseSettings):
     def backend(self, name: Literal["mongodb"], **overrides: object) -> MongoSettings: ...
     @overload
     def backend(self, name: Literal["sqlite"], **overrides: object) -> SqliteSettings: ...
+    @overload
+    def backend(self, name: Literal["redis"], **overrides: object) -> RedisSettings: ...
     def backend(self, name: str, **overrides: object) -> BackendSettings:
         """Return the settings of a backend.
 
         Args:
-            name: ``"postgres"``, ``"mongodb"`` or ``"sqlite"``.
+            name: ``"postgres"``, ``"mongodb"``, ``"sqlite"`` or ``"redis"``.
             **overrides: Values that replace those of the file; see `BackendSettings.with_overrides`.
 
         Raises:

@@ -33,6 +33,7 @@ class ConnectionType(StrEnum):
     POSTGRES = "postgres"
     MONGODB = "mongodb"
     SQLITE = "sqlite"
+    REDIS = "redis"
 
 
 class _ConnectionManager:

@@ -19,15 +19,23 @@ class BuiltIn:
         folder: Its package in `sessions.backends`, with the modules ``connection`` and ``repository``.
         manager: Class of its connection manager, in ``connection``.
         backend: Class of its operations, in ``repository``.
-        scheme: How the scheme of its URLs begins; a driver may follow, as in ``mongodb+srv``.
+        scheme: How its URLs begin, or each of several ways; more may follow, as in ``mongodb+srv``.
         face: Module that registers the backend's own repository class; None if it has none.
+        extra: The extra that installs its driver; None if the package itself does.
     """
 
     folder: str
     manager: str
     backend: str
-    scheme: str
+    scheme: str | tuple[str, ...]
     face: str | None = None
+    extra: str | None = None
+
+    def needs(self, error: ModuleNotFoundError) -> str:
+        """Return which module is not installed, and the command that installs it."""
+        distribution = f"'agenthub-sessions[{self.extra}]'" if self.extra else "agenthub-sessions"
+        package = str(error.name).partition(".")[0]
+        return f"{self.folder} needs {package}; install it with: pip install {distribution}"
 
 
 BUILT_IN = {
@@ -51,6 +59,14 @@ BUILT_IN = {
         "SqliteBackend",
         "sqlite",
         "sessions.repositories.sqlite_session_repository",
+    ),
+    ConnectionType.REDIS: BuiltIn(
+        "redis",
+        "RedisConnectionManager",
+        "RedisBackend",
+        ("redis", "valkey", "unix"),
+        "sessions.repositories.redis_session_repository",
+        "redis",
     ),
 }
 

@@ -140,9 +140,7 @@ class ConnectionFactory:
             with importing:
                 manager_class: type[ConnectionManager] = class_of(ConnectionType(name), "connection")
         except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                f"{name} needs {error.name}; install it with: pip install agenthub-sessions"
-            ) from error
+            raise MissingDependencyError(BUILT_IN[ConnectionType(name)].needs(error)) from error
         cls._classes[name] = manager_class
         return manager_class
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
     from sessions.config import SslMode
 
-__all__ = ["BuiltInOptions", "ChatsOptions", "MongoOptions", "PostgresOptions", "SqliteOptions"]
+__all__ = [
+    "BuiltInOptions",
+    "ChatsOptions",
+    "MongoOptions",
+    "PostgresOptions",
+    "RedisOptions",
+    "SqliteOptions",
+]
 
 Password = str | SecretStr | Callable[[], str | Awaitable[str]]
 
@@ -27,6 +34,8 @@ class _Keys(TypedDict, total=False):
     retry: RetryConfig | None
     pool_size: int | None
     pool_timeout: float | None
+    append_batch_messages: int | None
+    append_batch_bytes: int | None
 
 
 class _PostgresKeys(_Keys, total=False):
@@ -68,6 +77,19 @@ class _SqliteKeys(_Keys, total=False):
     auto_migrate: bool | None
 
 
+class _RedisKeys(_Keys, total=False):
+    client: Any
+    host: str | None
+    port: int | None
+    db: int | None
+    username: str | None
+    password: Password | None
+    prefix: str | None
+    connect_timeout: float | None
+    timeout: float | None
+    require_durable: bool | None
+
+
 class _Database(TypedDict, total=False):
     url: str | None
     connection_manager: Any
@@ -85,7 +107,11 @@ class SqliteOptions(_SqliteKeys, _Database, total=False):
     """Options of ``create_repository("sqlite", …)``; `SqliteSettings` documents the keys."""
 
 
-class ChatsOptions(_PostgresKeys, _MongoKeys, _SqliteKeys, total=False):
+class RedisOptions(_RedisKeys, _Database, total=False):
+    """Options of ``create_repository("redis", …)``; `RedisSettings` documents the keys."""
+
+
+class ChatsOptions(_PostgresKeys, _MongoKeys, _SqliteKeys, _RedisKeys, total=False):
     """Options of `AsyncChats` and `Chats`: those of all backends."""
 
 

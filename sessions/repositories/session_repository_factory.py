@@ -16,7 +16,13 @@ from sessions.core.forks import ProcessLock, importing
 from sessions.errors import ConfigurationError, MissingDependencyError, UnknownRepositoryError
 from sessions.repositories.async_session_repository import AsyncSessionRepository, repository_class
 from sessions.repositories.base_session_repository import BaseSessionRepository
-from sessions.repositories.options import BuiltInOptions, MongoOptions, PostgresOptions, SqliteOptions
+from sessions.repositories.options import (
+    BuiltInOptions,
+    MongoOptions,
+    PostgresOptions,
+    RedisOptions,
+    SqliteOptions,
+)
 
 __all__ = [
     "SessionRepositoryFactory",
@@ -79,10 +85,7 @@ class SessionRepositoryRegistry:
                 with importing:
                     return cls._built_in(SessionRepositoryType(name))
             except ModuleNotFoundError as error:
-                package = str(error.name).partition(".")[0]
-                raise MissingDependencyError(
-                    f"{name} needs {package}; install it with: pip install agenthub-sessions"
-                ) from error
+                raise MissingDependencyError(BUILT_IN[SessionRepositoryType(name)].needs(error)) from error
         loaded = [_load(point) for point in entry_points(group=ENTRY_POINT_GROUP, name=name)]
         if loaded:
             with cls._lock:
@@ -175,6 +178,12 @@ class SessionRepositoryFactory:
     @overload
     @staticmethod
     def create_repository(
+        repo_type: Literal["redis", SessionRepositoryType.REDIS], **options: Unpack[RedisOptions]
+    ) -> AsyncSessionRepository: ...
+
+    @overload
+    @staticmethod
+    def create_repository(
         repo_type: SessionRepositoryType, **options: Unpack[BuiltInOptions]
     ) -> AsyncSessionRepository: ...
 
@@ -183,7 +192,7 @@ class SessionRepositoryFactory:
     @overload
     @staticmethod
     def create_repository(
-        repo_type: SessionRepositoryType | Literal["mongodb", "postgres", "sqlite"], **options: Any
+        repo_type: SessionRepositoryType | Literal["mongodb", "postgres", "sqlite", "redis"], **options: Any
     ) -> object: ...
 
     @overload
@@ -197,8 +206,8 @@ class SessionRepositoryFactory:
         Args:
             repo_type: A built-in type or a registered name.
             **options: Options of its class. The built-in ones accept ``url=``, or ``engine=`` (SQL) or
-                ``client=`` (MongoDB) of your own, which is never closed here; ``retry=``; and any key of
-                their settings.
+                ``client=`` (MongoDB, Redis) of your own, which is never closed here; ``retry=``; and any
+                key of their settings.
 
         Returns:
             An `AsyncSessionRepository` for a built-in type, else an instance of the registered class.

@@ -24,4 +24,4 @@ def repository_type_of(url: str, *, argument: str = "url") -> SessionRepositoryT
     for found, built_in in BUILT_IN.items():
         if separator and scheme.lower().startswith(built_in.scheme):
             return found
-    raise ConfigurationError(f"{argument}: must start with postgresql://, mongodb:// or sqlite://")
+    raise ConfigurationError(f"{argument}: must start with postgresql://, mongodb://, sqlite:// or redis://")

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
 from sessions.testing import SessionRepositoryContract
-from tests.support.databases import execute_postgres, in_database, run_in_thread
+from tests.support.databases import execute_postgres, in_database, redis_database, run_in_thread
 
 
 def _new_name() -> str:
@@ -104,4 +105,21 @@ class TestMongodbStandalone(SessionRepositoryContract):
         url, database = standalone_database
         _empty(database)
         async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repository:
+            yield repository
+
+
+@pytest.fixture(scope="module")
+def redis_numbered_database(redis_server: str) -> Iterator[tuple[str, Any]]:
+    with redis_database(redis_server) as url, redis.Redis.from_url(url) as client:
+        yield url, client
+
+
+class TestRedis(SessionRepositoryContract):
+    takes_only_uuids = False
+
+    @pytest.fixture
+    async def repository(self, redis_numbered_database: tuple[str, Any]) -> AsyncIterator[Any]:
+        url, client = redis_numbered_database
+        client.flushdb()
+        async with SessionRepositoryFactory.create_repository("redis", url=url) as repository:
             yield repository

@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import redis
 from fastapi import HTTPException
 from pymongo import MongoClient
 from sqlalchemy import event, exc
@@ -65,6 +66,10 @@ async def refuse_private_content(backend: Backend) -> None:
                     f"WHEN NEW.{column} LIKE '%private%' BEGIN SELECT RAISE(ABORT, 'refused'); END"
                 )
         await engine.dispose()
+    elif backend.repository_type == "redis":
+        # It has no conditions: all content is refused.
+        with redis.Redis.from_url(backend.url) as server:
+            server.set("sessions:sessions", "of another type")
     else:
         with MongoClient(backend.url) as client:
             for collection, field in (("chat_messages", "content"), ("chat_sessions", "title")):
@@ -81,6 +86,8 @@ async def repositories(backend: Backend) -> AsyncIterator[dict[str, Any]]:
         if backend.repository_type == "mongodb":
             client = await stack.enter_async_context(mongodb_client(backend.url))
             option: dict[str, Any] = {"client": client}
+        elif backend.repository_type == "redis":
+            option = {"client": await stack.enter_async_context(redis.asyncio.Redis.from_url(backend.url))}
         else:
             engine = (
                 create_async_engine(

@@ -12,6 +12,8 @@ EXPECTED = {
     # The topology, the collections, and whether the server rejects writes to a replaced collection.
     "mongodb-replica-set": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
     "mongodb-standalone": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
+    # Its settings, and whether it accepts writes.
+    "redis": ["INFO", "CONFIG GET", "SETRANGE"],
 }
 
 

@@ -140,7 +140,7 @@ def is_good(argument: str, value: Any, backend: Backend) -> bool:
         if isinstance(value, uuid.UUID):
             return True
         return is_name(value) and (
-            backend.repository_type == "mongodb" or UUID.fullmatch(str.__str__(value)) is not None
+            backend.repository_type in ("mongodb", "redis") or UUID.fullmatch(str.__str__(value)) is not None
         )
     if argument == "user_id":
         return is_name(value)
@@ -443,7 +443,7 @@ async def test_hostile_text_is_returned_unchanged_wherever_text_is_accepted(repo
 async def test_ids_that_look_like_queries_are_ordinary_ids_where_any_text_is_one(
     backend: Backend, repository: Any
 ) -> None:
-    if backend.repository_type != "mongodb":
+    if backend.repository_type not in ("mongodb", "redis"):
         for session_id in INJECTIONS:
             with pytest.raises(InvalidInputError, match="session_id"):
                 await repository.ensure_session_exists(session_id, USER)

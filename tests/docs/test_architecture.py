@@ -15,7 +15,7 @@ import sessions
 from tests.support.documents import DOCS
 
 PACKAGE = Path(sessions.__file__).parent
-DRIVERS = re.compile(r"/site-packages/(asyncpg|aiosqlite|pymongo|motor)/")
+DRIVERS = re.compile(r"/site-packages/(asyncpg|aiosqlite|pymongo|motor|redis)/")
 # What a call passes through on its way to the driver: at most four rooms. A new module that is none of these
 # makes the way longer.
 ROOMS = {
@@ -32,6 +32,7 @@ HEADINGS = {
     "sqlite": ["SQLite", "PostgreSQL and SQLite"],
     "mongodb-replica-set": ["MongoDB, replica set or sharded cluster", "MongoDB"],
     "mongodb-standalone": ["MongoDB, standalone", "MongoDB"],
+    "redis": ["Redis"],
 }
 
 

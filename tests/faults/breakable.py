@@ -19,6 +19,7 @@ from typing import Any
 import asyncpg
 import bson
 import psutil
+import redis
 from pymongo import MongoClient
 
 from tests.support import postgres, servers, stray_processes
@@ -138,6 +139,30 @@ class Postgres(Server):
             return True
 
         return asyncio.run(ping())
+
+
+class Valkey(Server):
+    """A Valkey server that acknowledges a write once it is on the disk."""
+
+    backend = "redis"
+
+    def __init__(self, *options: str) -> None:
+        super().__init__()
+        self.options = options
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        command = [str(servers.valkey_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
+        return [*command, "--appendfsync", "always", *self.options]
+
+    def answers(self) -> bool:
+        with redis.Redis.from_url(self.url) as client, suppress(redis.RedisError):
+            return bool(client.ping())
+        return False
 
 
 class Mongod(Server):

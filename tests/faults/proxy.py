@@ -83,7 +83,7 @@ class Proxy:
 
     Attributes:
         target: The server's port on this host.
-        backend: ``"postgres"`` or ``"mongodb"``: how to tell one request from the next.
+        backend: ``"postgres"``, ``"mongodb"`` or ``"redis"``: how to tell one request from the next.
         plan: What to break from now on; None for nothing.
         port: Where clients connect.
     """
@@ -142,6 +142,9 @@ class Proxy:
         data = await reader.read(READ_BYTES)
         if not data:
             raise ConnectionResetError
+        if self.backend == "redis":
+            # The number of parts, the length of the first, and that one: the command.
+            return data, data.split(b"\r\n", 3)[2:3] in ([b"CLIENT"], [b"SELECT"])
         # Only messages before the authentication have no type byte; "X" terminates the session.
         return data, data[:1] in (b"\0", b"X")
 

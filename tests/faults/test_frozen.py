@@ -13,11 +13,11 @@ import anyio
 import pytest
 
 from sessions.testing.open_connections import count_checked_out
-from tests.faults.breakable import Mongod, Postgres, ReplicaSet
+from tests.faults.breakable import Mongod, Postgres, ReplicaSet, Valkey
 from tests.support.freezers import Freezer, freezable, lockable
 from tests.support.timing import within
 
-BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
+BACKENDS = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone", "redis")
 # Until the test cancels the call, and until the call has ended then.
 CANCEL_SECONDS, AT_ONCE = 0.5, 1.5
 
@@ -37,6 +37,12 @@ def replica_set() -> Iterator[Freezer]:
 @pytest.fixture(scope="module")
 def standalone() -> Iterator[Freezer]:
     with freezable(Mongod()) as freezer:
+        yield freezer
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Freezer]:
+    with freezable(Valkey()) as freezer:
         yield freezer
 
 
@@ -162,7 +168,7 @@ async def test_closing_after_a_cancelled_call_is_bounded(freezer: Freezer) -> No
 async def test_no_attempt_begins_after_the_caller_was_cancelled(
     freezer: Freezer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {"sqlite": {"busy_timeout": 1}, "mongodb": {"timeout": 1.5}, "postgres": {}}
+    options = {"sqlite": {"busy_timeout": 1}, "mongodb": {"timeout": 1.5}, "postgres": {}, "redis": {}}
     repository = freezer.repository(**options[freezer.repository_type])
     session_id = await repository.create_session_async("user")
     freezer.freeze()

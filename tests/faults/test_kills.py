@@ -14,10 +14,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+import redis
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
+from tests.faults.breakable import Mongod, Postgres, ReplicaSet, Valkey, running
 from tests.faults.writers import USER, Call, writers
 from tests.support.databases import Backend
 
@@ -114,6 +115,10 @@ async def _read(backend: Backend, session_ids: set[str]) -> tuple[dict[str, list
 
 
 def _stored(backend: Backend) -> Counter[str]:
+    if backend.name == "redis":
+        with redis.Redis.from_url(backend.url, decode_responses=True) as server:
+            keys = server.scan_iter("sessions:{*}:o:*")
+            return Counter({key.rpartition(":o:")[2]: server.zcard(key) for key in keys})
     if backend.name != "postgres":
         with MongoClient[dict[str, Any]](backend.url) as client:
             messages = client["chat"]["chat_messages"].find({}, {"session_id": 1})
@@ -131,7 +136,7 @@ def _stored(backend: Backend) -> Counter[str]:
 # -- What is broken --------------------------------------------------------------------------------
 
 
-def _kill_and_restart(server: Postgres | Mongod, size: Size) -> Callable[[float], list[float]]:
+def _kill_and_restart(server: Postgres | Mongod | Valkey, size: Size) -> Callable[[float], list[float]]:
     def kill(until: float) -> list[float]:
         returns = []
         for _ in range(size.kills):
@@ -163,6 +168,12 @@ def mongodb_standalone_killed(size: Size) -> Outcome:
     with running(server):
         backend = _backend(server, connect_timeout=0.5)
         return _write_while(backend, _kill_and_restart(server, size), size, retry=IMPATIENT)
+
+
+def redis_killed(size: Size) -> Outcome:
+    server = Valkey()
+    with running(server):
+        return _write_while(_backend(server), _kill_and_restart(server, size), size, retry=IMPATIENT)
 
 
 def postgres_connections_terminated(size: Size) -> Outcome:
@@ -252,7 +263,7 @@ def mongodb_primary_lost(size: Size) -> Outcome:
         return _write_while(_backend(replica_set), lose, size)
 
 
-KILLED = [postgres_killed, mongodb_replica_set_killed, mongodb_standalone_killed]
+KILLED = [postgres_killed, mongodb_replica_set_killed, mongodb_standalone_killed, redis_killed]
 DISTURBED = [
     postgres_connections_terminated,
     mongodb_replica_set_disturbed,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sessions import BackendUnavailableError, NewMessage, RetryConfig
-from tests.faults.breakable import Mongod, Postgres, ReplicaSet, running
+from tests.faults.breakable import Mongod, Postgres, ReplicaSet, Valkey, running
 from tests.faults.proxy import Fault, Plan, Proxy, proxy
 from tests.support.databases import Backend
 from tests.support.timing import within
@@ -228,7 +228,9 @@ LOST = [pytest.param(name, Fault.CUT_BEFORE_REPLY, id=name) for name in OPERATIO
 ]
 
 
-@pytest.fixture(scope="module", params=[Postgres, ReplicaSet, Mongod])
+@pytest.fixture(
+    scope="module", params=[Postgres, ReplicaSet, Mongod, pytest.param(Valkey, marks=pytest.mark.full_size)]
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
     started = request.param()
     with running(started):
@@ -265,6 +267,9 @@ def _through(server: Any, port: int, seconds: float) -> Backend:
     if server.backend == "postgres":
         url = server.url.replace(str(server.port), str(port))
         return Backend(server.backend, "postgres", url, options | {"statement_timeout": seconds})
+    if server.backend == "redis":
+        url = server.url.replace(str(server.port), str(port))
+        return Backend(server.backend, "redis", url, options | {"timeout": seconds})
     url = f"mongodb://127.0.0.1:{port}/chat?directConnection=true"
     return Backend(server.backend, "mongodb", url, options | {"timeout": seconds})
 

@@ -18,6 +18,7 @@ def shape(request: pytest.FixtureRequest) -> tuple[Backend, Counter]:
         "postgres": "postgres_url",
         "mongodb-replica-set": "mongodb_url",
         "mongodb-standalone": "mongodb_standalone_url",
+        "redis": "redis_url",
     }[request.param]
     return shape_of(request.param, request.getfixturevalue(fixture))
 

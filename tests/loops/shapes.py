@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import redis
 from pymongo import MongoClient
 
-from tests.support.databases import Backend, run_in_thread
+from tests.support.databases import OF_THE_TESTS, Backend, run_in_thread
 
 Counter = Callable[[], int]
-SHAPES = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone")
+SHAPES = ("sqlite", "postgres", "mongodb-replica-set", "mongodb-standalone", "redis")
 
 
 def on_each_shape(programs: dict[str, str], on_standalone: str) -> list[Any]:
@@ -28,7 +29,7 @@ def on_each_shape(programs: dict[str, str], on_standalone: str) -> list[Any]:
             shape,
             program,
             id=f"{shape}-{name}",
-            marks=[pytest.mark.full_size] if shape == SHAPES[-1] and name != on_standalone else [],
+            marks=[pytest.mark.full_size] if shape == "mongodb-standalone" and name != on_standalone else [],
         )
         for name, program in programs.items()
         for shape in SHAPES
@@ -60,6 +61,12 @@ def count_mongodb(url: str, app_name: str) -> int:
             ]
         )
         return len(list(operations))
+
+
+def count_redis(url: str) -> int:
+    number = url.rpartition("/")[2]
+    with redis.Redis.from_url(f"{url.removesuffix(number)}0") as client:
+        return sum(found["db"] == number and found["name"] != OF_THE_TESTS for found in client.client_list())
 
 
 def count_sqlite(path: str) -> int:
@@ -98,6 +105,8 @@ def shape_of(name: str, url: str) -> tuple[Backend, Counter]:
         return Backend(name, "sqlite", url), lambda: count_sqlite(path)
     if name == "postgres":
         return Backend(name, "postgres", url), lambda: count_postgres(url)
+    if name == "redis":
+        return Backend(name, "redis", url), lambda: count_redis(url)
     app_name = f"test-{uuid.uuid4().hex[:12]}"
     own_url = f"{url}{'&' if urlsplit(url).query else '?'}appName={app_name}"
     return Backend(name, "mongodb", own_url), lambda: count_mongodb(url, app_name)

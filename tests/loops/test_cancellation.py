@@ -90,7 +90,9 @@ async def test_cancellation_at_random_points_never_harms_later_calls(
 ) -> None:
     backend, count = shape
     chance = random.Random(20261122)
-    limits = {"pool_size": 2} | ({"max_overflow": 0} if backend.repository_type != "mongodb" else {})
+    limits = {"pool_size": 2} | (
+        {"max_overflow": 0} if backend.repository_type in ("postgres", "sqlite") else {}
+    )
     repository = backend.repository(pool_timeout=20, **limits)
     session_id = await repository.create_session_async("user")
     await repository.add_message(session_id, "user", "first", timestamp=PAST)

@@ -72,7 +72,9 @@ def test_threads_with_their_own_loops_share_one_repository(
     shape: tuple[Backend, Counter], pool: dict[str, Any]
 ) -> None:
     backend, count = shape
-    options = pool | ({"max_overflow": 0} if pool and backend.repository_type != "mongodb" else {})
+    options = pool | (
+        {"max_overflow": 0} if pool and backend.repository_type in ("postgres", "sqlite") else {}
+    )
     repository = backend.repository(**options)
 
     async def calls(name: str) -> list[str]:
@@ -92,7 +94,9 @@ def test_threads_with_their_own_loops_share_one_repository(
 @pytest.mark.parametrize("pool", POOLS, ids=["default-pool", "pool-of-one"])
 def test_sync_calls_from_16_threads_at_once(shape: tuple[Backend, Counter], pool: dict[str, Any]) -> None:
     backend, count = shape
-    options = pool | ({"max_overflow": 0} if pool and backend.repository_type != "mongodb" else {})
+    options = pool | (
+        {"max_overflow": 0} if pool and backend.repository_type in ("postgres", "sqlite") else {}
+    )
     with backend.repository(**options) as repository:
 
         def calls(number: int) -> int:
@@ -238,7 +242,9 @@ async def test_sync_close_inside_the_loop_that_opened_does_not_deadlock(
 
 async def test_many_tasks_share_a_pool_of_one(shape: tuple[Backend, Counter]) -> None:
     backend, count = shape
-    options = {"pool_size": 1} | ({"max_overflow": 0} if backend.repository_type != "mongodb" else {})
+    options = {"pool_size": 1} | (
+        {"max_overflow": 0} if backend.repository_type in ("postgres", "sqlite") else {}
+    )
     async with backend.repository(**options) as repository:
         session_id = str(uuid.uuid4())
         created = await asyncio.gather(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import redis
 from pymongo import AsyncMongoClient
 
 from sessions import SessionRepositoryFactory
@@ -95,3 +96,23 @@ async def mongodb_client(url: str, **options: Any) -> AsyncIterator[Any]:
         closed = client.close()
         if inspect.isawaitable(closed):  # Motor's close is a plain call.
             await closed
+
+
+CLAIMED = "sessions-tests:claimed"
+OF_THE_TESTS = "of-the-tests"
+
+
+@contextlib.contextmanager
+def redis_database(server: str) -> Iterator[str]:
+    """Yield the URL of an empty database of a server, which no other test uses meanwhile."""
+    with redis.Redis.from_url(f"{server}/0") as shared:
+        count = int(shared.config_get("databases")["databases"])
+        number = next(number for number in range(1, count) if shared.sadd(CLAIMED, number))
+        url = f"{server}/{number}"
+        with redis.Redis.from_url(url, client_name=OF_THE_TESTS) as client:
+            client.flushdb()
+            try:
+                yield url
+            finally:
+                client.flushdb()
+                shared.srem(CLAIMED, number)

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import redis
 from pymongo import MongoClient
 
+from sessions.backends.redis import mapping
 from tests.support.databases import Backend, run_in_thread
 
 Row = dict[str, Any]
@@ -65,6 +67,15 @@ def add_sessions(backend: Backend, user_id: str, moments: list[datetime]) -> lis
             await connection.executemany(f"{INSERT_SESSION} VALUES ($1, $2, 'raw', '{{}}', $3, $3)", rows)
 
         _on_postgres(backend, insert)
+    elif backend.repository_type == "redis":
+        base = f"sessions:{{{mapping.tag_of(user_id)}}}:"
+        with redis.Redis.from_url(backend.url) as client:
+            for session_id, moment in zip(ids, moments, strict=True):
+                text = mapping.encode_moment(moment)
+                client.hset(f"{base}s:{session_id}", mapping={"t": "raw", "c": text, "u": text, "v": "0"})
+                client.zadd(f"{base}index", {mapping.index_place(moment, session_id): 0})
+                client.zadd("sessions:sessions", {f"{session_id}\0{mapping.tag_of(user_id)}": 0})
+                client.zadd("sessions:users", {mapping.tag_of(user_id): 0})
     else:
         with closing(sqlite3.connect(_file(backend))) as connection, connection:
             rows = [
@@ -79,6 +90,8 @@ def _read(backend: Backend, query: str, collection: str, projection: Row) -> lis
     if backend.repository_type == "mongodb":
         with MongoClient[Row](backend.url) as client:
             return list(client.get_default_database()[collection].find({}, projection))
+    if backend.repository_type == "redis":
+        return _read_redis(backend, collection, projection)
     if backend.repository_type == "postgres":
 
         async def fetch(connection: Any) -> list[Row]:
@@ -96,6 +109,20 @@ def _read(backend: Backend, query: str, collection: str, projection: Row) -> lis
         if "metadata" in row:
             row["metadata"] = json.loads(row["metadata"])
     return rows
+
+
+def _read_redis(backend: Backend, collection: str, projection: Row) -> list[Row]:
+    found: list[Any] = []
+    kind = "s" if collection == "chat_sessions" else "o"
+    with redis.Redis.from_url(backend.url, decode_responses=True) as client:
+        for key in client.scan_iter(f"sessions:{{*}}:{kind}:*", count=1000):
+            tag, _, session_id = key.removeprefix("sessions:{").partition(f"}}:{kind}:")
+            if kind == "s":
+                fields = [text for pair in client.hgetall(key).items() for text in pair]
+                found.append(mapping.to_session(session_id, mapping.user_of(tag), fields))
+            else:
+                found += [mapping.to_message(session_id, member) for member in client.zrange(key, 0, -1)]
+    return [{name: getattr(item, name) for name, chosen in projection.items() if chosen} for item in found]
 
 
 def _on_postgres(backend: Backend, work: Any) -> Any:

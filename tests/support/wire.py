@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import redis.asyncio
 from pymongo import monitoring
 from sqlalchemy import event
 
@@ -29,7 +30,7 @@ class Wire:
 
     Attributes:
         connections: How many were opened.
-        statements: The SQL, or the names of MongoDB's commands, one entry for each execution.
+        statements: The SQL, or the names of MongoDB's or Redis' commands, one entry for each execution.
         round_trips: How often a PostgreSQL server was asked to answer.
     """
 
@@ -45,7 +46,9 @@ class Wire:
 @contextlib.asynccontextmanager
 async def counted(backend: Backend) -> AsyncIterator[tuple[Any, Wire]]:
     """Yield a new repository on a backend, and what it asks."""
-    on = {"postgres": _on_postgres, "sqlite": _on_sqlite, "mongodb": _on_mongodb}[backend.repository_type]
+    on = {"postgres": _on_postgres, "sqlite": _on_sqlite, "mongodb": _on_mongodb, "redis": _on_redis}[
+        backend.repository_type
+    ]
     wire = Wire()
     async with on(backend.url, wire) as repository, repository:
         yield repository, wire
@@ -109,6 +112,32 @@ async def _on_mongodb(url: str, wire: Wire) -> AsyncIterator[Any]:
         closed = client.close()
         if closed is not None:  # Motor's close is a plain call.
             await closed
+
+
+# --- Redis ------------------------------------------------------------------------------------------
+
+HANDSHAKE = {"AUTH", "CLIENT", "HELLO", "SELECT"}
+
+
+@contextlib.asynccontextmanager
+async def _on_redis(url: str, wire: Wire) -> AsyncIterator[Any]:
+    class Connection(redis.asyncio.Connection):
+        async def send_command(self, *args: Any, **options: Any) -> None:
+            name, *arguments = args
+            if name.split()[0] not in HANDSHAKE:
+                # Of a script the operation that it is asked for.
+                wire.statements.append(arguments[2] if name == "EVALSHA" else name)
+            await super().send_command(*args, **options)
+
+    async def connected(connection: Any) -> None:
+        wire.connections += 1
+        await connection.on_connect()
+
+    pool = redis.asyncio.ConnectionPool.from_url(
+        url, connection_class=Connection, redis_connect_func=connected
+    )
+    async with redis.asyncio.Redis.from_pool(pool) as client:
+        yield SessionRepositoryFactory.create_repository("redis", client=client)
 
 
 # --- PostgreSQL: a proxy, because SQLAlchemy and asyncpg ask questions of their own ---------------

@@ -23,6 +23,7 @@ from sessions.config import DatabaseSettings
 from sessions.repositories import options
 from sessions.repositories.mongo_session_repository import MongoSessionRepository
 from sessions.repositories.postgres_session_repository import PostgresSessionRepository
+from sessions.repositories.redis_session_repository import RedisSessionRepository
 from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
 
 OPERATIONS = [
@@ -132,6 +133,10 @@ def test_without_a_url_the_settings_choose(monkeypatch: pytest.MonkeyPatch) -> N
         ("postgres://host/database", PostgresSessionRepository),
         ("postgresql+asyncpg://host/database", PostgresSessionRepository),
         ("mongodb+srv://host.example/database", MongoSessionRepository),
+        ("redis://host", RedisSessionRepository),
+        ("rediss://host/1", RedisSessionRepository),
+        ("valkey://host", RedisSessionRepository),
+        ("unix:///run/valkey.sock", RedisSessionRepository),
     ],
 )
 def test_a_url_chooses_the_backend(url: str, repository: type[AsyncSessionRepository]) -> None:
@@ -176,10 +181,11 @@ def test_both_styles_take_and_return_the_same() -> None:
         (options.PostgresOptions, "postgres"),
         (options.MongoOptions, "mongodb"),
         (options.SqliteOptions, "sqlite"),
+        (options.RedisOptions, "redis"),
     ],
 )
 def test_the_options_that_type_checkers_know_are_those_of_the_settings(typed: Any, key: str) -> None:
-    own = {"retry", "connection_manager", "client" if key == "mongodb" else "engine"}
+    own = {"retry", "connection_manager", "client" if key in ("mongodb", "redis") else "engine"}
     settings = getattr(DatabaseSettings(), key)
     assert set(typed.__annotations__) - own == settings.file_keys()
     assert set(typed.__annotations__) - {"connection_manager", "url"} <= set(

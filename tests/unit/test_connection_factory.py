@@ -392,11 +392,11 @@ def test_the_built_in_names_are_taken(name: ConnectionType) -> None:
         ConnectionFactory.register(name, Manager)
 
 
-@pytest.mark.parametrize("name", ["redis", "", "Postgres"])
+@pytest.mark.parametrize("name", ["oracle", "", "Postgres"])
 def test_an_unknown_type_lists_the_known_ones(name: str) -> None:
     register_connection_manager("own")(Manager)
 
-    with pytest.raises(UnknownRepositoryError, match="known: mongodb, own, postgres, sqlite"):
+    with pytest.raises(UnknownRepositoryError, match="known: mongodb, own, postgres, redis, sqlite"):
         get(name)
 
 

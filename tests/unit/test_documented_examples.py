@@ -20,6 +20,7 @@ from sessions.repositories.session_repository_factory import (
 )
 
 URL_SETTINGS = {"mongodb": "MONGODB_URL", "postgres": "POSTGRES_URL", "sqlite": "SQLITE_PATH"}
+URL_SETTINGS |= {"redis": "REDIS_URL"}
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from sessions import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILT_IN = ["mongodb", "postgres", "sqlite"]
+BUILT_IN = ["mongodb", "postgres", "sqlite", "redis"]
 
 
 class NoRepository(BaseSessionRepository):
@@ -190,18 +190,19 @@ def test_a_type_and_its_name_are_the_same(name: SessionRepositoryType) -> None:
             "mongodb": "MongoSessionRepository",
             "postgres": "PostgresSessionRepository",
             "sqlite": "SqliteSessionRepository",
+            "redis": "RedisSessionRepository",
         }[name.value]
     )
 
 
-@pytest.mark.parametrize("name", ["redis", "", "Postgres", "x" * 10_000])
+@pytest.mark.parametrize("name", ["oracle", "", "Postgres", "x" * 10_000])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     register_repository("own")(NoRepository)
 
     with pytest.raises(UnknownRepositoryError) as caught:
         SessionRepositoryFactory.create_repository(name)
 
-    assert "known: mongodb, own, postgres, sqlite" in str(caught.value)
+    assert "known: mongodb, own, postgres, redis, sqlite" in str(caught.value)
     assert isinstance(caught.value, LookupError)
     assert len(str(caught.value)) < 300
 
@@ -254,12 +255,12 @@ def test_the_default_takes_the_options_of_its_type(monkeypatch: pytest.MonkeyPat
 def test_an_unknown_default_is_a_configuration_error_that_lists_the_known_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "redis")
+    monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "oracle")
 
     with pytest.raises(
         ConfigurationError,
         match=r"^sessions\.default_repository: from SESSIONS_DEFAULT_REPOSITORY: "
-        r"no repository 'redis'; known: mongodb, postgres, sqlite$",
+        r"no repository 'oracle'; known: mongodb, postgres, redis, sqlite$",
     ) as caught:
         SessionRepositoryFactory.get_default_repository()
 

@@ -24,6 +24,7 @@ from sessions.config import (
     MongoSettings,
     PasswordCallable,
     PostgresSettings,
+    RedisSettings,
     Settings,
     SqliteSettings,
     config_file,
@@ -82,6 +83,7 @@ def test_shipped_file_gives_the_defaults_of_the_models() -> None:
     assert settings.backend("postgres") == PostgresSettings()
     assert settings.backend("mongodb") == MongoSettings()
     assert settings.backend("sqlite") == SqliteSettings()
+    assert settings.backend("redis") == RedisSettings()
     assert settings.sessions.default_repository == "mongodb"
     assert settings.sessions.retry is None
     assert settings == Settings()
@@ -134,6 +136,7 @@ EXCEPTIONS = {
     "db.mongodb.username": "MONGODB_USER",
     "db.postgres.database": "POSTGRES_DB",
     "db.postgres.username": "POSTGRES_USER",
+    "db.redis.username": "REDIS_USER",
 }
 
 
@@ -212,7 +215,7 @@ def test_one_variable_of_the_retries_leaves_the_others_at_their_defaults(
 
 
 WRONG = "one of seven"
-TEXTS = {"host", "database", "username", "password", "auth_source", "url", "schema", "path"}
+TEXTS = {"host", "database", "username", "password", "auth_source", "url", "schema", "path", "prefix"}
 
 
 @pytest.mark.parametrize(
@@ -586,7 +589,7 @@ def test_ssl_is_a_boolean_or_a_mode(configure: Configure, text: str, value: obje
         ("DB", "{}"),
         ("_env_file", "x"),
         ("tree", "{}"),
-        ("db.redis", "{host: h}"),
+        ("db.oracle", "{host: h}"),
         ("db.postgres.user", "x"),
         ("db.mongodb.max_overflow", "1"),
         ("db.sqlite.5", "x"),
@@ -804,8 +807,8 @@ def test_an_unknown_key_is_reported_though_its_variable_is_unset(configure: Conf
 
 
 def test_an_unknown_backend_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="mongodb, postgres, sqlite"):
-        load_settings().backend("redis")  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError, match="mongodb, postgres, sqlite, redis"):
+        load_settings().backend("oracle")  # type: ignore[call-overload]
 
 
 # --- overrides -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from sessions import AsyncSessionRepository, BaseSessionRepository
 from sessions.repositories.mongo_session_repository import MongoSessionRepository
 from sessions.repositories.postgres_session_repository import PostgresSessionRepository
+from sessions.repositories.redis_session_repository import RedisSessionRepository
 from sessions.repositories.sqlite_session_repository import SqliteSessionRepository
 from sessions.testing.twins import find_twin_mismatches, pairs_of
 
@@ -16,6 +17,7 @@ REPOSITORIES = [
     AsyncSessionRepository,
     MongoSessionRepository,
     PostgresSessionRepository,
+    RedisSessionRepository,
     SqliteSessionRepository,
 ]
 # The names that users know: the async one, then the sync one.

@@ -44,7 +44,6 @@ async def own(user: Annotated[str, Depends(signed_in)], session_id: str | None =
 
 
 app = FastAPI(title="Chat", lifespan=lifespan)
-Result = dict[str, Any]
 User = Annotated[str, Depends(signed_in)]
 SessionId = Annotated[str, Depends(own)]  # In the path.
 OptionalId = Annotated[str | None, Depends(own)]  # In the query; None for a new session.
@@ -64,7 +63,7 @@ async def failed(_: Request, error: SessionsError) -> JSONResponse:
 
 
 @app.post("/api/chat")
-async def chat(message: Text, session_id: OptionalId, user: User, message_id: MessageId = None) -> Result:
+async def chat(message: Text, session_id: OptionalId, user: User, message_id: MessageId = None) -> ChatResult:
     return await service.chat(message, user, session_id, message_id=message_id)
 
 
@@ -85,12 +84,12 @@ async def events(items: AsyncGenerator[str | ChatResult, None]) -> AsyncIterator
 
 
 @app.post("/api/sessions/{session_id}/regenerate")
-async def regenerate(session_id: SessionId, user: User) -> Result:
+async def regenerate(session_id: SessionId, user: User) -> ChatResult:
     return await service.regenerate(user, session_id)
 
 
 @app.post("/api/sessions/{session_id}/messages/{message_id}/edit")
-async def edit(session_id: SessionId, message_id: str, message: Text, user: User, branch: bool) -> Result:
+async def edit(session_id: SessionId, message_id: str, message: Text, user: User, branch: bool) -> ChatResult:
     return await service.edit(user, session_id, message_id, message, branch=branch)
 
 

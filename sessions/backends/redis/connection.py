@@ -1,0 +1,216 @@
+"""Redis or Valkey, through a pool of redis-py's asyncio client for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Hashable
+from typing import Any
+
+from redis import exceptions
+
+from sessions.backends.redis import errors
+from sessions.backends.redis.client import NoAnswerError, PoolTimeoutError, RedisConnection
+from sessions.backends.redis.options import new_pool, place_of
+from sessions.config import RedisSettings, load_settings
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
+from sessions.connections.keys import name_variables
+from sessions.core.failures import Place
+from sessions.core.group_commit import GroupCommit, GroupLimits
+from sessions.core.loops import LoopBound
+from sessions.errors import ConfigurationError, SessionsError
+
+__all__ = ["RedisConnectionManager", "information"]
+
+logger = logging.getLogger(__name__)
+
+# Appends under way at a time; what arrives meanwhile leaves together.
+SENDS = 2
+
+
+class RedisConnectionManager(AsyncBaseConnectionManager):
+    """One database of a Redis or Valkey server.
+
+    Args:
+        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``.
+        client: A service's own ``redis.asyncio.Redis``, used and never closed here; it belongs to one event
+            loop.
+        **settings: Any key of ``db.redis``, over the configured value.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong.
+    """
+
+    def __init__(self, *, url: str | None = None, client: Any = None, **settings: Any) -> None:
+        self._settings = _settings(url, client, settings)
+        self._url_given = {"url": url}
+        self._client = client
+        self._connections = LoopBound(
+            self._open,
+            self._close if client is None else None,
+            parts=lambda connection: connection.pool,
+        )
+        self.queues = LoopBound(self._open_queue, None)
+        self._is_ready = False
+        self._is_warned = False
+
+    @classmethod
+    def cache_key(cls, *, url: str | None = None, client: Any = None, **settings: Any) -> Hashable:
+        """Return the complete settings, and the service's client if there is one."""
+        resolved = _settings(url, client, settings)
+        return resolved if client is None else (id(client), resolved)
+
+    async def connect(self) -> RedisConnection:
+        """Return the running event loop's connections, on a server that was checked."""
+        connection = await self._connections.get()
+        while not self._is_ready:
+            await connection.preparing.run(functools.partial(self._prepare, connection))
+        return connection
+
+    async def make_ready(self) -> None:
+        """Connect, and check the server again."""
+        connection = await self._connections.get()
+        await connection.preparing.run(functools.partial(self._prepare, connection))
+
+    async def _prepare(self, connection: RedisConnection) -> None:
+        found = information(await connection.command("INFO"))
+        self._check(found)
+        self._check_durability(await _what_is_lost(connection, found))
+        await connection.check()
+        self._is_ready = True
+        self.preparations += 1
+
+    def _check(self, found: dict[str, str]) -> None:
+        """Refuse a server that does not keep each key, or does not have them all."""
+        place = self._place()
+        if found.get("cluster_enabled") == "1":
+            raise place.refused("db.redis.url", "it is a node of a cluster, which is not supported yet")
+        policy = found.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            reason = (
+                f"its maxmemory-policy is {policy}, which deletes parts of conversations when memory is full"
+            )
+            raise place.refused("db.redis", f"{reason}; set noeviction")
+
+    def _check_durability(self, reason: str | None) -> None:
+        """Refuse a server that loses acknowledged writes when it crashes, or warn of it once."""
+        if reason is None:
+            return
+        if self._settings.require_durable:
+            raise self._place().refused("db.redis.require_durable", reason)
+        if not self._is_warned:
+            self._is_warned = True
+            logger.warning("%s: %s", self._place(), reason)
+
+    async def disconnect(self) -> None:
+        """Close the connections of all event loops, and forget what is known of the server.
+
+        A service's own client is not closed.
+        """
+        self._is_ready = False
+        await self._connections.aclose()
+
+    def checked_out(self) -> int:
+        """Return how many connections are in use, in all event loops."""
+        return sum(connection.in_use for connection in self._connections.resources())
+
+    async def is_healthy(self) -> bool:
+        """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+                connection = await self._connections.get()
+                await connection.check()
+        except Exception as error:
+            self.log_unhealthy(error)
+            return False
+        return True
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether the driver's error is transient, by its class or code."""
+        return errors.is_transient(error)
+
+    def took_its_timeout(self, error: BaseException) -> bool:
+        """Return whether no connection was free within ``pool_timeout``."""
+        return isinstance(error, PoolTimeoutError)
+
+    def outcome_is_unknown(self, error: BaseException) -> bool:
+        """Return whether the connection was lost after a command was sent on it."""
+        return errors.outcome_is_unknown(error)
+
+    def driver_error(self, error: BaseException) -> BaseException:
+        """Return redis-py's error."""
+        return errors.driver_error(error)
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return the package's error for an error of redis-py."""
+        return errors.translate(error, self._place(), by_url=self._settings.url is not None)
+
+    def _place(self) -> Place:
+        """Return the address, database and user for the text of an error."""
+        if self._client is not None:
+            options = getattr(self._client.connection_pool, "connection_kwargs", {})
+            address = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+            return Place("Redis", (address,), str(options.get("db", 0)), options.get("username"))
+        address, database, user = place_of(self._settings)
+        return Place("Redis", (address,) if address else (), database or None, user)
+
+    def _open(self) -> RedisConnection:
+        settings = self._settings
+        if self._client is not None:
+            pool = self._client.connection_pool
+        else:
+            try:
+                pool = new_pool(settings)
+            except ConfigurationError as error:
+                name_variables(error, self._url_given)
+                raise
+        size = min(settings.pool_size, getattr(pool, "max_connections", settings.pool_size))
+        waits = settings.pool_timeout, settings.connect_timeout, settings.timeout
+        return RedisConnection(pool, settings.prefix, size, *waits)
+
+    def _open_queue(self) -> GroupCommit:
+        settings = self._settings
+        size = settings.pool_size
+        limits = GroupLimits(
+            count=settings.append_batch_messages,
+            size=settings.append_batch_bytes,
+            # Other operations do not wait behind appends for a connection.
+            sends=min(SENDS, max(size - 1, 1)),
+            slow_sends=size // 3,
+            seconds=settings.pool_timeout,
+            queue_timeout=PoolTimeoutError,
+            no_answer=NoAnswerError,
+        )
+        return GroupCommit(limits, self._connections.start)
+
+    async def _close(self, connection: RedisConnection) -> None:
+        await connection.pool.aclose()
+
+
+def information(text: str) -> dict[str, str]:
+    """Return the keys and values of the reply to ``INFO``."""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+async def _what_is_lost(connection: RedisConnection, found: dict[str, str]) -> str | None:
+    """Return which acknowledged writes a crash loses, and the setting at fault; None if it loses none."""
+    if found.get("aof_enabled") != "1":
+        return "a crash loses what was written since its last snapshot: appendonly is no"
+    try:
+        _, policy = await connection.command("CONFIG GET", "appendfsync")
+    except (exceptions.ResponseError, ValueError):
+        # Hosted servers hide it, and so may the rules of a user.
+        return "a crash may lose acknowledged writes: its appendfsync cannot be read"
+    if policy == "always":
+        return None
+    return f"a crash loses the acknowledged writes of about the last second: appendfsync is {policy}"
+
+
+def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> RedisSettings:
+    settings = load_settings()
+    if client is not None:
+        if not hasattr(client, "connection_pool"):
+            raise ConfigurationError("client: must be a redis.asyncio.Redis")
+        return settings.db.redis.with_overrides(**overrides)
+    return settings.backend("redis", url=url, **overrides)

@@ -1,0 +1,195 @@
+"""Converts between values and what the server stores; `sessions.backends.redis.repository` describes it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, unquote
+
+from sessions import validation
+from sessions.core.values import MessageRow, Position, StoredMessage, Where
+from sessions.models import ChatMessage, ChatSession
+
+__all__ = [
+    "conditions",
+    "decode_moment",
+    "encode_moment",
+    "index_place",
+    "pairs",
+    "place",
+    "place_of",
+    "position_of",
+    "rows_of",
+    "stored_row",
+    "tag_of",
+    "to_message",
+    "to_session",
+    "user_of",
+]
+
+YEAR_1 = datetime(1, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+# From the year 1 to 1970.
+SECONDS_BEFORE_EPOCH = 62_135_596_800
+MICROSECONDS_BEFORE_EPOCH = SECONDS_BEFORE_EPOCH * 1_000_000
+NUL = "\0"
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+
+
+@functools.lru_cache(maxsize=4096)
+def tag_of(user_id: str) -> str:
+    """Return the part of a user's keys that chooses their slot: reversible, and without braces."""
+    return quote(user_id, safe="")
+
+
+def user_of(tag: str) -> str:
+    """Return the user of `tag_of`."""
+    return unquote(tag)
+
+
+def encode_moment(moment: datetime) -> str:
+    """Return a datetime as 18 digits: seconds since the year 1, microseconds."""
+    since = moment - YEAR_1
+    return f"{since.days * 86400 + since.seconds:012d}{since.microseconds:06d}"
+
+
+def decode_moment(text: str) -> datetime:
+    """Return the datetime of 18 digits, in UTC."""
+    return YEAR_1 + timedelta(seconds=int(text[:12]), microseconds=int(text[12:18]))
+
+
+def index_place(updated_at: datetime, session_id: str = "") -> str:
+    """Return the place of a session in its user's index, which begins with the last changed one."""
+    moment = encode_moment(updated_at)
+    return f"{999_999_999_999 - int(moment[:12]):012d}{999_999 - int(moment[12:]):06d}{session_id}"
+
+
+def place(position: Position) -> str:
+    """Return the place of a message in its session's order."""
+    timestamp, write_order, message_id = position
+    return encode_moment(timestamp) + _encode_order(write_order) + message_id
+
+
+def _encode_order(write_order: int) -> str:
+    return f"1{write_order + MICROSECONDS_BEFORE_EPOCH:019d}" if write_order else "0"
+
+
+def _split(member: str) -> tuple[str, str, str]:
+    """Return the write order, the id and the body of a member."""
+    head, _, body = member.partition(NUL)
+    return ("0", head[19:], body) if head[18] == "0" else (head[18:38], head[38:], body)
+
+
+def position_of(member: str) -> Position:
+    """Return the position of a message."""
+    order, message_id, _ = _split(member)
+    write_order = 0 if order == "0" else int(order[1:]) - MICROSECONDS_BEFORE_EPOCH
+    return decode_moment(member), write_order, message_id
+
+
+def place_of(member: str) -> str:
+    """Return the place of a message: its member without the body."""
+    return member.partition(NUL)[0]
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+def _canonical(value: Any) -> Any:
+    """Return a value with each float that is an integer as that one: 1.0 is 1."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return value
+
+
+def _encode(value: Any) -> str:
+    """Return JSON text, and after NUL the text to compare it by, if that is another one."""
+    text = _dumps(value)
+    if type(value) in (str, int, bool):
+        return text
+    canonical = _dumps(_canonical(value))
+    return text if canonical == text else f"{text}{NUL}{canonical}"
+
+
+def _decode(text: str) -> Any:
+    return json.loads(text.partition(NUL)[0])
+
+
+def pairs(metadata: dict[str, Any] | None) -> Iterator[str]:
+    """Yield the top-level keys of metadata and the text of their values, in turn."""
+    for key, value in (metadata or {}).items():
+        yield key
+        yield _encode(value)
+
+
+def conditions(where: Where | None) -> list[str]:
+    """Return conditions as arguments: how many keys, then each key, how many values, and their texts."""
+    arguments = [str(len(where or {}))]
+    for key, accepted in (where or {}).items():
+        arguments += [key, str(len(accepted)), *(_dumps(_canonical(value)) for value in accepted)]
+    return arguments
+
+
+# -- Messages --------------------------------------------------------------------------------------
+
+
+def _body(row: MessageRow | StoredMessage) -> str:
+    """Return role, content, payload, and the keys and values of the metadata, as a JSON list of texts."""
+    return _dumps([row.role, row.content, row.payload or "", *pairs(row.metadata)])
+
+
+def rows_of(rows: Iterable[MessageRow]) -> Iterator[str]:
+    """Yield the arguments of new messages, four each."""
+    for row in rows:
+        yield row.message_id
+        yield "" if row.timestamp is None else encode_moment(row.timestamp)
+        yield _body(row)
+        yield "1" if row.has_new_id else "0"
+
+
+def stored_row(row: StoredMessage) -> tuple[str, str, str]:
+    """Return the arguments of a message to restore."""
+    return encode_moment(row.timestamp) + _encode_order(row.write_order), row.message_id, _body(row)
+
+
+def to_message(session_id: str, member: str) -> ChatMessage:
+    """Return the message of a member of the order."""
+    _, message_id, body = _split(member)
+    role, content, payload, *texts = json.loads(body)
+    return ChatMessage(
+        message_id,
+        session_id,
+        role,
+        content,
+        decode_moment(member),
+        _metadata(texts),
+        validation.decode_payload(payload) if payload else None,
+    )
+
+
+def _metadata(texts: Sequence[str]) -> dict[str, Any]:
+    return {key: _decode(value) for key, value in zip(texts[::2], texts[1::2], strict=True)} if texts else {}
+
+
+# -- Sessions --------------------------------------------------------------------------------------
+
+
+def to_session(session_id: str, user_id: str, fields: Sequence[str]) -> ChatSession:
+    """Return the session of the fields and values of its hash, in turn."""
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    return ChatSession(
+        session_id,
+        found["t"],
+        user_id,
+        decode_moment(found["c"]),
+        decode_moment(found["u"]),
+        {key[1:]: _decode(value) for key, value in found.items() if key[0] == "m"},
+        int(found["v"]),
+    )
