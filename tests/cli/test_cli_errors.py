@@ -124,7 +124,7 @@ def test_a_default_backend_of_another_package_is_one_line(run: Run, monkeypatch:
     monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "own")
     line = error_line(run("list", "alice"))
     assert line.startswith("sessions.default_repository is 'own', which the command line cannot use")
-    assert line.endswith("pass --backend postgres, mongodb, sqlite")
+    assert line.endswith("pass --backend postgres, mongodb, sqlite, redis")
 
 
 @pytest.mark.parametrize("command", [["list", "alice"], ["db", "check"], ["import", "x.jsonl"]])
@@ -134,7 +134,7 @@ def test_an_unknown_default_backend_lists_the_known_ones(
     monkeypatch.setenv("SESSIONS_DEFAULT_REPOSITORY", "postgers")
     assert error_line(run(*command)) == (
         "sessions.default_repository: from SESSIONS_DEFAULT_REPOSITORY: "
-        "no repository 'postgers'; known: mongodb, postgres, sqlite"
+        "no repository 'postgers'; known: mongodb, postgres, redis, sqlite"
     )
 
 

@@ -85,6 +85,14 @@ async def test_a_health_check_stores_nothing(mongodb_url: str) -> None:
             assert await database[name].count_documents({}) == 0
 
 
+async def no_update_waits(client: MongoClient[dict[str, Any]]) -> None:
+    """Wait until the server executes nothing on the sessions of the client's database."""
+    on_sessions = {"active": True, "ns": f"{client.get_default_database().name}.chat_sessions"}
+    async with asyncio.timeout(60):
+        while client.admin.command({"currentOp": 1} | on_sessions)["inprog"]:
+            await asyncio.sleep(0.05)
+
+
 async def test_an_operation_that_takes_too_long_ends_after_its_attempts_and_changes_nothing(
     mongodb_url: str,
 ) -> None:
@@ -103,6 +111,8 @@ async def test_an_operation_that_takes_too_long_ends_after_its_attempts_and_chan
             with within(2), pytest.raises(BackendUnavailableError, match="within timeout") as caught:
                 await repo.update_session_async("alice", session_id, {"title": "late"})
             took = time.monotonic() - started
+            # The server ends what it received soon after that. Without the lock it would still do it.
+            await no_update_waits(client)
             client_session.abort_transaction()
         assert took >= 0.4
         assert caught.value.__cause__ is not None

@@ -131,7 +131,11 @@ def metadata_of(wheel: Path) -> email.message.Message:
 
 
 def test_the_wheel_has_every_module_the_settings_and_the_migrations_and_nothing_else(wheel: Path) -> None:
-    modules = {str(file.relative_to(ROOT)) for file in (ROOT / "sessions").rglob("*.py")}
+    modules = {
+        str(file.relative_to(ROOT))
+        for pattern in ("*.py", "*.lua")
+        for file in (ROOT / "sessions").rglob(pattern)
+    }
     revisions = {
         f"sessions/{file.relative_to(ROOT)}" for file in (ROOT / "alembic" / "versions").glob("*.py")
     }
@@ -228,7 +232,7 @@ print(*sessions.SessionRepositoryFactory.list_repositories())
         "alembic.ini",
         "config/application-db.yaml",
         VERSION,
-        "mongodb postgres sqlite",
+        "mongodb postgres sqlite redis",
     ]
 
 

@@ -31,7 +31,7 @@ class Wire:
     Attributes:
         connections: How many were opened.
         statements: The SQL, or the names of MongoDB's or Redis' commands, one entry for each execution.
-        round_trips: How often a PostgreSQL server was asked to answer.
+        round_trips: How often a PostgreSQL or a Redis server was asked to answer.
     """
 
     connections: int = 0
@@ -128,6 +128,11 @@ async def _on_redis(url: str, wire: Wire) -> AsyncIterator[Any]:
                 # Of a script the operation that it is asked for.
                 wire.statements.append(arguments[2] if name == "EVALSHA" else name)
             await super().send_command(*args, **options)
+
+        async def send_packed_command(self, *args: Any, **options: Any) -> None:
+            # One command, or all of a pipeline.
+            wire.round_trips += 1
+            await super().send_packed_command(*args, **options)
 
     async def connected(connection: Any) -> None:
         wire.connections += 1

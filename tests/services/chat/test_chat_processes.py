@@ -86,6 +86,6 @@ async def test_a_process_that_is_killed_leaves_whole_turns_and_blocks_nobody(
             f"{text} after 0" for text, _ in messages[:count]
         ]
         # One, if what the killed process had sent was committed after that.
-        assert result["asked"] in (1, 2)
+        assert 1 <= result["asked"] <= 2 + result["unavailable"]
         assert await repository.count_sessions(user_id) == count
     assert await repository.count_sessions(CLAIM_OWNER) == 0

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from sessions import TurnConflictError
+from sessions import BackendUnavailableError, TurnConflictError
 from sessions.services import AgentContext, ChatService
 from tests.support.children import child
 from tests.support.databases import Backend
 
 LEASE = 0.5
+MAX_UNAVAILABLE = 10
 
 
 class Turning:
@@ -74,8 +75,12 @@ async def answer(
     on_conflict: Any = "raise",
     seconds: float = 0.006,
 ) -> dict[str, Any]:
-    """Answer messages one after the other, each again after a lost race; return what came of it."""
-    agent, answers, conflicts = Counting(seconds), [], 0
+    """Answer messages one after the other, each again after a lost race; return what came of it.
+
+    Also again while the server is not available: MongoDB ends the transaction of a process that was killed
+    after a minute, and until then its locks stop the next writer of the session.
+    """
+    agent, answers, conflicts, unavailable = Counting(seconds), [], 0, 0
     async with backend.repository() as repository:
         service = ChatService(
             agent, repository=repository, on_conflict=on_conflict, history_limit=None, claim_seconds=LEASE
@@ -88,10 +93,15 @@ async def answer(
                         result = item
                 except TurnConflictError:
                     conflicts += 1
+                except BackendUnavailableError:
+                    unavailable += 1
+                    if unavailable == MAX_UNAVAILABLE:
+                        raise
                 else:
                     answers.append([result["session_id"], result["message"], result["metadata"]["answer_id"]])
                     break
-    return {"asked": agent.asked, "answers": answers, "conflicts": conflicts}
+    counts = {"asked": agent.asked, "conflicts": conflicts, "unavailable": unavailable}
+    return counts | {"answers": answers}
 
 
 def _work(backend: Backend, job: dict[str, Any], results: int) -> None:
