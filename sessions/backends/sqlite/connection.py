@@ -22,7 +22,7 @@ from sessions import migrations
 from sessions.backends.sql.engine import SqlPool, engine_key
 from sessions.backends.sqlite import errors
 from sessions.backends.sqlite.calls import SqliteCalls
-from sessions.backends.sqlite.driver import open_connection
+from sessions.backends.sqlite.driver import call_in_thread, open_connection
 from sessions.backends.sqlite.files import (
     FileId,
     file_id,
@@ -206,7 +206,7 @@ class SqliteConnectionManager(SqliteCalls):
             os.makedirs(os.path.dirname(self._file()), mode=0o700, exist_ok=True)
         connection = await self._open_connection("rwc")
         try:
-            await connection.execute("PRAGMA journal_mode=WAL")
+            await call_in_thread(connection, functools.partial(ensure_wal, self._busy_timeout))
         finally:
             await connection.close()
 
@@ -245,7 +245,9 @@ class SqliteConnectionManager(SqliteCalls):
             await self.make_database()
         if self._own and not self._target.read_only:
             async with self._lend(pool) as connection:
-                await connection.run_sync(ensure_wal)
+                raw = await connection.get_raw_connection()
+                set_mode = functools.partial(ensure_wal, self._busy_timeout)
+                await call_in_thread(raw.driver_connection, set_mode)
         await super()._prepare_schema(pool)
 
     async def _upgrade(self, pool: SqlPool) -> None:

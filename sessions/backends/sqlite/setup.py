@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessions.backends.sqlite.driver import is_closed
@@ -25,6 +26,7 @@ __all__ = [
 
 # In the information about a connection: its thread was used without aiosqlite's futures.
 KEEPS_NO_LOOP = "sessions_keeps_no_loop"
+WAL_PAUSE_SECONDS = 0.01
 
 
 @contextlib.asynccontextmanager
@@ -41,15 +43,23 @@ async def busy_timeout(connection: AsyncConnection, seconds: float | None) -> As
         await connection.exec_driver_sql(f"PRAGMA busy_timeout={before}")
 
 
-def ensure_wal(connection: Connection) -> None:
-    """Set WAL mode, which is persistent; a file of another program may not have it."""
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute("PRAGMA journal_mode")
-        if cursor.fetchone() != ("wal",):
-            cursor.execute("PRAGMA journal_mode=WAL")
-    finally:
-        cursor.close()
+def ensure_wal(seconds: float, cursor: sqlite3.Cursor) -> None:
+    """Set WAL mode, which is persistent; a new file, or one of another program, may not have it.
+
+    Waits for other processes that do the same, or migrate: SQLite itself does not wait here.
+
+    Args:
+        seconds: For at most so long.
+        cursor: Of the connection, in its thread.
+    """
+    until = time.monotonic() + seconds
+    while cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(WAL_PAUSE_SECONDS)
 
 
 def forget(opened: set[aiosqlite.Connection], dbapi_connection: Any, _record: object) -> None:
