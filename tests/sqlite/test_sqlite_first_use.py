@@ -22,9 +22,8 @@ def mode_of(path: str) -> str:
 async def test_the_first_use_waits_for_a_process_that_is_setting_the_file_up(
     sqlite_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = sqlite3.connect(
-        sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False
-    )
+    path = sqlite_url.removeprefix("sqlite:///")
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     # Not yet in WAL mode, and locked: SQLite does not wait for that when it changes the mode.
     other.execute("BEGIN EXCLUSIVE")
     other.execute("CREATE TABLE other (number)")
