@@ -85,6 +85,7 @@ async def test_readers_see_a_replacement_whole(repository: Any, other: Any, raw:
     async def read(reader: Any) -> int:
         last = 0
         for part in itertools.cycle([{}, {"limit": 150}, {"limit": 40}]):
+            is_last = ended.is_set()
             found = await reader.get_session_history(USER, session_id, **part)
             number = int(found[0].content.split()[0])
             places = range(150)[-len(found) :]
@@ -92,7 +93,7 @@ async def test_readers_see_a_replacement_whole(repository: Any, other: Any, raw:
             assert len(found) == part.get("limit", 150)
             assert number >= last
             last = number
-            if ended.is_set():
+            if is_last:
                 break
         return last
 
