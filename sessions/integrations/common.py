@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessions.core.identifiers import new_message_id
 from sessions.core.texts import storable
@@ -38,8 +40,11 @@ __all__ = [
     "new_message",
     "session_id_for",
     "session_metadata",
+    "settled",
     "title_for",
 ]
+
+R = TypeVar("R")
 
 # Sessions that exist have ids derived from it: it never changes.
 NAMESPACE = uuid.UUID("5b1e7a52-3f0d-4c55-9d0a-0e6f5c9c2a17")
@@ -128,6 +133,25 @@ def new_message(
     return NewMessage(
         role, storable(content), message_id=message_id, timestamp=timestamp, metadata=known, payload=payload
     )
+
+
+async def settled(write: Awaitable[R]) -> R:
+    """Wait for a write also if the caller is cancelled, and then raise the cancellation.
+
+    So a framework that cancels a run can rely on what it finds stored. The repository's time limits bound
+    the wait.
+    """
+    task = asyncio.ensure_future(write)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            # Further cancellations do not end the wait, either.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # It is not reported: the cancellation is raised in its place.
+        raise
 
 
 def title_for(messages: Iterable[NewMessage | ChatMessage]) -> str | None:
