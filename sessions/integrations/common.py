@@ -35,6 +35,7 @@ __all__ = [
     "NAMESPACE",
     "Conversation",
     "Conversations",
+    "as_decoded",
     "derived_id",
     "missing",
     "new_message",
@@ -234,7 +235,7 @@ class Conversation:
         try:
             return await self._store_or_create(change, messages, merge_metadata)
         except InvalidInputError as error:  # Raised before any I/O.
-            decoded = _as_decoded(messages, error)
+            decoded = as_decoded(messages, error)
         return await self._store_or_create(change, decoded, merge_metadata)
 
     async def _store_or_create(
@@ -301,7 +302,7 @@ class Conversations:
         return found
 
 
-def _as_decoded(messages: Sequence[NewMessage], error: InvalidInputError) -> list[NewMessage]:
+def as_decoded(messages: Sequence[NewMessage], error: InvalidInputError) -> list[NewMessage]:
     """Return messages with their payloads as JSON text gives them back.
 
     A key that is a number becomes text, and a surrogate pair the character that it stands for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 FRAMEWORKS = re.findall(r"[\[,]([\w-]+)", EXTRAS["frameworks"][0])
 MODULES = sorted(extra.replace("-", "_") for extra in FRAMEWORKS)
-MODULES = [name for name in MODULES if (ROOT / "sessions" / "integrations" / f"{name}.py").exists()]
+MODULES = [name for name in MODULES if importlib.util.find_spec(f"sessions.integrations.{name}")]
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 IMAGE = "data:image/png;base64,iVBORw0KGgo="
 
-ITEMS: list[tuple[dict[str, Any], str, str]] = [
+ITEMS: list[tuple[Any, str, str]] = [
     ({"role": "user", "content": "What is in Rome?"}, "user", "What is in Rome?"),
     ({"role": "developer", "content": "Be brief."}, "developer", "Be brief."),
     (

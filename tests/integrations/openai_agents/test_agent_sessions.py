@@ -125,8 +125,9 @@ async def test_a_uuid_is_the_id_of_the_session_and_belongs_to_one_user(repositor
 
 async def test_of_items_that_cannot_be_stored_none_is(repository: Any) -> None:
     session = opened(repository)
+    bad: Any = {"role": "user", "content": object()}
     with pytest.raises(InvalidInputError):
-        await session.add_items([*said("One"), {"role": "user", "content": object()}])  # type: ignore[typeddict-item]
+        await session.add_items([*said("One"), bad])
     assert await session.get_items() == []
     with pytest.raises(InvalidInputError, match="user_id"):
         opened(repository, user_id="")

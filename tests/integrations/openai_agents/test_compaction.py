@@ -15,7 +15,7 @@ from agents.memory import OpenAIResponsesCompactionSession
 from sessions.integrations.openai_agents import AgentSession
 
 VERSION = tuple(map(int, version("openai-agents").split(".")[:2]))
-SUMMARY = {"id": "cmp_1", "type": "compaction", "encrypted_content": "gAAAA"}
+SUMMARY: Any = {"id": "cmp_1", "type": "compaction", "encrypted_content": "gAAAA"}
 
 
 def said(*texts: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Sessions of the OpenAI Agents SDK, in a repository."""
+"""The session of the OpenAI Agents SDK."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from agents.memory import SessionSettings
+
 from sessions import validation
 from sessions.errors import SessionNotFoundError, VersionConflictError
-from sessions.integrations.common import Conversation, missing, new_message, settled
-from sessions.integrations.openai_items import facts_of, role_of, text_of
+from sessions.integrations.common import Conversation, new_message, settled
+from sessions.integrations.openai_agents.items import facts_of, role_of, text_of
 from sessions.models import ChatMessage, NewMessage
-
-try:
-    from agents.memory import SessionSettings
-except ImportError as error:
-    raise missing("agents", "openai-agents", error) from error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
