@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, Unpack
 
 from sessions.administration import AsyncAdmin
@@ -78,7 +78,7 @@ class AsyncChats(Operations):
         """
         return AsyncChats(repository=self._repository.using(transaction))
 
-    async def run_in_transaction(self, work: Callable[[AsyncChats], Awaitable[R]]) -> R:
+    def run_in_transaction(self, work: Callable[[AsyncChats], Awaitable[R]]) -> Coroutine[Any, Any, R]:
         """Await ``work(chats)``, whose operations run in one transaction: all of them take effect, or none.
 
         See `AsyncSessionRepository.run_in_transaction`.
@@ -96,4 +96,4 @@ class AsyncChats(Operations):
         async def on(repository: AsyncSessionRepository) -> R:
             return await work(AsyncChats(repository=repository))
 
-        return await self._repository.run_in_transaction(on)
+        return self._repository.run_in_transaction(on)

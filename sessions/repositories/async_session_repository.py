@@ -6,7 +6,7 @@ Those of `SharedOperations` have one signature in both interfaces; the others de
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -116,7 +116,8 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         borrowed._use(manager, ONE_ATTEMPT)
         return borrowed
 
-    async def run_in_transaction(self, work: Callable[[Self], Awaitable[R]]) -> R:
+    # No coroutine function: as `using` it belongs to an event loop, and has no blocking twin.
+    def run_in_transaction(self, work: Callable[[Self], Awaitable[R]]) -> Coroutine[Any, Any, R]:
         """Await ``work(repository)``, whose operations run in one transaction: all take effect, or none.
 
         The transaction is committed when ``work`` returns, and rolled back if it raises. After a transient
@@ -139,7 +140,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         async def on(manager: AsyncBaseConnectionManager) -> R:
             return await work(self._on(manager))
 
-        return await self._calls.run_in_transaction(on)
+        return self._calls.run_in_transaction(on)
 
     async def _ensure_connection(self) -> None:
         await self._connection_manager.run_step(self._connection_manager.connect)
