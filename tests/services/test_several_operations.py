@@ -204,8 +204,8 @@ async def test_a_failed_statement_that_is_caught_is_no_success(postgres_url: str
 
         async def work(inside: AsyncChats) -> None:
             await inside.add_message("alice", session_id, "user", "Lost")
+            manager: Any = inside.repository._connection_manager
             with pytest.raises(Exception, match="division by zero"):
-                manager: Any = inside.repository._connection_manager
                 await manager.fetch(text("SELECT 1/0").columns(), {})
 
         with pytest.raises(BackendUnavailableError, match="25P02"):
