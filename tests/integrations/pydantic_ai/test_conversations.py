@@ -221,9 +221,10 @@ async def test_a_conversation_branches_and_returns(store: ConversationStore, rep
     assert texts(await store.load("trip", limit=1)) == ["Answer 2"]
     empty = await store.branch("trip", at=0, expected_revision=back.revision)
     assert texts(empty) == texts(await store.load("trip")) == []
+    wrong: Any
     for wrong in ({"at": 9}, {"from_entry": "absent"}, {}):
         with pytest.raises(UserError):
-            await store.branch("trip", expected_revision=empty.revision, **wrong)  # type: ignore[arg-type]
+            await store.branch("trip", expected_revision=empty.revision, **wrong)
 
 
 async def test_a_fork_shares_its_entries_and_outlives_the_other(
@@ -331,11 +332,10 @@ async def test_conversations_are_listed_by_scope_the_last_saved_first(store: Con
     assert await listed(scope="even", limit=1) == "4"
     assert await listed(scope='o"d\0') == "31"
     assert await listed(scope="absent") == ""
-    record = await store.read_record("0")
-    assert record is not None
-    await store.write_record(
-        replace(record, updated_at=LONG_AGO + timedelta(days=9)), expected_revision=record.revision
-    )
+    oldest = await store.read_record("0")
+    assert oldest is not None
+    later = replace(oldest, updated_at=LONG_AGO + timedelta(days=9))
+    await store.write_record(later, expected_revision=oldest.revision)
     assert await listed(limit=2) == "04"
     with pytest.raises(UserError):
         await store.list_conversations(limit=-1)
@@ -387,7 +387,8 @@ async def test_a_session_of_another_part_of_a_service_becomes_a_conversation(
 
 async def test_what_is_returned_is_a_copy(store: ConversationStore) -> None:
     conversation = await saved(store, 1)
-    conversation.messages[0].parts[0].content = "changed"  # type: ignore[union-attr]
+    part: Any = conversation.messages[0].parts[0]
+    part.content = "changed"
     record = await store.read_record("trip")
     assert record is not None
     record.branches.append("changed")
