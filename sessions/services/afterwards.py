@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from sessions.correlation import logger_of
 from sessions.errors import SessionsError
 from sessions.models import ChatMessage, NewMessage
 from sessions.services.asking import where
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Afterwards", "Summarise", "TitleCallable"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 MAX_TITLE_LENGTH = 255
 
