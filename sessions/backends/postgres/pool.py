@@ -18,6 +18,7 @@ from sqlalchemy import exc
 
 from sessions.backends.postgres.errors import ConnectionLostError, ends_the_connection
 from sessions.backends.sql.engine import NoAnswerError
+from sessions.core.telemetry import PoolMeter, PoolUse
 from sessions.resilience import time_left
 
 __all__ = ["PostgresPool"]
@@ -57,6 +58,7 @@ class PostgresPool:
         one_transaction: Execute each statement in a transaction of its own, for a pooler in transaction
             mode.
         start: Runs the clean-up after a cancelled call in the background.
+        meter: Measures the waits for a connection, and its use.
     """
 
     def __init__(
@@ -68,9 +70,11 @@ class PostgresPool:
         checkout_timeout: float,
         one_transaction: bool,
         start: Start,
+        meter: PoolMeter,
     ) -> None:
         self._connect = connect
-        self._size = size
+        self._meter = meter
+        self._size, self._overflow = size, overflow
         self._checkout_timeout = checkout_timeout
         self._one_transaction = one_transaction
         self._start = start
@@ -97,6 +101,11 @@ class PostgresPool:
     def checked_out(self) -> int:
         """Number of connections in use."""
         return self._in_use
+
+    def use(self) -> PoolUse:
+        """Return the connections in use, and those that are open and idle."""
+        idle = max(0, self._pool.get_size() - self._in_use)
+        return PoolUse(self._in_use, idle, self._size + self._overflow, self._meter.pending)
 
     async def _open(self, _dsn: None, **options: Any) -> Any:
         connection = await self._connect(**options)
@@ -130,7 +139,20 @@ class PostgresPool:
             asyncpg.PostgresError: The server rejects the statement; it has no effect.
             sqlalchemy.exc.TimeoutError: No connection became free in time.
         """
-        connection = await self._check_out()
+        with self._meter.checkout(exc.TimeoutError) as checkout:
+            connection = await self._check_out()
+            checkout.got()
+            return await self._run_on(connection, query, arguments, rows, seconds, first)
+
+    async def _run_on(
+        self,
+        connection: _Connection,
+        query: str,
+        arguments: Sequence[Any],
+        rows: bool,
+        seconds: float,
+        first: Statement | None,
+    ) -> Any:
         # What ends a transaction that is open after a cancellation is only the end of the connection.
         close = self._one_transaction or first is not None
         try:
