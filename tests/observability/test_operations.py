@@ -93,7 +93,7 @@ async def test_each_operation_has_a_span_and_a_duration_without_content(
     offered = {
         name
         for name, _ in inspect.getmembers(AsyncChats, callable)
-        if not name.startswith("_") and name not in ("aclose", "using")
+        if not name.startswith("_") and name not in ("aclose", "using", "run_in_transaction")
     }
     assert called == offered
     called |= await administer(chats)
