@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from tests.support.databases import (
     run_in_thread,
 )
 
+from tests.support.folders import folder
 # Keep bytecode, whatever the environment says: without it, each worker of pytest-xdist rewrites assertions
 # of all tests, and each process that a test starts compiles the package.
 sys.dont_write_bytecode = False
@@ -66,7 +66,6 @@ STYLES_AT_FULL_SIZE = (
     ("TestMongodbReplicaSet", "[async"),
     ("test_adopted_backends.py", "[sync"),
 )
-MEMORY_FOR_FILES = 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -278,11 +277,9 @@ def _ready_mongodb_standalone_url(_shared_standalone_database: str) -> str:
 
 @pytest.fixture
 def sqlite_url() -> Iterator[str]:
-    """A SQLite file that does not exist yet; in memory where there is room: a commit waits for the disk."""
-    memory = "/dev/shm"
-    has_room = os.path.isdir(memory) and shutil.disk_usage(memory).free > MEMORY_FOR_FILES
-    with tempfile.TemporaryDirectory(prefix="sessions-", dir=memory if has_room else None) as folder:
-        yield f"sqlite:///{folder}/sessions.db"
+    """A SQLite file that does not exist yet."""
+    with folder("sqlite") as path:
+        yield f"sqlite:///{path}/sessions.db"
 
 
 @pytest.fixture(scope="session")
