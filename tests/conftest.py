@@ -84,6 +84,17 @@ def pytest_configure(config: pytest.Config) -> None:
         with contextlib.suppress(servers.NoServerError):
             os.environ[variable] = shared.enter_context(server())
 
+    os.environ[python_programs.VARIABLE] = shared.enter_context(python_programs.programs())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what the quick run leaves out."""
+    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
+
+
+def _is_slow(path: Path) -> bool:
+    file = path.relative_to(Path(__file__).parent)
+    return bool({*file.parts[:1], str(file)} & SLOW)
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -96,7 +107,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         further = file.name == "test_built_in_backends.py" and (
             "[sync" in item.name or "TestMongodbReplicaSet" in item.nodeid
         )
-        if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size") or further:
+        if _is_slow(item.path) or item.get_closest_marker("full_size") or further:
             item.add_marker(pytest.mark.slow)
 
 
