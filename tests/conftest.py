@@ -19,6 +19,7 @@ from pymongo import MongoClient
 from sessions import ConnectionFactory, SessionRepositoryFactory
 from sessions.config.files import SHIPPED
 from tests.support import conversations as conversations_to_test_on
+from tests.support import programs as python_programs
 from tests.support import servers, stray_processes
 from tests.support.databases import (
     Backend,
@@ -28,8 +29,8 @@ from tests.support.databases import (
     redis_database,
     run_in_thread,
 )
-
 from tests.support.folders import folder
+
 # Keep bytecode, whatever the environment says: without it, each worker of pytest-xdist rewrites assertions
 # of all tests, and each process that a test starts compiles the package.
 sys.dont_write_bytecode = False
@@ -83,7 +84,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for variable, server in servers.SERVERS.items():
         with contextlib.suppress(servers.NoServerError):
             os.environ[variable] = shared.enter_context(server())
-
     os.environ[python_programs.VARIABLE] = shared.enter_context(python_programs.programs())
 
 
@@ -95,6 +95,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def _is_slow(path: Path) -> bool:
     file = path.relative_to(Path(__file__).parent)
     return bool({*file.parts[:1], str(file)} & SLOW)
+
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -304,6 +305,13 @@ def redis_url(redis_server: str) -> Iterator[str]:
     """An empty database of a Valkey server."""
     with redis_database(redis_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[python_programs.Programs]:
+    """Runs Python programs."""
+    with python_programs.programs() as path:
+        yield python_programs.Programs(path)
 
 
 # By backend: the type of its repository, and the fixtures with a new database, and with one that is ready.
