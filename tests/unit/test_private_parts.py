@@ -36,6 +36,7 @@ PACKAGE = Path(sessions.__file__).parent
 INTERNALS = {
     "backends/mongodb/internals.py",
     "backends/postgres/internals.py",
+    "backends/redis/internals.py",
     "backends/sqlite/internals.py",
     "config/environment.py",
     "core/internals.py",
