@@ -37,6 +37,10 @@ napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
+# The manual is built without the agent frameworks.
+autodoc_mock_imports = [
+    *("agent_framework", "agents", "google", "langchain_core", "llama_index", "pydantic_ai"),
+]
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 
@@ -44,6 +48,8 @@ maximum_signature_line_length = 88
 # manual documents, or a type variable, which none does.
 nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*"), ("py:data", ".*"), ("py:meth", r"__\w+__")]
+# Errors of the agent frameworks.
+nitpick_ignore = [("py:exc", "ConversationConflict")]
 
 
 def resolve_public_name(

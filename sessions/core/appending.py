@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sessions import validation
-from sessions.core.calls import Calls, not_found
+from sessions.core.calls import Calls, must_exist
 from sessions.core.identifiers import Identifier, new_message_id
 from sessions.core.values import Append, MessageRow
 from sessions.models import NewMessage
@@ -76,8 +76,7 @@ async def append_message(
         message_id is None,
     )
     backend.check_message_size(row)
-    if not await _append(calls, "add_message", session_id, user_id, [row], None, expected_version):
-        raise not_found()
+    await _append(calls, "add_message", session_id, user_id, [row], None, expected_version)
     return row.message_id
 
 
@@ -93,8 +92,7 @@ async def append_messages(
     session_id = calls.check_id("session_id", session_id)
     rows = message_rows(calls, messages)
     merge = validation.check_merge(merge_metadata)
-    if not await _append(calls, "add_messages", session_id, user_id, rows, merge, expected_version):
-        raise not_found()
+    await _append(calls, "add_messages", session_id, user_id, rows, merge, expected_version)
     return [row.message_id for row in rows]
 
 
@@ -107,7 +105,7 @@ def _append(
     merge: dict[str, Any] | None,
     expected_version: int | None,
 ) -> Awaitable[bool]:
-    """Return a coroutine that appends messages, and returns whether the session exists."""
+    """Append messages; of a session that does not exist, the result is an error."""
     user_id = None if user_id is None else validation.check_user_id(user_id)
     if expected_version is not None:
         expected_version = validation.check_expected_version(expected_version)
@@ -117,7 +115,8 @@ def _append(
     # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
     repeats = bool(rows) or expected_version is None
     arguments = session_id, user_id, rows, merge or None, expected_version
-    return calls.run(operation, calls.backend.append, *arguments, repeats_unknown=repeats)
+    work = calls.backend.append
+    return calls.run(operation, work, *arguments, repeats_unknown=repeats, check=must_exist)
 
 
 def _size(row: MessageRow) -> int:

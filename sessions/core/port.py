@@ -16,6 +16,7 @@ from sessions.core.counting import Counts, Period
 from sessions.core.group_commit import GroupCommit
 from sessions.core.identifiers import new_session_id
 from sessions.core.loops import LoopBound
+from sessions.core.telemetry import PoolUse, Target
 from sessions.core.values import (
     Append,
     EarlierAttempts,
@@ -71,6 +72,10 @@ class ConnectionManager(Protocol):
         """Await one attempt of an operation; a caller that is cancelled returns at once."""
         ...
 
+    async def in_transaction(self, work: Callable[[Any], Awaitable[R]]) -> R:
+        """Await ``work(manager)`` in one transaction; commit it, or roll it back on an error."""
+        ...
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now."""
         ...
@@ -97,6 +102,14 @@ class ConnectionManager(Protocol):
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return this package's error for a driver's error."""
+        ...
+
+    def target(self) -> Target:
+        """Return the database, as telemetry names it."""
+        ...
+
+    def pools(self) -> list[PoolUse]:
+        """Return the use of the pools, one for each event loop."""
         ...
 
 

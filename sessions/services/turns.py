@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from sessions.errors import TurnConflictError
+from sessions.correlation import logger_of
+from sessions.errors import MessageConflictError, TurnConflictError
 from sessions.models import ChatMessage
 from sessions.services.afterwards import Afterwards
 from sessions.services.agents import AgentContext
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # How often a turn that waits for others asks its agent, if a turn that does not wait comes between.
 MAX_TIMES = 5
@@ -108,11 +108,13 @@ class Turns:
                         return
                 try:
                     ids = await self._finishing.run(self._store(plan, reply))
-                except TurnConflictError:
+                except (TurnConflictError, MessageConflictError) as error:
+                    # What a killed process had sent may be committed after the turn has looked for it.
                     if request.message_id and (found := await self._planner.stored(request)) and found[1]:
                         yield self._repeated(request, *found)
                         return
-                    if self._waits and times < MAX_TIMES and not (streaming and reply.has_text):
+                    is_retried = self._waits and isinstance(error, TurnConflictError)
+                    if is_retried and times < MAX_TIMES and not (streaming and reply.has_text):
                         continue
                     raise
                 plan.title = await self._afterwards.run(plan, reply, ids) or plan.title
