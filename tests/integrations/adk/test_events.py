@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from google.adk.auth.auth_tool import AuthConfig
 from google.adk.events import Event, EventActions
 from google.genai import types
