@@ -37,7 +37,7 @@ class AgentSession:
     are atomic, also among processes. The session of the repository comes into being with the first items.
 
     Args:
-        session_id: Any text; see `session_id_for` for the id of the stored session.
+        session_id: Any text; a UUID is the id of the stored session, and from another text one is derived.
         repository: Where the session is stored.
         user_id: Owner.
         session_settings: The SDK's settings of a session, or their values as a mapping.
