@@ -182,14 +182,17 @@ async def test_of_two_processes_one_appends(backend: Backend, race: Race, rounds
         for number in range(rounds):
             await opened(repository, str(number))
         results = race.run(backend, f"{__name__}:append_once", {"name": "a"}, {"name": "b"}, times=rounds)
+        service, winners = SessionService(repository), list[str]()
         for number, result in enumerate(results):
             [winner] = {"a", "b"} & set(result)
-            session = await read(SessionService(repository), str(number))
+            winners.append(winner)
+            session = await read(service, str(number))
             assert [event.actions.state_delta["by"] for event in session.events] == [winner]
             assert session.state["by"] == winner
-            assert not {"a", "b"} - {winner} & session.state.keys()
-            # The rounds follow one another; of the shared state the last one counts.
-        assert session.state["user:by"] == session.state["app:by"] == winner
+            assert not ({"a", "b"} - {winner}) & session.state.keys()
+        # The rounds follow one another; of the shared state the last one counts.
+        last = await read(service, str(rounds - 1))
+        assert last.state["user:by"] == last.state["app:by"] == winners[-1]
 
 
 async def append_all(repository: Any, *, number: int, name: str) -> int:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any
 
-from agent_framework import BaseChatClient, ChatResponse, ChatResponseUpdate, Content, Message, ResponseStream
+from agent_framework import (
+    BaseChatClient,
+    ChatResponse,
+    ChatResponseUpdate,
+    Content,
+    Message,
+    ResponseStream,
+    UsageDetails,
+)
 
-USAGE = {"input_token_count": 7, "output_token_count": 5, "total_token_count": 12}
+USAGE: UsageDetails = {"input_token_count": 7, "output_token_count": 5, "total_token_count": 12}
 
 
 class EchoClient(BaseChatClient[Any]):

@@ -22,7 +22,6 @@ from agent_framework import (
 
 from sessions import SessionConflictError
 from sessions.integrations.agent_framework import HistoryProvider
-from sessions.integrations.agent_framework.provider import filter_new_messages
 from tests.integrations.agent_framework.clients import EchoClient
 from tests.integrations.racing import Race, racing
 from tests.support.databases import Backend
@@ -30,8 +29,10 @@ from tests.support.databases import Backend
 ROUNDS = [3, pytest.param(50, marks=pytest.mark.full_size)]
 
 
-def provider(repository: Any, source_id: str | None = None, **options: Any) -> HistoryProvider:
-    return HistoryProvider(source_id, repository=repository, **{"user_id": "alice"} | options)
+def provider(
+    repository: Any, source_id: str | None = None, *, user_id: str = "alice", **options: Any
+) -> HistoryProvider:
+    return HistoryProvider(source_id, repository=repository, user_id=user_id, **options)
 
 
 def texts(messages: list[Message]) -> list[str]:
@@ -210,8 +211,7 @@ async def test_what_is_stored_already_is_left_out_as_the_frameworks_own_stores_d
 
 
 def test_the_rule_of_the_framework_is_where_it_was() -> None:
-    assert filter_new_messages is _sessions.filter_new_messages
-    assert list(inspect.signature(filter_new_messages).parameters) == ["existing", "incoming"]
+    assert list(inspect.signature(_sessions.filter_new_messages).parameters) == ["existing", "incoming"]
 
 
 def test_the_options_are_those_of_the_frameworks_own_stores() -> None:
@@ -262,7 +262,7 @@ async def test_an_agent_remembers(repository: Any, stream: bool) -> None:
 
 async def test_the_options_say_what_is_loaded_and_stored(repository: Any) -> None:
     client = EchoClient()
-    only = {"store_inputs": False, "load_messages": False}
+    only: dict[str, Any] = {"store_inputs": False, "load_messages": False}
     audit = provider(repository, "audit", store_context_messages=True, **only)
     questions = provider(repository, "questions", store_outputs=False, load_messages=False)
     agent = Agent(client, context_providers=[provider(repository), audit, questions])
