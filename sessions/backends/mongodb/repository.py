@@ -142,6 +142,8 @@ class MongoBackend(
             chat_session["updated_at"] = max(last, chat_session["created_at"])
         if self.manager.is_borrowed:
             # A duplicate key would abort the caller's transaction.
+            if await self.sessions.find_one({"session_id": new.session_id}, {"_id": 1}) is not None:
+                raise SessionConflictError("the session id is taken by another session")
             await self._check_free(ids, new.key)
         for _ in range(MAX_ENSURE_ATTEMPTS):
             try:
