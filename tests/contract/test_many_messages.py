@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from sessions import MessageConflictError
-from sessions.cli.importing import _message_id, import_lines
+from sessions.cli.importing import import_lines
+from sessions.cli.storing import message_id as _message_id
 from sessions.core.values import MessageRow
 from tests.contract.test_conflicts import append
 
 SIZES = [
     4097,  # One more than the importer of release 0.1 could tell apart in MongoDB.
-    pytest.param(50_001, marks=pytest.mark.full_size),
-    pytest.param(120_000, marks=pytest.mark.full_size),  # More than one command of MongoDB carries.
+    pytest.param(100_001, marks=pytest.mark.full_size),  # More than one command of MongoDB carries.
 ]
 
 
