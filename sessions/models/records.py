@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 from sqlalchemy import (
     JSON,
@@ -81,7 +81,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[..., Any] | None:
         """Return what is called for each value, or None where the driver's are in UTC already."""
         if dialect.name == "sqlite":
-            return _from_text
+            return loaded_time
         return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
 
 
@@ -102,7 +102,16 @@ def _to_text(value: datetime | None) -> str | None:
     return None if value is None else stored_time(value)
 
 
-def _from_text(value: str | None) -> datetime | None:
+@overload
+def loaded_time(value: str) -> datetime: ...
+
+
+@overload
+def loaded_time(value: None) -> None: ...
+
+
+def loaded_time(value: str | None) -> datetime | None:
+    """Return the timezone-aware datetime of a text that SQLite stores."""
     # The default of a column has no microseconds.
     if value is None:
         return None

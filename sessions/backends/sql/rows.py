@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sessions.core.values import Append, MessageRow, NewSession, Position, Where
@@ -23,7 +23,6 @@ __all__ = [
     "in_order",
     "list_parameters",
     "message_arrays",
-    "message_rows",
     "new_row",
     "to_hit",
     "to_messages",
@@ -33,7 +32,6 @@ __all__ = [
 ]
 
 MICROSECOND = timedelta(microseconds=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def new_row(new: NewSession, messages: int = 0) -> dict[str, Any]:
@@ -105,30 +103,6 @@ class _Target:
         self.place = place
         self.user_id = user_id
         self.calls = self.steps = 0
-
-
-def message_rows(
-    session_id: str, rows: Sequence[MessageRow], last: datetime, *, complete: bool
-) -> list[dict[str, Any]]:
-    """Return the parameters of messages, of which the last is written at the given time, for SQLite."""
-    values = []
-    written = last - (len(rows) - 1) * MICROSECOND if len(rows) > 1 else last
-    for row in rows:
-        # Named as by `parameters`, which takes longer.
-        value: dict[str, Any] = {
-            "p_message_id": row.message_id,
-            "p_session_id": session_id,
-            "p_role": row.role,
-            "p_content": row.content,
-            "p_timestamp": row.timestamp or written,
-        }
-        if complete:
-            value["p_metadata"] = encode_json(row.metadata or {})
-            value["p_payload"] = row.payload
-            value["p_write_order"] = 0 if row.timestamp is None else (written - EPOCH) // MICROSECOND
-        values.append(value)
-        written += MICROSECOND
-    return values
 
 
 def are_complete(rows: Sequence[MessageRow]) -> bool:

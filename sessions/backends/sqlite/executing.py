@@ -55,6 +55,10 @@ class CursorExecutor:
         """Execute SQL with the driver's placeholders, and values as they are stored."""
         self._cursor.execute(sql, values)
 
+    def write_rows(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
+        """Execute SQL as `write_text` does, once for each of several rows of values."""
+        self._cursor.executemany(sql, rows)
+
 
 def fetch_all(query: str, arguments: Sequence[Any], cursor: sqlite3.Cursor) -> list[Any]:
     """Execute one statement and return SQLite's rows."""
