@@ -114,12 +114,14 @@ class Planner:
         """
         if request.message is None or request.edited_id is not None:
             return await self._plan_change(request)
+        conversation, summary = await self._read(request)
         stored_id: str | None = None
+        # Afterwards: a process that was killed may have sent the turn, and what is committed later than the
+        # version was read changes it.
         if request.message_id is not None and (found := await self.stored(request)) is not None:
             if found[1]:
                 return found
             stored_id = found[0].message_id
-        conversation, summary = await self._read(request)
         plan = Plan(
             conversation,
             conversation.session_id,

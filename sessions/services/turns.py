@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from sessions.errors import TurnConflictError
+from sessions.errors import MessageConflictError, TurnConflictError
 from sessions.models import ChatMessage
 from sessions.services.afterwards import Afterwards
 from sessions.services.agents import AgentContext
@@ -108,11 +108,13 @@ class Turns:
                         return
                 try:
                     ids = await self._finishing.run(self._store(plan, reply))
-                except TurnConflictError:
+                except (TurnConflictError, MessageConflictError) as error:
+                    # What a killed process had sent may be committed after the turn has looked for it.
                     if request.message_id and (found := await self._planner.stored(request)) and found[1]:
                         yield self._repeated(request, *found)
                         return
-                    if self._waits and times < MAX_TIMES and not (streaming and reply.has_text):
+                    is_retried = self._waits and isinstance(error, TurnConflictError)
+                    if is_retried and times < MAX_TIMES and not (streaming and reply.has_text):
                         continue
                     raise
                 plan.title = await self._afterwards.run(plan, reply, ids) or plan.title
