@@ -7,9 +7,9 @@ nothing calls ``create_all``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from sqlalchemy import (
     JSON,
@@ -120,6 +120,14 @@ def loaded_time(value: str | None) -> datetime | None:
         return datetime.fromisoformat(value + "+00:00")
     found = datetime.fromisoformat(value)
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def loaded_times(values: Sequence[str | None]) -> list[datetime | None]:
+    """Return what `loaded_time` returns for each value."""
+    try:
+        return [datetime.fromisoformat(cast(str, value) + "+00:00") for value in values]
+    except (TypeError, ValueError):  # NULL, or a text with an offset.
+        return [loaded_time(value) for value in values]
 
 
 class Base(DeclarativeBase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -155,18 +156,25 @@ def to_preview(row: Any) -> SessionPreview:
 
 def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
     """Return the messages of rows with `MESSAGE_COLUMNS`."""
-    return [
-        ChatMessage(
-            message_id,
-            session_id,
-            role,
-            content,
-            timestamp,
-            decode_json(metadata),
-            None if payload is None else decode_payload(payload),
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    if not columns:
+        return []
+    message_ids, roles, contents, timestamps, metadata, payloads = columns
+    if any(payloads):
+        payloads = [None if payload is None else decode_payload(payload) for payload in payloads]
+    # Without a loop in Python over the rows.
+    return list(
+        map(
+            ChatMessage,
+            message_ids,
+            itertools.repeat(session_id),
+            roles,
+            contents,
+            timestamps,
+            map(decode_json, metadata),
+            payloads,
         )
-        for message_id, role, content, timestamp, metadata, payload in rows
-    ]
+    )
 
 
 def to_hit(row: Any) -> tuple[SearchHit, Position]:
