@@ -29,6 +29,7 @@ __all__ = [
     "to_messages",
     "to_preview",
     "to_session",
+    "to_sessions",
     "where_parameters",
 ]
 
@@ -134,6 +135,27 @@ def to_session(row: Any) -> ChatSession:
     session_id, title, user_id, created_at, updated_at, metadata, version = row
     return ChatSession(
         str(session_id), title, user_id, created_at, updated_at, decode_json(metadata), version
+    )
+
+
+def to_sessions(rows: Sequence[Any]) -> list[ChatSession]:
+    """Return the sessions of rows with `SESSION_COLUMNS`."""
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    if not columns:
+        return []
+    session_ids, titles, user_ids, created, updated, metadata, versions = columns
+    # Without a loop in Python over the rows.
+    return list(
+        map(
+            ChatSession,
+            map(str, session_ids),
+            titles,
+            user_ids,
+            created,
+            updated,
+            map(decode_json, metadata),
+            versions,
+        )
     )
 
 

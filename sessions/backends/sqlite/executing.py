@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 # Of a UUID: the places of its digits in the text with hyphens, a space after each text.
 DIGITS = tuple(place for place in range(36) if place not in (8, 13, 18, 23))
-FEW = 8
+FEW = 16
 
 
 def _with_hyphens(digits: str | None) -> str | None:
