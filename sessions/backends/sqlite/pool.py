@@ -87,7 +87,7 @@ class SqlitePool(SqlPool):
         if connection is not None:
             if is_usable(connection, current):
                 return connection
-            connection.close()
+            self._return(connection)
         queue = self._queue
         # At the limit others may wait for a connection.
         if self._are_open and queue.checkedin() and queue.overflow() < self.max_overflow:
@@ -125,7 +125,7 @@ class SqlitePool(SqlPool):
     async def _check_in(self, connection: PoolProxiedConnection, *, keep: bool = True) -> None:
         connection.info[KEEPS_NO_LOOP] = True
         queue = self._queue
-        if queue.checkedin() < queue.size():
+        if queue.checkedin() + self.kept < queue.size():
             if keep and self._kept is None and queue.overflow() < self.max_overflow:
                 self._kept = connection
                 asyncio.get_running_loop().call_soon(self.return_kept)
@@ -143,7 +143,15 @@ class SqlitePool(SqlPool):
         """Return the connection that the last call has used to SQLAlchemy's pool."""
         connection, self._kept = self._kept, None
         if connection is not None:
+            self._return(connection)
+
+    def _return(self, connection: PoolProxiedConnection) -> None:
+        queue = self._queue
+        if queue.checkedin() < queue.size():
             connection.close()
+        else:
+            # Others were returned meanwhile: this closes it, which needs the greenlet.
+            self.start(run_sync, connection.close)
 
     async def _check_in_later(self, connection: PoolProxiedConnection, finish: Finish) -> None:
         """Return a connection to the pool when its thread has ended its work."""
