@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +20,7 @@ from pymongo import MongoClient
 from sessions import ConnectionFactory, SessionRepositoryFactory
 from sessions.config.files import SHIPPED
 from tests.support import conversations as conversations_to_test_on
+from tests.support import programs as python_programs
 from tests.support import servers, stray_processes
 from tests.support.databases import (
     Backend,
@@ -29,14 +30,18 @@ from tests.support.databases import (
     redis_database,
     run_in_thread,
 )
+from tests.support.folders import folder
 
 # Keep bytecode, whatever the environment says: without it, each worker of pytest-xdist rewrites assertions
 # of all tests, and each process that a test starts compiles the package.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No test measures speed; the machine may be busy.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# Each run tries the same examples: a change fails a test, and chance does not.
+settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("repeatable")
 # What is left out of a quick answer: folders whose tests wait for processes of their own, for servers, or for
 # what is built and installed, and files with tests that race, try many examples, or move megabytes.
 SLOW = {
@@ -57,7 +62,7 @@ SLOW = {
     *("mongodb/test_clean_up.py", "mongodb/test_edits.py", "mongodb/test_mongodb_versions.py"),
     *("postgres/test_concurrent_changes.py", "postgres/test_driver_statements.py"),
     *("postgres/test_postgres_tls.py", "sqlite/test_sqlite_plans.py", "unit/test_documented_examples.py"),
-    *("contract/test_statistics.py", "integrations"),
+    *("contract/test_statistics.py", "integrations", "observability/test_operations.py"),
 }
 # Contracts, and the style that README's command leaves to CI. It has both styles on each type of backend; the
 # async one on a replica set is that of the adopted database.
@@ -66,7 +71,6 @@ STYLES_AT_FULL_SIZE = (
     ("TestMongodbReplicaSet", "[async"),
     ("test_adopted_backends.py", "[sync"),
 )
-MEMORY_FOR_FILES = 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -84,20 +88,31 @@ def pytest_configure(config: pytest.Config) -> None:
     for variable, server in servers.SERVERS.items():
         with contextlib.suppress(servers.NoServerError):
             os.environ[variable] = shared.enter_context(server())
+    os.environ[python_programs.VARIABLE] = shared.enter_context(python_programs.programs())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what the quick run leaves out."""
+    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
+
+
+@functools.cache
+def _is_slow(path: Path) -> bool:
+    file = path.relative_to(Path(__file__).parent)
+    return bool({*file.parts[:1], str(file)} & SLOW)
 
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow tests, and those of full size only."""
     for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
         if any(name in item.nodeid and style in item.name for name, style in STYLES_AT_FULL_SIZE):
             item.add_marker(pytest.mark.full_size)
         # The quick run has the contract in its async style, on one kind of MongoDB server.
-        further = file.name == "test_built_in_backends.py" and (
+        further = "test_built_in_backends.py" in item.nodeid and (
             "[sync" in item.name or "TestMongodbReplicaSet" in item.nodeid
         )
-        if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size") or further:
+        if _is_slow(item.path) or item.get_closest_marker("full_size") or further:
             item.add_marker(pytest.mark.slow)
 
 
@@ -278,11 +293,9 @@ def _ready_mongodb_standalone_url(_shared_standalone_database: str) -> str:
 
 @pytest.fixture
 def sqlite_url() -> Iterator[str]:
-    """A SQLite file that does not exist yet; in memory where there is room: a commit waits for the disk."""
-    memory = "/dev/shm"
-    has_room = os.path.isdir(memory) and shutil.disk_usage(memory).free > MEMORY_FOR_FILES
-    with tempfile.TemporaryDirectory(prefix="sessions-", dir=memory if has_room else None) as folder:
-        yield f"sqlite:///{folder}/sessions.db"
+    """A SQLite file that does not exist yet."""
+    with folder("sqlite") as path:
+        yield f"sqlite:///{path}/sessions.db"
 
 
 @pytest.fixture(scope="session")
@@ -296,6 +309,13 @@ def redis_url(redis_server: str) -> Iterator[str]:
     """An empty database of a Valkey server."""
     with redis_database(redis_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[python_programs.Programs]:
+    """Runs Python programs."""
+    with python_programs.programs() as path:
+        yield python_programs.Programs(path)
 
 
 # By backend: the type of its repository, and the fixtures with a new database, and with one that is ready.
