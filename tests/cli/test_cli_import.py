@@ -13,7 +13,10 @@ import pytest
 
 from sessions import SessionNotFoundError
 from sessions.cli.conversation_lines import parse_line
-from sessions.cli.importing import Stored, Totals, _message_id, import_lines, store
+from sessions.cli.entries import Totals
+from sessions.cli.importing import import_lines
+from sessions.cli.storing import Stored, store
+from sessions.cli.storing import message_id as _message_id
 from tests.cli.command_line import Run, error_line, write_lines
 from tests.support.databases import Backend
 

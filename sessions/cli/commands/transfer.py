@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from sessions.cli.entries import Entry, Totals, read_lines
 from sessions.cli.exporting import Exported, export_file, parse_time
 from sessions.cli.files import STANDARD_STREAM, Source, open_source
 from sessions.cli.formats.reading import Format, check_format, read_entries
-from sessions.cli.importing import Entry, Totals, count_entries, import_entries, read_lines
+from sessions.cli.importing import count_entries, import_entries
 from sessions.cli.running import Backend, Json, Url, finish, print_json, progress, run
 from sessions.cli.terminal import counted, print_error
 from sessions.errors import InvalidInputError
