@@ -100,9 +100,12 @@ class Conversations:
             if messages and messages[-1].message_id == known[1]:
                 return Conversation(user_id, session_id, None, known[0], messages)
         found = await self._repository.get_session(user_id, session_id)
+        if found is None and not whole and await self._is_taken(session_id):
+            # By another user, unless the user's own was created since.
+            found = await self._repository.get_session(user_id, session_id)
+            if found is None:
+                raise SessionConflictError("the session id is taken by another user's session")
         if found is None:
-            if not whole:
-                await self._check_free(session_id)
             return Conversation(user_id, session_id)
         messages = await self._messages(found, limit, after(found.metadata) if after else None)
         return Conversation(user_id, found.session_id, found, found.version, messages, whole)
@@ -120,13 +123,13 @@ class Conversations:
                 chat_session.metadata.pop(SUMMARY, None)
         return await self._repository.get_session_history(*key, limit=limit)
 
-    async def _check_free(self, session_id: str) -> None:
+    async def _is_taken(self, session_id: str) -> bool:
+        """Return whether there is such a session, of whichever user."""
         try:
-            # An empty batch only checks that the session exists, of whichever user.
-            await self._repository.add_messages(session_id, ())
+            await self._repository.add_messages(session_id, ())  # An empty batch only checks that.
         except SessionNotFoundError:
-            return
-        raise SessionConflictError("the session id is taken by another user's session")
+            return False
+        return True
 
     async def append(
         self, conversation: Conversation, messages: Sequence[NewMessage], *, title: str | None = None
@@ -178,7 +181,7 @@ class Conversations:
         self._known.pop((user_id, session_id), None)
         found = await self._repository.get_session(user_id, session_id)
         if found is None:
-            if isinstance(error, SessionConflictError):
+            if isinstance(error, SessionConflictError) and await self._is_taken(session_id):
                 raise error
             raise SessionNotFoundError("the session was deleted during the turn") from error
         # All of them if all are to be replaced.
