@@ -37,6 +37,10 @@ napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
+# The manual is built without the agent frameworks.
+autodoc_mock_imports = [
+    *("agent_framework", "agents", "google", "langchain_core", "llama_index", "pydantic_ai"),
+]
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 

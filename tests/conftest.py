@@ -57,7 +57,7 @@ SLOW = {
     *("mongodb/test_clean_up.py", "mongodb/test_edits.py", "mongodb/test_mongodb_versions.py"),
     *("postgres/test_concurrent_changes.py", "postgres/test_driver_statements.py"),
     *("postgres/test_postgres_tls.py", "sqlite/test_sqlite_plans.py", "unit/test_documented_examples.py"),
-    "contract/test_statistics.py",
+    *("contract/test_statistics.py", "integrations"),
 }
 # Contracts, and the style that README's command leaves to CI. It has both styles on each type of backend; the
 # async one on a replica set is that of the adopted database.

@@ -8,15 +8,16 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sessions.core.texts import storable
+from sessions.core.titles import title_of
 from sessions.errors import SessionsError
 from sessions.models import ChatMessage, NewMessage
 from sessions.services.asking import where
 from sessions.services.options import Options, Summarise, TitleCallable
 from sessions.services.plans import Plan
-from sessions.services.replies import Reply, storable
+from sessions.services.replies import Reply
 from sessions.services.results import now
 from sessions.services.storing import Conversations
-from sessions.services.titles import title_of
 from sessions.services.windows import Summary
 from sessions.validation import DEFAULT_TITLE
 

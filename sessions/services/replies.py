@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sessions import validation
+from sessions.core.texts import storable
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, NewMessage
 from sessions.services.agents import AgentResponse
 
-__all__ = ["ERROR", "STATUS", "TOOLS_USED", "Reply", "Status", "UnusableReplyError", "storable", "tool_names"]
+__all__ = ["ERROR", "STATUS", "TOOLS_USED", "Reply", "Status", "UnusableReplyError", "tool_names"]
 
 Status = Literal["complete", "partial", "failed"]
 
@@ -163,19 +164,6 @@ def _reader(item: object) -> Any:
 def _is_texts(value: object) -> bool:
     is_list = isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes)
     return is_list and all(isinstance(item, str) for item in value)  # type: ignore[attr-defined]
-
-
-def storable(text: str) -> str:
-    """Return a text as every backend can store it: models do send halves of characters, and NUL."""
-    text = text.replace("\0", "\ufffd")
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Two halves in two pieces are one character; a half without the other is none.
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def tool_names(messages: Sequence[NewMessage | ChatMessage]) -> list[str]:

@@ -38,6 +38,12 @@ LOWEST = (
     "python3 -m venv .venv-lowest && .venv-lowest/bin/python .ci/lowest.py > .venv-lowest/lowest.txt"
     " && .venv-lowest/bin/pip install -q -e '.[dev]' -c .venv-lowest/lowest.txt"
 )
+LOWEST_FRAMEWORKS = (
+    "python3 -m venv .venv-lowest-frameworks"
+    " && .venv-lowest-frameworks/bin/python .ci/lowest.py --frameworks > .venv-lowest-frameworks/lowest.txt"
+    " && .venv-lowest-frameworks/bin/pip install -q -e '.[dev,frameworks]'"
+    " -c .venv-lowest-frameworks/lowest.txt"
+)
 
 
 def test_it_renders_as_on_a_package_index() -> None:
@@ -69,6 +75,8 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         *TEST.split(" && ")[:-1],
         "python3 -m venv .venv-motor && .venv-motor/bin/pip install -q -e '.[dev,motor]' &",
         f"{LOWEST} &",
+        "python3 -m venv .venv-frameworks && .venv-frameworks/bin/pip install -q -e '.[dev,frameworks]' &",
+        f"{LOWEST_FRAMEWORKS} &",
         ".venv/bin/ruff check . &",
         ".venv/bin/ruff format --check . &",
         ".venv/bin/mypy &",
@@ -79,6 +87,11 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         ".venv/bin/twine check --strict .venv/dist/*",
         ".venv/bin/pip install -q --dry-run --ignore-installed --only-binary :all: .venv/dist/*.whl",
         "wait",
+        ".venv-frameworks/bin/mypy --cache-dir .venv-frameworks/mypy"
+        " sessions/integrations tests/integrations &",
+        ".venv-frameworks/bin/pyright --pythonpath .venv-frameworks/bin/python"
+        " sessions/integrations tests/integrations &",
+        "wait",
         TEST.split(" && ")[-1],
         *(f".venv/bin/{step}" for step in (*THROUGH_PGBOUNCER, *IN_BROWSER)),
         f".venv/bin/{PYTEST_STEP} -m full_size",
@@ -86,6 +99,8 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         f".venv-motor/bin/{PYTEST_STEP} tests/contract tests/mongodb tests/unit tests/loops/test_services.py"
         " tests/packaging/test_readme.py -k 'mongo or client'",
         f".venv-lowest/bin/{PYTEST_STEP} tests/unit",
+        f".venv-frameworks/bin/{PYTEST_STEP} tests/integrations -m frameworks",
+        f".venv-lowest-frameworks/bin/{PYTEST_STEP} tests/integrations -m 'frameworks and not full_size'",
     ]
 
 
@@ -121,6 +136,21 @@ def test_the_lowest_versions_are_those_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[\[>]", requirement)[0] for requirement in project["dependencies"]}
     assert names < {line.partition("==")[0] for line in printed}
+
+
+def test_the_lowest_versions_of_the_agent_frameworks_are_those_of_pyproject() -> None:
+    printed = subprocess.run(
+        [sys.executable, ".ci/lowest.py", "--frameworks"],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout.split()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    modules = {path.stem.replace("_", "-") for path in (ROOT / "sessions" / "integrations").glob("*.py")}
+    for extra in modules - {"--init--", "common"}:
+        assert extras[extra][0].replace(">=", "==") in printed
+        assert extra in extras["frameworks"][0]
 
 
 def test_ci_says_so_when_a_command_is_missing(tmp_path: Path) -> None:

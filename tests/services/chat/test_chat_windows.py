@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sessions import ChatMessage, SessionRepositoryFactory
+from sessions.core.titles import title_of
 from sessions.services import AgentResponse, ChatService
 from sessions.services.results import now
-from sessions.services.titles import title_of
 from sessions.services.windows import Window
 from tests.services.agents import Echo, Gate, Pieces, texts
 

@@ -1,4 +1,4 @@
-"""The title of a session, from its first message."""
+"""The title of a session, from the text of its first message."""
 
 from __future__ import annotations
 

@@ -1,0 +1,31 @@
+"""The programs of the manual that need an agent framework run, and print what is shown below them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import EXAMPLES
+
+PROGRAMS = sorted((EXAMPLES / "frameworks").glob("*.py"))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_a_program_prints_what_is_shown_below_it(program: Path, tmp_path: Path) -> None:
+    # Without a working proxy it has no network.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        env={**os.environ, **nowhere, "PYTHONPATH": str(EXAMPLES.parents[1])},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == program.with_suffix(".txt").read_text("utf-8")
