@@ -92,8 +92,7 @@ class MongoForking(MongoEdits):
                 await self.insert(self.sessions, [chat_session | {"edit": edit}])
             except DuplicateKeyError as error:
                 # An earlier attempt with the same key may have committed it.
-                is_there = await self.sessions.find_one({"_id": token}, {"_id": 1}) is not None
-                if not is_there or await self._is_unfinished(session_id, token):
+                if await self.sessions.find_one({"_id": token}, {"_id": 1}) is None:
                     taken = error
             if taken is None:
                 await self._end_edit(session_id, token, token, prepared)
@@ -101,15 +100,6 @@ class MongoForking(MongoEdits):
                 await self._take_back(session_id, token, prepared)
         if taken is not None:
             raise taken
-
-    async def _is_unfinished(self, session_id: str, key: Any) -> bool:
-        """Return whether an earlier attempt has stored a session, and not its messages.
-
-        See `MongoBackend.create`.
-        """
-        if await self.sessions.find_one({"_id": key, "version": 0}, {"_id": 1}) is None:
-            return False
-        return await self.messages.find_one({"session_id": session_id, SESSION_FIELD: key}) is None
 
     async def _insert_missing(self, messages: list[Document], token: Any) -> None:
         """Insert messages but those that an earlier attempt with the same key has stored."""

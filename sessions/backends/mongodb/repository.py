@@ -135,7 +135,7 @@ class MongoBackend(
             chat_session["updated_at"] = max(last, chat_session["created_at"])
         if self.manager.is_borrowed:
             # A duplicate key would abort the caller's transaction.
-            await self._check_free(ids, {SESSION_FIELD: {"$ne": new.key}})
+            await self._check_free(ids, new.key)
         for _ in range(MAX_ENSURE_ATTEMPTS):
             try:
                 await self._store_new(chat_session, documents)
@@ -145,53 +145,16 @@ class MongoBackend(
                 if found is not None and found["_id"] != new.key:
                     raise SessionConflictError("the session id is taken by another session") from None
                 # An earlier attempt may have stored it, and another caller may have deleted it since.
-                if not rows or (found is not None and not await self._is_unfinished(new.session_id, new.key)):
+                if found is not None or not rows:
                     return
-                if found is not None or await self._takes_over(chat_session, ids):
-                    await self._finish(new, rows)
-                    return
+                await self._check_free(ids, new.key)
         raise MessageConflictError("a message violates a unique index that is not part of this package")
 
-    async def _check_free(self, message_ids: list[str], others: Filter) -> None:
-        if await self._is_taken(message_ids, others):
-            raise MessageConflictError("a message id is taken by another message")
-
-    async def _is_taken(self, message_ids: list[str], others: Filter) -> bool:
-        """Return whether one of the ids is that of a message among others."""
+    async def _check_free(self, message_ids: list[str], session_oid: Any) -> None:
         for part in in_chunks(message_ids):
-            if await self.messages.find_one({"_id": {"$in": part}} | others, {"_id": 1}) is not None:
-                return True
-        return False
-
-    # -- Where another call was interrupted before it has stored the same session ----------------------
-
-    async def _takes_over(self, chat_session: dict[str, Any], message_ids: list[str]) -> bool:
-        """Store a session without its messages, if one of their ids is of a session that was never stored.
-
-        Its messages were inserted before it. Should their writer go on, it finds that the session is taken.
-
-        Raises:
-            MessageConflictError: A message id is taken by a message of another session.
-        """
-        session_id, others = chat_session["session_id"], {SESSION_FIELD: {"$ne": chat_session["_id"]}}
-        await self._check_free(message_ids, others | {"session_id": {"$ne": session_id}})
-        if not await self._is_taken(message_ids, others | {"session_id": session_id}):
-            return False
-        try:
-            await self.insert(self.sessions, [chat_session])
-        except DuplicateKeyError:
-            return False
-        of_new_session = {"session_id": session_id, "batch": {"$type": "objectId"}}
-        await self.messages.delete_many(of_new_session | others)
-        return True
-
-    async def _finish(self, new: NewSession, rows: list[MessageRow]) -> None:
-        try:
-            # It deletes what is not visible under the ids.
-            await self._append_by_edit(new.session_id, new.user_id, rows, None, None)
-        except MessageConflictError:
-            await self.sessions.delete_one({"_id": new.key, "version": 0})
-            raise
+            chosen = {"_id": {"$in": part}, SESSION_FIELD: {"$ne": session_oid}}
+            if await self.messages.find_one(chosen, {"_id": 1}) is not None:
+                raise MessageConflictError("a message id is taken by another message")
 
     async def ensure(self, new: NewSession, earlier: EarlierAttempts) -> bool | None:
         for _ in range(MAX_ENSURE_ATTEMPTS):
