@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
@@ -11,7 +12,11 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
+from sessions import MessageConflictError, NewMessage
 from sessions.backends.mongodb import cleanup
+from sessions.backends.mongodb.deletion import MongoDeletion
+from sessions.backends.mongodb.forking import MongoForking
+from sessions.models.documents import SESSION_FIELD
 from tests.support.databases import Backend
 from tests.support.wire import Wire, counted
 
@@ -133,3 +138,67 @@ async def test_a_deletion_does_not_spend_its_time_on_the_edits_of_others(
     assert (await repository.remove_orphaned_messages()).under_way == 0
     assert raw.chat_unfinished.count_documents({}) == 0
     assert raw.chat_messages.count_documents({}) == 5
+
+
+@pytest.mark.parametrize("url", ["mongodb_standalone_url"], indirect=True, ids=["standalone"])
+@pytest.mark.parametrize("operation", ["delete_session_async", "delete_user"])
+async def test_a_session_created_again_during_its_deletion_leaves_no_message_of_the_former(
+    watched: tuple[Any, Wire], raw: Any, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    repository, _ = watched
+    [session_id] = await sessions(repository, 1)
+    delete_orphaned = MongoDeletion.delete_orphaned
+
+    async def after_another_caller(self: Any, *session_ids: str, **former: Any) -> int:
+        if not raw.chat_sessions.count_documents({"session_id": session_id}):
+            # A caller of `ensure_session_exists` that found the session absent before it was filled.
+            await repository.create_session_async("bob", messages=[("user", "new")], session_id=session_id)
+        return await delete_orphaned(self, *session_ids, **former)
+
+    monkeypatch.setattr(MongoDeletion, "delete_orphaned", after_another_caller)
+    arguments = (USER, session_id) if operation == "delete_session_async" else (USER,)
+    assert await getattr(repository, operation)(*arguments) == 1
+    assert [message["content"] for message in raw.chat_messages.find()] == ["new"]
+    assert [message.content for message in await repository.get_session_history("bob", session_id)] == ["new"]
+
+
+async def test_what_an_interrupted_creation_has_left_does_not_take_the_ids_of_its_messages(
+    watched: tuple[Any, Wire], raw: Any
+) -> None:
+    repository, _ = watched
+    session_id, message_id, oid = str(uuid.uuid4()), str(uuid.uuid4()), ObjectId()
+    left = {"_id": message_id, "message_id": message_id, "session_id": session_id, "role": "user"}
+    left |= {"content": "Hi", "timestamp": datetime.now(UTC), SESSION_FIELD: oid, "batch": oid}
+    raw.chat_messages.insert_one(left)
+    # With an answer of its own, as the next attempt of a turn.
+    messages = [NewMessage("user", "Hi", message_id=message_id), ("assistant", "Hello")]
+    await repository.create_session_async(USER, messages=messages, session_id=session_id)
+    history = await repository.get_session_history(USER, session_id)
+    assert [(message.content, message.message_id == message_id) for message in history] == [
+        ("Hi", True),
+        ("Hello", False),
+    ]
+    assert raw.chat_messages.count_documents({}) == 2
+    # A visible message keeps its id.
+    with pytest.raises(MessageConflictError):
+        await repository.create_session_async(USER, messages=messages[:1])
+    assert await repository.count_sessions(USER) == 1
+
+
+@pytest.mark.parametrize("url", ["mongodb_standalone_url"], indirect=True, ids=["standalone"])
+async def test_a_creation_that_is_taken_for_interrupted_stores_its_messages_again(
+    watched: tuple[Any, Wire], raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, _ = watched
+    insert = MongoForking.insert
+
+    async def slow(self: Any, collection: Any, *arguments: Any) -> None:
+        if collection.name == "chat_sessions":
+            raw.chat_messages.delete_one({"content": "second"})
+        await insert(self, collection, *arguments)
+
+    monkeypatch.setattr(MongoForking, "insert", slow)
+    messages = [("user", "first"), ("assistant", "second"), ("user", "third")]
+    session_id = await repository.create_session_async(USER, messages=messages)
+    history = await repository.get_session_history(USER, session_id)
+    assert [message.content for message in history] == ["first", "second", "third"]

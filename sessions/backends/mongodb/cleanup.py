@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -164,22 +164,42 @@ class MongoCleanup(MongoEnding):
                 over.append(note["_id"])
         return removed
 
-    async def delete_orphaned(self, *session_ids: str) -> int:
-        """Delete the messages of those sessions that do not exist; return how many."""
+    async def delete_orphaned(self, *session_ids: str, former: Collection[Any] = ()) -> int:
+        """Delete the messages of those sessions that do not exist; return how many.
+
+        Args:
+            *session_ids: The sessions.
+            former: The ``_id`` of documents that these sessions have had. The messages of those that do not
+                exist are deleted, even if the session has been created again.
+        """
         only_ids, removed = {"session_id": 1, SESSION_FIELD: 1}, 0
         # The messages of a new session are stored before it.
         oldest = ObjectId.from_datetime(utc_now() - MAX_OPERATION_TIME)
         of_new_session = {"batch": {"$gt": oldest}, "$expr": {"$eq": ["$batch", f"${SESSION_FIELD}"]}}
-        while absent := await self._absent(session_ids):
-            chosen = {"session_id": {"$in": absent}, "$nor": [of_new_session]}
-            cursor = self.messages.find(chosen, only_ids).limit(ORPHAN_BATCH_SIZE)
-            listed = await cursor.to_list(None)
+        while True:
+            there = await self._there(session_ids)
+            absent = [session_id for session_id in session_ids if session_id not in there]
+            chosen: list[Filter] = []
+            if absent:
+                chosen.append({"session_id": {"$in": absent}, "$nor": [of_new_session]})
+            if there and (deleted := {*former} - {*there.values()}):
+                chosen.append({"session_id": {"$in": [*there]}, SESSION_FIELD: {"$in": [*deleted]}})
+            if not chosen:
+                break
+            cursor = self.messages.find({"$or": chosen} if len(chosen) > 1 else chosen[0], only_ids)
+            listed = await cursor.limit(ORPHAN_BATCH_SIZE).to_list(None)
             if not listed:
                 break
             # Checked again: a message listed while its session existed may be visible.
-            still = set(await self._absent(absent))
-            orphaned = [message for message in listed if message["session_id"] in still]
-            removed += await self._remove_messages(orphaned)
+            there = await self._there({message["session_id"] for message in listed})
+            deleted = {*former} - {*there.values()}
+            removed += await self._remove_messages(
+                [
+                    message
+                    for message in listed
+                    if message["session_id"] not in there or message.get(SESSION_FIELD) in deleted
+                ]
+            )
         return removed
 
     async def find_orphaned(self, after: str) -> tuple[list[str], str | None]:
@@ -198,20 +218,26 @@ class MongoCleanup(MongoEnding):
             return [], None
         return await self._absent(sorted(set(ids))), ids[-1]
 
-    async def _absent(self, session_ids: Iterable[str]) -> list[str]:
+    async def _absent(self, session_ids: Collection[str]) -> list[str]:
         """Return the ids of those sessions that do not exist."""
-        wanted = list(session_ids)
-        if not wanted:
-            return []
-        found = await self.sessions.find({"session_id": {"$in": wanted}}, {"session_id": 1}).to_list(None)
-        there = {chat_session["session_id"] for chat_session in found}
-        return [session_id for session_id in wanted if session_id not in there]
+        there = await self._there(session_ids)
+        return [session_id for session_id in session_ids if session_id not in there]
+
+    async def _there(self, session_ids: Collection[str]) -> dict[str, Any]:
+        """Return the ``_id`` of each of those sessions that exists."""
+        if not session_ids:
+            return {}
+        chosen = {"session_id": {"$in": [*session_ids]}}
+        found = await self.sessions.find(chosen, {"session_id": 1}).to_list(None)
+        return {chat_session["session_id"]: chat_session["_id"] for chat_session in found}
 
     async def _remove_messages(self, documents: list[dict[str, Any]]) -> int:
         """Delete messages of a deleted session; return how many.
 
         A message that another attempt of its call has assigned to a later session stays.
         """
+        if not documents:
+            return 0
         ids = [document["_id"] for document in documents]
         # Without the field: None, which a query takes for an absent one.
         written_for = {document.get(SESSION_FIELD): None for document in documents}

@@ -57,12 +57,14 @@ class MongoDeletion(MongoCleanup):
         return await self.messages.find_one({"session_id": session_id}, {"_id": 1}) is None
 
     async def _delete_session_first(self, chosen: Filter, earlier: EarlierAttempts) -> None:
-        if not await self.sessions.find_one(chosen, {"_id": 1}):
+        found = await self.sessions.find_one(chosen, {"_id": 1})
+        if not found:
             await self.delete_orphaned(chosen["session_id"])
             return
         async with self._noted([chosen["session_id"]]):
-            earlier.may_have_worked |= bool((await self.sessions.delete_one(chosen)).deleted_count)
-            await self.delete_orphaned(chosen["session_id"])
+            earlier.may_have_worked |= bool((await self.sessions.delete_one(chosen | found)).deleted_count)
+            # Another caller may create the session again before its messages are deleted.
+            await self.delete_orphaned(chosen["session_id"], former=[found["_id"]])
 
     async def _try_transaction(self, work: Callable[[Any], Awaitable[int]]) -> int | None:
         """Return None where the server has no transactions, or each attempt met a write conflict."""
@@ -129,7 +131,7 @@ class MongoDeletion(MongoCleanup):
             chosen |= {"$or": same}
         deleted: int = (await self.sessions.delete_many(chosen)).deleted_count
         # Messages of sessions that still exist stay.
-        await self.delete_orphaned(*(document["session_id"] for document in found))
+        await self.delete_orphaned(*(document["session_id"] for document in found), former=ids)
         return deleted
 
     async def _choose(self, where: Filter, skip: int, client_session: Any = None) -> list[dict[str, Any]]:

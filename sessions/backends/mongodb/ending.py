@@ -39,7 +39,7 @@ class MongoEnding(MongoCollections):
 
     async def _end_edit(
         self, session_id: str, session_oid: Any, token: Any, prepared: Prepared | None = None
-    ) -> None:
+    ) -> int:
         """End a committed edit. It may be ended several times, also later, by several processes at once.
 
         Args:
@@ -47,6 +47,9 @@ class MongoEnding(MongoCollections):
             session_oid: ``_id`` of its document.
             token: Token of the edit.
             prepared: What was written for it, if that is known.
+
+        Returns:
+            How many new messages got their final form.
         """
         prepared = prepared or await self._find_prepared(session_id, token)
         if prepared.revised:
@@ -65,10 +68,13 @@ class MongoEnding(MongoCollections):
             await self.messages.delete_many({"_id": {"$in": part}, DROPPED_FIELD: token})
         for part in in_chunks([document["_id"] for document in prepared.revised]):
             await self.messages.delete_many({"_id": {"$in": part}})
+        ended = 0
         for part in in_chunks(prepared.added):
-            await self.messages.update_many({"_id": {"$in": part}, "batch": token}, {"$unset": {"batch": ""}})
+            of_edit = {"_id": {"$in": part}, "batch": token}
+            ended += (await self.messages.update_many(of_edit, {"$unset": {"batch": ""}})).matched_count
         of_edit = {"_id": session_oid, "edit.token": token}
         await self.sessions.update_one(of_edit, {"$unset": {"edit.open": ""}})
+        return ended
 
     async def _take_back(self, session_id: str, token: Any, prepared: Prepared | None = None) -> int:
         """Remove what was prepared for an edit that is not committed; return how many messages."""

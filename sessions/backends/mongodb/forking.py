@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from functools import partial
 from typing import Any
 
@@ -20,6 +22,9 @@ from sessions.models.documents import SESSION_FIELD
 
 __all__ = ["MongoForking"]
 
+# Another caller that stores the same messages ends within these attempts, unless its process was killed.
+PATIENT_ATTEMPTS = 6
+DELAY_SECONDS = 0.1
 COPIED = ("role", "content", "timestamp", "metadata", "payload")
 
 
@@ -73,6 +78,7 @@ class MongoForking(MongoEdits):
             except OperationFailure as error:
                 if self.manager.is_borrowed or not is_conflict(error):
                     raise
+        # Also if the transaction of a killed process holds the ids for up to a minute: these writes wait.
         await self._insert_new_in_steps(chat_session, messages)
 
     async def _insert_new(
@@ -95,7 +101,10 @@ class MongoForking(MongoEdits):
                 if await self.sessions.find_one({"_id": token}, {"_id": 1}) is None:
                     taken = error
             if taken is None:
-                await self._end_edit(session_id, token, token, prepared)
+                ended = await self._end_edit(session_id, token, token, prepared)
+                if ended < len(messages):
+                    # Ended by an earlier attempt; or another caller took them for left over.
+                    await self._insert_missing(messages, token)
             else:
                 await self._take_back(session_id, token, prepared)
         if taken is not None:
@@ -116,6 +125,34 @@ class MongoForking(MongoEdits):
                 if not stored:
                     raise
                 missing = [document for document in missing if document["_id"] not in stored]
+
+    async def _taken_for_good(self, ids: list[str]) -> list[Document]:
+        """Return the messages that have one of these ids, with a few of their fields.
+
+        Those that an interrupted creation of a session has left are deleted: they were stored before their
+        session, which does not exist. One that is still running is waited for; should it take longer, it
+        stores them again.
+        """
+        for attempt in range(PATIENT_ATTEMPTS):
+            taken = await self._taken(ids)
+            hidden = [document for document in taken if isinstance(document.get("batch"), ObjectId)]
+            absent = await self._absent({document["session_id"] for document in hidden})
+            left = [document for document in hidden if document["session_id"] in absent]
+            if not left:
+                return taken
+            if attempt + 1 < PATIENT_ATTEMPTS:
+                await asyncio.sleep(random.uniform(0, DELAY_SECONDS * (attempt + 1)))
+        tokens = list({document["batch"] for document in left})
+        for part in in_chunks([document["_id"] for document in left]):
+            await self.messages.delete_many({"_id": {"$in": part}, "batch": {"$in": tokens}})
+        return await self._taken(ids)
+
+    async def _taken(self, ids: list[str]) -> list[Document]:
+        found: list[Document] = []
+        for part in in_chunks(ids):
+            only = {"session_id": 1, "batch": 1, SESSION_FIELD: 1}
+            found += await self.messages.find({"_id": {"$in": part}}, only).to_list(None)
+        return found
 
 
 def _copy(document: Document, chat_session: Document, place: int) -> Document:

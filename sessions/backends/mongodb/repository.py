@@ -147,7 +147,10 @@ class MongoBackend(
                 # An earlier attempt may have stored it, and another caller may have deleted it since.
                 if found is not None or not rows:
                     return
-                await self._check_free(ids, new.key)
+                if any(
+                    document.get(SESSION_FIELD) != new.key for document in await self._taken_for_good(ids)
+                ):
+                    raise MessageConflictError("a message id is taken by another message") from None
         raise MessageConflictError("a message violates a unique index that is not part of this package")
 
     async def _check_free(self, message_ids: list[str], session_oid: Any) -> None:

@@ -14,6 +14,7 @@ from sessions.backends.mongodb.bulk import MongoBulk
 from sessions.backends.mongodb.collections import Filter
 from sessions.backends.mongodb.edits import Edit
 from sessions.backends.mongodb.ending import in_chunks
+from sessions.backends.mongodb.forking import DELAY_SECONDS, PATIENT_ATTEMPTS
 from sessions.backends.mongodb.mapping import RESTORED_FIELD, is_same, plain, storable
 from sessions.backends.mongodb.reading import Document
 from sessions.backends.mongodb.write_order import write_time
@@ -26,9 +27,6 @@ from sessions.models.documents import SESSION_FIELD, aware
 __all__ = ["MongoRestoring"]
 
 MAX_ATTEMPTS = 12
-# Another restore of the same session ends within these attempts, unless its process was killed.
-PATIENT_ATTEMPTS = 6
-DELAY_SECONDS = 0.1
 
 
 class MongoRestoring(MongoBulk):
@@ -80,7 +78,8 @@ class MongoRestoring(MongoBulk):
         self, conversations: list[tuple[ChatSession, list[StoredMessage]]]
     ) -> tuple[list[Any], list[Any]]:
         """Return the conversations of which nothing is stored, and the others."""
-        taken = await self._taken_ids(conversations)
+        ids = [message.message_id for _, messages in conversations for message in messages]
+        taken = {document["_id"] for document in await self._taken_for_good(ids)}
         absent = set(await self._absent([chat_session.session_id for chat_session, _ in conversations]))
         new: list[Any] = []
         others: list[Any] = []
@@ -90,24 +89,6 @@ class MongoRestoring(MongoBulk):
             )
             (new if is_new else others).append((chat_session, messages))
         return new, others
-
-    async def _taken_ids(self, conversations: list[tuple[ChatSession, list[StoredMessage]]]) -> set[str]:
-        """Return the ids of those messages that are stored, but not by an interrupted restore."""
-        ids = [message.message_id for _, messages in conversations for message in messages]
-        session_ids = [chat_session.session_id for chat_session, _ in conversations]
-        left: list[Any] = []
-        for attempt in range(PATIENT_ATTEMPTS):
-            taken = await self._taken(ids)
-            absent = set(await self._absent(session_ids))
-            left = [document for document in taken if _is_left(document) and document["session_id"] in absent]
-            if not left:
-                return {document["_id"] for document in taken}
-            # Another restore may still be running.
-            await asyncio.sleep(random.uniform(0, DELAY_SECONDS * (attempt + 1)))
-        tokens = list({document["batch"] for document in left})
-        for part in in_chunks([document["_id"] for document in left]):
-            await self.messages.delete_many({"_id": {"$in": part}, "batch": {"$in": tokens}})
-        return {document["_id"] for document in await self._taken(ids)}
 
     async def _restore_new(
         self, chat_session: ChatSession, messages: list[StoredMessage], *, wait: bool
@@ -138,13 +119,6 @@ class MongoRestoring(MongoBulk):
                 raise MessageConflictError("a message id is taken by another message") from None
             return False
         return True
-
-    async def _taken(self, ids: list[str]) -> list[Document]:
-        found: list[Document] = []
-        for part in in_chunks(ids):
-            only = {"session_id": 1, "batch": 1}
-            found += await self.messages.find({"_id": {"$in": part}}, only).to_list(None)
-        return found
 
     async def _plan_restore(
         self,
@@ -182,11 +156,6 @@ class MongoRestoring(MongoBulk):
         }
         found = await self._read_for_edit(chat_session, where, client_session, order={})
         return {document["message_id"]: document for document in found}
-
-
-def _is_left(document: Document) -> bool:
-    """Return whether a message was stored before its session, which may never be stored."""
-    return isinstance(document.get("batch"), ObjectId)
 
 
 def _new_documents(

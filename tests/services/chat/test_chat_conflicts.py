@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -200,6 +201,42 @@ async def test_a_message_that_is_stored_without_an_answer_is_answered(repository
     result = await service.chat("Hi", "alice", session_id, message_id=message_id)
     assert (result["message"], result["metadata"]["message_id"]) == ("Hi after 1", message_id)
     assert len(await texts(repository, "alice", session_id)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "is_new"),
+    [
+        ("get_session", True),
+        ("get_message", True),
+        ("get_session", False),
+        ("get_session_history", False),
+        ("get_message", False),
+    ],
+)
+async def test_an_answer_that_is_committed_after_it_was_looked_for_is_returned(
+    repository: Any, monkeypatch: pytest.MonkeyPatch, name: str, is_new: bool
+) -> None:
+    # As by a process that was killed, whose last transaction the server commits afterwards.
+    first = [("system", "Be kind.")]
+    chosen = None if is_new else await repository.create_session_async("alice", messages=first)
+    message_id, read = str(uuid.uuid4()), getattr(repository, name)
+    earlier = ChatService(Pieces("The first answer"), repository=repository)
+    monkeypatch.setattr(claims.Claims, "hold", lambda self, *parts: contextlib.nullcontext())
+
+    async def too_early(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(repository, name, read)
+        found = await read(*arguments, **options)
+        await earlier.chat("Hi", "alice", chosen, message_id=message_id)
+        return found
+
+    monkeypatch.setattr(repository, name, too_early)
+    service = ChatService(Echo(), repository=repository)
+    result = await service.chat("Hi", "alice", chosen, message_id=message_id)
+    monkeypatch.setattr(repository, name, read)
+    assert (result["message"], result["metadata"].get("repeated")) == ("The first answer", True)
+    history = await texts(repository, "alice", result["session_id"])
+    assert history[-2:] == [("user", "Hi"), ("assistant", "The first answer")]
+    assert len(history) == (2 if is_new else 3)
 
 
 async def test_a_repetition_after_a_failure_asks_the_agent_again(repository: Any) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -107,8 +108,8 @@ async def answer(
 def _work(backend: Backend, job: dict[str, Any], results: int) -> None:
     try:
         result = asyncio.run(answer(backend, **job))
-    except BaseException as error:
-        result = {"error": repr(error)}
+    except BaseException:
+        result = {"error": traceback.format_exc()}
     os.write(results, json.dumps(result).encode())
     os._exit(0)
 
