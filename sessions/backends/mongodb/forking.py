@@ -133,6 +133,7 @@ class MongoForking(MongoEdits):
         session, which does not exist. One that is still running is waited for; should it take longer, it
         stores them again.
         """
+        left: list[Document] = []
         for attempt in range(PATIENT_ATTEMPTS):
             taken = await self._taken(ids)
             hidden = [document for document in taken if isinstance(document.get("batch"), ObjectId)]
