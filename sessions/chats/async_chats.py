@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar, Unpack
 
 from sessions.administration import AsyncAdmin
 from sessions.chats.opening import BackendName, open_repository
@@ -11,6 +12,8 @@ from sessions.repositories import AsyncSessionRepository, SessionRepositoryType
 from sessions.repositories.options import ChatsOptions
 
 __all__ = ["AsyncChats"]
+
+R = TypeVar("R")
 
 
 class AsyncChats(Operations):
@@ -74,3 +77,23 @@ class AsyncChats(Operations):
             ConfigurationError: It is none of these.
         """
         return AsyncChats(repository=self._repository.using(transaction))
+
+    def run_in_transaction(self, work: Callable[[AsyncChats], Awaitable[R]]) -> Coroutine[Any, Any, R]:
+        """Await ``work(chats)``, whose operations run in one transaction: all of them take effect, or none.
+
+        See `AsyncSessionRepository.run_in_transaction`.
+
+        Args:
+            work: A coroutine function that uses only the chats that it gets; it must be safe to repeat.
+
+        Returns:
+            What ``work`` returns.
+
+        Raises:
+            NotImplementedError: The backend has no such transactions: Redis, and a standalone MongoDB server.
+        """
+
+        async def on(repository: AsyncSessionRepository) -> R:
+            return await work(AsyncChats(repository=repository))
+
+        return self._repository.run_in_transaction(on)

@@ -137,6 +137,19 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """
         raise NotImplementedError(f"using is not implemented by {type(self).__name__}")
 
+    async def in_transaction(self, work: Callable[[AsyncBaseConnectionManager], Awaitable[R]]) -> R:
+        """Await ``work(manager)``, whose manager has a transaction of this one's; commit it, or roll it back.
+
+        One attempt. Errors of the driver are not translated inside.
+
+        Args:
+            work: Gets a manager like that of `using`.
+
+        Raises:
+            NotImplementedError: Here always; the backends with transactions have it.
+        """
+        raise NotImplementedError(f"run_in_transaction is not implemented by {type(self).__name__}")
+
     def require_database(self) -> None:
         """Create no database until `disconnect`: for commands that only read."""
         return

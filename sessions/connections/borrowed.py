@@ -38,6 +38,10 @@ class BorrowedConnectionManager(AsyncBaseConnectionManager):
             )
         return await step()
 
+    async def in_transaction(self, work: Callable[[AsyncBaseConnectionManager], Awaitable[R]]) -> R:
+        """Await ``work(manager)`` in the caller's transaction, which the caller ends."""
+        return await work(self)
+
     async def disconnect(self) -> None:
         """Do nothing: the connection is the caller's."""
 

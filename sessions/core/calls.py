@@ -109,6 +109,12 @@ class Calls:
                     raise
         return await perform()
 
+    async def run_in_transaction(self, work: Callable[[Any], Awaitable[R]]) -> R:
+        """Await ``work(manager)`` in one transaction, which is repeated if it had no effect."""
+        attempt = functools.partial(self._attempt, functools.partial(self.manager.in_transaction, work))
+        step = functools.partial(self.manager.run_step, attempt)
+        return await self._run("run_in_transaction", step, self._had_no_effect)
+
     # -- Appends, which leave together: the `Sender` of `GroupCommit` ------------------------------
 
     async def append(self, operation: str, append: Append) -> bool:

@@ -71,6 +71,10 @@ class ConnectionManager(Protocol):
         """Await one attempt of an operation; a caller that is cancelled returns at once."""
         ...
 
+    async def in_transaction(self, work: Callable[[Any], Awaitable[R]]) -> R:
+        """Await ``work(manager)`` in one transaction; commit it, or roll it back on an error."""
+        ...
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now."""
         ...

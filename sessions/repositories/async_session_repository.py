@@ -6,10 +6,10 @@ Those of `SharedOperations` have one signature in both interfaces; the others de
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from sessions import validation
 from sessions.administration import RepositoryAdmin
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sessions.chats import AsyncChats
 
 __all__ = ["AsyncSessionRepository"]
+
+R = TypeVar("R")
 
 ONE_ATTEMPT = RetryConfig(max_attempts=1)
 
@@ -105,10 +107,40 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
             ConfigurationError: It is none of these.
             NotImplementedError: The backend does not support it.
         """
+        return self._on(self._connection_manager.using(transaction))
+
+    def _on(self, manager: AsyncBaseConnectionManager) -> Self:
+        """Return this repository in the transaction of a manager."""
         borrowed = object.__new__(type(self))
         vars(borrowed).update(vars(self))
-        borrowed._use(self._connection_manager.using(transaction), ONE_ATTEMPT)
+        borrowed._use(manager, ONE_ATTEMPT)
         return borrowed
+
+    # No coroutine function: as `using` it belongs to an event loop, and has no blocking twin.
+    def run_in_transaction(self, work: Callable[[Self], Awaitable[R]]) -> Coroutine[Any, Any, R]:
+        """Await ``work(repository)``, whose operations run in one transaction: all take effect, or none.
+
+        The transaction is committed when ``work`` returns, and rolled back if it raises. After a transient
+        error, such as a deadlock, it is begun and ``work`` called again, if the transaction had no effect.
+
+        Args:
+            work: A coroutine function. It uses only the repository that it gets, in its own task, and its
+                async methods; it must be safe to repeat. All of it takes at most the time of one statement:
+                ``statement_timeout`` on PostgreSQL, ``timeout`` on MongoDB. On SQLite other writers wait.
+
+        Returns:
+            What ``work`` returns.
+
+        Raises:
+            NotImplementedError: The backend has no such transactions: Redis, and a standalone MongoDB server.
+            BackendUnavailableError: The database cannot be used, after the retries, or the response to the
+                commit was lost. Operations inside of ``work`` raise the driver's errors.
+        """
+
+        async def on(manager: AsyncBaseConnectionManager) -> R:
+            return await work(self._on(manager))
+
+        return self._calls.run_in_transaction(on)
 
     async def _ensure_connection(self) -> None:
         await self._connection_manager.run_step(self._connection_manager.connect)

@@ -89,7 +89,8 @@ def _documented(call: str) -> tuple[str, list[str]]:
 
 def _public(kind: type) -> dict[str, list[str]]:
     """Return the parameters of each operation."""
-    others = ("load_and_validate_connection", "using")  # The second is shown under the tables.
+    # The others are shown under the tables.
+    others = ("load_and_validate_connection", "run_in_transaction", "using")
     return {
         name: [parameter for parameter in inspect.signature(member).parameters if parameter != "self"]
         for name, member in inspect.getmembers(kind, inspect.isfunction)

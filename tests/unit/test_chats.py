@@ -30,7 +30,7 @@ OPERATIONS = [
     name
     for name, _ in inspect.getmembers(AsyncChats, inspect.isfunction)
     # A transaction belongs to an event loop.
-    if not name.startswith("_") and name != "using"
+    if not name.startswith("_") and name not in ("using", "run_in_transaction")
 ]
 
 
@@ -194,7 +194,7 @@ def test_the_options_that_type_checkers_know_are_those_of_the_settings(typed: An
 
 
 def test_only_admin_looks_across_users() -> None:
-    others = {"aclose", "ensure_ready", "is_healthy", "using", "close"}
+    others = {"aclose", "ensure_ready", "is_healthy", "run_in_transaction", "using", "close"}
     for kind in (AsyncChats, Chats):
         for name, member in inspect.getmembers(kind):
             if name.startswith("_") or isinstance(member, property):

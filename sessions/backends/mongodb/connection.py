@@ -14,7 +14,7 @@ from bson.codec_options import CodecOptions
 from pymongo import ReadPreference, errors
 
 from sessions.backends.mongodb import errors as mongo_errors
-from sessions.backends.mongodb.client import MongoConnection, durable_write_concern
+from sessions.backends.mongodb.client import MongoConnection, durable_write_concern, in_transaction
 from sessions.backends.mongodb.internals import connections_in_use, parts_of
 from sessions.backends.mongodb.known import KnownSessions
 from sessions.backends.mongodb.options import new_client, place_of, pool_of
@@ -170,6 +170,27 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         from sessions.backends.mongodb.transaction import MongoTransaction
 
         return MongoTransaction(self, transaction)
+
+    async def in_transaction(self, work: Callable[[AsyncBaseConnectionManager], Awaitable[R]]) -> R:
+        """Await ``work(manager)`` in one transaction; commit it, or abort it on an error.
+
+        Repeated a few times after a write conflict.
+
+        Raises:
+            NotImplementedError: The server is standalone.
+        """
+        from sessions.backends.mongodb.transaction import OwnMongoTransaction
+
+        connection, ready = await self.connect_ready()
+        if not ready.has_transactions:
+            raise NotImplementedError(
+                "run_in_transaction: the MongoDB server is standalone; transactions need a replica set"
+            )
+
+        def on(client_session: Any) -> Awaitable[R]:
+            return work(OwnMongoTransaction(self, client_session))
+
+        return await connection.run(in_transaction, connection, on)
 
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops."""

@@ -14,7 +14,7 @@ from sessions.backends.mongodb.schema import Ready
 from sessions.connections.borrowed import BorrowedConnectionManager
 from sessions.errors import ConfigurationError, SessionsError
 
-__all__ = ["MongoTransaction"]
+__all__ = ["MongoTransaction", "OwnMongoTransaction"]
 
 # Methods of a collection and a database that take a client session.
 _COMMANDS = frozenset(
@@ -134,3 +134,11 @@ class MongoTransaction(BorrowedConnectionManager):
         if isinstance(error, errors.PyMongoError) and error.has_error_label("TransientTransactionError"):
             return None
         return self._manager.translate(error)
+
+
+class OwnMongoTransaction(MongoTransaction):
+    """Runs operations in a transaction that the manager starts, commits and aborts."""
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return None: the manager, which may repeat the transaction, translates its error."""
+        return None

@@ -37,9 +37,10 @@ from sessions.backends.postgres.settings import (
     resolved_settings,
     upgrade_command_of,
 )
+from sessions.backends.postgres.transaction import PostgresTransaction
 from sessions.backends.sql.compiled import CompiledStatements
 from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool, engine_key
-from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
+from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.group_commit import GroupLimits
 from sessions.errors import SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
@@ -226,6 +227,21 @@ class PostgresConnectionManager(SqlConnectionManager):
             first=(first.query, first.arguments(parameters)),
         )
         return compiled.rows(rows)
+
+    async def in_transaction(self, work: Callable[[AsyncBaseConnectionManager], Awaitable[R]]) -> R:
+        """Await ``work(manager)`` in one transaction; commit it, or roll it back on an error.
+
+        Raises:
+            NoAnswerError: It took longer than a statement may; the connection is closed.
+        """
+        pool = await self._ready()
+        if not isinstance(pool, _OwnPool):
+            return await super().in_transaction(work)
+
+        def on(connection: asyncpg.Connection) -> Awaitable[R]:
+            return work(PostgresTransaction(self, self._compiled, connection))
+
+        return await pool.driver.run_in_transaction(on, seconds=self.answer_timeout)
 
     async def _send_on(
         self,

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import exc
@@ -21,6 +22,8 @@ from sessions.backends.sql.engine import NoAnswerError
 from sessions.resilience import time_left
 
 __all__ = ["PostgresPool"]
+
+R = TypeVar("R")
 
 # Time limit for the cancellation of a statement on the server; then the connection is closed.
 CANCEL_SECONDS = 1.0
@@ -106,7 +109,7 @@ class PostgresPool:
 
     # -- Statements --------------------------------------------------------------------------------
 
-    async def run(
+    def run(
         self,
         query: str,
         arguments: Sequence[Any],
@@ -114,7 +117,7 @@ class PostgresPool:
         rows: bool,
         seconds: float,
         first: Statement | None = None,
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Execute one statement in its own transaction.
 
         Args:
@@ -130,15 +133,31 @@ class PostgresPool:
             asyncpg.PostgresError: The server rejects the statement; it has no effect.
             sqlalchemy.exc.TimeoutError: No connection became free in time.
         """
-        connection = await self._check_out()
+        if not (self._one_transaction or first is not None):
+            return self._call(functools.partial(_execute, query, arguments, rows), seconds, close=False)
+        execute = functools.partial(_execute_both, query, arguments, rows, first)
+        return self.run_in_transaction(execute, seconds=seconds)
+
+    def run_in_transaction(
+        self, work: Callable[[_Connection], Awaitable[R]], *, seconds: float
+    ) -> Awaitable[R]:
+        """Await ``work(connection)`` in one transaction, and commit it, or roll it back on an error.
+
+        Args:
+            work: Executes statements, and leaves the transaction open.
+            seconds: Time limit for all of it.
+
+        Raises:
+            NoAnswerError: As from `run`, and so for the others.
+        """
         # What ends a transaction that is open after a cancellation is only the end of the connection.
-        close = self._one_transaction or first is not None
+        return self._call(functools.partial(_in_transaction, work), seconds, close=True)
+
+    async def _call(self, work: Callable[[_Connection], Awaitable[R]], seconds: float, *, close: bool) -> R:
+        connection = await self._check_out()
         try:
             async with asyncio.timeout(time_left(seconds)):
-                if close:
-                    result = await _execute_in_transaction(connection, query, arguments, rows, first)
-                else:
-                    result = await _execute(connection, query, arguments, rows)
+                result = await work(connection)
         except asyncio.CancelledError:
             # asyncpg cancels the statement on the server, for which the caller does not wait.
             self._start(self._recover, connection, close)
@@ -299,26 +318,32 @@ class PostgresPool:
             self._pool.terminate()
 
 
-async def _execute(connection: _Connection, query: str, arguments: Sequence[Any], rows: bool) -> Any:
+async def _execute(query: str, arguments: Sequence[Any], rows: bool, connection: _Connection) -> Any:
     if rows:
         return await connection.fetch(query, *arguments)
     status = await connection.execute(query, *arguments)
     return int(status.rpartition(" ")[2])  # Such as "DELETE 3".
 
 
-async def _execute_in_transaction(
-    connection: _Connection, query: str, arguments: Sequence[Any], rows: bool, first: Statement | None
+async def _execute_both(
+    query: str, arguments: Sequence[Any], rows: bool, first: Statement | None, connection: _Connection
 ) -> Any:
+    if first is not None:
+        await connection.execute(first[0], *first[1])
+    return await _execute(query, arguments, rows, connection)
+
+
+async def _in_transaction(work: Callable[[_Connection], Awaitable[R]], connection: _Connection) -> R:
     await connection.execute("BEGIN")
     try:
-        if first is not None:
-            await connection.execute(first[0], *first[1])
-        result = await _execute(connection, query, arguments, rows)
+        result = await work(connection)
     except Exception:
         if not connection.is_closed():
             await connection.execute("ROLLBACK")
         raise
-    await connection.execute("COMMIT")
+    if await connection.execute("COMMIT") != "COMMIT":
+        # The server rolls a transaction back in which a statement failed, and reports that as a success.
+        raise asyncpg.InFailedSQLTransactionError("the transaction was aborted, and is rolled back")
     return result
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Executable
 
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
-from sessions.backends.sql.transaction import SqlTransaction
+from sessions.connections.borrowed import BorrowedConnectionManager
 from sessions.core.port import Backend
 from sessions.errors import VersionConflictError
 from sessions.queries import Statements, parameters, statements_for
@@ -28,8 +28,8 @@ class SqlOperations(Backend):
 
     @property
     def _is_borrowed(self) -> bool:
-        """Whether the transaction is the caller's."""
-        return isinstance(self.manager, SqlTransaction)
+        """Whether the transaction is a caller's, or has several operations."""
+        return isinstance(self.manager, BorrowedConnectionManager)
 
     def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Awaitable[Sequence[Any]]:
         return self.manager.fetch(statement, row)

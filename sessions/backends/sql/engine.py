@@ -224,6 +224,23 @@ class SqlConnectionManager(SchemaManager):
 
         return SqlTransaction(self, transaction)
 
+    async def in_transaction(self, work: Callable[[AsyncBaseConnectionManager], Awaitable[R]]) -> R:
+        """Await ``work(manager)`` in one transaction; commit it, or roll it back on an error.
+
+        Raises:
+            NoAnswerError: It took longer than a statement may; the connection is closed.
+        """
+        from sessions.backends.sql.transaction import OwnSqlTransaction
+
+        async with self._lend(await self._ready()) as connection:
+            # Each statement of the transaction sees the data as of its own start.
+            await connection.execution_options(isolation_level="READ COMMITTED")
+            async with connection.begin():
+                result = await work(OwnSqlTransaction(self, connection))
+                # Fails if a statement failed before, and the server would roll back and report a success.
+                await connection.exec_driver_sql("SELECT 1")
+                return result
+
     def took_its_timeout(self, error: BaseException) -> bool:
         """Return whether no connection of the pool was free within ``pool_timeout``."""
         return isinstance(error, exc.TimeoutError)

@@ -14,7 +14,7 @@ from sessions.connections.borrowed import BorrowedConnectionManager
 from sessions.errors import ConfigurationError, SessionsError
 from sessions.models.records import ChatSessionRecord
 
-__all__ = ["SqlTransaction"]
+__all__ = ["OwnSqlTransaction", "SqlTransaction"]
 
 R = TypeVar("R")
 
@@ -96,3 +96,18 @@ class SqlTransaction(BorrowedConnectionManager):
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for one of SQLAlchemy or the driver."""
         return self._manager.translate(error)
+
+
+class OwnSqlTransaction(SqlTransaction):
+    """Executes statements in a transaction that the manager begins, commits and rolls back.
+
+    On SQLite it holds the write lock.
+    """
+
+    async def write(self, work: Callable[[Executor], R]) -> R:
+        """Call a function that executes several statements of the transaction."""
+        return await (await self.connect()).run_sync(self._work_on, work)
+
+    def translate(self, error: BaseException) -> SessionsError | None:
+        """Return None: the manager, which may repeat the transaction, translates its error."""
+        return None

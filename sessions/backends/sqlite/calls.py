@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Executable
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessions.backends.sql.engine import SqlConnectionManager, SqlPool
 from sessions.backends.sql.executing import ConnectionExecutor, Executor
+from sessions.backends.sql.transaction import OwnSqlTransaction
 from sessions.backends.sqlite.driver import is_ended_by_fork
 from sessions.backends.sqlite.errors import driver_error
 from sessions.backends.sqlite.executing import compiled, execute_alone, execute_in_transaction, fetch_all
 from sessions.backends.sqlite.files import FileId
 from sessions.backends.sqlite.pool import SqlitePool, do_nothing
 from sessions.backends.sqlite.setup import busy_timeout
+from sessions.connections.base import AsyncBaseConnectionManager
 from sessions.core.turns import Turns
 
 __all__ = ["SqliteCalls"]
@@ -93,15 +97,30 @@ class SqliteCalls(SqlConnectionManager):
 
     # -- On a connection of SQLAlchemy -------------------------------------------------------------
 
-    async def _write_on_engine(self, pool: SqlPool, work: Callable[[Executor], R]) -> R:
+    @contextlib.asynccontextmanager
+    async def _write_transaction(self, pool: SqlPool) -> AsyncIterator[AsyncConnection]:
         async with self._turns.turn(self._busy_timeout) as waited, self._lend(pool) as connection:
             async with busy_timeout(connection, self._rest_of_busy_timeout(waited)):
                 # IMMEDIATE acquires the write lock now: a read lock may fail to be upgraded later.
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            result = await connection.run_sync(self._work_on, work)
+            yield connection
             await connection.exec_driver_sql("COMMIT")
             # On any error the pool rolls back when the connection is returned, before the turn ends.
-            return result
+
+    async def _write_on_engine(self, pool: SqlPool, work: Callable[[Executor], R]) -> R:
+        async with self._write_transaction(pool) as connection:
+            return await connection.run_sync(self._work_on, work)
+
+    async def in_transaction(self, work: Callable[[AsyncBaseConnectionManager], Awaitable[R]]) -> R:
+        """Await ``work(manager)`` in one write transaction, in turn; commit it, or roll it back on an error.
+
+        A caller that is cancelled returns at once; the transaction continues.
+        """
+        return await self._pools.run(functools.partial(self._transact, await self._ready(), work))
+
+    async def _transact(self, pool: SqlPool, work: Callable[[AsyncBaseConnectionManager], Awaitable[R]]) -> R:
+        async with self._write_transaction(pool) as connection:
+            return await work(OwnSqlTransaction(self, connection))
 
     def _work_on(self, connection: Connection, work: Callable[[Executor], R]) -> R:
         return work(ConnectionExecutor(connection, self.statement_options))
