@@ -22,11 +22,11 @@ from sessions.services import ChatService
 from sessions.services.claims import CLAIM_OWNER, derived_id
 from tests.services.agents import Echo
 
-# The small size has the backends that take least time.
-AT_FULL_SIZE = ("postgres", "mongodb-replica-set", "mongodb-standalone")
+# The small size has the backend that takes least time.
+AT_FULL_SIZE = ("postgres", "mongodb-replica-set", "mongodb-standalone", "redis")
 pytestmark = pytest.mark.parametrize(
     "backend",
-    ["sqlite", "redis", *(pytest.param(name, marks=pytest.mark.full_size) for name in AT_FULL_SIZE)],
+    ["sqlite", *(pytest.param(name, marks=pytest.mark.full_size) for name in AT_FULL_SIZE)],
     indirect=True,
 )
 CALLS = (
