@@ -48,6 +48,8 @@ maximum_signature_line_length = 88
 # manual documents, or a type variable, which none does.
 nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*"), ("py:data", ".*"), ("py:meth", r"__\w+__")]
+# Errors of the agent frameworks.
+nitpick_ignore = [("py:exc", "ConversationConflict")]
 
 
 def resolve_public_name(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import shlex
 import sys
 import time
@@ -33,6 +32,7 @@ from sqlalchemy import (
     text,
 )
 
+from sessions.correlation import logger_of
 from sessions.errors import BackendUnavailableError, SchemaOutdatedError
 from sessions.models.reflection import has_columns, has_tables
 
@@ -58,7 +58,7 @@ __all__ = [
     "version_statement",
 ]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 VERSION_TABLE = "sessions_alembic_version"
 # Oldest first. Known here so that a check needs no Alembic; a test compares it with the scripts.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 import tenacity
 
+from sessions.correlation import logger_of
 from sessions.errors import ConfigurationError
 
 __all__ = [
@@ -33,9 +33,10 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 Unwrap = Callable[[BaseException], BaseException]
+NoteRetry = Callable[[str, BaseException], None]
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class RetryStrategy(StrEnum):
@@ -166,10 +167,12 @@ def _stop(config: RetryConfig, elapsed: float = 0.0) -> tenacity.stop.stop_base:
 
 
 def _log_retry(
-    operation: str, config: RetryConfig, unwrap: Unwrap
+    operation: str, config: RetryConfig, unwrap: Unwrap, note: NoteRetry | None = None
 ) -> Callable[[tenacity.RetryCallState], None]:
     def log(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        if note is not None and error is not None:
+            note(operation, unwrap(error))
         delay = state.next_action.sleep if state.next_action else 0.0
         # Only the class: a driver's text may quote the row, and so the conversation.
         logger.warning(
@@ -179,6 +182,7 @@ def _log_retry(
             config.max_attempts,
             type(error and unwrap(error)).__name__,
             delay,
+            extra={"attempt": state.attempt_number},
         )
 
     return log
@@ -248,6 +252,7 @@ async def call_with_retry(
     *,
     on: RetryOn,
     unwrap: Unwrap = _itself,
+    note: NoteRetry | None = None,
 ) -> R:
     """Await ``work()`` as `async_retry` would, without its overhead if nothing fails.
 
@@ -257,6 +262,7 @@ async def call_with_retry(
         config: Attempts and delays.
         on: Errors to retry; see `async_retry`.
         unwrap: Returns the error to log.
+        note: Called with the operation and the error before each further attempt.
     """
     started = time.monotonic()
     token = _deadline.set(started + config.max_elapsed)
@@ -275,7 +281,7 @@ async def call_with_retry(
             stop=_stop(config, elapsed=time.monotonic() - started),
             wait=config.wait(),
             retry=_condition(on),
-            before_sleep=_log_retry(operation, config, unwrap),
+            before_sleep=_log_retry(operation, config, unwrap, note),
             reraise=True,
         )
         return await retrying(replay_then_work)

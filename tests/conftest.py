@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from pymongo import MongoClient
 from sessions import ConnectionFactory, SessionRepositoryFactory
 from sessions.config.files import SHIPPED
 from tests.support import conversations as conversations_to_test_on
+from tests.support import programs as python_programs
 from tests.support import servers, stray_processes
 from tests.support.databases import (
     Backend,
@@ -29,6 +29,7 @@ from tests.support.databases import (
     redis_database,
     run_in_thread,
 )
+from tests.support.folders import folder
 
 # Keep bytecode, whatever the environment says: without it, each worker of pytest-xdist rewrites assertions
 # of all tests, and each process that a test starts compiles the package.
@@ -57,7 +58,7 @@ SLOW = {
     *("mongodb/test_clean_up.py", "mongodb/test_edits.py", "mongodb/test_mongodb_versions.py"),
     *("postgres/test_concurrent_changes.py", "postgres/test_driver_statements.py"),
     *("postgres/test_postgres_tls.py", "sqlite/test_sqlite_plans.py", "unit/test_documented_examples.py"),
-    *("contract/test_statistics.py", "integrations"),
+    *("contract/test_statistics.py", "integrations", "observability/test_operations.py"),
 }
 # Contracts, and the style that README's command leaves to CI. It has both styles on each type of backend; the
 # async one on a replica set is that of the adopted database.
@@ -66,7 +67,6 @@ STYLES_AT_FULL_SIZE = (
     ("TestMongodbReplicaSet", "[async"),
     ("test_adopted_backends.py", "[sync"),
 )
-MEMORY_FOR_FILES = 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -84,6 +84,17 @@ def pytest_configure(config: pytest.Config) -> None:
     for variable, server in servers.SERVERS.items():
         with contextlib.suppress(servers.NoServerError):
             os.environ[variable] = shared.enter_context(server())
+    os.environ[python_programs.VARIABLE] = shared.enter_context(python_programs.programs())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what the quick run leaves out."""
+    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
+
+
+def _is_slow(path: Path) -> bool:
+    file = path.relative_to(Path(__file__).parent)
+    return bool({*file.parts[:1], str(file)} & SLOW)
 
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
@@ -97,7 +108,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         further = file.name == "test_built_in_backends.py" and (
             "[sync" in item.name or "TestMongodbReplicaSet" in item.nodeid
         )
-        if {file.parts[0], str(file)} & SLOW or item.get_closest_marker("full_size") or further:
+        if _is_slow(item.path) or item.get_closest_marker("full_size") or further:
             item.add_marker(pytest.mark.slow)
 
 
@@ -278,11 +289,9 @@ def _ready_mongodb_standalone_url(_shared_standalone_database: str) -> str:
 
 @pytest.fixture
 def sqlite_url() -> Iterator[str]:
-    """A SQLite file that does not exist yet; in memory where there is room: a commit waits for the disk."""
-    memory = "/dev/shm"
-    has_room = os.path.isdir(memory) and shutil.disk_usage(memory).free > MEMORY_FOR_FILES
-    with tempfile.TemporaryDirectory(prefix="sessions-", dir=memory if has_room else None) as folder:
-        yield f"sqlite:///{folder}/sessions.db"
+    """A SQLite file that does not exist yet."""
+    with folder("sqlite") as path:
+        yield f"sqlite:///{path}/sessions.db"
 
 
 @pytest.fixture(scope="session")
@@ -296,6 +305,13 @@ def redis_url(redis_server: str) -> Iterator[str]:
     """An empty database of a Valkey server."""
     with redis_database(redis_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[python_programs.Programs]:
+    """Runs Python programs."""
+    with python_programs.programs() as path:
+        yield python_programs.Programs(path)
 
 
 # By backend: the type of its repository, and the fixtures with a new database, and with one that is ready.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from enum import StrEnum
@@ -13,13 +12,15 @@ from typing import Any, Self, TypeVar
 from sessions.core.forks import ProcessLock
 from sessions.core.group_commit import GroupCommit
 from sessions.core.loops import LoopBound
+from sessions.core.telemetry import PoolUse, Target
+from sessions.correlation import logger_of
 from sessions.errors import SessionsError
 
 __all__ = ["HEALTH_TIMEOUT_SECONDS", "AsyncBaseConnectionManager", "BaseConnectionManager", "ConnectionType"]
 
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 HEALTH_TIMEOUT_SECONDS = 5.0
 
@@ -157,6 +158,14 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     def checked_out(self) -> int:
         """Return how many connections are in use, in all event loops; 0 if that is not known."""
         return 0
+
+    def target(self) -> Target:
+        """Return the database, as telemetry names it; here only a system, by the name of the class."""
+        return Target(type(self).__name__.removesuffix("ConnectionManager").lower() or "other")
+
+    def pools(self) -> list[PoolUse]:
+        """Return the use of the pools, one for each event loop; here none is known."""
+        return []
 
     def log_unhealthy(self, error: Exception) -> None:
         """Log why a write would not work, for `is_healthy`, which only returns False."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from sessions.connections.base import AsyncBaseConnectionManager
 from sessions.core.loops import running_loop
+from sessions.core.telemetry import Target
 from sessions.errors import ConfigurationError
 
 __all__ = ["BorrowedConnectionManager"]
@@ -48,6 +49,10 @@ class BorrowedConnectionManager(AsyncBaseConnectionManager):
     async def is_healthy(self) -> bool:
         """Return whether a write would work now, on a connection of the database's own manager."""
         return await self._lender.is_healthy()
+
+    def target(self) -> Target:
+        """Return the database, as telemetry names it."""
+        return self._lender.target()
 
     def driver_error(self, error: BaseException) -> BaseException:
         """Return the error of the driver itself."""

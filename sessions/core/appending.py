@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sessions import validation
-from sessions.core.calls import Calls, not_found
+from sessions.core.calls import Calls, must_exist
 from sessions.core.identifiers import Identifier, new_message_id
 from sessions.core.values import Append, MessageRow
 from sessions.models import NewMessage
@@ -107,16 +107,13 @@ async def _append(
     user_id = None if user_id is None else validation.check_user_id(user_id)
     expected_version = validation.check_expected_version(expected_version)
     if rows and not merge and expected_version is None:
-        is_there = await calls.append(
-            operation, Append(session_id, user_id, rows, len(rows), sum(map(_size, rows)))
-        )
+        await calls.append(operation, Append(session_id, user_id, rows, len(rows), sum(map(_size, rows))))
     else:
         # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
         repeats = bool(rows) or expected_version is None
         arguments = session_id, user_id, rows, merge or None, expected_version
-        is_there = await calls.run(operation, calls.backend.append, *arguments, repeats_unknown=repeats)
-    if not is_there:
-        raise not_found()
+        work = calls.backend.append
+        await calls.run(operation, work, *arguments, repeats_unknown=repeats, check=must_exist)
 
 
 def _size(row: MessageRow) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import sys
 import threading
 from collections import deque
@@ -43,10 +44,12 @@ def _uvloop_works() -> bool:
 class _Call(Generic[R]):
     """A call that a thread waits for."""
 
-    __slots__ = ("_unfinished", "failure", "function", "results", "task")
+    __slots__ = ("_unfinished", "context", "failure", "function", "results", "task")
 
     def __init__(self, function: Callable[[], Awaitable[R]]) -> None:
         self.function = function
+        # That of the caller, for its trace: one wake-up of the loop begins the calls of many threads.
+        self.context = contextvars.copy_context()
         # Cheaper than a `concurrent.futures.Future`; one thread waits.
         self._unfinished = threading.Lock()
         self._unfinished.acquire()
@@ -148,7 +151,7 @@ class _BackgroundLoop:
         loop = asyncio.get_running_loop()
         while self._submitted:
             call = self._submitted.popleft()
-            call.task = loop.create_task(call.run())
+            call.task = loop.create_task(call.run(), context=call.context)
 
     def _cancel(self, call: _Call[Any]) -> None:
         self._begin()

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from sessions import validation
+from sessions.core import telemetry
 from sessions.core.identifiers import utc_now
 from sessions.core.port import Backend, ConnectionManager
 from sessions.core.values import Append, EarlierAttempts, NewSession
+from sessions.correlation import begin_operation, end_operation
 from sessions.errors import SessionNotFoundError, SessionsError
 from sessions.resilience import RetryConfig, call_with_retry
 
-__all__ = ["Calls", "not_found"]
+__all__ = ["Calls", "must_exist"]
 
 R = TypeVar("R")
+Check = Callable[[Any], None]
 
 
 class Calls:
@@ -58,6 +62,7 @@ class Calls:
         work: Callable[..., Awaitable[R]],
         *arguments: Any,
         repeats_unknown: bool = True,
+        check: Check | None = None,
     ) -> R:
         """Call an operation of the backend until it succeeds or may not be retried.
 
@@ -66,9 +71,11 @@ class Calls:
             work: A method of the backend.
             *arguments: Checked arguments, the same for each attempt.
             repeats_unknown: Whether to retry also if an attempt may have taken effect.
+            check: Raises the error of the operation for a result that is none.
         """
         on = self.manager.is_transient if repeats_unknown else self._had_no_effect
-        return await self._run(operation, self._step(work, arguments), on)
+        attempt = self._step(work, arguments)
+        return await self._run(operation, attempt, on, work, arguments, check=check)
 
     def _step(
         self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]
@@ -78,13 +85,50 @@ class Calls:
         return functools.partial(self.manager.run_step, functools.partial(self._attempt, perform))
 
     async def _run(
-        self, operation: str, attempt: Callable[[], Awaitable[R]], on: Callable[[BaseException], bool]
+        self,
+        operation: str,
+        attempt: Callable[[], Awaitable[R]],
+        on: Callable[[BaseException], bool],
+        work: Callable[..., Any],
+        arguments: Sequence[Any],
+        *,
+        check: Check | None = None,
+    ) -> R:
+        """Call every operation: what is observed of all of them is observed here."""
+        token = begin_operation(operation)
+        try:
+            observer, log = telemetry.observer, telemetry.operations_log
+            if observer is None and not log.isEnabledFor(logging.DEBUG):
+                return await self._run_attempts(operation, attempt, on, check)
+            call = telemetry.Call(operation, self.manager, work, arguments)
+            run = functools.partial(self._run_attempts, operation, attempt, on, check)
+            return await self._observed(call, run)
+        finally:
+            end_operation(token)
+
+    async def _observed(self, call: telemetry.Call, run: Callable[[], Awaitable[R]]) -> R:
+        if telemetry.operations_log.isEnabledFor(logging.DEBUG):
+            run = functools.partial(telemetry.run_logged, call, run)
+        if (observer := telemetry.observer) is None:
+            return await run()
+        return await observer.observe(call, run)
+
+    async def _run_attempts(
+        self,
+        operation: str,
+        attempt: Callable[[], Awaitable[R]],
+        on: Callable[[BaseException], bool],
+        check: Check | None,
     ) -> R:
         manager = self.manager
         if (retry := self._retry) is None:
             retry = self._retry = self._read_retry()
+        unwrap, note = manager.driver_error, self._note_retry
         try:
-            return await call_with_retry(operation, attempt, retry, on=on, unwrap=manager.driver_error)
+            result = await call_with_retry(operation, attempt, retry, on=on, unwrap=unwrap, note=note)
+            if check is not None:
+                check(result)
+            return result
         except SessionsError:
             raise
         except Exception as error:
@@ -94,6 +138,18 @@ class Calls:
             cause = failure.__cause__ or error
         # Outside of `except`, so that the driver's error, which may quote the row, is not its context.
         raise failure from cause
+
+    def _note_retry(self, operation: str, error: BaseException) -> None:
+        if (observer := telemetry.observer) is not None:
+            observer.retried(operation, self.manager, error)
+
+    async def is_healthy(self) -> bool:
+        """Return whether a write would work now."""
+        token = begin_operation("is_healthy")
+        try:
+            return await self._observed(telemetry.Call("is_healthy", self.manager), self.manager.is_healthy)
+        finally:
+            end_operation(token)
 
     def _had_no_effect(self, error: BaseException) -> bool:
         return self.manager.is_transient(error) and not self.manager.outcome_is_unknown(error)
@@ -113,23 +169,29 @@ class Calls:
         """Await ``work(manager)`` in one transaction, which is repeated if it had no effect."""
         attempt = functools.partial(self._attempt, functools.partial(self.manager.in_transaction, work))
         step = functools.partial(self.manager.run_step, attempt)
-        return await self._run("run_in_transaction", step, self._had_no_effect)
+        return await self._run(
+            "run_in_transaction", step, self._had_no_effect, self.manager.in_transaction, ()
+        )
 
     # -- Appends, which leave together: the `Sender` of `GroupCommit` ------------------------------
 
-    async def append(self, operation: str, append: Append) -> bool:
-        """Append messages, together with what other callers append; return whether the session exists.
+    async def append(self, operation: str, append: Append) -> None:
+        """Append messages, together with what other callers append.
 
         Args:
             operation: Its public name, for the log.
             append: The messages.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
         """
         if (queues := self.manager.queues) is None:
             attempt: Callable[[], Awaitable[bool]] = functools.partial(self.send_alone, append)
         else:
             queue = queues.peek() or await queues.get()
             attempt = functools.partial(queue.submit, append, self)
-        return await self._run(operation, attempt, self.manager.is_transient)
+        on = self.manager.is_transient
+        await self._run(operation, attempt, on, self.backend.append, (append,), check=must_exist)
 
     def send_alone(self, item: Append) -> Awaitable[bool]:
         """Append the messages of one call, in one attempt; return whether the session exists."""
@@ -138,7 +200,10 @@ class Calls:
 
     def send_together(self, items: Sequence[Append]) -> Awaitable[Sequence[bool]]:
         """Append the messages of several calls, in one attempt; return of each whether they are stored."""
-        return self._step(self.backend.append_many, (items,))()
+        send = self._step(self.backend.append_many, (items,))
+        if (observer := telemetry.observer) is None:
+            return send()
+        return observer.observe_batch(self.manager, items, send)
 
     def concerns_all(self, error: BaseException) -> bool:
         """Return whether the error of several calls is the error of each of them."""
@@ -149,7 +214,9 @@ class Calls:
 
     # ----------------------------------------------------------------------------------------------
 
-    async def run_counting_attempts(self, operation: str, work: Callable[..., Awaitable[R]], *args: Any) -> R:
+    async def run_counting_attempts(
+        self, operation: str, work: Callable[..., Awaitable[R]], *args: Any, check: Check | None = None
+    ) -> R:
         """Call an operation as `run` does, and pass the earlier attempts as its last argument."""
         earlier = EarlierAttempts()
         perform = functools.partial(self.backend.perform, work, (*args, earlier))
@@ -163,7 +230,7 @@ class Calls:
                 raise
 
         attempt = functools.partial(self.manager.run_step, functools.partial(self._attempt, perform_counted))
-        return await self._run(operation, attempt, self.manager.is_transient)
+        return await self._run(operation, attempt, self.manager.is_transient, work, args, check=check)
 
     async def run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
         """Delete batches, each with retries, until one deletes nothing; return the number of deleted rows."""
@@ -173,7 +240,12 @@ class Calls:
         return total
 
 
-def not_found() -> SessionNotFoundError:
-    """Return the error for an absent or a foreign session."""
-    # The same text for both, and no id, which would confirm a guess.
-    return SessionNotFoundError("there is no such session")
+def must_exist(is_there: object) -> None:
+    """Raise the error for an absent or a foreign session, unless the result is true.
+
+    Raises:
+        SessionNotFoundError: It is not.
+    """
+    if not is_there:
+        # The same text for both, and no id, which would confirm a guess.
+        raise SessionNotFoundError("there is no such session")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -20,6 +19,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from sessions.core.forks import on_fork
 from sessions.core.steps import Steps, begin, hidden_task, patience
+from sessions.correlation import logger_of
 
 __all__ = ["LoopBound", "kept_on", "running_loop", "waiting_loop"]
 
@@ -28,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Loop = asyncio.AbstractEventLoop
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # Time limit for a close of another loop's resource.
 CLOSE_TIMEOUT_SECONDS = 10.0

@@ -16,6 +16,7 @@ from sessions.core.counting import Counts, Period
 from sessions.core.group_commit import GroupCommit
 from sessions.core.identifiers import new_session_id
 from sessions.core.loops import LoopBound
+from sessions.core.telemetry import PoolUse, Target
 from sessions.core.values import (
     Append,
     EarlierAttempts,
@@ -101,6 +102,14 @@ class ConnectionManager(Protocol):
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return this package's error for a driver's error."""
+        ...
+
+    def target(self) -> Target:
+        """Return the database, as telemetry names it."""
+        ...
+
+    def pools(self) -> list[PoolUse]:
+        """Return the use of the pools, one for each event loop."""
         ...
 
 

@@ -9,7 +9,6 @@ first, for a bounded time.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import sys
 import time
@@ -18,13 +17,14 @@ from contextvars import Context, ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from sessions.core.internals import hide
+from sessions.correlation import logger_of
 
 __all__ = ["FINISH_SECONDS", "Steps", "begin", "hidden_task", "lose_patience", "patience"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # Time limit of a close for steps whose callers were cancelled; then it cancels the steps.
 FINISH_SECONDS = 3.0

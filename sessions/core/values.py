@@ -60,6 +60,7 @@ class Append:
         rows: Messages in their order, at least one.
         count: How many they are.
         size: About how many bytes they are.
+        link: Ties the span of a batch to that of this call; None if nobody observes.
     """
 
     session_id: str
@@ -67,6 +68,7 @@ class Append:
     rows: list[MessageRow]
     count: int
     size: int
+    link: Any = None
 
 
 class StoredMessage(NamedTuple):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessions.core.identifiers import new_message_id
 from sessions.core.texts import storable
@@ -33,13 +35,17 @@ __all__ = [
     "NAMESPACE",
     "Conversation",
     "Conversations",
+    "as_decoded",
     "derived_id",
     "missing",
     "new_message",
     "session_id_for",
     "session_metadata",
+    "settled",
     "title_for",
 ]
+
+R = TypeVar("R")
 
 # Sessions that exist have ids derived from it: it never changes.
 NAMESPACE = uuid.UUID("5b1e7a52-3f0d-4c55-9d0a-0e6f5c9c2a17")
@@ -130,6 +136,25 @@ def new_message(
     )
 
 
+async def settled(write: Awaitable[R]) -> R:
+    """Wait for a write also if the caller is cancelled, and then raise the cancellation.
+
+    So a framework that cancels a run can rely on what it finds stored. The repository's time limits bound
+    the wait.
+    """
+    task = asyncio.ensure_future(write)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            # Further cancellations do not end the wait, either.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # It is not reported: the cancellation is raised in its place.
+        raise
+
+
 def title_for(messages: Iterable[NewMessage | ChatMessage]) -> str | None:
     """Return the title of a session from its first message of the user that has a word; None without one."""
     return next(
@@ -210,7 +235,7 @@ class Conversation:
         try:
             return await self._store_or_create(change, messages, merge_metadata)
         except InvalidInputError as error:  # Raised before any I/O.
-            decoded = _as_decoded(messages, error)
+            decoded = as_decoded(messages, error)
         return await self._store_or_create(change, decoded, merge_metadata)
 
     async def _store_or_create(
@@ -277,7 +302,7 @@ class Conversations:
         return found
 
 
-def _as_decoded(messages: Sequence[NewMessage], error: InvalidInputError) -> list[NewMessage]:
+def as_decoded(messages: Sequence[NewMessage], error: InvalidInputError) -> list[NewMessage]:
     """Return messages with their payloads as JSON text gives them back.
 
     A key that is a number becomes text, and a surrogate pair the character that it stands for.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessions.core.texts import storable
 from sessions.core.titles import title_of
+from sessions.correlation import logger_of
 from sessions.errors import SessionsError
 from sessions.models import ChatMessage, NewMessage
 from sessions.services.asking import where
@@ -28,7 +28,7 @@ __all__ = ["Afterwards"]
 
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 MAX_TITLE_LENGTH = 255
 

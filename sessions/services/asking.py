@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from sessions.correlation import logger_of
 from sessions.services.agents import AgentContext
 from sessions.services.replies import Reply, UnusableReplyError
 
 __all__ = ["Asking", "where"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class Asking:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import uuid
 from collections.abc import AsyncIterator, Coroutine
@@ -18,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sessions.core.turns import TurnTimeoutError, turns_for
+from sessions.correlation import logger_of
 from sessions.errors import BackendUnavailableError, SessionsError, TurnConflictError, VersionConflictError
 from sessions.services.finishing import CLOSE_SECONDS, Finishing
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLAIM_OWNER", "Claims", "derived_id"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 CLAIM_OWNER = "sessions.services.claims"
 NAMESPACE = uuid.UUID("8f5c4f0e-6b0b-5c1e-9a53-7d1f3b0f1c52")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import anyio
 
 from sessions.core.blocking import run_blocking
+from sessions.correlation import logger_of
 
 __all__ = ["CLOSE_SECONDS", "STORE_SECONDS", "Finishing"]
 
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # A caller that is cancelled waits so long for what it has to store, and so long for each of the agent's
 # stream and its claims: together less than the second within which every call ends.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
+from sessions.correlation import logger_of
 from sessions.errors import MessageConflictError, TurnConflictError
 from sessions.models import ChatMessage
 from sessions.services.afterwards import Afterwards
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # How often a turn that waits for others asks its agent, if a turn that does not wait comes between.
 MAX_TIMES = 5

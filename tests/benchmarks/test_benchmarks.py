@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks import crowd, ratios, search, turns, writes
+from benchmarks import crowd, observability, ratios, search, turns, writes
 from benchmarks.tables import table
 from benchmarks.timing import Effort, one_caller, timed_together
 
@@ -107,6 +107,15 @@ def test_every_crowd_is_measured_beside_the_raw_driver(backend: str, request: py
 
     assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == [
         f"| `add_message`, {one.name}" for one in few
+    ]
+
+
+def test_the_cost_of_the_instrumentation_is_measured_off_and_on() -> None:
+    rows = observability.measure(quick=True).splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [
+        "none: the attempts alone",
+        "turned off",
+        "turned on, with the SDK",
     ]
 
 

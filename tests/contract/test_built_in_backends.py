@@ -68,11 +68,9 @@ def _empty(database: Any) -> None:
 
 class TestSqlite(SessionRepositoryContract):
     @pytest.fixture
-    async def repository(self, sqlite_file: Path, tmp_path: Path) -> AsyncIterator[Any]:
-        path = shutil.copy(sqlite_file, tmp_path / "sessions.db")
-        async with SessionRepositoryFactory.create_repository(
-            "sqlite", url=f"sqlite:///{path}"
-        ) as repository:
+    async def repository(self, sqlite_file: Path, sqlite_url: str) -> AsyncIterator[Any]:
+        shutil.copy(sqlite_file, sqlite_url.removeprefix("sqlite:///"))
+        async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repository:
             yield repository
 
 

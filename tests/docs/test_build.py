@@ -24,6 +24,7 @@ PUBLIC_MODULES = (
     "sessions.migrations",
     "sessions.models",
     "sessions.models.records",
+    "sessions.observability",
     "sessions.queries",
     "sessions.services",
     "sessions.testing",

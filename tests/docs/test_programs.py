@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.documents import DOCS, EXAMPLES, Program, example_programs, pages
+from tests.support.programs import Programs
 
 # The environment variables of a program, and their fixtures.
 NEEDS = {"MONGODB_URL": "mongodb_url", "POSTGRES_URL": "postgres_url"}
@@ -24,16 +24,7 @@ EXAMPLE_PROGRAMS = list(example_programs())
 EXAMPLE_TESTS = sorted(EXAMPLES.rglob("test_*.py"))
 
 
-def _run(*arguments: str, cwd: Path) -> str:
-    result = subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        cwd=cwd,
-        env=os.environ,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
+def _output(result: subprocess.CompletedProcess[str]) -> str:
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
     return result.stdout
@@ -41,7 +32,10 @@ def _run(*arguments: str, cwd: Path) -> str:
 
 def _run_pytest(file: str, *, cwd: Path) -> int:
     """Run pytest and return how many tests passed."""
-    printed = _run("-m", "pytest", *PYTEST_OPTIONS, file, cwd=cwd)
+    command = [sys.executable, "-W", "error", "-m", "pytest", *PYTEST_OPTIONS, file]
+    printed = _output(
+        subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    )
     found = re.search(r"^(\d+) passed in", printed, re.MULTILINE)
     assert found, printed
     return int(found[1])
@@ -64,7 +58,11 @@ def _for_this_beanie(code: str) -> str:
 
 @pytest.mark.parametrize("program", [*IN_PAGES, *EXAMPLE_PROGRAMS], ids=str)
 def test_a_program_prints_what_is_shown_below_it(
-    program: Program, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    program: Program,
+    programs: Programs,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert program.output, "shows no output"
     if program.marker:
@@ -72,7 +70,7 @@ def test_a_program_prints_what_is_shown_below_it(
         assert needs == "needs"
         monkeypatch.setenv(variable, request.getfixturevalue(NEEDS[variable]))
     Path(tmp_path, "program.py").write_text(_for_this_beanie(program.code))
-    assert _run("program.py", cwd=tmp_path) == program.output
+    assert _output(programs.run("-W", "error", "program.py", cwd=tmp_path)) == program.output
 
 
 @pytest.mark.parametrize("file", EXAMPLE_TESTS, ids=lambda file: str(file.relative_to(EXAMPLES)))

@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 import subprocess
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import redis
 from pymongo import MongoClient
 
 from tests.support import postgres, servers, stray_processes
+from tests.support.folders import make_folder
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02
@@ -37,7 +37,7 @@ class Server(ABC):
 
     def __init__(self, *, port: int | None = None) -> None:
         self.port = port or servers.free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="sessions-fault-"))
+        self.folder = make_folder("fault")
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -155,9 +155,7 @@ class Valkey(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
-        command = [str(servers.valkey_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
-        return [*command, "--appendfsync", "always", *self.options]
+        return [*servers.valkey_command(self.folder, self.port), *self.options]
 
     def answers(self) -> bool:
         with redis.Redis.from_url(self.url) as client, suppress(redis.RedisError):
@@ -185,21 +183,10 @@ class Mongod(Server):
         )
 
     def command(self) -> list[str]:
-        options = {
-            "--dbpath": str(self.folder / "data"),
-            "--port": str(self.port),
-            "--bind_ip": "127.0.0.1",
-            "--unixSocketPrefix": str(self.folder),
-            "--wiredTigerCacheSizeGB": "0.25",
-        }
+        command = servers.mongod_command(self.folder / "data", self.port)
         if self.replica_set:
-            options["--replSet"] = self.replica_set
-        parameters = {"enableTestCommands": "1", "diagnosticDataCollectionEnabled": "false"}
-        return [
-            str(servers.mongod_path()),
-            *(item for option in options.items() for item in option),
-            *(item for name, value in parameters.items() for item in ("--setParameter", f"{name}={value}")),
-        ]
+            command += ["--replSet", self.replica_set]
+        return [*command, "--setParameter", "enableTestCommands=1"]
 
     def answers(self) -> bool:
         return self.hello() is not None

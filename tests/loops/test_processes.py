@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from tests.loops.shapes import Counter, on_each_shape, settled
 from tests.support.databases import Backend
+from tests.support.programs import Programs
 
 PRELUDE = """
 import asyncio, multiprocessing, os, sys
@@ -107,17 +108,13 @@ thread.join()
 }
 
 
-def run_program(backend: Backend, body: str, tmp_path: object) -> subprocess.CompletedProcess[str]:
+def run_program(
+    programs: Programs, backend: Backend, body: str, tmp_path: Path
+) -> subprocess.CompletedProcess[str]:
     # A file, because multiprocessing's spawn imports the main module again.
-    program = f"{tmp_path}/program.py"
-    with open(program, "w") as file:
-        file.write(PRELUDE + textwrap.dedent(body))
-    return subprocess.run(
-        [sys.executable, "-W", "error", program, backend.repository_type, backend.url],
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
+    program = tmp_path / "program.py"
+    program.write_text(PRELUDE + textwrap.dedent(body))
+    return programs.run("-W", "error", program, backend.repository_type, backend.url)
 
 
 FORKS = {
@@ -131,19 +128,19 @@ FORKS = {
 
 @pytest.mark.parametrize(("shape", "body"), on_each_shape(FORKS, "fork"), indirect=["shape"])
 def test_parent_and_children_continue_to_work(
-    shape: tuple[Backend, Counter], body: str, tmp_path: object
+    shape: tuple[Backend, Counter], body: str, programs: Programs, tmp_path: Path
 ) -> None:
     backend, count = shape
-    program = run_program(backend, body, tmp_path)
+    program = run_program(programs, backend, body, tmp_path)
     assert (program.returncode, program.stderr) == (0, "")
     assert settled(count, 0) == 0
 
 
 @pytest.mark.parametrize(("shape", "body"), on_each_shape(EXITS, "after both"), indirect=["shape"])
 def test_an_exit_without_close_is_quiet_and_leaves_no_connection(
-    shape: tuple[Backend, Counter], body: str, tmp_path: object
+    shape: tuple[Backend, Counter], body: str, programs: Programs, tmp_path: Path
 ) -> None:
     backend, count = shape
-    program = run_program(backend, body, tmp_path)
+    program = run_program(programs, backend, body, tmp_path)
     assert (program.returncode, program.stdout, program.stderr) == (0, "", "")
     assert settled(count, 0) == 0

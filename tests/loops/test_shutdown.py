@@ -18,6 +18,7 @@ from tests.faults.breakable import Mongod, Postgres
 from tests.loops.shapes import Counter, on_each_shape, settled
 from tests.support.databases import Backend
 from tests.support.freezers import Freezer, freezable, lockable
+from tests.support.programs import Programs
 from tests.support.timing import within
 
 PRELUDE = """
@@ -100,15 +101,12 @@ print(True)
 
 
 @pytest.mark.parametrize(("shape", "body"), on_each_shape(ENDS, "a close at exit"), indirect=["shape"])
-def test_a_process_with_calls_at_exit_ends(shape: tuple[Backend, Counter], body: str) -> None:
+def test_a_process_with_calls_at_exit_ends(
+    shape: tuple[Backend, Counter], body: str, programs: Programs
+) -> None:
     backend, count = shape
     program = PRELUDE + textwrap.dedent(body)
-    ended = subprocess.run(
-        [sys.executable, "-c", program, backend.repository_type, backend.url],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ended = programs.run("-c", program, backend.repository_type, backend.url)
     assert ended.returncode == 0, ended.stderr
     assert set(ended.stdout.split()) == {"True"}, ended.stderr
     assert settled(count, 0) == 0

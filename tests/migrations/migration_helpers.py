@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,19 +44,7 @@ OLD_INDEXES = (
 OLD_SCHEMA = (OLD_SESSIONS, OLD_MESSAGES, *OLD_INDEXES)
 
 
-def alembic_command(*arguments: str, cwd: Path = ROOT, ini: str = "alembic.ini", **environment: str) -> str:
-    """Run Alembic's own command in a process of its own, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", ini, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise AssertionError(f"alembic {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
+AlembicCommand = Callable[..., str]
 
 
 def printed_statements(script: str) -> list[str]:

@@ -13,7 +13,7 @@ from tests.migrations.migration_helpers import (
     OLD_MESSAGES,
     OLD_SCHEMA,
     OLD_SESSIONS,
-    alembic_command,
+    AlembicCommand,
     describe_postgres,
     execute,
     postgres_rows,
@@ -48,10 +48,6 @@ async def upgrade_on_first_call(url: str) -> None:
         await repo.count_sessions("ann")
 
 
-async def upgrade_by_alembic(url: str) -> None:
-    alembic_command("upgrade", "head", POSTGRES_URL=url)
-
-
 async def everything(url: str) -> dict[str, Any]:
     return {table: await postgres_rows(url, statement) for table, statement in EVERYTHING.items()}
 
@@ -62,7 +58,16 @@ async def fresh_schema(postgres_url: str) -> dict[str, Any]:
     return await describe_postgres(postgres_url)
 
 
-@pytest.mark.parametrize("upgrade", [upgrade_on_first_call, upgrade_by_alembic])
+@pytest.fixture(params=["first call", "alembic"])
+def upgrade(request: pytest.FixtureRequest, alembic_command: AlembicCommand) -> Any:
+    """Each way to upgrade."""
+
+    async def upgrade_by_alembic(url: str) -> None:
+        alembic_command("upgrade", "head", POSTGRES_URL=url)
+
+    return upgrade_on_first_call if request.param == "first call" else upgrade_by_alembic
+
+
 async def test_a_database_from_before_is_upgraded_in_place_and_no_row_is_lost_or_changed(
     url: str, fresh_schema: dict[str, Any], upgrade: Any
 ) -> None:

@@ -11,7 +11,7 @@ from sessions import migrations
 from tests.migrations.migration_helpers import (
     OUR_TABLES,
     ROOT,
-    alembic_command,
+    AlembicCommand,
     describe_postgres,
     describe_sqlite,
     execute,
@@ -32,7 +32,7 @@ def sqlite_environment(url: str) -> dict[str, str]:
 
 
 async def test_upgrade_head_in_the_checkout_migrates_the_database_of_the_environment(
-    empty_postgres_url: str, postgres_url: str
+    empty_postgres_url: str, postgres_url: str, alembic_command: AlembicCommand
 ) -> None:
     for _ in range(2):
         alembic_command("upgrade", "head", POSTGRES_URL=empty_postgres_url)
@@ -40,7 +40,9 @@ async def test_upgrade_head_in_the_checkout_migrates_the_database_of_the_environ
         assert await describe_postgres(empty_postgres_url) == await describe_postgres(postgres_url)
 
 
-async def test_the_command_works_from_any_folder(empty_postgres_url: str, tmp_path: Path) -> None:
+async def test_the_command_works_from_any_folder(
+    empty_postgres_url: str, tmp_path: Path, alembic_command: AlembicCommand
+) -> None:
     alembic_command(
         "upgrade", "head", cwd=tmp_path, ini=str(ROOT / "alembic.ini"), POSTGRES_URL=empty_postgres_url
     )
@@ -51,7 +53,7 @@ async def test_the_command_works_from_any_folder(empty_postgres_url: str, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_the_command_takes_the_schema_back(postgres_url: str) -> None:
+async def test_the_command_takes_the_schema_back(postgres_url: str, alembic_command: AlembicCommand) -> None:
     assert migrations.HEAD in alembic_command("current", POSTGRES_URL=postgres_url)
 
     alembic_command("downgrade", "base", POSTGRES_URL=postgres_url)
@@ -60,7 +62,7 @@ async def test_the_command_takes_the_schema_back(postgres_url: str) -> None:
 
 
 async def test_the_command_migrates_sqlite_where_that_is_the_default_repository(
-    sqlite_url: str, tmp_path: Path
+    sqlite_url: str, tmp_path: Path, alembic_command: AlembicCommand
 ) -> None:
     alembic_command("upgrade", "head", **sqlite_environment(sqlite_url))
 
@@ -69,14 +71,18 @@ async def test_the_command_migrates_sqlite_where_that_is_the_default_repository(
     assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [(migrations.HEAD,)]
 
 
-def test_the_command_fails_where_the_database_is_of_another_release(postgres_url: str) -> None:
+def test_the_command_fails_where_the_database_is_of_another_release(
+    postgres_url: str, alembic_command: AlembicCommand
+) -> None:
     execute_postgres(postgres_url, "UPDATE sessions_alembic_version SET version_num = '9999'")
 
     with pytest.raises(AssertionError, match="9999"):
         alembic_command("upgrade", "head", POSTGRES_URL=postgres_url)
 
 
-def test_a_new_revision_can_be_generated_and_reads_like_the_others(tmp_path: Path) -> None:
+def test_a_new_revision_can_be_generated_and_reads_like_the_others(
+    tmp_path: Path, alembic_command: AlembicCommand
+) -> None:
     # In a copy: the folder of the real ones stays as it is.
     shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
     shutil.copy(ROOT / "alembic.ini", tmp_path)
@@ -93,7 +99,7 @@ def test_a_new_revision_can_be_generated_and_reads_like_the_others(tmp_path: Pat
 
 
 async def test_the_printed_sql_makes_the_same_postgresql_schema(
-    empty_postgres_url: str, postgres_url: str
+    empty_postgres_url: str, postgres_url: str, alembic_command: AlembicCommand
 ) -> None:
     script = alembic_command("upgrade", "head", "--sql")
 
@@ -106,7 +112,9 @@ async def test_the_printed_sql_makes_the_same_postgresql_schema(
     ]
 
 
-async def test_the_printed_sql_takes_the_schema_back(postgres_url: str) -> None:
+async def test_the_printed_sql_takes_the_schema_back(
+    postgres_url: str, alembic_command: AlembicCommand
+) -> None:
     script = alembic_command("downgrade", "head:base", "--sql")
 
     await execute(postgres_url, *printed_statements(script))
@@ -114,7 +122,9 @@ async def test_the_printed_sql_takes_the_schema_back(postgres_url: str) -> None:
     assert await describe_postgres(postgres_url) == {"columns": [], "constraints": [], "indexes": []}
 
 
-async def test_the_printed_sql_makes_the_same_sqlite_schema(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_printed_sql_makes_the_same_sqlite_schema(
+    sqlite_url: str, tmp_path: Path, alembic_command: AlembicCommand
+) -> None:
     script = alembic_command("upgrade", "head", "--sql", SESSIONS_DEFAULT_REPOSITORY="sqlite")
 
     connection = sqlite3.connect(sqlite_file(sqlite_url))
@@ -127,7 +137,7 @@ async def test_the_printed_sql_makes_the_same_sqlite_schema(sqlite_url: str, tmp
     assert sqlite_rows(sqlite_url, "SELECT * FROM sessions_alembic_version") == [(migrations.HEAD,)]
 
 
-def test_printing_needs_no_server_and_uses_only_our_names() -> None:
+def test_printing_needs_no_server_and_uses_only_our_names(alembic_command: AlembicCommand) -> None:
     script = alembic_command("upgrade", "head", "--sql", POSTGRES_URL="postgresql://u@192.0.2.1/d")
 
     assert set(re.findall(r"(?:TABLE(?: IF NOT EXISTS)?|INTO|UPDATE) (\w+)", script)) == {

@@ -15,7 +15,7 @@ from sessions.repositories import SessionRepositoryType
 from tests.migrations.migration_helpers import (
     OLD_SCHEMA,
     OUR_TABLES,
-    alembic_command,
+    AlembicCommand,
     describe_postgres,
     execute,
     migrate,
@@ -141,7 +141,7 @@ async def test_tables_from_before_are_adopted_in_their_schema(
 
 
 async def test_the_commands_take_the_schema_from_the_environment(
-    url: str, in_public: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    url: str, in_public: dict[str, Any], monkeypatch: pytest.MonkeyPatch, alembic_command: AlembicCommand
 ) -> None:
     alembic_command("upgrade", "head", POSTGRES_URL=url, POSTGRES_SCHEMA="chat")
     assert await describe_postgres(url, "chat") == in_public
@@ -157,7 +157,7 @@ async def test_the_commands_take_the_schema_from_the_environment(
 
 
 async def test_the_printed_sql_makes_the_schema_and_takes_the_tables_back(
-    url: str, in_public: dict[str, Any]
+    url: str, in_public: dict[str, Any], alembic_command: AlembicCommand
 ) -> None:
     schema = SCHEMAS[1]
     script = alembic_command("upgrade", "head", "--sql", POSTGRES_SCHEMA=schema)

@@ -20,7 +20,7 @@ from tests.migrations.migration_helpers import (
     OLD_SCHEMA,
     OLD_SESSIONS,
     OUR_TABLES,
-    alembic_command,
+    AlembicCommand,
     constraint_names,
     describe_postgres,
     execute,
@@ -173,7 +173,7 @@ async def test_every_revision_goes_up_and_down_with_many_messages_while_others_w
 
 
 async def test_writers_of_this_package_upgrade_what_another_process_downgrades(
-    url: str, postgres_url: str
+    url: str, postgres_url: str, alembic_command: AlembicCommand
 ) -> None:
     await populate(url, 1000)
     async with SessionRepositoryFactory.create_repository("postgres", url=url) as repo:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from alembic import command
 from sessions import SessionRepositoryFactory, migrations
 from tests.migrations.migration_helpers import (
-    alembic_command,
+    AlembicCommand,
     describe_postgres,
     describe_sqlite,
     execute,
@@ -205,7 +205,9 @@ async def test_on_sqlite_another_check_of_the_role_is_an_error_and_nothing_is_ch
     assert describe_sqlite(sqlite_url) == before
 
 
-async def test_the_printed_sql_takes_a_sqlite_schema_back(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_printed_sql_takes_a_sqlite_schema_back(
+    sqlite_url: str, tmp_path: Path, alembic_command: AlembicCommand
+) -> None:
     await migrate(sqlite_url)
     await populate(sqlite_url)
     script = alembic_command("downgrade", "0003:0002", "--sql", SESSIONS_DEFAULT_REPOSITORY="sqlite")
@@ -279,7 +281,7 @@ async def test_in_one_transaction_a_downgrade_refuses_as_well(url: str) -> None:
 
 @pytest.mark.parametrize("said", LOSSES, ids=["role", "metadata", "payload"])
 async def test_the_printed_sql_refuses_by_a_constraint_before_anything_is_dropped(
-    url: str, said: str
+    url: str, said: str, alembic_command: AlembicCommand
 ) -> None:
     await migrate(url)
     await populate(url)

@@ -23,9 +23,9 @@ from sessions.backends.mongodb.client import MongoConnection
 from sessions.backends.mongodb.connection import MongoConnectionManager
 from sessions.backends.mongodb.options import client_class
 from sessions.repositories.mongo_session_repository import MongoSessionRepository
+from tests.mongodb.stored import USER, contents, version
 from tests.support.servers import free_port
 
-USER = "alice"
 CALLERS = 64
 DURABLE = {"w": "majority", "j": True}
 EARLY = {"w": 1}
@@ -81,14 +81,6 @@ async def append(repository: Any, session_ids: list[str], number: int = CALLERS)
         for caller in range(number)
     )
     return await asyncio.gather(*calls, return_exceptions=True)
-
-
-async def contents(repository: Any, session_id: str) -> list[str]:
-    return [message.content for message in await repository.get_session_history(USER, session_id)]
-
-
-async def version(repository: Any, session_id: str) -> int:
-    return int((await repository.get_session(USER, session_id)).version)
 
 
 # -- Commands --------------------------------------------------------------------------------------

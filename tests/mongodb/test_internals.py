@@ -7,17 +7,17 @@ from typing import Any
 
 from bson import ObjectId
 
-from sessions.backends.mongodb.internals import connections_in_use, parts_of
+from sessions.backends.mongodb.internals import connections_idle, connections_in_use, parts_of
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 from tests.support.databases import mongodb_client
 
 
 async def test_the_connection_of_a_command_under_way_counts_as_in_use(mongodb_url: str) -> None:
     async with mongodb_client(mongodb_url) as client:
-        assert connections_in_use(client) == 0  # Never connected.
+        assert (connections_in_use(client), connections_idle(client)) == (0, 0)  # Never connected.
         collection = client.get_default_database("test").slow
         await collection.insert_one({})
-        assert connections_in_use(client) == 0
+        assert (connections_in_use(client), connections_idle(client)) == (0, 1)
         found: set[int] = set()
         async with asyncio.timeout(60):
             while 1 not in found:  # A busy machine may not look before the command is over.

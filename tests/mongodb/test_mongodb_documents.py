@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,25 +18,10 @@ from sessions.backends.mongodb.options import client_class
 from sessions.backends.mongodb.previews import WITH_NEWEST_MESSAGE
 from sessions.core.identifiers import new_message_id
 from sessions.models.documents import ChatMessageDocument
+from tests.mongodb.stored import USER, contents, version
 
-USER = "alice"
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FORMER_INDEX = "session_id_1_timestamp_1_message_id_1"
-
-
-@pytest.fixture
-async def repository(url: str) -> AsyncIterator[Any]:
-    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as opened:
-        yield opened
-
-
-async def contents(repository: Any, session_id: str) -> list[str]:
-    return [message.content for message in await repository.get_session_history(USER, session_id)]
-
-
-async def version(repository: Any, session_id: str) -> int:
-    found: int = (await repository.get_session(USER, session_id)).version
-    return found
 
 
 class Commands(monitoring.CommandListener):

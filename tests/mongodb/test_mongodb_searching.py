@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from sessions import SearchPage, SessionRepositoryFactory
+from sessions import SearchPage
 from sessions.backends.mongodb import searching
 
 
@@ -23,12 +23,6 @@ def url(request: pytest.FixtureRequest) -> str:
 def raw(url: str) -> Iterator[Any]:
     with MongoClient[dict[str, Any]](url) as client:
         yield client.get_default_database()
-
-
-@pytest.fixture
-async def repository(url: str) -> Any:
-    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as repository:
-        yield repository
 
 
 async def test_sessions_are_searched_some_at_a_time(repository: Any, monkeypatch: pytest.MonkeyPatch) -> None:

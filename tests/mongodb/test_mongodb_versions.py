@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from sessions import MessageConflictError, NewMessage, SessionRepositoryFactory, VersionConflictError
-
-USER = "alice"
-MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-FORMER_INDEX = "session_id_1_timestamp_1_message_id_1"
-
-
-@pytest.fixture
-async def repository(url: str) -> AsyncIterator[Any]:
-    async with SessionRepositoryFactory.create_repository("mongodb", url=url) as opened:
-        yield opened
-
-
-async def contents(repository: Any, session_id: str) -> list[str]:
-    return [message.content for message in await repository.get_session_history(USER, session_id)]
-
-
-async def version(repository: Any, session_id: str) -> int:
-    found: int = (await repository.get_session(USER, session_id)).version
-    return found
-
+from sessions import MessageConflictError, NewMessage, VersionConflictError
+from tests.mongodb.stored import USER, contents, version
 
 # --- versions ---------------------------------------------------------------------------------------
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 
 from sessions import ConnectionFactory, SessionRepositoryFactory
 from tests.support.forks import exit_status, in_child
+from tests.support.programs import Programs
 
 URLS = [{"url": "sqlite://"}, {"url": "sqlite:///:memory:"}, {"path": ":memory:"}]
 
@@ -96,7 +95,7 @@ def test_a_child_leaves_the_files_of_its_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["", "os.fork() or sys.exit()", "repository.close()"])
-def test_its_files_are_deleted_when_the_process_ends(tmp_path: Path, end: str) -> None:
+def test_its_files_are_deleted_when_the_process_ends(tmp_path: Path, end: str, programs: Programs) -> None:
     program = f"""
 import os, sys
 from sessions import SessionRepositoryFactory
@@ -105,7 +104,6 @@ session_id = repository.create_session("alice")
 {end}
 repository.add_message_sync(session_id, "user", "Hello") if not {end.startswith("repository")} else None
 """
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], check=True, env=os.environ | {"TMPDIR": str(tmp_path)}
-    )
+    ended = programs.run("-W", "error", "-c", program, env=os.environ | {"TMPDIR": str(tmp_path)})
+    assert (ended.returncode, ended.stderr) == (0, "")
     assert os.listdir(tmp_path) == []

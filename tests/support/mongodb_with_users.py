@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pymongo import MongoClient
 
 from tests.support import servers
+from tests.support.folders import make_folder
 from tests.support.refusals import SECRET as PASSWORD
 
 DATABASE = "agenthub"
@@ -20,10 +20,9 @@ ROLES = ("read", "readWrite", "dbAdmin")
 @contextmanager
 def mongodb_with_users() -> Iterator[int]:
     """Yield the port of a standalone server; its users are named after their roles, and have one password."""
-    folder = tempfile.mkdtemp(prefix="sessions-mongo-auth-")
+    folder = make_folder("mongo-auth")
     port = servers.free_port()
-    command = [servers.mongod_path(), "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
-    command += ["--auth", "--wiredTigerCacheSizeGB", "0.25", "--unixSocketPrefix", folder]
+    command = [*servers.mongod_command(folder, port), "--auth"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         # Waits for the server; without any user yet, who comes from this host may make the first one.

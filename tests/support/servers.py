@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from tests.support import postgres as postgresql
+from tests.support.folders import make_folder
 
 POSTGRES_VARIABLE = "SESSIONS_TEST_POSTGRES_URL"
 MONGODB_VARIABLE = "SESSIONS_TEST_MONGODB_URL"
@@ -46,7 +46,7 @@ def postgres() -> Iterator[str]:
     except postgresql.NoPostgresError as error:
         raise NoServerError(f"{error}; or set {POSTGRES_VARIABLE}") from error
     # Not pytest's own folder: a server socket's path must be short, and the server runs as another user.
-    folder = Path(tempfile.mkdtemp(prefix="sessions-pg-"))
+    folder = make_folder("pg")
     user = postgresql.make_cluster(folder, major=major)
     # For several processes with tests at once, whose data need not outlive the machine.
     settings = {"listen_addresses": "", "unix_socket_directories": str(folder), "max_connections": "300"}
@@ -85,6 +85,15 @@ def mongod_path() -> Path:
     )
 
 
+def mongod_command(folder: Path, port: int, *, cache_gb: float = 0.25) -> list[str]:
+    """Return the command of a MongoDB server with its data in a folder, without what costs time or room."""
+    command = [str(mongod_path()), "--dbpath", str(folder), "--unixSocketPrefix", str(folder)]
+    command += ["--bind_ip", "127.0.0.1", "--port", str(port)]
+    command += ["--wiredTigerEngineConfigString", "log=(prealloc=false)"]
+    command += ["--wiredTigerCacheSizeGB", str(cache_gb)]
+    return [*command, "--setParameter", "diagnosticDataCollectionEnabled=false"]
+
+
 def free_port() -> int:
     """Return a TCP port that nobody listens on."""
     with socket.socket() as probe:
@@ -100,13 +109,12 @@ def mongodb(*, replica_set: bool) -> Iterator[str]:
     if url := os.environ.get(variable):
         yield url
         return
-    folder = tempfile.mkdtemp(prefix="sessions-mongo-")
+    folder = make_folder("mongo")
     port = free_port()
-    command = [mongod_path(), "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
-    command += ["--wiredTigerCacheSizeGB", "1", "--unixSocketPrefix", folder]
+    command = mongod_command(folder, port, cache_gb=1)
     if replica_set:
         command += ["--replSet", "rs0"]
-    log = Path(folder, "mongod.log")
+    log = folder / "mongod.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -130,22 +138,28 @@ def valkey_path() -> Path:
     )
 
 
+def valkey_command(folder: Path, port: int) -> list[str]:
+    """Return the command of a Valkey server with its data in a folder.
+
+    Each write waits for the disk, as where the package does not warn of losses.
+    """
+    command = [str(valkey_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    return [*command, "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+
+
 @contextmanager
 def redis(*options: str) -> Iterator[str]:
     """Yield the URL of a Valkey server with many databases, without the number of one."""
     if (url := os.environ.get(REDIS_VARIABLE)) and not options:
         yield url.rstrip("/")
         return
-    # Each write waits for the disk, as where the package does not warn of losses.
-    memory = "/dev/shm"
-    folder = tempfile.mkdtemp(prefix="sessions-redis-", dir=memory if os.path.isdir(memory) else None)
+    folder = make_folder("redis")
     port = free_port()
-    command = [valkey_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
-    command += ["--appendonly", "yes", "--appendfsync", "always"]
-    log = Path(folder, "log")
+    command = [*valkey_command(folder, port), "--databases", "10000"]
+    log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--databases", "10000", *options],
+            [*command, *options],
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

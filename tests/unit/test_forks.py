@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.support.programs import Programs
 
 PROGRAM = """
 import os, sys, threading
@@ -46,8 +45,6 @@ repository.close()
 """
 
 
-def test_a_child_waits_for_no_lock_of_its_parents_threads(sqlite_url: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, sqlite_url], capture_output=True, text=True, timeout=150
-    )
+def test_a_child_waits_for_no_lock_of_its_parents_threads(sqlite_url: str, programs: Programs) -> None:
+    ended = programs.run("-c", PROGRAM, sqlite_url)
     assert (ended.returncode, ended.stderr) == (0, "")

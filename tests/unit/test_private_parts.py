@@ -10,8 +10,6 @@ import asyncio
 import gc
 import inspect
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,12 +29,14 @@ from sessions.config.environment import Variables
 from sessions.connections.factory import kept_by
 from sessions.core.internals import hide, no_running_loop
 from sessions.core.loops import kept_on
+from tests.support.programs import Programs
 
 PACKAGE = Path(sessions.__file__).parent
 # Modules that use a private part of a dependency, and name the reason.
 INTERNALS = {
     "backends/mongodb/internals.py",
     "backends/postgres/internals.py",
+    "backends/redis/internals.py",
     "backends/sqlite/internals.py",
     "config/environment.py",
     "core/internals.py",
@@ -217,14 +217,11 @@ def test_alembic_says_whether_a_command_only_reads(
     assert said == [looks]
 
 
-def test_reading_a_sqlite_file_that_is_not_there_creates_none(tmp_path: Path) -> None:
+def test_reading_a_sqlite_file_that_is_not_there_creates_none(tmp_path: Path, programs: Programs) -> None:
     path = tmp_path / "sessions.db"
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", migrations.ini_path(), "current"],
-        env=os.environ | {"SESSIONS_DEFAULT_REPOSITORY": "sqlite", "SQLITE_PATH": str(path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
+    environment = os.environ | {"SESSIONS_DEFAULT_REPOSITORY": "sqlite", "SQLITE_PATH": str(path)}
+    done = programs.run(
+        "-m", "alembic", "-c", migrations.ini_path(), "current", cwd=tmp_path, env=environment
     )
     assert done.returncode != 0
     assert "SchemaOutdatedError" in done.stderr

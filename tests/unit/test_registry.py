@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -21,8 +20,8 @@ from sessions import (
     UnknownRepositoryError,
     register_repository,
 )
+from tests.support.programs import Programs
 
-ROOT = Path(__file__).resolve().parents[2]
 BUILT_IN = ["mongodb", "postgres", "sqlite", "redis"]
 
 
@@ -343,7 +342,9 @@ def test_an_entry_point_whose_package_lacks_something_says_what(install: Install
         ("sqlite", "aiosqlite"),
     ],
 )
-def test_a_missing_driver_is_named_with_the_command_that_installs_it(name: str, module: str) -> None:
+def test_a_missing_driver_is_named_with_the_command_that_installs_it(
+    name: str, module: str, programs: Programs
+) -> None:
     program = f"""
         import sys
         sys.modules[{module!r}] = None
@@ -355,12 +356,7 @@ def test_a_missing_driver_is_named_with_the_command_that_installs_it(name: str, 
             assert isinstance(error.__cause__, ModuleNotFoundError), error.__cause__
             print(error)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = programs.run("-c", textwrap.dedent(program))
 
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{name} needs {module}; install it with: pip install agenthub-sessions\n"

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import textwrap
 
 import anyio
 import pytest
 
 from sessions.core.steps import Steps, hidden_task
+from tests.support.programs import Programs
 
 
 async def test_a_step_returns_or_raises_what_its_work_does() -> None:
@@ -156,12 +155,10 @@ assert time.monotonic() - started < 30
 @pytest.mark.parametrize("run", ["asyncio", "uvloop"])
 @pytest.mark.parametrize(("seconds", "expected"), [(0.2, ["finished", "closed"]), (60, ["closed"])])
 def test_the_end_of_a_run_waits_for_steps_and_closes_after_them(
-    run: str, seconds: float, expected: list[str]
+    run: str, seconds: float, expected: list[str], programs: Programs
 ) -> None:
     program = textwrap.dedent(END_OF_RUN).format(seconds=seconds, expected=expected)
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, run], capture_output=True, text=True, timeout=150
-    )
+    ended = programs.run("-W", "error", "-c", program, run)
     warned = "1 cancelled calls did not end within 3 s, and were given up\n" if seconds == 60 else ""
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", warned)
 
@@ -198,11 +195,6 @@ assert events == ["given back", "closed"], events
 """
 
 
-def test_the_end_of_a_run_takes_no_generator_away_from_a_step() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", GENERATORS_AT_THE_END],
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
+def test_the_end_of_a_run_takes_no_generator_away_from_a_step(programs: Programs) -> None:
+    ended = programs.run("-W", "error", "-c", GENERATORS_AT_THE_END)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -16,6 +16,7 @@ import pymongo
 from pymongo import ReadPreference, WriteConcern, errors
 
 from sessions.core.shared_work import SharedWork
+from sessions.core.telemetry import PoolMeter
 from sessions.resilience import time_left
 
 __all__ = [
@@ -55,6 +56,7 @@ class MongoConnection:
         timeout: Seconds that an operation may take.
         refused_timeout: Seconds to wait for servers all of which refuse connections.
         client_session: Client session of a caller's transaction, which all operations take part in.
+        meter: Measures the waits for a connection, and its use.
     """
 
     client: Any
@@ -65,6 +67,7 @@ class MongoConnection:
     refused_timeout: float
     preparing: SharedWork = field(default_factory=SharedWork)
     client_session: Any = None
+    meter: PoolMeter = field(default_factory=PoolMeter)
     _turns: asyncio.Semaphore | None = None
     _early: dict[str, Any] = field(default_factory=dict)
 
@@ -112,15 +115,18 @@ class MongoConnection:
         # Not `deadline`, a generator: this is the path of every operation, and a generator is slower. Waiting
         # for a turn is watched as well: the operations that run may all wait for servers that refuse.
         async with _RefusalWatch(self):
-            if self._turns is not None:
-                await self._take_turn(self._turns)
-            try:
-                await self._find_server()
-                with pymongo.timeout(time_left(self.timeout) + more):
-                    return await work(*arguments)
-            finally:
+            # The turn is the wait for a connection: a command then finds one.
+            with self.meter.checkout(errors.WaitQueueTimeoutError) as checkout:
                 if self._turns is not None:
-                    self._turns.release()
+                    await self._take_turn(self._turns)
+                checkout.got()
+                try:
+                    await self._find_server()
+                    with pymongo.timeout(time_left(self.timeout) + more):
+                        return await work(*arguments)
+                finally:
+                    if self._turns is not None:
+                        self._turns.release()
 
     async def _take_turn(self, turns: asyncio.Semaphore) -> None:
         if not turns.locked():

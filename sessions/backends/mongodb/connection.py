@@ -15,9 +15,9 @@ from pymongo import ReadPreference, errors
 
 from sessions.backends.mongodb import errors as mongo_errors
 from sessions.backends.mongodb.client import MongoConnection, durable_write_concern, in_transaction
-from sessions.backends.mongodb.internals import connections_in_use, parts_of
+from sessions.backends.mongodb.internals import connections_idle, connections_in_use, parts_of
 from sessions.backends.mongodb.known import KnownSessions
-from sessions.backends.mongodb.options import new_client, place_of, pool_of
+from sessions.backends.mongodb.options import database_of, new_client, place_of, pool_of
 from sessions.backends.mongodb.schema import (
     COLLECTION_UUID_MISMATCH,
     DOCUMENTS,
@@ -32,6 +32,7 @@ from sessions.connections.keys import name_variables
 from sessions.core.failures import Place
 from sessions.core.group_commit import GroupCommit, GroupLimits
 from sessions.core.loops import LoopBound
+from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of
 from sessions.errors import ConfigurationError, SessionsError
 
 __all__ = ["MongoConnectionManager"]
@@ -196,6 +197,26 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         """Return how many connections are in use, in all event loops."""
         return sum(connections_in_use(connection.client) for connection in self._connections.resources())
 
+    def pools(self) -> list[PoolUse]:
+        """Return the use of the clients' pools, one for each event loop, of all servers."""
+        return [
+            PoolUse(
+                connections_in_use(connection.client),
+                connections_idle(connection.client),
+                connection.client.options.pool_options.max_pool_size,
+                connection.meter.pending,
+            )
+            for connection in self._connections.resources()
+        ]
+
+    def target(self) -> Target:
+        """Return the database, as telemetry names it, with the first of its servers."""
+        if (client := self._client) is None:
+            return target_of("mongodb", self._place(), namespace=database_of(self._settings))
+        name = self._database or client.get_default_database(self._settings.database).name
+        host, port = next(iter(client.topology_description.server_descriptions()), (None, None))
+        return Target("mongodb", name, host, port)
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
@@ -286,8 +307,15 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         own_timeout = client.options.timeout
         # As for the driver, 0 is no timeout of its own.
         timeout = own_timeout or self._settings.timeout
-        refused_timeout = self._settings.refused_timeout
-        return MongoConnection(client, database, collections, readable, timeout, refused_timeout)
+        return MongoConnection(
+            client,
+            database,
+            collections,
+            readable,
+            timeout,
+            self._settings.refused_timeout,
+            meter=PoolMeter(self.target()),
+        )
 
     async def _close(self, connection: MongoConnection) -> None:
         # The driver ends its sessions with `endSessions`, and waits for the response without a time limit.

@@ -36,7 +36,8 @@ class MongoDeletion(MongoCleanup):
             return gone
 
         deleted: int | None
-        if not self.manager.is_borrowed and await self._has_no_messages(session_id):
+        manager = self.manager
+        if manager.has_transactions and not manager.is_borrowed and await self._has_no_messages(session_id):
             # The transaction of a process that is killed keeps its locks for a minute; one write has none. An
             # append at the same time undoes itself, as on a standalone server.
             deleted = (await self.sessions.delete_one(chosen)).deleted_count

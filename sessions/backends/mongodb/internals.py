@@ -9,7 +9,7 @@ from typing import Any
 
 from pymongo import AsyncMongoClient
 
-__all__ = ["connections_in_use", "parts_of"]
+__all__ = ["connections_idle", "connections_in_use", "parts_of"]
 
 
 def connections_in_use(client: Any) -> int:
@@ -21,9 +21,21 @@ def connections_in_use(client: Any) -> int:
     Args:
         client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
     """
+    return sum(pool.active_sockets for pool in _pools(client))
+
+
+def connections_idle(client: Any) -> int:
+    """Return how many connections of a client's pools are open and not in use.
+
+    Args:
+        client: ``AsyncMongoClient``, or Motor's ``AsyncIOMotorClient``.
+    """
+    return sum(len(pool.conns) for pool in _pools(client))
+
+
+def _pools(client: Any) -> list[Any]:
     topology = _driver_client(client)._topology
-    servers = topology._servers.values() if topology is not None else ()
-    return sum(server.pool.active_sockets for server in servers)
+    return [server.pool for server in tuple(topology._servers.values())] if topology is not None else []
 
 
 def parts_of(client: Any) -> tuple[object, ...]:

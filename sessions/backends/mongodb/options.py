@@ -15,7 +15,7 @@ from sessions.config.passwords import password_for_driver
 from sessions.core.failures import shown
 from sessions.errors import ConfigurationError
 
-__all__ = ["client_class", "new_client", "place_of", "pool_of"]
+__all__ = ["client_class", "database_of", "new_client", "place_of", "pool_of"]
 
 MAX_IDLE_SECONDS = 60
 # Stands for a pool without a limit.
@@ -78,6 +78,15 @@ def place_of(settings: MongoSettings) -> tuple[tuple[str, ...], str | None]:
     except ConfigurationError:
         return (), None
     return url.addresses, url.user
+
+
+def database_of(settings: MongoSettings) -> str:
+    """Return the name of the database in the settings; that of the URL wins."""
+    url = None
+    if settings.url is not None:
+        with contextlib.suppress(ConfigurationError):  # Reported when the client is made.
+            url = parse_url(settings.url.get_secret_value())
+    return (url and url.database) or settings.database
 
 
 def pool_of(settings: MongoSettings, client: Any = None) -> tuple[int, float]:

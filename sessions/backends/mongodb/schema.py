@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import uuid
@@ -15,6 +14,7 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from sessions.backends.mongodb.client import MongoConnection
+from sessions.correlation import logger_of
 from sessions.errors import ConfigurationError
 from sessions.models.documents import ChatMessageDocument, ChatSessionDocument
 
@@ -27,7 +27,7 @@ __all__ = [
     "widen_validators",
 ]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 DOCUMENTS = (ChatSessionDocument, ChatMessageDocument)
 UNAUTHORIZED = 13

@@ -26,12 +26,20 @@ class MongoUrl:
         addresses: ``host:port`` of each host; with ``mongodb+srv``, the host name of the SRV record.
         user: User name, or None.
         options: Values of the parameters, by name in lower case.
+        database: Name of the database, or None.
     """
 
-    def __init__(self, addresses: tuple[str, ...], user: str | None, options: dict[str, str]) -> None:
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        user: str | None,
+        options: dict[str, str],
+        database: str | None = None,
+    ) -> None:
         self.addresses = addresses
         self.user = user
         self.options = options
+        self.database = database
 
 
 def parse_url(url: str) -> MongoUrl:
@@ -43,17 +51,18 @@ def parse_url(url: str) -> MongoUrl:
     scheme = next((scheme for scheme in SCHEMES if url.startswith(scheme)), None)
     if scheme is None:
         raise ConfigurationError(f"{KEY}: must start with {' or '.join(SCHEMES)}")
-    authority, query = _authority_and_query(url.removeprefix(scheme))
+    authority, path, query = _parts(url.removeprefix(scheme))
     credentials, at, hosts = authority.rpartition("@")
     user, _, password = credentials.partition(":")
     if any(re.search(r"[@:/?]|%(?![0-9A-Fa-f]{2})", part) for part in (user, password)):
         raise ConfigurationError(f"{KEY}: {ESCAPE_HINT}")
     is_srv = scheme == SCHEMES[1]
     addresses = tuple(_address(host, is_srv=is_srv) for host in hosts.split(","))
-    return MongoUrl(addresses, unquote_plus(user) if at and user else None, _options(query))
+    database = unquote_plus(path).partition(".")[0] or None
+    return MongoUrl(addresses, unquote_plus(user) if at and user else None, _options(query), database)
 
 
-def _authority_and_query(rest: str) -> tuple[str, str]:
+def _parts(rest: str) -> tuple[str, str, str]:
     before_query, _, query = rest.partition("?")
     authority, slash, database = before_query.partition("/")
     # A socket's path is percent-encoded, so no host follows the first of these characters. An "@" there ends
@@ -63,7 +72,7 @@ def _authority_and_query(rest: str) -> tuple[str, str]:
         raise ConfigurationError(f"{KEY}: {ESCAPE_HINT}")
     if "@" in database or ("@" in query and not is_parameter and not slash):
         raise ConfigurationError(f"{KEY}: {ESCAPE_HINT}")
-    return authority, query
+    return authority, database, query
 
 
 def _address(host: str, *, is_srv: bool) -> str:

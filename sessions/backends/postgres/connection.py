@@ -42,6 +42,7 @@ from sessions.backends.sql.compiled import CompiledStatements
 from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool, engine_key
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.group_commit import GroupLimits
+from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of
 from sessions.errors import SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
@@ -110,6 +111,7 @@ class PostgresConnectionManager(SqlConnectionManager):
 
     def _open_own(self) -> SqlPool:
         assert self._connector is not None
+        meter = PoolMeter(self.target())
         driver = PostgresPool(
             self._connector,
             size=self._settings.pool_size,
@@ -117,8 +119,9 @@ class PostgresConnectionManager(SqlConnectionManager):
             checkout_timeout=self._settings.pool_timeout,
             one_transaction=self.one_transaction_at_a_time,
             start=self._pools.start,
+            meter=meter,
         )
-        return _OwnPool(self._engine_on(driver.lend_until_closed), driver=driver)
+        return _OwnPool(self._engine_on(driver.lend_until_closed), meter, driver=driver)
 
     async def _prepare_schema(self, pool: SqlPool) -> None:
         if not self._own:
@@ -295,6 +298,15 @@ class PostgresConnectionManager(SqlConnectionManager):
 
     def _in_use(self, pool: SqlPool) -> int:
         return pool.driver.checked_out if isinstance(pool, _OwnPool) else super()._in_use(pool)
+
+    def _use_of(self, pool: SqlPool) -> PoolUse:
+        return pool.driver.use() if isinstance(pool, _OwnPool) else super()._use_of(pool)
+
+    def target(self) -> Target:
+        """Return the database, as telemetry names it: ``database|schema`` if the settings name a schema."""
+        names = (self._place.database, self._settings.schema_name)
+        namespace = "|".join(name for name in names if name) or None
+        return target_of("postgresql", self._place, namespace=namespace)
 
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
         read_only = func.current_setting("transaction_read_only") == "on"

@@ -19,6 +19,7 @@ from sqlalchemy import exc
 
 from sessions.backends.postgres.errors import ConnectionLostError, ends_the_connection
 from sessions.backends.sql.engine import NoAnswerError
+from sessions.core.telemetry import PoolMeter, PoolUse
 from sessions.resilience import time_left
 
 __all__ = ["PostgresPool"]
@@ -60,6 +61,7 @@ class PostgresPool:
         one_transaction: Execute each statement in a transaction of its own, for a pooler in transaction
             mode.
         start: Runs the clean-up after a cancelled call in the background.
+        meter: Measures the waits for a connection, and its use.
     """
 
     def __init__(
@@ -71,9 +73,11 @@ class PostgresPool:
         checkout_timeout: float,
         one_transaction: bool,
         start: Start,
+        meter: PoolMeter,
     ) -> None:
         self._connect = connect
-        self._size = size
+        self._meter = meter
+        self._size, self._overflow = size, overflow
         self._checkout_timeout = checkout_timeout
         self._one_transaction = one_transaction
         self._start = start
@@ -100,6 +104,11 @@ class PostgresPool:
     def checked_out(self) -> int:
         """Number of connections in use."""
         return self._in_use
+
+    def use(self) -> PoolUse:
+        """Return the connections in use, and those that are open and idle."""
+        idle = max(0, self._pool.get_size() - self._in_use)
+        return PoolUse(self._in_use, idle, self._size + self._overflow, self._meter.pending)
 
     async def _open(self, _dsn: None, **options: Any) -> Any:
         connection = await self._connect(**options)
@@ -154,7 +163,18 @@ class PostgresPool:
         return self._call(functools.partial(_in_transaction, work), seconds, close=True)
 
     async def _call(self, work: Callable[[_Connection], Awaitable[R]], seconds: float, *, close: bool) -> R:
-        connection = await self._check_out()
+        with self._meter.checkout(exc.TimeoutError) as checkout:
+            connection = await self._check_out()
+            checkout.got()
+            return await self._call_on(connection, work, seconds, close)
+
+    async def _call_on(
+        self,
+        connection: _Connection,
+        work: Callable[[_Connection], Awaitable[R]],
+        seconds: float,
+        close: bool,
+    ) -> R:
         try:
             async with asyncio.timeout(time_left(seconds)):
                 result = await work(connection)

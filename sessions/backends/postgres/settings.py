@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import logging
 import math
 import os
 import random
@@ -19,6 +18,7 @@ from sessions.backends.postgres.url import PostgresUrl, parse_url
 from sessions.config import PasswordCallable, PostgresSettings, load_settings
 from sessions.config.passwords import password_for_driver
 from sessions.core.failures import Place, upgrade_command
+from sessions.correlation import logger_of
 from sessions.errors import ConfigurationError
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "upgrade_command_of",
 ]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 SCHEME = "postgresql"
 NAME = "PostgreSQL"

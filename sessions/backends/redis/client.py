@@ -12,6 +12,7 @@ from redis import exceptions
 
 from sessions.backends.redis.script import script, script_digest
 from sessions.core.shared_work import SharedWork
+from sessions.core.telemetry import PoolMeter
 from sessions.resilience import time_left
 
 __all__ = ["NoAnswerError", "NotSentError", "PoolTimeoutError", "RedisConnection"]
@@ -40,6 +41,7 @@ class RedisConnection:
         pool_timeout: Seconds to wait for a free connection.
         connect_timeout: Seconds to wait for a new connection.
         timeout: Seconds to wait for a response.
+        meter: Measures the waits for a connection, and its use.
         in_use: How many connections are in use.
     """
 
@@ -49,6 +51,7 @@ class RedisConnection:
     pool_timeout: float
     connect_timeout: float
     timeout: float
+    meter: PoolMeter
     in_use: int = 0
     preparing: SharedWork = field(default_factory=SharedWork)
     _turns: asyncio.Semaphore = field(init=False)
@@ -59,17 +62,19 @@ class RedisConnection:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """Wait for a free connection."""
-        try:
-            async with asyncio.timeout(time_left(self.pool_timeout)):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise PoolTimeoutError from error
-        self.in_use += 1
-        try:
-            yield
-        finally:
-            self.in_use -= 1
-            self._turns.release()
+        with self.meter.checkout(PoolTimeoutError) as checkout:
+            try:
+                async with asyncio.timeout(time_left(self.pool_timeout)):
+                    await self._turns.acquire()
+            except TimeoutError as error:
+                raise PoolTimeoutError from error
+            checkout.got()
+            self.in_use += 1
+            try:
+                yield
+            finally:
+                self.in_use -= 1
+                self._turns.release()
 
     async def run(self, operation: str, *arguments: str) -> Any:
         """Run an operation of the script, atomically; return its reply as text, integers and lists."""

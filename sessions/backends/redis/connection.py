@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Hashable
 from typing import Any
 
@@ -12,6 +11,7 @@ from redis import exceptions
 
 from sessions.backends.redis import errors
 from sessions.backends.redis.client import NoAnswerError, PoolTimeoutError, RedisConnection
+from sessions.backends.redis.internals import connections_idle
 from sessions.backends.redis.options import new_pool, place_of
 from sessions.config import RedisSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
@@ -19,11 +19,13 @@ from sessions.connections.keys import name_variables
 from sessions.core.failures import Place
 from sessions.core.group_commit import GroupCommit, GroupLimits
 from sessions.core.loops import LoopBound
+from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of
+from sessions.correlation import logger_of
 from sessions.errors import ConfigurationError, SessionsError
 
 __all__ = ["RedisConnectionManager", "information"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # Appends under way at a time; what arrives meanwhile leaves together.
 SENDS = 2
@@ -115,6 +117,22 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         """Return how many connections are in use, in all event loops."""
         return sum(connection.in_use for connection in self._connections.resources())
 
+    def pools(self) -> list[PoolUse]:
+        """Return the use of the pools, one for each event loop."""
+        return [
+            PoolUse(
+                connection.in_use,
+                connections_idle(connection.pool),
+                connection.size,
+                connection.meter.pending,
+            )
+            for connection in self._connections.resources()
+        ]
+
+    def target(self) -> Target:
+        """Return the database, as telemetry names it."""
+        return target_of("redis", self._place())
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
@@ -167,7 +185,7 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
                 raise
         size = min(settings.pool_size, getattr(pool, "max_connections", settings.pool_size))
         waits = settings.pool_timeout, settings.connect_timeout, settings.timeout
-        return RedisConnection(pool, settings.prefix, size, *waits)
+        return RedisConnection(pool, settings.prefix, size, *waits, PoolMeter(self.target()))
 
     def _open_queue(self) -> GroupCommit:
         settings = self._settings

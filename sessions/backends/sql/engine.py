@@ -20,6 +20,7 @@ from sessions.backends.sql.sync_calls import run_sync
 from sessions.connections.base import AsyncBaseConnectionManager
 from sessions.core.group_commit import GroupCommit, GroupLimits
 from sessions.core.loops import LoopBound
+from sessions.core.telemetry import PoolMeter, PoolUse
 from sessions.errors import ConfigurationError
 from sessions.resilience import time_left
 
@@ -122,9 +123,13 @@ class SqlConnectionManager(SchemaManager):
                 raise NoAnswerError("no answer in time") from error
             raise
 
-    def _connected(self, pool: SqlPool) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+    @contextlib.asynccontextmanager
+    async def _connected(self, pool: SqlPool) -> AsyncIterator[AsyncConnection]:
         """Check a connection of an engine out, and return it to the pool."""
-        return pool.engine.connect()
+        with pool.meter.checkout(exc.TimeoutError) as checkout:
+            async with pool.engine.connect() as connection:
+                checkout.got()
+                yield connection
 
     def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Awaitable[Sequence[Any]]:
         """Execute one statement in its own transaction and return its rows, each with its columns in order.
@@ -159,7 +164,8 @@ class SqlConnectionManager(SchemaManager):
 
         def run(bound: asyncio.Timeout) -> Any:
             nonlocal is_connected
-            with engine.connect() as connection:
+            with pool.meter.checkout(exc.TimeoutError) as checkout, engine.connect() as connection:
+                checkout.got()
                 check_cancelled()
                 is_connected = True
                 bound.reschedule(_from_now(self.answer_timeout))
@@ -253,9 +259,20 @@ class SqlConnectionManager(SchemaManager):
         count = getattr(pool.engine.pool, "checkedout", None)  # A service's engine may have no such pool.
         return 0 if count is None else int(count())
 
+    def pools(self) -> list[PoolUse]:
+        """Return the use of the pools, one for each event loop."""
+        return [self._use_of(pool) for pool in self._pools.resources()]
+
+    def _use_of(self, pool: SqlPool) -> PoolUse:
+        queue = pool.engine.pool
+        if not isinstance(queue, QueuePool):
+            return PoolUse(self._in_use(pool), 0, None, pool.meter.pending)
+        limit = queue.size() + self._max_overflow if self._own else None
+        return PoolUse(queue.checkedout(), queue.checkedin(), limit, pool.meter.pending)
+
     def _open(self) -> SqlPool:
         if self._given is not None:
-            return SqlPool(self._given)
+            return SqlPool(self._given, PoolMeter(self.target()))
         return self._open_own()
 
     async def _close(self, pool: SqlPool) -> None:

@@ -17,6 +17,7 @@ from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectio
 from sessions.core.forks import ProcessLock
 from sessions.core.loops import LoopBound
 from sessions.core.shared_work import SharedWork
+from sessions.core.telemetry import PoolMeter
 from sessions.errors import ConfigurationError
 from sessions.resilience import extend_call
 
@@ -30,6 +31,7 @@ class SqlPool:
     """An engine of one event loop."""
 
     engine: AsyncEngine
+    meter: PoolMeter
     preparing: SharedWork = field(default_factory=SharedWork)
 
 

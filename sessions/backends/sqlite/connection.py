@@ -46,6 +46,7 @@ from sessions.core import greenlets
 from sessions.core.failures import Place, upgrade_command, without_values
 from sessions.core.group_commit import GroupLimits
 from sessions.core.loops import kept_on
+from sessions.core.telemetry import PoolMeter, Target
 from sessions.core.turns import Turns, TurnTimeoutError, turns_for
 from sessions.errors import SchemaOutdatedError, SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
@@ -163,7 +164,11 @@ class SqliteConnectionManager(SqliteCalls):
         replace_stale_connections(engine.sync_engine, self._file)
         event.listen(engine.sync_engine, "checkin", release_loop)
         return SqlitePool(
-            engine, max_overflow=self._max_overflow, run=self._pools.run, start=self._pools.start
+            engine,
+            PoolMeter(self.target()),
+            max_overflow=self._max_overflow,
+            run=self._pools.run,
+            start=self._pools.start,
         )
 
     def _append_limits(self) -> GroupLimits:
@@ -209,6 +214,10 @@ class SqliteConnectionManager(SqliteCalls):
             await call_in_thread(connection, functools.partial(ensure_wal, self._busy_timeout))
         finally:
             await connection.close()
+
+    def target(self) -> Target:
+        """Return the database, as telemetry names it: the path of the file."""
+        return Target("sqlite", self._path or "temporary")
 
     def require_database(self) -> None:
         """Create no file until `disconnect`: without one, connecting raises ``SchemaOutdatedError``."""

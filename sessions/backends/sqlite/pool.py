@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import PoolProxiedConnection, event
+from sqlalchemy import PoolProxiedConnection, event, exc
 
 from sessions.backends.sql.engine import cancellation_check
 from sessions.backends.sql.schema import SqlPool
@@ -21,6 +21,7 @@ from sessions.backends.sql.sync_calls import run_sync
 from sessions.backends.sqlite.driver import call_in_thread
 from sessions.backends.sqlite.files import FileId, idle_connection
 from sessions.backends.sqlite.setup import KEEPS_NO_LOOP
+from sessions.core.telemetry import Checkout
 
 __all__ = ["SqlitePool", "do_nothing"]
 
@@ -67,6 +68,10 @@ class SqlitePool(SqlPool):
             current: The database file, for which an idle connection must be open.
             finish: Called once, at the end.
         """
+        with self.meter.checkout(exc.TimeoutError) as checkout:
+            return await self._call(work, current, finish, checkout)
+
+    async def _call(self, work: Work[R], current: FileId | None, finish: Finish, checkout: Checkout) -> R:
         queue = self._queue
         # At the limit others may wait for a connection.
         if self._are_open and queue.checkedin() and queue.overflow() < self.max_overflow:
@@ -76,12 +81,13 @@ class SqlitePool(SqlPool):
                 finish()
                 raise
             if connection is not None:
+                checkout.got()
                 return await self._call_on(connection, work, finish)
         # aiosqlite leaks a connection whose opening is cancelled.
-        result: R = await self.run(functools.partial(self._check_out_and_call, work, finish))
+        result: R = await self.run(functools.partial(self._check_out_and_call, work, finish, checkout))
         return result
 
-    async def _check_out_and_call(self, work: Work[R], finish: Finish) -> R:
+    async def _check_out_and_call(self, work: Work[R], finish: Finish, checkout: Checkout) -> R:
         try:
             check_cancelled = cancellation_check()
             connection = await run_sync(self.engine.sync_engine.raw_connection)
@@ -93,6 +99,7 @@ class SqlitePool(SqlPool):
         except BaseException:
             finish()
             raise
+        checkout.got()
         return await self._call_on(connection, work, finish)
 
     async def _call_on(self, connection: PoolProxiedConnection, work: Work[R], finish: Finish) -> R:

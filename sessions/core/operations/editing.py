@@ -7,7 +7,7 @@ from typing import Any
 
 from sessions import validation
 from sessions.core.appending import message_rows
-from sessions.core.calls import Calls, not_found
+from sessions.core.calls import Calls, must_exist
 from sessions.core.identifiers import Identifier, new_session_id
 from sessions.core.values import MessageChange, MessageRow
 from sessions.models import UNSET, ChatMessage, NewMessage, Role, SessionData, Unset
@@ -174,10 +174,8 @@ class EditingOperations:
             validation.check_expected_version(expected_version),
         )
         work, repeats = self._calls.backend.replace_messages, version is None
-        if not await self._calls.run(
-            "replace_messages", work, session_id, user_id, rows, version, repeats_unknown=repeats
-        ):
-            raise not_found()
+        arguments = session_id, user_id, rows, version
+        await self._calls.run("replace_messages", work, *arguments, repeats_unknown=repeats, check=must_exist)
         return [row.message_id for row in rows]
 
     async def fork_session(
@@ -205,8 +203,6 @@ class EditingOperations:
         session_id, user_id = self._calls.check_key(session_id, user_id)
         last = None if through is None else self._calls.check_id("through", through)
         new = self._calls.new_session(new_session_id(), user_id, session_data)
-        if not await self._calls.run(
-            "fork_session", self._calls.backend.fork, session_id, user_id, last, new
-        ):
-            raise not_found()
+        arguments = session_id, user_id, last, new
+        await self._calls.run("fork_session", self._calls.backend.fork, *arguments, check=must_exist)
         return new.session_id

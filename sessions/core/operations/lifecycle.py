@@ -28,7 +28,7 @@ class LifecycleOperations:
 
         The reason for False is logged as a warning.
         """
-        return await self._calls.manager.is_healthy()
+        return await self._calls.is_healthy()
 
     async def aclose(self) -> None:
         """Release the connections at once; all repositories and chats of the same database share them.

@@ -86,10 +86,10 @@ class Operations(SharedOperations):
         data = _merged(session_data, title, metadata)
         new = self._calls.new_session(*self._calls.check_key(session_id, user_id), data)
         work = self._calls.backend.ensure
-        created = await self._calls.run_counting_attempts("ensure_session_exists", work, new)
-        if created is None:
-            raise SessionConflictError("the session id is taken by another user's session")
-        return created
+        created = await self._calls.run_counting_attempts(
+            "ensure_session_exists", work, new, check=_must_be_own
+        )
+        return bool(created)
 
     async def update_session(
         self,
@@ -261,6 +261,11 @@ class Operations(SharedOperations):
         cutoff, owner = validation.check_cutoff(cutoff), validation.check_user_id(user_id)
         work, accepted = self._calls.backend.delete_older, validation.check_where(where)
         return await self._calls.run_batches("delete_sessions_older_than", work, cutoff, owner, accepted)
+
+
+def _must_be_own(created: bool | None) -> None:
+    if created is None:
+        raise SessionConflictError("the session id is taken by another user's session")
 
 
 def _merged(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,22 +11,10 @@ import pytest
 
 from sessions import ChatMessage, ChatSession
 from sessions.cli.exported_lines import format_line
-from tests.faults.dying import Dying, dying
+from tests.faults.killed.dying import MAX_STEPS, Dying
 from tests.support.databases import Backend
 
 THEN = datetime(2024, 2, 29, 12, 30, 15, 250_000, tzinfo=UTC)
-MAX_STEPS = 40
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Dying]:
-    with dying() as started:
-        yield started
-
-
-@pytest.fixture
-def backend(mongodb_standalone_url: str) -> Backend:
-    return Backend("mongodb-standalone", "mongodb", mongodb_standalone_url)
 
 
 def conversation() -> tuple[ChatSession, list[ChatMessage]]:

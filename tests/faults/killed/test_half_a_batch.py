@@ -10,9 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo import WriteConcern
 
 from tests.faults.breakable import Mongod, running, wait_until
-from tests.faults.dying import dying
+from tests.faults.killed.dying import MAX_OPERATION_TIME, Dying
 from tests.support.databases import Backend
 
 USER, SESSION = "alice", "conversation"
@@ -20,8 +21,6 @@ BEFORE = [("user", f"before {index}") for index in range(5)]
 # 600 KB, which the server stores in parts of 256 KB.
 BATCH = [("user", f"batch {index} {'…' * 1000}") for index in range(200)]
 AFTER = ("user", "after")
-JOURNAL_SECONDS = 0.5
-MAX_OPERATION_TIME = "sessions.backends.mongodb.cleanup.MAX_OPERATION_TIME"
 
 
 @pytest.fixture(scope="module")
@@ -32,31 +31,31 @@ def server() -> Iterator[Mongod]:
 
 
 @pytest.fixture
-async def repository(server: Mongod) -> Any:
+async def repository(server: Mongod, processes: Dying) -> Any:
     """A session with an incomplete batch between its first and its last messages."""
     backend = Backend(server.backend, "mongodb", server.url)
     async with backend.repository() as repository:
         await repository.delete_user(USER)
         await repository.ensure_session_exists(SESSION, USER)
         await repository.add_messages(SESSION, BEFORE)
-    _break_off_a_batch(server, backend)
+    _break_off_a_batch(server, backend, processes)
     async with backend.repository() as repository:
         await repository.add_message(SESSION, *AFTER)
         assert len(BEFORE) + 1 < _stored(server) < len(BEFORE) + 1 + len(BATCH)
         yield repository
 
 
-def _break_off_a_batch(server: Mongod, backend: Backend) -> None:
+def _break_off_a_batch(server: Mongod, backend: Backend, processes: Dying) -> None:
     with server.client() as client:
         point = {"configureFailPoint": "hangDuringBatchInsert", "mode": {"skip": 1}}
         client.admin.command(point | {"data": {"nss": "chat.chat_messages"}})
-    with dying() as processes:
-        child = processes.start(backend, "add_messages", SESSION, BATCH)
-        wait_until(lambda: _stored(server) > len(BEFORE), lambda: "the batch was not begun")
-        time.sleep(JOURNAL_SECONDS)
-        # The client first: it would continue as soon as the server is available again.
-        os.kill(child, signal.SIGKILL)
-        assert processes.was_killed()
+    child = processes.start(backend, "add_messages", SESSION, BATCH)
+    wait_until(lambda: _stored(server) > len(BEFORE), lambda: "the batch was not begun")
+    with server.client() as client:  # The journal is on the disk up to this document.
+        client["other"].get_collection("last", write_concern=WriteConcern(j=True)).insert_one({})
+    # The client first: it would continue as soon as the server is available again.
+    os.kill(child, signal.SIGKILL)
+    assert processes.was_killed()
     server.kill()
     server.start()
 

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from sessions import NewMessage
 from sessions.core.identifiers import new_message_id
-from tests.faults.dying import Dying, dying
+from tests.faults.killed.dying import MAX_OPERATION_TIME, MAX_STEPS, Dying
 from tests.support.databases import Backend
 
 USER = "alice"
-MAX_STEPS = 40
-MAX_OPERATION_TIME = "sessions.backends.mongodb.cleanup.MAX_OPERATION_TIME"
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Dying]:
-    with dying() as started:
-        yield started
-
-
-@pytest.fixture
-def backend(mongodb_standalone_url: str) -> Backend:
-    return Backend("mongodb-standalone", "mongodb", mongodb_standalone_url)
-
-
-@pytest.fixture
-def raw(backend: Backend) -> Iterator[Any]:
-    with MongoClient[dict[str, Any]](backend.url) as client:
-        yield client.get_default_database()
 
 
 @pytest.fixture(autouse=True)

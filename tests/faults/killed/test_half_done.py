@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,25 +12,13 @@ from pymongo import MongoClient
 
 from sessions import SessionNotFoundError, SessionRepositoryType
 from sessions.cli import database
-from tests.faults.dying import Dying, dying
+from tests.faults.killed.dying import MAX_STEPS, Dying
 from tests.support.databases import Backend
 
 SMALL, LARGE = 3, 80
-MAX_STEPS = 60
 # The messages of each session; None if the session does not exist.
 State = dict[str, list[str] | None]
 BASE = {"first": ["1", "2", "3"], "second": ["1"]}
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Dying]:
-    with dying() as started:
-        yield started
-
-
-@pytest.fixture
-def backend(mongodb_standalone_url: str) -> Backend:
-    return Backend("mongodb-standalone", "mongodb", mongodb_standalone_url)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Processes that kill themselves between two commands to MongoDB: ``python dying.py`` reads jobs.
+"""Processes that kill themselves between two commands to MongoDB: ``python -m`` reads jobs.
 
 One process imports the package, the slowest part, and forks for each job.
 """
@@ -22,6 +22,11 @@ from sessions import NewMessage
 from sessions.cli.exported_lines import parse_exported_line
 from tests.support.children import child
 from tests.support.databases import Backend
+
+# More than any operation has.
+MAX_STEPS = 60
+# How long an operation may take, after which a clean-up takes it for ended.
+MAX_OPERATION_TIME = "sessions.backends.mongodb.cleanup.MAX_OPERATION_TIME"
 
 
 class Dying:

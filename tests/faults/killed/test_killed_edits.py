@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from sessions import NewMessage
 from sessions.core.identifiers import new_message_id
-from tests.faults.dying import Dying, dying
+from tests.faults.killed.dying import MAX_OPERATION_TIME, MAX_STEPS, Dying
 from tests.support.databases import Backend
 
 USER = "alice"
-MAX_STEPS = 40
-MAX_OPERATION_TIME = "sessions.backends.mongodb.cleanup.MAX_OPERATION_TIME"
 AFTER = ["0", "1", "2", "3"]
 BEFORE = ["0", "1", "2", "3", "4"]
 
@@ -49,23 +45,6 @@ WORKS = {
     "clear": Work("clear_messages", []),
     "replace": Work("replace_messages", ["a", "b"], [[["user", "a"], ["assistant", "b"]]]),
 }
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Dying]:
-    with dying() as started:
-        yield started
-
-
-@pytest.fixture
-def backend(mongodb_standalone_url: str) -> Backend:
-    return Backend("mongodb-standalone", "mongodb", mongodb_standalone_url)
-
-
-@pytest.fixture
-def raw(backend: Backend) -> Iterator[Any]:
-    with MongoClient[dict[str, Any]](backend.url) as client:
-        yield client.get_default_database()
 
 
 async def _contents(repository: Any, session_id: str) -> list[str]:

@@ -1,0 +1,91 @@
+"""Sessions of the OpenAI Agents SDK that two processes use at the same time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import pytest
+
+from sessions.integrations.openai_agents import AgentSession
+from tests.integrations.racing import Race, racing
+from tests.support.databases import Backend
+
+ROUNDS = [3, pytest.param(50, marks=pytest.mark.full_size)]
+ITEMS = 6
+
+
+def opened(repository: Any, number: int) -> AgentSession:
+    return AgentSession(f"trip {number}", repository=repository, user_id="alice")
+
+
+def said(*texts: str) -> list[Any]:
+    return [{"role": "user", "content": text} for text in texts]
+
+
+async def append(repository: Any, *, number: int, name: str) -> None:
+    for batch in range(2):
+        await opened(repository, number).add_items(said(*(f"{name} {batch} {part}" for part in range(3))))
+
+
+async def pop(repository: Any, *, number: int) -> list[str]:
+    session = opened(repository, number)
+    found = []
+    while (item := await session.pop_item()) is not None:
+        found.append(str(item.get("content")))
+    return found
+
+
+async def replace(repository: Any, *, number: int, name: str) -> list[list[str]]:
+    session, seen = opened(repository, number), []
+    for part in range(2):
+        await session._atomic_replace_items(said(*(f"{name} {part}" for _ in range(3))))
+        seen.append([str(item.get("content")) for item in await session.get_items()])
+    return seen
+
+
+@pytest.fixture(scope="module")
+def race() -> Iterator[Race]:
+    with racing(__name__) as started:
+        yield started
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+async def test_appends_of_two_processes_to_a_new_session_are_all_kept(
+    backend: Backend, repository: Any, race: Race, rounds: int
+) -> None:
+    race.run(backend, f"{__name__}:append", {"name": "one"}, {"name": "two"}, times=rounds)
+    for number in range(rounds):
+        contents = [str(item.get("content")) for item in await opened(repository, number).get_items()]
+        batches = [contents[start : start + 3] for start in range(0, 12, 3)]
+        for name in ("one", "two"):
+            mine = [batch for batch in batches if batch[0].startswith(name)]
+            assert mine == [[f"{name} {batch} {part}" for part in range(3)] for batch in range(2)]
+    assert await repository.count_sessions("alice") == rounds
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+async def test_no_item_is_popped_by_two_processes(
+    backend: Backend, repository: Any, race: Race, rounds: int
+) -> None:
+    texts = list(map(str, range(ITEMS)))
+    for number in range(rounds):
+        await opened(repository, number).add_items(said(*texts))
+    for popped in race.run(backend, f"{__name__}:pop", {}, {}, times=rounds):
+        assert Counter(chain.from_iterable(popped)) == Counter(texts)
+        for each in popped:
+            assert each == sorted(each, key=int, reverse=True)
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+async def test_replacements_of_two_processes_are_whole(
+    backend: Backend, repository: Any, race: Race, rounds: int
+) -> None:
+    for results in race.run(backend, f"{__name__}:replace", {"name": "one"}, {"name": "two"}, times=rounds):
+        for seen in chain.from_iterable(results):
+            assert len(seen) == 3
+            assert len(set(seen)) == 1
+    for number in range(rounds):
+        assert len(await opened(repository, number).get_items()) == 3
