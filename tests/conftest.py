@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -36,8 +37,11 @@ from tests.support.folders import folder
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No test measures speed; the machine may be busy.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# Each run tries the same examples: a change fails a test, and chance does not.
+settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("repeatable")
 # What is left out of a quick answer: folders whose tests wait for processes of their own, for servers, or for
 # what is built and installed, and files with tests that race, try many examples, or move megabytes.
 SLOW = {
@@ -92,6 +96,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
 
 
+@functools.cache
 def _is_slow(path: Path) -> bool:
     file = path.relative_to(Path(__file__).parent)
     return bool({*file.parts[:1], str(file)} & SLOW)
@@ -101,11 +106,10 @@ def _is_slow(path: Path) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow tests, and those of full size only."""
     for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
         if any(name in item.nodeid and style in item.name for name, style in STYLES_AT_FULL_SIZE):
             item.add_marker(pytest.mark.full_size)
         # The quick run has the contract in its async style, on one kind of MongoDB server.
-        further = file.name == "test_built_in_backends.py" and (
+        further = "test_built_in_backends.py" in item.nodeid and (
             "[sync" in item.name or "TestMongodbReplicaSet" in item.nodeid
         )
         if _is_slow(item.path) or item.get_closest_marker("full_size") or further:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import Backend
+from tests.support.programs import Programs
 
 APP = """
 import os, sys
@@ -61,7 +62,7 @@ SESSION_ID = "00000000-0000-4000-8000-000000000001"
     ],
     indirect=["backend"],
 )
-def test_tasks_store_messages(backend: Backend, pool: str, tmp_path: Path) -> None:
+def test_tasks_store_messages(backend: Backend, pool: str, tmp_path: Path, programs: Programs) -> None:
     for folder in ("queue", "control", "results"):
         (tmp_path / folder).mkdir()
     (tmp_path / "app.py").write_text(APP)
@@ -97,14 +98,7 @@ def test_tasks_store_messages(backend: Backend, pool: str, tmp_path: Path) -> No
             start_new_session=True,
         )
     try:
-        sender = subprocess.run(
-            [sys.executable, "-c", SEND, SESSION_ID],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=150,
-        )
+        sender = programs.run("-c", SEND, SESSION_ID, cwd=tmp_path, env=environment)
         assert sender.stdout == "20\n", sender.stderr + log.read_text()[-4000:]
         with backend.repository() as repository:
             history = repository.get_session_history_sync("user", SESSION_ID)

@@ -30,7 +30,7 @@ def pool_bound(backend: Backend) -> int:
     return 3 if backend.repository_type == "mongodb" else 1
 
 
-@pytest.mark.parametrize("runs", [100, pytest.param(300, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("runs", [40, pytest.param(150, marks=pytest.mark.full_size)])
 def test_each_of_many_runs_succeeds_and_leaves_no_connection(
     shape: tuple[Backend, Counter], runs: int
 ) -> None:
@@ -40,7 +40,7 @@ def test_each_of_many_runs_succeeds_and_leaves_no_connection(
     counts = []
     for number in range(runs):
         IN_TURN[number % 2](repository.add_message(session_id, "user", str(number)))
-        if number % 25 == 20:
+        if number % 10 == 9:
             counts.append(settled(count, pool_bound(backend)))
     history = asyncio.run(repository.get_session_history("user", session_id))
     assert [message.content for message in history] == [str(number) for number in range(runs)]

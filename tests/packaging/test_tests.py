@@ -119,8 +119,8 @@ def test_it(started, tmp_path):
     ("end", "outcome"),
     [
         ("assert False", "1 failed"),
-        ("raise KeyboardInterrupt", "no tests ran"),
-        ("os.kill(os.getpid(), 15)", "no tests ran"),
+        pytest.param("raise KeyboardInterrupt", "no tests ran", marks=pytest.mark.full_size),
+        pytest.param("os.kill(os.getpid(), 15)", "no tests ran", marks=pytest.mark.full_size),
         ("os.kill(os.getpid(), 2); racing.join()", "no tests ran"),
     ],
     ids=["failed", "interrupted", "terminated", "ctrl-c"],

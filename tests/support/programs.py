@@ -31,9 +31,10 @@ import psutil
 VARIABLE = "SESSIONS_TEST_PROGRAMS"
 # What the programs import the most of their time. No uvloop: some programs run without it.
 LOADED = (
-    *("aiosqlite", "alembic.command", "anyio.from_thread", "asyncpg", "beanie", "pydantic_settings"),
-    *("pymongo.asynchronous.mongo_client", "redis.asyncio", "rich.console", "sqlalchemy.ext.asyncio"),
-    *("sqlalchemy.dialects.postgresql.asyncpg", "sqlalchemy.dialects.sqlite.aiosqlite", "typer", "yaml"),
+    *("aiosqlite", "alembic.command", "anyio.from_thread", "asyncpg", "beanie", "celery"),
+    *("pydantic_settings", "pymongo.asynchronous.mongo_client", "redis.asyncio", "rich.console"),
+    *("sqlalchemy.dialects.postgresql.asyncpg", "sqlalchemy.dialects.sqlite.aiosqlite"),
+    *("sqlalchemy.ext.asyncio", "typer", "yaml"),
 )
 START_SECONDS = 60.0
 GRACE_SECONDS = float(os.environ.get("SESSIONS_TEST_GRACE_SECONDS", "30"))
