@@ -41,7 +41,7 @@ def hash_(
                 advance=lambda found: bar.update(task, sessions=found.sessions, messages=found.messages),
             )
 
-    found = run(backend, url, read, creates=False)
+    found = run(backend, url, read, creates=False, takes_long=True)
     if json_:
         print_json(asdict(found))
     else:

@@ -72,7 +72,7 @@ def import_(
                 return _dry_run(source, entries)
             return await _import(repository, source, entries)
 
-    totals = finish(read(None)) if dry_run else run(backend, url, read)
+    totals = finish(read(None)) if dry_run else run(backend, url, read, takes_long=True)
     if json_:
         fields = asdict(totals)
         del fields["last_restored"]
@@ -182,7 +182,7 @@ def export(
                 repository, file, user_id=user, updated_since=moment, resume=resume, advance=advance
             )
 
-    totals = run(backend, url, write, creates=False)
+    totals = run(backend, url, write, creates=False, takes_long=True)
     if json_:
         typer.echo(json.dumps(asdict(totals)), err=file == STANDARD_STREAM)
         return

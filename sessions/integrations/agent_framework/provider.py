@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
+from agent_framework import Content, Message
 from agent_framework import HistoryProvider as BaseHistoryProvider
-from agent_framework import Message
 
 # The rule by which the framework's own stores recognize messages that they have; it is not exported.
 from agent_framework._sessions import filter_new_messages
@@ -213,8 +213,30 @@ def _new_message(message: Message, response: AgentResponse[Any] | None) -> NewMe
     )
 
 
+# What `Message` and a text of it are serialized to, and what their constructors take.
+_OF_MESSAGE = {"type", "role", "contents", "author_name", "message_id", "additional_properties"}
+_OF_TEXT = {"type", "text", "additional_properties"}
+
+
 def _message(stored: ChatMessage) -> Message:
-    """Return the message of the framework; of one that it did not store, its text."""
-    if isinstance(stored.payload, dict):
-        return Message.from_dict(stored.payload)
-    return Message(stored.role, [stored.content])
+    """Return the message of the framework; of one that it did not store, its text.
+
+    Constructed: `Message.from_dict`, for all else, takes twice as long.
+    """
+    payload = stored.payload
+    if not isinstance(payload, dict):
+        return Message(stored.role, [stored.content])
+    if not payload.keys() <= _OF_MESSAGE or not payload.keys() >= {"role", "contents"}:
+        return Message.from_dict(payload)
+    return Message(
+        payload["role"],
+        [
+            Content("text", text=each["text"], additional_properties=each.get("additional_properties"))
+            if each.keys() <= _OF_TEXT and each.keys() >= {"type", "text"} and each["type"] == "text"
+            else each
+            for each in payload["contents"]
+        ],
+        author_name=payload.get("author_name"),
+        message_id=payload.get("message_id"),
+        additional_properties=payload.get("additional_properties"),
+    )
