@@ -79,7 +79,7 @@ def test_processes_that_a_test_leaves_behind_are_terminated(
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "SESSIONS_TEST_GRACE_SECONDS": "2"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert outcome in finished.stdout, finished.stdout + finished.stderr
@@ -133,7 +133,7 @@ def test_racers_and_what_they_forked_end_with_their_test(tmp_path: Path, end: st
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert outcome in finished.stdout, finished.stdout + finished.stderr
