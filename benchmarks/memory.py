@@ -22,7 +22,8 @@ from benchmarks import servers
 from benchmarks.growth import CONTENT, FILLERS, new_database
 from benchmarks.tables import table
 from sessions import SessionRepositoryFactory
-from sessions.cli.importing import Totals, import_lines
+from sessions.cli.entries import Totals
+from sessions.cli.importing import import_lines
 from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["measure"]

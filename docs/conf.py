@@ -49,7 +49,9 @@ maximum_signature_line_length = 88
 nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*"), ("py:data", ".*"), ("py:meth", r"__\w+__")]
 # Errors of the agent frameworks.
-nitpick_ignore = [("py:exc", "ConversationConflict")]
+nitpick_ignore = [
+    ("py:exc", name) for name in ("AlreadyExistsError", "ConversationConflict", "StaleSessionError")
+]
 
 
 def resolve_public_name(

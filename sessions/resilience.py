@@ -24,6 +24,7 @@ __all__ = [
     "RetryConfig",
     "RetryStrategy",
     "async_retry",
+    "call_deadline",
     "call_with_retry",
     "extend_call",
     "retry",
@@ -127,6 +128,12 @@ def time_left(at_most: float) -> float:
     """
     deadline = _deadline.get()
     return at_most if deadline is None else max(_MIN_SECONDS, min(at_most, deadline - time.monotonic()))
+
+
+def call_deadline() -> float:
+    """Return when the ``max_elapsed`` of the current call ends, on the monotonic clock; else infinity."""
+    deadline = _deadline.get()
+    return math.inf if deadline is None else deadline
 
 
 def extend_call(seconds: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sessions import validation
 from sessions.core.calls import Calls
-from sessions.core.values import MessageRow, StoredMessage
+from sessions.core.values import StoredMessage
 from sessions.core.write_orders import reserve_write_orders
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
@@ -103,12 +103,13 @@ def check_messages(calls: Calls, session_id: str, value: object) -> list[StoredM
             argument, reason = f"messages[{index}].message_id", "occurs twice in one batch"
         # Outside of `except`: the first error names another argument.
         raise InvalidInputError(argument, reason)
-    calls.backend.check_batch_size([MessageRow(*row[:6]) for row in rows])
+    calls.backend.check_batch_size(rows)
     return rows
 
 
 def _check_message(calls: Calls, session_id: str, message: ChatMessage, order: int) -> StoredMessage:
-    if calls.check_id("session_id", message.session_id) != session_id:
+    given = message.session_id
+    if given != session_id and calls.check_id("session_id", given) != session_id:
         raise InvalidInputError("session_id", "must be that of the session")
     return StoredMessage(
         calls.check_id("message_id", message.message_id),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sessions.cli import database
-from sessions.cli.commands import copying, looking, maintenance, schema, statistics, transfer
+from sessions.cli.commands import copying, hashing, looking, maintenance, schema, statistics, transfer
 from sessions.cli.demo import run_demo
 from sessions.cli.errors import OneLineErrors
 from sessions.cli.running import Backend, Url, backend_of, run
@@ -72,6 +72,7 @@ def demo(backend: Backend = None, url: Url = None) -> None:
 app.command("import")(transfer.import_)
 app.command()(transfer.export)
 app.command()(copying.copy)
+app.command("hash")(hashing.hash_)
 app.command("list")(looking.list_)
 app.command()(looking.show)
 app.command()(looking.search)

@@ -16,6 +16,9 @@ REQUIRED_KEYS = frozenset({"session_id", "user_id", "messages"})
 KNOWN_KEYS = REQUIRED_KEYS | {"title", "metadata"}
 MESSAGE_KEYS = frozenset({"role", "content"})
 
+# A line of fewer characters is decoded in one go; the messages of a larger one take less memory meanwhile.
+SMALL = 2**20
+
 LINE = "line"
 """The argument that an error names if it concerns the line as a whole."""
 
@@ -57,7 +60,9 @@ def parse_line(line: bytes) -> Conversation:
     messages = fields["messages"]
     for index, item in enumerate(messages):
         if not isinstance(item, _Message):
-            message = check_object(f"messages[{index}]", _as_written(item), MESSAGE_KEYS, MESSAGE_KEYS)
+            message = item
+            if not isinstance(item, dict) or item.keys() != MESSAGE_KEYS:
+                message = check_object(f"messages[{index}]", _as_written(item), MESSAGE_KEYS, MESSAGE_KEYS)
             messages[index] = (message["role"], message["content"])
     data: dict[str, Any] = {key: fields[key] for key in ("title", "metadata") if key in fields}
     # Check everything before the session is created: an invalid message must not leave an empty session.
@@ -110,6 +115,8 @@ def _decode(line: bytes) -> str:
 
 def _parse(text: str) -> object:
     try:
+        if len(text) < SMALL:
+            return json.loads(text)
         return _only_messages(json.loads(text, object_pairs_hook=_message_or_object))
     except json.JSONDecodeError as error:
         raise InvalidInputError(LINE, f"is not JSON ({error.msg}, column {error.colno})") from None
@@ -127,6 +134,8 @@ def check_object(what: str, value: object, required: frozenset[str], known: froz
     """
     if not isinstance(value, dict):
         raise InvalidInputError(what, f"must be an object, not {_json_type(value)}")
+    if value.keys() == known:
+        return value
     if missing := sorted(required - value.keys()):
         raise InvalidInputError(what, f"has no {', '.join(map(repr, missing))}")
     if unknown := sorted(value.keys() - known):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from sessions.cli.collecting import collecting_rarely
 from sessions.errors import InvalidInputError, MessageConflictError, SessionConflictError
 from sessions.models import ChatMessage, ChatSession
 from sessions.repositories import AsyncSessionRepository
@@ -76,9 +77,22 @@ class Copy:
         self._prunes, self._milliseconds = prunes, milliseconds
         self._report, self._advance = report, advance
         self.totals = Copied()
+        # New sessions of the target, of which one batch is stored while the next one is read.
+        self._batch: list[tuple[ChatSession, list[ChatMessage]]] = []
+        self._count = 0
+        self._storing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Copy what differs."""
+        with collecting_rarely():
+            try:
+                await self._run()
+            finally:
+                if self._storing is not None:
+                    self._storing.cancel()
+                    await asyncio.wait([self._storing])
+
+    async def _run(self) -> None:
         done = 0
         async for given, stored in self._pages():
             new: list[ChatSession] = []
@@ -94,9 +108,16 @@ class Copy:
             await self._count_extra(stored)
             done += len(given)
             self._advance(done, self.totals)
+        await self._flush()
+        await self._wait()
+        self._advance(done, self.totals)
 
     async def compare(self) -> None:
         """Compare everything that both hold, and count the sessions that differ."""
+        with collecting_rarely():
+            await self._compare()
+
+    async def _compare(self) -> None:
         different = done = 0
         async for given, stored in self._pages():
             for chat_session in given:
@@ -139,34 +160,30 @@ class Copy:
         return found
 
     async def _copy_new(self, sessions: list[ChatSession]) -> None:
-        """Copy sessions that the target does not have, a batch of messages at a time."""
-        batch: list[tuple[ChatSession, list[ChatMessage]]] = []
-        count = 0
+        """Copy sessions that the target does not have; the last of them may be stored later."""
         long: str | None = None
-        storing: asyncio.Task[None] | None = None
-        try:
-            async for chat_session, messages in self._source.admin.export(sessions=sessions):
-                if chat_session.session_id == long:
-                    continue
-                if len(messages) >= PAGE:
-                    long = chat_session.session_id
-                    await self._copy_one(chat_session)
-                    continue
-                if batch and count + len(messages) > BATCH_MESSAGES:
-                    if storing is not None:
-                        await storing
-                    storing = asyncio.create_task(self._store(batch))
-                    batch, count = [], 0
-                batch.append((chat_session, messages))
-                count += len(messages)
-            if storing is not None:
-                await storing
-            await self._store(batch)
-        finally:
-            if storing is not None and not storing.done():
-                storing.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await storing
+        async for chat_session, messages in self._source.admin.export(sessions=sessions):
+            if chat_session.session_id == long:
+                continue
+            if len(messages) >= PAGE:
+                long = chat_session.session_id
+                await self._copy_one(chat_session)
+                continue
+            if self._batch and self._count + len(messages) > BATCH_MESSAGES:
+                await self._flush()
+            self._batch.append((chat_session, messages))
+            self._count += len(messages)
+
+    async def _flush(self) -> None:
+        """Begin to store the batch, once the one before is stored."""
+        await self._wait()
+        batch, self._batch, self._count = self._batch, [], 0
+        self._storing = asyncio.create_task(self._store(batch))
+
+    async def _wait(self) -> None:
+        if self._storing is not None:
+            storing, self._storing = self._storing, None
+            await storing
 
     async def _store(self, batch: list[tuple[ChatSession, list[ChatMessage]]]) -> None:
         try:

@@ -19,6 +19,7 @@ from sessions.errors import ConfigurationError, InvalidInputError
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryFactory, SessionRepositoryType
 from sessions.repositories.session_repository_factory import default_repository_class
 from sessions.repositories.urls import repository_type_of
+from sessions.resilience import RetryConfig
 
 __all__ = [
     "Backend",
@@ -27,6 +28,7 @@ __all__ = [
     "User",
     "backend_of",
     "finish",
+    "patient",
     "print_json",
     "progress",
     "require_confirmation",
@@ -39,6 +41,10 @@ R = TypeVar("R")
 # Where the default backend is looked for if nothing is configured, and for how long.
 DEFAULT_SERVER = (MongoSettings().host, MongoSettings().port)
 PROBE_SECONDS = 1.0
+# For work on all of a database, of which a statement may take long. A run that is killed may leave a
+# transaction open on a replica set of MongoDB, for which the next run waits: by default at most a minute.
+PATIENCE = RetryConfig(max_attempts=4, max_elapsed=3600.0)
+STATEMENT_SECONDS = 1800.0
 
 Backend = Annotated[
     SessionRepositoryType | None,
@@ -57,6 +63,7 @@ def run(
     work: Callable[[AsyncSessionRepository], Coroutine[Any, Any, R]],
     *,
     creates: bool = True,
+    takes_long: bool = False,
 ) -> R:
     """Call a function with a repository, close everything, and return its result.
 
@@ -65,6 +72,7 @@ def run(
         url: Its URL; None for the configured one.
         work: The function.
         creates: Whether it may create a database that does not exist.
+        takes_long: Whether it works on all of the database.
     """
     chosen = backend_of(backend, url)
 
@@ -72,9 +80,29 @@ def run(
         if not creates:
             database.require(chosen, url)
         async with SessionRepositoryFactory.create_repository(chosen, url=url) as repository:
-            return await work(repository)
+            if not takes_long:
+                return await work(repository)
+            async with await patient(repository, chosen, url) as long:
+                return await work(long)
 
     return finish(with_repository())
+
+
+async def patient(
+    repository: AsyncSessionRepository, backend: SessionRepositoryType, url: str | None
+) -> AsyncSessionRepository:
+    """Return a repository of the same database for long work; the caller closes it.
+
+    The database is reached with the time limits of the settings before.
+    """
+    await repository.ensure_ready()
+    options: dict[str, Any] = {}
+    if backend is SessionRepositoryType.POSTGRES:
+        options["statement_timeout"] = STATEMENT_SECONDS
+    found: AsyncSessionRepository = SessionRepositoryFactory.create_repository(
+        backend, url=url, retry=PATIENCE, **options
+    )
+    return found
 
 
 def finish(work: Coroutine[Any, Any, R]) -> R:

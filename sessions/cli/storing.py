@@ -40,6 +40,8 @@ MILLISECOND, MICROSECOND = timedelta(milliseconds=1), timedelta(microseconds=1)
 # A UUIDv7 has 74 bits besides its timestamp: the position in the session first, so that ids sort by it.
 INDEX_BITS = 24
 HASH_BITS = 74 - INDEX_BITS
+# Bits of the position in the last 64 bits of an id, of which two are the variant's.
+LOW_BITS = 62 - HASH_BITS
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,9 +65,10 @@ def new_conversation(conversation: Conversation) -> tuple[ChatSession, list[Chat
     session_id, now = conversation.session_id, utc_now()
     moment = (now - EPOCH) // MILLISECOND
     title, metadata = validation.check_session_data(conversation.session_data)
+    ids = message_ids(session_id, moment, len(conversation.messages))
     messages = [
         ChatMessage(
-            message_id(session_id, moment, index),
+            ids[index],
             session_id,
             cast("Role", role),
             content,
@@ -216,18 +219,30 @@ def message_id(session_id: str, moment: int, index: int) -> str:
     second message.
     """
     further, index = divmod(index, 1 << INDEX_BITS)
-    moment += further
-    bits = index << HASH_BITS | _hash(session_id, moment)
-    high, low = bits >> 62 & 0xFFF, bits & (1 << 62) - 1
-    value = (moment & (1 << 48) - 1) << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return _message_id(_parts(session_id, moment + further), index)
+
+
+def message_ids(session_id: str, moment: int, count: int) -> list[str]:
+    """Return the ids of the first messages of a session, as `message_id` makes them."""
+    if count > 1 << INDEX_BITS:
+        return [message_id(session_id, moment, index) for index in range(count)]
+    parts = _parts(session_id, moment)
+    return [_message_id(parts, index) for index in range(count)]
+
+
+def _message_id(parts: tuple[str, int], index: int) -> str:
+    beginning, last = parts
+    high, low = index >> LOW_BITS, index & (1 << LOW_BITS) - 1
+    digits = f"{last | low << HASH_BITS:016x}"
+    return f"{beginning}{high:03x}-{digits[:4]}-{digits[4:]}"
 
 
 @functools.lru_cache(maxsize=1)
-def _hash(session_id: str, moment: int) -> int:
+def _parts(session_id: str, moment: int) -> tuple[str, int]:
+    """Return what the ids of a session have in common: their beginning, and their last 64 bits."""
     digest = hashlib.blake2b(f"{session_id} {moment}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> (64 - HASH_BITS)
+    digits = f"{moment & (1 << 48) - 1:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7", 0b10 << 62 | int.from_bytes(digest, "big") >> (64 - HASH_BITS)
 
 
 def _batches(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -64,17 +64,18 @@ async def append_message(
         payload: Any value that ``json.dumps`` can express; None for no payload.
         expected_version: The version that the session must have; None for any.
     """
-    session_id = calls.check_id("session_id", session_id)
+    backend = calls.backend
+    session_id = backend.check_id("session_id", session_id)
     row = MessageRow(
-        new_message_id() if message_id is None else calls.check_id("message_id", message_id),
+        new_message_id() if message_id is None else backend.check_id("message_id", message_id),
         validation.check_role(role),
         validation.check_content(content),
         None if timestamp is None else validation.check_timestamp("timestamp", timestamp),
-        validation.check_message_metadata(metadata),
-        validation.encode_payload(payload),
+        None if metadata is None else validation.check_message_metadata(metadata),
+        None if payload is None else validation.encode_payload(payload),
         message_id is None,
     )
-    calls.backend.check_message_size(row)
+    backend.check_message_size(row)
     await _append(calls, "add_message", session_id, user_id, [row], None, expected_version)
     return row.message_id
 
@@ -95,7 +96,7 @@ async def append_messages(
     return [row.message_id for row in rows]
 
 
-async def _append(
+def _append(
     calls: Calls,
     operation: str,
     session_id: str,
@@ -103,20 +104,22 @@ async def _append(
     rows: list[MessageRow],
     merge: dict[str, Any] | None,
     expected_version: int | None,
-) -> None:
+) -> Awaitable[bool]:
+    """Append messages; of a session that does not exist, the result is an error."""
     user_id = None if user_id is None else validation.check_user_id(user_id)
-    expected_version = validation.check_expected_version(expected_version)
-    if rows and not merge and expected_version is None:
-        await calls.append(operation, Append(session_id, user_id, rows, len(rows), sum(map(_size, rows))))
-    else:
-        # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
-        repeats = bool(rows) or expected_version is None
-        arguments = session_id, user_id, rows, merge or None, expected_version
-        work = calls.backend.append
-        await calls.run(operation, work, *arguments, repeats_unknown=repeats, check=must_exist)
+    if expected_version is not None:
+        expected_version = validation.check_expected_version(expected_version)
+    elif rows and not merge:
+        size = _size(rows[0]) if len(rows) == 1 else sum(map(_size, rows))
+        return calls.append(operation, Append(session_id, user_id, rows, len(rows), size))
+    # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
+    repeats = bool(rows) or expected_version is None
+    arguments = session_id, user_id, rows, merge or None, expected_version
+    work = calls.backend.append
+    return calls.run(operation, work, *arguments, repeats_unknown=repeats, check=must_exist)
 
 
 def _size(row: MessageRow) -> int:
     # Cheap, for the bounds of a batch; the numbers of keys and values of metadata stand for their sizes.
     metadata = METADATA_BYTES * len(row.metadata) if row.metadata else 0
-    return len(row.content) + len(row.payload or "") + metadata + MESSAGE_BYTES
+    return len(row.content) + (len(row.payload) if row.payload else 0) + metadata + MESSAGE_BYTES

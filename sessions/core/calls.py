@@ -9,7 +9,9 @@ from typing import Any, ClassVar, TypeVar
 
 from sessions import validation
 from sessions.core import telemetry
+from sessions.core.group_commit import GroupCommit
 from sessions.core.identifiers import utc_now
+from sessions.core.loops import LoopBound
 from sessions.core.port import Backend, ConnectionManager
 from sessions.core.values import Append, EarlierAttempts, NewSession
 from sessions.correlation import begin_operation, end_operation
@@ -175,8 +177,8 @@ class Calls:
 
     # -- Appends, which leave together: the `Sender` of `GroupCommit` ------------------------------
 
-    async def append(self, operation: str, append: Append) -> None:
-        """Append messages, together with what other callers append.
+    def append(self, operation: str, append: Append) -> Awaitable[bool]:
+        """Append messages, together with what other callers append; return True.
 
         Args:
             operation: Its public name, for the log.
@@ -185,13 +187,20 @@ class Calls:
         Raises:
             SessionNotFoundError: There is no such session.
         """
-        if (queues := self.manager.queues) is None:
-            attempt: Callable[[], Awaitable[bool]] = functools.partial(self.send_alone, append)
+        queues = self.manager.queues
+        attempt: Callable[[], Awaitable[bool]]
+        if queues is None:
+            attempt = functools.partial(self.send_alone, append)
+        elif (queue := queues.peek()) is None:
+            attempt = functools.partial(self._append_first, queues, append)
         else:
-            queue = queues.peek() or await queues.get()
             attempt = functools.partial(queue.submit, append, self)
         on = self.manager.is_transient
-        await self._run(operation, attempt, on, self.backend.append, (append,), check=must_exist)
+        return self._run(operation, attempt, on, self.backend.append, (append,), check=must_exist)
+
+    async def _append_first(self, queues: LoopBound[GroupCommit], append: Append) -> bool:
+        """Append messages, the first ones in this event loop."""
+        return await (await queues.get()).submit(append, self)
 
     def send_alone(self, item: Append) -> Awaitable[bool]:
         """Append the messages of one call, in one attempt; return whether the session exists."""

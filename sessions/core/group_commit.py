@@ -8,6 +8,7 @@ what arrives meanwhile queues, and leaves as one batch when one of them ends::
          └────► queue ──► a send has ended ──► all that waits, as one batch ──► each caller's own result
 
 No timer delays anything: one caller sends at once, and the more callers there are, the larger the batches.
+A long queue leaves in equal parts, so that the database works on one while this process works on another.
 This module knows neither SQL nor a backend. A `Sender` appends one item, or a batch. What a batch does not
 store, because the database rejects it or the session does not exist, its caller sends alone: an error reaches
 only the call that causes it.
@@ -19,16 +20,19 @@ import asyncio
 import contextlib
 import copy
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from sessions.resilience import time_left
+from sessions.resilience import call_deadline
 
 __all__ = ["GroupCommit", "GroupLimits", "Item", "Sender"]
 
 # A send that takes longer makes room for another one: it may wait for a lock that somebody else holds.
 PATIENCE_SECONDS = 0.05
+# The queue leaves in parts, one for each send, if it holds appends to more sessions than this.
+SHARED_FROM = 16
 
 
 class Item(Protocol):
@@ -109,16 +113,14 @@ class _Waiter:
 
     __slots__ = ("deadline", "expires", "future", "item", "sender")
 
-    def __init__(
-        self, item: Any, sender: Any, future: asyncio.Future[bool | _Send], now: float, seconds: float
-    ) -> None:
+    def __init__(self, item: Any, sender: Any, future: asyncio.Future[bool | _Send], seconds: float) -> None:
         self.item = item
         self.sender = sender
         # Its result is whether the item is stored, or the send which the caller is to make by itself.
         self.future = future
-        left = time_left(math.inf)
-        self.deadline = now + left
-        self.expires = now + min(seconds, left)
+        self.deadline = deadline = call_deadline()
+        expires = time.monotonic() + seconds
+        self.expires = expires if expires < deadline else deadline
 
 
 class GroupCommit:
@@ -162,12 +164,19 @@ class GroupCommit:
         waits = self._is_busy or self._waiting or self._alone or item.session_id in self._session_ids
         if not waits and self._has_room():
             return await self._send_alone(item, sender, self._begin({item.session_id}))
-        outcome = await self._wait(item, sender, self._waiting)
-        if outcome is False:
-            outcome = await self._wait(item, sender, self._alone)
-        if isinstance(outcome, _Send):
-            return await self._send_alone(item, sender, outcome)
-        return True
+        queue = self._waiting
+        while True:
+            waiter = self._enqueue(item, sender, queue)
+            try:
+                outcome = await waiter.future
+            except asyncio.CancelledError:
+                self._leave(waiter, queue)
+                raise
+            if outcome is True:
+                return True
+            if isinstance(outcome, _Send):
+                return await self._send_alone(item, sender, outcome)
+            queue = self._alone
 
     async def _send_alone(self, item: ItemT, sender: Sender[ItemT], send: _Send) -> bool:
         try:
@@ -175,23 +184,23 @@ class GroupCommit:
         finally:
             self._end(send)
 
-    async def _wait(self, item: Any, sender: Any, queue: dict[_Waiter, None]) -> bool | _Send:
+    def _enqueue(self, item: Any, sender: Any, queue: dict[_Waiter, None]) -> _Waiter:
         loop = self._loop
-        future: asyncio.Future[bool | _Send] = loop.create_future()
-        waiter = _Waiter(item, sender, future, loop.time(), self._limits.seconds)
+        waiter = _Waiter(item, sender, loop.create_future(), self._limits.seconds)
         queue[waiter] = None
         self._schedule()
         if self._timer is None:
             self._timer = loop.call_later(PATIENCE_SECONDS, self._look)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            queue.pop(waiter, None)
-            # The turn to send may have come at the same time.
-            is_set = future.done() and not future.cancelled() and future.exception() is None
-            if is_set and isinstance(outcome := future.result(), _Send):
-                self._end(outcome)
-            raise
+        return waiter
+
+    def _leave(self, waiter: _Waiter, queue: dict[_Waiter, None]) -> None:
+        """Remove a caller that is cancelled."""
+        queue.pop(waiter, None)
+        future = waiter.future
+        # The turn to send may have come at the same time.
+        is_set = future.done() and not future.cancelled() and future.exception() is None
+        if is_set and isinstance(outcome := future.result(), _Send):
+            self._end(outcome)
 
     # -- Sends -------------------------------------------------------------------------------------
 
@@ -200,7 +209,7 @@ class GroupCommit:
         return len(self._under_way) < limits.sends + min(self._slow, limits.slow_sends)
 
     def _begin(self, session_ids: set[str], waiters: Sequence[_Waiter] = ()) -> _Send:
-        send = _Send(self._loop.time(), session_ids, waiters)
+        send = _Send(time.monotonic(), session_ids, waiters)
         self._under_way.add(send)
         self._session_ids |= session_ids
         return send
@@ -246,13 +255,20 @@ class GroupCommit:
 
     def _take_batch(self) -> list[_Waiter]:
         limits, under_way = self._limits, self._session_ids
+        share = self._share()
+        session_ids: set[str] = set()
         taken: list[_Waiter] = []
         count = size = 0
         for waiter in self._waiting:
             item = waiter.item
+            session_id = item.session_id
             # A cancelled caller leaves the queue as soon as it runs.
-            if item.session_id in under_way or waiter.future.done():
+            if session_id in under_way or waiter.future.done():
                 continue
+            if session_id not in session_ids:
+                if len(session_ids) >= share:
+                    continue
+                session_ids.add(session_id)
             count += item.count
             size += item.size
             if taken and (count > limits.count or size > limits.size):
@@ -261,6 +277,18 @@ class GroupCommit:
         for waiter in taken:
             del self._waiting[waiter]
         return taken
+
+    def _share(self) -> int:
+        """Return for how many sessions a batch may be, so that each send is for as many of them.
+
+        The callers of a batch append again at the same time. So if one send is for almost all of them, the
+        next one is, too, and the database has nothing to do while they run.
+        """
+        limits, waiting = self._limits, len(self._waiting)
+        if limits.sends == 1 or not SHARED_FROM < waiting < limits.sends * limits.count:
+            return waiting
+        sessions = len({waiter.item.session_id for waiter in self._waiting} | self._session_ids)
+        return max(SHARED_FROM, math.ceil(sessions / limits.sends))
 
     async def _send_together(self, send: _Send) -> None:
         waiters = send.waiters = [waiter for waiter in send.waiters if not waiter.future.done()]
@@ -292,7 +320,7 @@ class GroupCommit:
 
     def _look(self) -> None:
         """Find the slow sends, and the callers whose time limit has ended."""
-        now = self._loop.time()
+        now = time.monotonic()
         for send in self._under_way:
             if not send.is_slow and now - send.began >= PATIENCE_SECONDS:
                 send.is_slow = True

@@ -164,7 +164,7 @@ class Backend(ABC):
         """
         return
 
-    def check_batch_size(self, rows: list[MessageRow]) -> None:
+    def check_batch_size(self, rows: Sequence[MessageRow | StoredMessage]) -> None:
         """Reject a batch that this backend cannot store atomically, or a message that is too large."""
         return
 

@@ -86,6 +86,8 @@ def check_expected_version(value: object) -> int | None:
 
 
 def _check_moment(argument: str, value: object) -> datetime:
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
     if not isinstance(value, datetime):
         raise InvalidInputError(argument, f"must be datetime, not {type(value).__name__}")
     # The methods of `datetime` itself: a subclass becomes the plain datetime that it is.

@@ -27,10 +27,13 @@ _ROLE_REASON = "must be 'user', 'assistant', 'system', 'developer' or 'tool'"
 # Only the canonical form: PostgreSQL would also take braces and missing hyphens, and then hand back
 # another string than the caller's.
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_is_lower_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 
 def check_text(argument: str, value: object) -> str:
     """Return any text without NUL and lone surrogates."""
+    if type(value) is str and "\x00" not in value and value.isascii():  # As almost all are.
+        return value
     if not isinstance(value, str):
         raise InvalidInputError(argument, f"must be str, not {type(value).__name__}")
     # Enum members and other subclasses are stored as the text they hold, whatever their __str__ says.
@@ -75,6 +78,8 @@ def check_id(argument: str, value: object) -> str:
 
 def check_uuid(argument: str, value: object) -> str:
     """Return a UUID in lower case, as the SQL backends store it; it may be text or a ``uuid.UUID``."""
+    if type(value) is str and _is_lower_uuid(value):
+        return value
     text = check_text(argument, _id_text(value))
     if not _UUID.fullmatch(text):
         raise InvalidInputError(argument, "must be a UUID like 123e4567-e89b-12d3-a456-426614174000")
@@ -91,6 +96,8 @@ def no_such_message(argument: str) -> InvalidInputError:
 
 def check_role(value: object) -> str:
     """Return ``"user"``, ``"assistant"``, ``"system"``, ``"developer"`` or ``"tool"``."""
+    if type(value) is str and value in ROLES:
+        return value
     text = check_text("role", value)
     if text not in ROLES:
         raise InvalidInputError("role", _ROLE_REASON)

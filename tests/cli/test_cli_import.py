@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import Any
 import pytest
 
 from sessions import SessionNotFoundError
+from sessions.cli import importing
 from sessions.cli.conversation_lines import parse_line
-from sessions.cli.importing import Stored, Totals, _message_id, import_lines, store
+from sessions.cli.entries import Totals
+from sessions.cli.importing import import_lines
+from sessions.cli.storing import Stored, store
+from sessions.cli.storing import message_id as _message_id
 from tests.cli.command_line import Run, error_line, write_lines
 from tests.support.databases import Backend
 
@@ -84,6 +89,27 @@ async def test_concurrent_imports_store_every_message_once(
     assert reports == []
     assert await differences(backend, conversations[:25]) == []
     await repositories[0].aclose()
+
+
+async def test_a_service_appends_during_an_import(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "BATCH_MESSAGES", 200)
+    lines = [
+        json.dumps(conversation(1, *["text"] * 10, session_id=str(uuid.uuid4()))).encode() for _ in range(200)
+    ]
+    waits: list[float] = []
+    async with backend.repository() as repository, backend.repository() as service:
+        session_id = await service.create_session_async("bob")
+        work = import_lines(repository, lines, report=pytest.fail, advance=lambda size, totals: None)
+        importing_all = asyncio.ensure_future(work)
+        while not importing_all.done():
+            began = time.monotonic()
+            await service.add_message(session_id, "user", "Hello")
+            waits.append(time.monotonic() - began)
+        assert (await importing_all).messages == 2000
+        assert await service.count_messages("bob", session_id) == len(waits)
+    # One for each batch at least: nobody waits for the end of the import.
+    assert len(waits) >= 10
+    assert max(waits) < 5
 
 
 def test_a_run_that_was_killed_between_a_session_and_its_messages_is_completed(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sessions import MessageConflictError
-from sessions.cli.importing import _message_id, import_lines
+from sessions.cli.importing import import_lines
+from sessions.cli.storing import message_id as _message_id
 from sessions.core.values import MessageRow
 from tests.contract.test_conflicts import append
 

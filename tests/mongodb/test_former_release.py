@@ -14,7 +14,8 @@ import pytest
 from bson import ObjectId
 
 from sessions import SessionRepositoryFactory
-from sessions.cli.importing import _message_id, import_lines
+from sessions.cli.importing import import_lines
+from sessions.cli.storing import message_id as _message_id
 from sessions.core.identifiers import new_message_id, uuid7_time
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from sessions import SessionRepositoryFactory
+from sessions.backends.postgres.grouped import grouped_texts
 from sessions.backends.sql.compiled import CompiledStatements
-from sessions.backends.sql.rows import grouped_arrays
 from sessions.core.identifiers import new_message_id, utc_now
 from sessions.core.values import Append, MessageRow
 from sessions.queries import parameters, statements_for
@@ -44,6 +44,47 @@ async def test_a_session_that_is_locked_holds_up_its_own_appends_only(postgres_u
         await blocker.close()
         found = await repository.get_session_history(USER, locked)
         assert sorted(message.content for message in found) == sorted(map(str, range(3, CALLERS, 4)))
+
+
+async def test_texts_of_a_batch_keep_each_character(postgres_url: str) -> None:
+    # Each control character, of which one separates the texts if it occurs in none of them.
+    contents = [
+        "",
+        *map(chr, range(1, 32)),
+        "\x1f\x1e\x1f",
+        "\ue000",
+        "a\x1f",
+        "\x1fb",
+        "",
+        "\U0001f600",
+        "NULL",
+    ]
+    async with SessionRepositoryFactory.create_repository("postgres", url=postgres_url) as repository:
+        owners = [f"user{content}" for content in contents]
+        session_ids = [await repository.create_session_async(owner) for owner in owners]
+        calls = [
+            repository.add_message(session_id, "user", content, user_id=owner)
+            for session_id, owner, content in zip(session_ids, owners, contents, strict=True)
+        ]
+        await asyncio.gather(*calls)
+        found = [
+            await repository.get_session_history(owner, session_id)
+            for session_id, owner in zip(session_ids, owners, strict=True)
+        ]
+        assert [[message.content for message in history] for history in found] == [[one] for one in contents]
+
+
+@pytest.mark.parametrize("contents", [["", ""], ["", "a", ""], [""], ["a\x1fb"]])
+def test_the_separator_of_a_batch_occurs_in_none_of_its_texts(contents: list[str]) -> None:
+    appends = [
+        Append(str(number), "alice\x1e", [MessageRow(str(number), "user", content)], 1, 5)
+        for number, content in enumerate(contents)
+    ]
+    texts, places = grouped_texts(appends)
+    assert places == [number + 1 for number in range(len(contents))]
+    separator = texts["p_separator"]
+    assert texts["p_contents"].split(separator) == contents
+    assert texts["p_user_ids"].split(separator) == ["alice\x1e"] * len(contents)
 
 
 APPENDING = """
@@ -98,8 +139,8 @@ async def test_a_batch_finds_its_sessions_by_their_key(postgres_url: str, admin:
         Append(session_id, None, [MessageRow(new_message_id(), "user", "Hello")], 1, 5)
         for [session_id] in chosen
     ]
-    arrays, _ = grouped_arrays(appends)
-    values = arrays | parameters(now=utc_now(), lock_timeout="100ms")
+    texts, _ = grouped_texts(appends)
+    values = texts | parameters(now=utc_now(), lock_timeout="100ms")
     compiled = CompiledStatements(PGDialect_asyncpg())(statements_for("postgresql").append_to_many[False])
     # The plan for any parameters, and the one for these.
     for mode in ("force_generic_plan", "force_custom_plan"):

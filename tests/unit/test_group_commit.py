@@ -151,6 +151,21 @@ async def test_callers_of_a_batch_that_append_again_leave_together_again(queue: 
     assert len(queue.sender.sends) <= 2 + 6
 
 
+async def test_a_long_queue_leaves_in_equal_parts_so_that_no_send_is_for_almost_all(queue: Queue) -> None:
+    names = [f"session {number}" for number in range(40)]
+    await queue.submit(*names)
+    await queue.sender.end(0)
+    await queue.sender.end(1)
+    assert queue.sender.ids()[:2] == [[names[0]], [names[1]]]
+    assert queue.sender.ids()[2:] == [names[2:22], names[22:]]
+
+
+async def test_appends_to_a_session_leave_together_however_many_they_are(queue: Queue) -> None:
+    await queue.submit("a", "b", *["a"] * 60)
+    await queue.sender.end(0)
+    assert queue.sender.ids()[2:] == [["a"] * 60]
+
+
 async def test_a_session_is_never_part_of_two_sends_at_a_time(queue: Queue) -> None:
     await queue.submit("a", "a", "b", "a", "a")
     assert queue.sender.ids() == [["a"], ["b"]]

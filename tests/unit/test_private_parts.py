@@ -40,6 +40,7 @@ INTERNALS = {
     "backends/sqlite/internals.py",
     "config/environment.py",
     "core/internals.py",
+    "integrations/agent_framework/provider.py",
 }
 # Private names of the package's own objects, or attributes that it sets on objects of others.
 OWN_PARTS = {

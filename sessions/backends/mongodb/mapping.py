@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import bson
 from bson import DBRef, Int64, MinKey
 
 from sessions.backends.mongodb.write_order import write_order, write_time
-from sessions.core.values import MessageRow, NewSession
+from sessions.core.values import MessageRow, NewSession, StoredMessage
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware
@@ -63,7 +64,7 @@ def check_size(argument: str, value: str | dict[str, Any] | None) -> None:
         raise InvalidInputError(argument, "is larger than MongoDB stores in one document (16 MB)")
 
 
-def check_message_size(row: MessageRow, prefix: str = "") -> None:
+def check_message_size(row: MessageRow | StoredMessage, prefix: str = "") -> None:
     """Refuse a message that does not fit one document.
 
     Args:
@@ -89,7 +90,7 @@ def check_message_size(row: MessageRow, prefix: str = "") -> None:
         raise InvalidInputError(f"{prefix}{largest}", reason)
 
 
-def check_batch_size(rows: list[MessageRow]) -> None:
+def check_batch_size(rows: Sequence[MessageRow | StoredMessage]) -> None:
     """Refuse a batch with a message that does not fit one document.
 
     Raises:

@@ -49,7 +49,14 @@ from sessions.backends.mongodb.restoring import MongoRestoring
 from sessions.backends.mongodb.searching import MongoSearch
 from sessions.backends.mongodb.write_order import write_time
 from sessions.core.identifiers import utc_now
-from sessions.core.values import EarlierAttempts, MessageRow, NewSession, SessionChange, Where
+from sessions.core.values import (
+    EarlierAttempts,
+    MessageRow,
+    NewSession,
+    SessionChange,
+    StoredMessage,
+    Where,
+)
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatSession
 from sessions.models.documents import SESSION_FIELD, ChatSessionDocument
@@ -113,7 +120,7 @@ class MongoBackend(
     def check_message_size(self, row: MessageRow, prefix: str = "") -> None:
         check_message_size(row, prefix)
 
-    def check_batch_size(self, rows: list[MessageRow]) -> None:
+    def check_batch_size(self, rows: Sequence[MessageRow | StoredMessage]) -> None:
         check_batch_size(rows)
 
     async def perform(self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]) -> R:
@@ -135,6 +142,8 @@ class MongoBackend(
             chat_session["updated_at"] = max(last, chat_session["created_at"])
         if self.manager.is_borrowed:
             # A duplicate key would abort the caller's transaction.
+            if await self.sessions.find_one({"session_id": new.session_id}, {"_id": 1}) is not None:
+                raise SessionConflictError("the session id is taken by another session")
             await self._check_free(ids, new.key)
         for _ in range(MAX_ENSURE_ATTEMPTS):
             try:

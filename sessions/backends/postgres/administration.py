@@ -37,7 +37,7 @@ class PostgresAdministration(SqlAdministration):
     async def _restore(self, values: dict[str, object], only_new: bool) -> tuple[list[str], bool]:
         for _ in range(MAX_ATTEMPTS):
             try:
-                [found] = await self.manager.fetch(self._administration.restore[only_new], values)
+                [found] = await self.manager.fetch(self._restoring.restore[only_new], values)
             except Exception as error:
                 # Another transaction stored one of the messages: the next snapshot shows for which session.
                 if not self.manager.is_duplicate_key(error):

@@ -7,13 +7,13 @@ from typing import Any
 
 from sessions.backends.postgres.administration import PostgresAdministration
 from sessions.backends.postgres.editing import PostgresMessages
+from sessions.backends.postgres.grouped import grouped_texts
 from sessions.backends.postgres.patterns import patterns_of
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import (
     MICROSECOND,
     are_complete,
     encode_json,
-    grouped_arrays,
     message_arrays,
     new_row,
 )
@@ -78,7 +78,7 @@ class PostgresBackend(PostgresMessages, SqlBackend, PostgresAdministration):
         return bool(await self._fetch(statement, values))
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool]:
-        values, places = grouped_arrays(appends)
+        values, places = grouped_texts(appends)
         statement = self._statements.append_to_many["p_timestamps" in values]
         values |= parameters(now=utc_now(), lock_timeout=LOCK_TIMEOUT)
         found = {place for (place,) in await self._fetch(statement, values)}

@@ -16,6 +16,7 @@ from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import ChatMessage, ChatSession
 from sessions.queries import parameters
 from sessions.queries.administration import AdministrationStatements, administration_for
+from sessions.queries.restoring import RestoringStatements, restoring_for
 from sessions.queries.statistics import StatisticsStatements
 
 __all__ = ["SqlAdministration", "message_is_taken", "session_is_taken"]
@@ -33,6 +34,10 @@ class SqlAdministration(Backend):
     @property
     def _administration(self) -> AdministrationStatements:
         return administration_for(self.manager.dialect)
+
+    @property
+    def _restoring(self) -> RestoringStatements:
+        return restoring_for(self.manager.dialect)
 
     async def list_users(self, after: str | None, limit: int) -> list[str]:
         part = parameters(after=after, limit=limit)

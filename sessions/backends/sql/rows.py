@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sessions.core.values import Append, MessageRow, NewSession, Position, Where
+from sessions.core.values import MessageRow, NewSession, Position, Where
 from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.queries import parameters
 from sessions.validation import decode_payload
@@ -19,7 +19,6 @@ __all__ = [
     "canonical",
     "decode_json",
     "encode_json",
-    "grouped_arrays",
     "in_order",
     "list_parameters",
     "message_arrays",
@@ -62,49 +61,6 @@ def message_arrays(rows: Sequence[MessageRow], *, complete: bool) -> dict[str, A
             payloads=[row.payload for row in rows],
         )
     return arrays
-
-
-def grouped_arrays(appends: Sequence[Append]) -> tuple[dict[str, Any], list[int | None]]:
-    """Return the parameters of a batch of appends, for PostgreSQL, and of each append its session's place.
-
-    The place is None for an append that names another owner than an earlier one to the same session.
-    """
-    targets: dict[str, _Target] = {}
-    places: list[int | None] = []
-    taken: list[tuple[_Target, int, MessageRow]] = []
-    for append in appends:
-        target = targets.get(append.session_id)
-        if target is None:
-            target = targets[append.session_id] = _Target(len(targets) + 1, append.user_id)
-        elif target.user_id != append.user_id:
-            places.append(None)
-            continue
-        places.append(target.place)
-        target.calls += 1
-        for row in append.rows:
-            target.steps += 1
-            taken.append((target, target.steps, row))
-    rows = [row for _, _, row in taken]
-    arrays = message_arrays(rows, complete=are_complete(rows)) | parameters(
-        session_ids=list(targets),
-        user_ids=[target.user_id for target in targets.values()],
-        calls=[str(target.calls) for target in targets.values()],
-        steps=[str(target.steps) for target in targets.values()],
-        places=[str(target.place) for target, _, _ in taken],
-        offsets=[str(target.steps - step) for target, step, _ in taken],
-    )
-    return arrays, places
-
-
-class _Target:
-    """A session that a batch appends to."""
-
-    __slots__ = ("calls", "place", "steps", "user_id")
-
-    def __init__(self, place: int, user_id: str | None) -> None:
-        self.place = place
-        self.user_id = user_id
-        self.calls = self.steps = 0
 
 
 def message_rows(

@@ -34,7 +34,7 @@ class SqliteAdministration(SqlAdministration):
     async def restore_many(
         self, conversations: list[tuple[ChatSession, list[StoredMessage]]], only_new: bool
     ) -> list[str]:
-        statements = self._administration
+        statements = self._restoring
         given = {
             (row := _session_row(chat_session))[0]: (row, [_message_row(row[0], one) for one in messages])
             for chat_session, messages in conversations

@@ -10,7 +10,7 @@ from rich.progress import Progress, TaskID, TaskProgressColumn, TextColumn, Time
 
 from sessions.cli import database
 from sessions.cli.copying import Copied, Copy
-from sessions.cli.running import Json, backend_of, finish, print_json, progress
+from sessions.cli.running import Json, backend_of, finish, patient, print_json, progress
 from sessions.cli.terminal import counted, print_error
 from sessions.errors import InvalidInputError
 from sessions.repositories import SessionRepositoryFactory, SessionRepositoryType
@@ -49,7 +49,12 @@ async def _copy(source: str, target: str, *, verify: bool, prune: bool) -> Copie
     backends = [backend_of(None, url) for url in (source, target)]
     database.require(backends[0], source)
     create = SessionRepositoryFactory.create_repository
-    async with create(backends[0], url=source) as read, create(backends[1], url=target) as written:
+    async with (
+        create(backends[0], url=source) as read_soon,
+        create(backends[1], url=target) as written_soon,
+        await patient(read_soon, backends[0], source) as read,
+        await patient(written_soon, backends[1], target) as written,
+    ):
         total = (await read.admin.statistics()).sessions
         with _bar("Copying") as bar:
             task = bar.add_task("", total=total, sessions=0, messages=0, rate=0.0)

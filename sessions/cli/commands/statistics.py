@@ -59,7 +59,7 @@ def stats(
             since=times[0], until=times[1], bucket=bucket.value, time_zone=time_zone, top=top
         )
 
-    found = run(backend, url, read, creates=False)
+    found = run(backend, url, read, creates=False, takes_long=True)
     if json_:
         print_json(asdict(found))
     else:

@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from sessions.cli.entries import Entry, Totals, read_lines
 from sessions.cli.exporting import Exported, export_file, parse_time
 from sessions.cli.files import STANDARD_STREAM, Source, open_source
 from sessions.cli.formats.reading import Format, check_format, read_entries
-from sessions.cli.importing import Entry, Totals, count_entries, import_entries, read_lines
+from sessions.cli.importing import count_entries, import_entries
 from sessions.cli.running import Backend, Json, Url, finish, print_json, progress, run
 from sessions.cli.terminal import counted, print_error
 from sessions.errors import InvalidInputError
@@ -71,7 +72,7 @@ def import_(
                 return _dry_run(source, entries)
             return await _import(repository, source, entries)
 
-    totals = finish(read(None)) if dry_run else run(backend, url, read)
+    totals = finish(read(None)) if dry_run else run(backend, url, read, takes_long=True)
     if json_:
         fields = asdict(totals)
         del fields["last_restored"]
@@ -181,7 +182,7 @@ def export(
                 repository, file, user_id=user, updated_since=moment, resume=resume, advance=advance
             )
 
-    totals = run(backend, url, write, creates=False)
+    totals = run(backend, url, write, creates=False, takes_long=True)
     if json_:
         typer.echo(json.dumps(asdict(totals)), err=file == STANDARD_STREAM)
         return

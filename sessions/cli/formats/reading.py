@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, cast
 import ijson
 
 from sessions.cli.conversation_lines import LINE
+from sessions.cli.entries import Entry
 from sessions.cli.formats import chatgpt, openai, sharegpt
 from sessions.cli.formats.conversations import Identities, finished
-from sessions.cli.importing import Entry
 from sessions.core.identifiers import utc_now
 from sessions.errors import InvalidInputError, SessionsError
 
