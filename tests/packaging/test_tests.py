@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -129,6 +131,8 @@ def test_racers_and_what_they_forked_end_with_their_test(tmp_path: Path, end: st
     (tmp_path / "test_racing.py").write_text("import os\n" + textwrap.dedent(RACING).format(end=end))
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.stray_processes"],
+        # Background jobs of a shell, and their children, ignore it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
