@@ -7,12 +7,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import crowd, growth, others, ratios, search, servers, writes
+from benchmarks import crowd, growth, others, ratios, search, servers, turns, writes
 from benchmarks.timing import Effort
 
 SERVERS = {"postgres": servers.postgres, "mongodb": servers.mongodb, "sqlite": servers.sqlite}
 TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB", "sqlite": "SQLite"}
-PARTS = ("crowd", "raw", "sync", "peers", "writes", "growth", "search")
+PARTS = ("crowd", "raw", "sync", "peers", "turns", "writes", "growth", "search")
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     backends = [backend for backend in everywhere if backend != "sqlite"]
     effort = Effort(rounds=3, calls=5) if options.quick else Effort()
     interpreters = others.prepare(backends, options.environments) if "peers" in parts else {}
-    for backend in everywhere if {"raw", "sync", "peers"} & set(parts) else []:
+    for backend in everywhere if {"raw", "sync", "peers", "turns"} & set(parts) else []:
         with SERVERS[backend]() as url:
             asyncio.run(_run(backend, url, parts, effort, interpreters))
     if "crowd" in parts:
@@ -59,6 +59,8 @@ async def _run(
         )
     if "sync" in parts and backend != "sqlite":
         _print(f"{TITLES[backend]}: blocking calls", await ratios.sync_twins(backend, url, effort))
+    if "turns" in parts:
+        _print(f"{TITLES[backend]}: a turn of ChatService", await turns.overhead(backend, url, effort))
     if "peers" in parts and backend != "sqlite":
         text = await others.against_peers(backend, url, interpreters, effort.divided(2))
         _print(f"{TITLES[backend]}: compared with other packages", text)

@@ -87,15 +87,16 @@ class AsyncAdmin:
         """Yield the sessions of all users with their messages, oldest first, in constant memory.
 
         A session with more than 1000 messages is yielded in several consecutive parts of at most 1000
-        messages, each of which `restore` takes. It is not a snapshot: a message that is added meanwhile may
-        be yielded with the session as it was before.
+        messages, each of which `AsyncAdmin.restore` takes. It is not a snapshot: a message that is added
+        meanwhile may be yielded with the session as it was before.
 
         Args:
-            updated_since: As in `iter_sessions`; the time of the last export, for an incremental one.
-            updated_before: As in `iter_sessions`.
-            where: As in `iter_sessions`.
+            updated_since: As in `AsyncAdmin.iter_sessions`; the time of the last export, for an
+                incremental one.
+            updated_before: As in `AsyncAdmin.iter_sessions`.
+            where: As in `AsyncAdmin.iter_sessions`.
             user_id: Only this user's sessions, in the order of their last change.
-            after: As in `iter_sessions`; not with ``user_id``.
+            after: As in `AsyncAdmin.iter_sessions`; not with ``user_id``.
             sessions: Only these sessions, as they were read, in their order; without other arguments.
         """
         chosen = SessionFilter.checked(updated_since, updated_before, where)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, Unpack
 
 from sessions.administration import Admin
 from sessions.chats.async_chats import AsyncChats
 from sessions.chats.opening import BackendName
-from sessions.core.twins import blocking, iterate
-from sessions.models import ChatMessage, ChatSession
+from sessions.core.twins import blocking, iterating
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryType
 from sessions.repositories.options import ChatsOptions
 
@@ -95,21 +93,11 @@ class Chats:
     keep_latest_sessions = blocking(AsyncChats.keep_latest_sessions, of=_chats)
     delete_sessions_older_than = blocking(AsyncChats.delete_sessions_older_than, of=_chats)
     delete_user = blocking(AsyncChats.delete_user, of=_chats)
+    export_user = iterating(AsyncChats.export_user, of=_chats)
 
     ensure_ready = blocking(AsyncChats.ensure_ready, of=_chats)
     is_healthy = blocking(AsyncChats.is_healthy, of=_chats)
     close = blocking(AsyncChats.aclose, "close", of=_chats)
-
-    def export_user(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
-        """Yield every session of a user with its messages, oldest first, in constant memory.
-
-        A session with more than 1000 messages is yielded in several consecutive parts of at most 1000
-        messages. A session that is updated concurrently is yielded exactly once.
-
-        Args:
-            user_id: Owner.
-        """
-        return iterate(self._chats.export_user(user_id))
 
     def __enter__(self) -> Self:
         self.repository.__enter__()

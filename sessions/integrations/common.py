@@ -206,6 +206,21 @@ class Conversation:
         """
 
         async def add(stored: Sequence[NewMessage]) -> list[str]:
+            if len(stored) == 1 and merge_metadata is None:
+                (only,) = stored
+                # The statement for one message is the fastest.
+                return [
+                    await self._repository.add_message(
+                        self.session_id,
+                        only.role,
+                        only.content,
+                        user_id=self._user_id,
+                        message_id=only.message_id,
+                        timestamp=only.timestamp,
+                        metadata=only.metadata,
+                        payload=only.payload,
+                    )
+                ]
             return await self._repository.add_messages(
                 self.session_id, stored, user_id=self._user_id, merge_metadata=merge_metadata
             )

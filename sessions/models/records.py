@@ -7,9 +7,9 @@ nothing calls ``create_all``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast, overload
 
 from sqlalchemy import (
     JSON,
@@ -81,7 +81,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[..., Any] | None:
         """Return what is called for each value, or None where the driver's are in UTC already."""
         if dialect.name == "sqlite":
-            return _from_text
+            return loaded_time
         return None if dialect.driver == "asyncpg" else super().result_processor(dialect, coltype)
 
 
@@ -102,7 +102,16 @@ def _to_text(value: datetime | None) -> str | None:
     return None if value is None else stored_time(value)
 
 
-def _from_text(value: str | None) -> datetime | None:
+@overload
+def loaded_time(value: str) -> datetime: ...
+
+
+@overload
+def loaded_time(value: None) -> None: ...
+
+
+def loaded_time(value: str | None) -> datetime | None:
+    """Return the timezone-aware datetime of a text that SQLite stores."""
     # The default of a column has no microseconds.
     if value is None:
         return None
@@ -111,6 +120,14 @@ def _from_text(value: str | None) -> datetime | None:
         return datetime.fromisoformat(value + "+00:00")
     found = datetime.fromisoformat(value)
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def loaded_times(values: Sequence[str | None]) -> list[datetime | None]:
+    """Return what `loaded_time` returns for each value."""
+    try:
+        return [datetime.fromisoformat(cast(str, value) + "+00:00") for value in values]
+    except (TypeError, ValueError):  # NULL, or a text with an offset.
+        return [loaded_time(value) for value in values]
 
 
 class Base(DeclarativeBase):

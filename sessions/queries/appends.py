@@ -14,12 +14,11 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.sql.dml import Update
 
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord, UtcDateTime
 from sessions.queries.columns import (
@@ -176,53 +175,6 @@ class Appends:
             complete: Whether there may be a version to expect, and new metadata.
         """
         statement: Update = self._write_session(owned, bind("steps", BigInteger()), extended=complete)
-        return statement
-
-    def touch_sessions(self) -> Update:
-        """SQLite: as `touch_session`, for the sessions of several calls; return their ids and times.
-
-        The parameter ``targets`` is a JSON array with an array for each session, of values as they are
-        stored: its id, its owner (null for any), how many calls append to it and how many messages, and the
-        times of the first and the last of them. A session that does not exist, or has another owner, is not
-        returned.
-        """
-        each: Any = func.json_each(bind("targets", Text())).table_valued("value", name="target")
-        session_id, user_id, calls, steps, first, now = (
-            func.json_extract(each.c.value, literal_column(f"'$[{place}]'")) for place in range(6)
-        )
-        later_time = later(steps, first, type_coerce(now, UtcDateTime()), postgres=self._postgres)
-        statement: Update = (
-            update(ChatSessionRecord)
-            .where(
-                ChatSessionRecord.session_id == type_coerce(session_id, Text()),
-                ChatSessionRecord.user_id == func.coalesce(user_id, ChatSessionRecord.user_id),
-            )
-            .values(
-                {
-                    ChatSessionRecord.updated_at: later_time,
-                    ChatSessionRecord.version: ChatSessionRecord.version + calls,
-                }
-            )
-            .returning(ChatSessionRecord.session_id, ChatSessionRecord.updated_at)
-        )
-        return statement
-
-    def insert_message(self, *, complete: bool) -> Insert:
-        """SQLite: append to a session that the same transaction bumped."""
-        values = {
-            ChatMessageRecord.message_id: bind("message_id"),
-            ChatMessageRecord.session_id: SESSION_ID,
-            ChatMessageRecord.role: bind("role"),
-            ChatMessageRecord.content: bind("content"),
-            ChatMessageRecord.timestamp: time("timestamp"),
-        }
-        if complete:
-            values |= {
-                ChatMessageRecord.message_metadata: bind("metadata", type_=Text()),
-                ChatMessageRecord.payload: bind("payload"),
-                ChatMessageRecord.write_order: bind("write_order"),
-            }
-        statement: Insert = sqlite.insert(ChatMessageRecord).values(values)
         return statement
 
     def find_stored(self, owned: bool) -> Any:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy import tuple_ as row_of
@@ -62,7 +63,11 @@ class SqliteEdits:
         self.read_session = select(ChatSessionRecord.version, ChatSessionRecord.updated_at).where(OWNED)
         self.write_session = self._write_session()
         self.update_message = self._update_message()
-        self.delete_messages = self._delete(ChatMessageRecord.message_id.in_(listed_ids("message_ids")))
+        # No index contains the expression: SQLite would read all messages of the session for those ids.
+        its_id = type_coerce(ChatMessageRecord.session_id, Text()).concat(literal_column("''"))
+        self.delete_messages = delete(ChatMessageRecord).where(
+            ChatMessageRecord.message_id.in_(listed_ids("message_ids")), its_id == SESSION_ID
+        )
         self.find_place = select(ChatMessageRecord.timestamp, ChatMessageRecord.write_order).where(
             ChatMessageRecord.message_id == MESSAGE_ID, OF_SESSION
         )

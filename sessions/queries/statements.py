@@ -34,6 +34,7 @@ from sessions.queries.lists import Lists
 from sessions.queries.ranges import Ranges
 from sessions.queries.reading import MessageReads
 from sessions.queries.searching import Searches
+from sessions.queries.sqlite_appends import insert_message, touch_sessions
 from sessions.queries.writes import Writes
 
 __all__ = ["Statements", "statements_for"]
@@ -95,11 +96,8 @@ class Statements:
                 (owned, complete): appends.touch_session(owned, complete=complete)
                 for owned, complete in itertools.product((False, True), repeat=2)
             }
-            self.touch_sessions = appends.touch_sessions()
-            # Keyed by whether the message may have a timestamp, metadata and a payload.
-            self.insert_message = {
-                complete: appends.insert_message(complete=complete) for complete in (False, True)
-            }
+            self.touch_sessions = touch_sessions()
+            self.insert_message = insert_message()
             self.sqlite_edits = SqliteEdits()
         self.find_messages = self._find_messages()
         # Keyed by whether there is a limit and whether there is a message to stop before.

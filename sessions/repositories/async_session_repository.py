@@ -6,7 +6,7 @@ Those of `SharedOperations` have one signature in both interfaces; the others de
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -22,8 +22,8 @@ from sessions.core.calls import Calls
 from sessions.core.identifiers import Identifier
 from sessions.core.operations import Operations, SharedOperations
 from sessions.core.port import Backend
-from sessions.core.twins import blocking, iterate
-from sessions.models import ChatMessage, ChatSession, NewMessage
+from sessions.core.twins import blocking, iterating
+from sessions.models import ChatSession, NewMessage
 from sessions.repositories.base_session_repository import BaseSessionRepository
 from sessions.resilience import RetryConfig
 
@@ -432,13 +432,10 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     search_messages_sync = blocking(SharedOperations.search_messages, "search_messages_sync")
     keep_latest_sessions_sync = blocking(SharedOperations.keep_latest_sessions, "keep_latest_sessions_sync")
     delete_user_sync = blocking(SharedOperations.delete_user, "delete_user_sync")
+    export_user_sync = iterating(SharedOperations.export_user, "export_user_sync")
     ensure_ready_sync = blocking(SharedOperations.ensure_ready, "ensure_ready_sync")
     is_healthy_sync = blocking(SharedOperations.is_healthy, "is_healthy_sync")
     close = blocking(SharedOperations.aclose, "close")
-
-    def export_user_sync(self, user_id: str) -> Iterator[tuple[ChatSession, list[ChatMessage]]]:
-        """Iterate over sessions with their messages; the blocking twin of `export_user`."""
-        return iterate(self.export_user(user_id))
 
     # -- Contexts, copies --------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessions.core.texts import storable
 from sessions.core.titles import title_of
@@ -13,30 +13,24 @@ from sessions.correlation import logger_of
 from sessions.errors import SessionsError
 from sessions.models import ChatMessage, NewMessage
 from sessions.services.asking import where
+from sessions.services.options import Options, Summarise, TitleCallable
 from sessions.services.plans import Plan
 from sessions.services.replies import Reply
 from sessions.services.results import now
 from sessions.services.storing import Conversations
-from sessions.services.windows import Summary, Window
+from sessions.services.windows import Summary
 from sessions.validation import DEFAULT_TITLE
 
 if TYPE_CHECKING:
     from sessions.repositories import AsyncSessionRepository
 
-__all__ = ["Afterwards", "Summarise", "TitleCallable"]
+__all__ = ["Afterwards"]
+
+R = TypeVar("R")
 
 logger = logger_of(__name__)
 
 MAX_TITLE_LENGTH = 255
-
-TitleCallable = (
-    Callable[[str, str], str | Awaitable[str | None] | None]
-    | Callable[[str], str | Awaitable[str | None] | None]
-)
-"""Returns a title for a first message and its answer, or for the message alone; async or not."""
-
-Summarise = Callable[[list[ChatMessage], str | None], str | Awaitable[str]]
-"""Returns a summary of messages, and of the summary of those before them; async or not."""
 
 
 class Afterwards:
@@ -45,28 +39,18 @@ class Afterwards:
     Args:
         repository: The repository.
         conversations: Has to read a session again after it was changed here.
-        window: What the agent sees of a history.
-        title: Returns titles; None for the beginning of the first message, False for none.
-        summarize: Returns summaries; None for none.
-        seconds: Time limit of each call.
+        options: The hooks, their time limit, and what the agent sees of a history.
     """
 
     def __init__(
-        self,
-        repository: AsyncSessionRepository,
-        conversations: Conversations,
-        window: Window,
-        *,
-        title: TitleCallable | Literal[False] | None,
-        summarize: Summarise | None,
-        seconds: float,
+        self, repository: AsyncSessionRepository, conversations: Conversations, options: Options
     ) -> None:
         self._repository = repository
         self._conversations = conversations
-        self._window = window
-        self._title = title
-        self._summarize = summarize
-        self._seconds = seconds
+        self._window = options.window
+        self._title = options.title
+        self._summarize = options.summarize
+        self._seconds = options.hook_timeout
 
     @property
     def summarises(self) -> bool:
@@ -78,11 +62,14 @@ class Afterwards:
         return title_of(plan.query) if plan.is_first and self._title is None else None
 
     async def keep_title(self, plan: Plan) -> str | None:
-        """Give a session that is older than its first message a title; return the title, if it was set."""
+        """Give a session that is older than its first message a title; return the title, if it was set.
+
+        Errors are only logged: the turn is stored.
+        """
         chat_session, title = plan.conversation.chat_session, self.first_title(plan)
         if title is None or chat_session is None or chat_session.title != DEFAULT_TITLE:
             return title if chat_session is None else None
-        return await self._store_title(plan, title)
+        return await self._logged(self._store_title(plan, title))
 
     async def run(self, plan: Plan, reply: Reply, ids: list[str]) -> str | None:
         """Make the title and the summary; return the title, if it was set. Errors are only logged.
@@ -93,14 +80,19 @@ class Afterwards:
             ids: Ids of the message and of those of the answer.
         """
         title: str | None = None
-        try:
-            if plan.is_first and not isinstance(self._title, bool) and self._title is not None:
-                title = await self._make_title(plan, reply.content, self._title)
-            if self._summarize is not None and plan.session_id == plan.conversation.session_id:
-                await self._make_summary(plan, reply, ids, self._summarize)
-        except SessionsError as error:
-            logger.warning("the title or the summary of a session is not stored: %s", type(error).__name__)
+        if plan.is_first and not isinstance(self._title, bool) and self._title is not None:
+            title = await self._logged(self._make_title(plan, reply.content, self._title))
+        if self._summarize is not None and plan.session_id == plan.conversation.session_id:
+            await self._logged(self._make_summary(plan, reply, ids, self._summarize))
         return title
+
+    @staticmethod
+    async def _logged(work: Coroutine[Any, Any, R]) -> R | None:
+        try:
+            return await work
+        except (SessionsError, TimeoutError) as error:
+            logger.warning("the title or the summary of a session is not stored: %s", type(error).__name__)
+            return None
 
     async def _make_title(self, plan: Plan, answer: str, function: TitleCallable) -> str | None:
         chat_session = plan.conversation.chat_session
@@ -113,9 +105,11 @@ class Afterwards:
 
     async def _store_title(self, plan: Plan, title: str) -> str | None:
         self._conversations.forget(plan.conversation.user_id, plan.session_id)
-        is_set = await self._repository.update_session_async(
-            plan.conversation.user_id, plan.session_id, {"title": title}, touch=False, if_title=DEFAULT_TITLE
-        )
+        user_id, session_id = plan.conversation.user_id, plan.session_id
+        async with asyncio.timeout(self._seconds):
+            is_set = await self._repository.update_session_async(
+                user_id, session_id, {"title": title}, touch=False, if_title=DEFAULT_TITLE
+            )
         return title if is_set else None
 
     async def _make_summary(self, plan: Plan, reply: Reply, ids: list[str], function: Summarise) -> None:
@@ -134,9 +128,10 @@ class Afterwards:
         if isinstance(text, str) and text:
             summary = Summary(storable(text), fallen[-1].message_id)
             self._conversations.forget(plan.conversation.user_id, session_id)
-            await self._repository.update_session_async(
-                plan.conversation.user_id, session_id, merge_metadata=summary.metadata(), touch=False
-            )
+            async with asyncio.timeout(self._seconds):
+                await self._repository.update_session_async(
+                    plan.conversation.user_id, session_id, merge_metadata=summary.metadata(), touch=False
+                )
 
     async def _bounded(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function of the caller's returns in time; None for nothing."""

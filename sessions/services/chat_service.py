@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from sessions import validation
-from sessions.core.identifiers import Identifier, new_session_id
-from sessions.core.twins import blocking
+from sessions.core.identifiers import Identifier
+from sessions.core.twins import blocking, iterating
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage
 from sessions.repositories import AsyncSessionRepository, SessionRepositoryFactory
-from sessions.services.afterwards import Afterwards, Summarise, TitleCallable
 from sessions.services.agents import AgentFactory, AnyAgent
-from sessions.services.claims import Claims, derived_id
-from sessions.services.finishing import Finishing
-from sessions.services.options import check_count, check_seconds, lower_uuid
-from sessions.services.plans import Request
+from sessions.services.answered_anew import AnsweredAnew
+from sessions.services.options import Options, Summarise, TitleCallable
 from sessions.services.results import ChatResult
-from sessions.services.sessions_of_users import UserSessions
 from sessions.services.sources import AgentSource
-from sessions.services.storing import Conversations
 from sessions.services.streams import iterate_stream
-from sessions.services.turns import Turns
-from sessions.services.windows import Window
 
 __all__ = ["ChatService"]
 
 
-class ChatService(UserSessions):
+class ChatService(AnsweredAnew):
     """Answers messages with an agent, and stores them.
 
     A turn reads the history, asks the agent, then stores the message and its answer in one statement, if no
@@ -93,46 +85,24 @@ class ChatService(UserSessions):
             raise InvalidInputError("agent_factory", "goes with no agent")
         if agent_options is not None and agent_factory is None:
             raise InvalidInputError("agent_options", "goes with agent_factory")
-        if on_conflict not in ("raise", "wait"):
-            raise InvalidInputError("on_conflict", "must be 'raise' or 'wait'")
-        if (history_tokens is None) != (count_tokens is None):
-            raise InvalidInputError("history_tokens", "goes with count_tokens")
-        window = Window(
-            check_count("history_limit", history_limit),
-            check_count("history_tokens", history_tokens),
-            count_tokens,
+        options = Options(
+            history_limit=history_limit,
+            history_tokens=history_tokens,
+            count_tokens=count_tokens,
+            summarize=summarize,
+            title=title,
+            store_failed=store_failed,
+            on_conflict=on_conflict,
+            timeout=timeout,
+            wait_timeout=wait_timeout,
+            hook_timeout=hook_timeout,
+            claim_seconds=claim_seconds,
         )
         self._owns_repository = repository is None
         if repository is None:
             repository = SessionRepositoryFactory.get_default_repository()
-        super().__init__(repository)
-        self._finishing = Finishing()
-        self._source = AgentSource(agent, agent_factory, agent_options or {}, repository)
-        conversations = Conversations(repository)
-        self._turns = Turns(
-            self._source,
-            Claims(
-                repository,
-                self._finishing,
-                lease=check_seconds("claim_seconds", claim_seconds),
-                patience=check_seconds("wait_timeout", wait_timeout),
-            ),
-            self._finishing,
-            window,
-            conversations,
-            Afterwards(
-                repository,
-                conversations,
-                window,
-                title=title,
-                summarize=summarize,
-                seconds=check_seconds("hook_timeout", hook_timeout),
-            ),
-            repository,
-            seconds=None if timeout is None else check_seconds("timeout", timeout),
-            store_failed=store_failed,
-            waits=on_conflict == "wait",
-        )
+        source = AgentSource(agent, agent_factory, agent_options or {}, repository)
+        super().__init__(repository, source, options)
 
     async def chat(
         self,
@@ -201,101 +171,6 @@ class ChatService(UserSessions):
         request = self._request(message, user_id, session_id, protocol, message_id, metadata)
         return self._turns.run(request, streaming=True)
 
-    async def regenerate(
-        self,
-        user_id: str,
-        session_id: Identifier,
-        protocol: str = "rest",
-        *,
-        metadata: dict[str, Any] | None = None,
-    ) -> ChatResult:
-        """Answer the last message of the user anew; the new answer replaces the old one.
-
-        If the agent fails, the old answer stays.
-
-        Args:
-            user_id: The user.
-            session_id: The session.
-            protocol: As in `chat`.
-            metadata: A JSON object, passed to the agent.
-
-        Raises:
-            SessionNotFoundError: The user has no such session.
-            InvalidInputError: Also if the session has no message of the user.
-            TurnConflictError: Another turn has changed the conversation meanwhile; nothing is stored.
-        """
-        return await self._run(self._request(None, user_id, session_id, protocol, None, metadata))
-
-    async def edit(
-        self,
-        user_id: str,
-        session_id: Identifier,
-        message_id: Identifier,
-        message: str,
-        *,
-        branch: bool = False,
-        protocol: str = "rest",
-        metadata: dict[str, Any] | None = None,
-    ) -> ChatResult:
-        """Answer another message in place of one of the user's; it replaces that one and all after it.
-
-        If the agent fails, the conversation stays as it is.
-
-        Args:
-            user_id: The user.
-            session_id: The session.
-            message_id: The message to replace.
-            message: The new message, which has a new id.
-            branch: Leave the session as it is, and store a new one: copies of the messages before, the new
-                message and its answer. The result has its id.
-            protocol: As in `chat`.
-            metadata: As in `chat`.
-
-        Raises:
-            SessionNotFoundError: The user has no such session.
-            InvalidInputError: Also if the session has no such message, or it is not the user's.
-            TurnConflictError: Another turn has changed the conversation meanwhile; nothing is stored.
-        """
-        request = self._request(message, user_id, session_id, protocol, None, metadata)
-        request.edited_id = lower_uuid(validation.check_id("message_id", message_id))
-        request.is_branch = validation.check_flag("branch", branch)
-        return await self._run(request)
-
-    async def _run(self, request: Request) -> ChatResult:
-        result: ChatResult | None = None
-        async for item in self._turns.run(request, streaming=False):
-            if not isinstance(item, str):
-                result = item
-        assert result is not None
-        return result
-
-    def _request(
-        self,
-        message: str | None,
-        user_id: str,
-        session_id: Identifier | None,
-        protocol: str,
-        message_id: Identifier | None,
-        metadata: dict[str, Any] | None,
-    ) -> Request:
-        """Return the checked arguments; what depends on the backend is checked by its first operation."""
-        self._source.check()
-        user_id = validation.check_user_id(user_id)
-        chosen = None if session_id is None else validation.check_id("session_id", session_id)
-        own_id = None if message_id is None else lower_uuid(validation.check_id("message_id", message_id))
-        if not isinstance(protocol, str):
-            raise InvalidInputError("protocol", f"must be str, not {type(protocol).__name__}")
-        return Request(
-            user_id,
-            # From the message's id: a client that did not get the result does not know the session's.
-            chosen or (new_session_id() if own_id is None else derived_id("session", user_id, own_id)),
-            None if message is None else validation.check_content(message, "message"),
-            protocol,
-            {} if metadata is None else validation.check_metadata(metadata),
-            own_id,
-            is_new_session=chosen is None and own_id is None,
-        )
-
     async def aclose(self) -> None:
         """Wait for partial answers that are still being stored; close the repository if it is the default."""
         await self._finishing.finish()
@@ -327,23 +202,5 @@ class ChatService(UserSessions):
     # -- Blocking twins ----------------------------------------------------------------------------
 
     chat_sync = blocking(chat, "chat_sync")
-    regenerate_sync = blocking(regenerate, "regenerate_sync")
-    edit_sync = blocking(edit, "edit_sync")
+    stream_sync = iterating(stream, "stream_sync", by=iterate_stream)
     close = blocking(aclose, "close")
-
-    def stream_sync(
-        self,
-        message: str,
-        user_id: str,
-        session_id: Identifier | None = None,
-        protocol: str = "rest",
-        *,
-        message_id: Identifier | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> Iterator[str | ChatResult]:
-        """Iterate over the pieces of an answer, then its result; the blocking twin of `stream`."""
-        return iterate_stream(
-            lambda: self.stream(
-                message, user_id, session_id, protocol, message_id=message_id, metadata=metadata
-            )
-        )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sessions.core.turns import TurnTimeoutError, turns_for
 from sessions.correlation import logger_of
-from sessions.errors import SessionsError, TurnConflictError, VersionConflictError
+from sessions.errors import BackendUnavailableError, SessionsError, TurnConflictError, VersionConflictError
 from sessions.services.finishing import CLOSE_SECONDS, Finishing
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ class Claims:
             finally:
                 renewing.cancel()
             is_interrupted = False
-        except Exception:
-            is_interrupted = False
+        except Exception as error:
+            # Without the database, the release ends no sooner than the turn did.
+            is_interrupted = isinstance(error, BackendUnavailableError)
             raise
         finally:
             try:

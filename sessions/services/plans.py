@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sessions.core.identifiers import new_session_id
-from sessions.errors import InvalidInputError, MessageConflictError, SessionNotFoundError
+from sessions.errors import (
+    InvalidInputError,
+    MessageConflictError,
+    SessionNotFoundError,
+    TurnConflictError,
+)
 from sessions.models import ChatMessage, NewMessage
 from sessions.services.results import Clock
 from sessions.services.storing import Conversation, Conversations
@@ -115,13 +120,11 @@ class Planner:
         if request.message is None or request.edited_id is not None:
             return await self._plan_change(request)
         conversation, summary = await self._read(request)
-        stored_id: str | None = None
-        # Afterwards: a process that was killed may have sent the turn, and what is committed later than the
-        # version was read changes it.
-        if request.message_id is not None and (found := await self.stored(request)) is not None:
-            if found[1]:
-                return found
-            stored_id = found[0].message_id
+        # After the conversation was read: what is committed before is found here, what is committed later
+        # makes its version old.
+        found = await self.stored(request, conversation)
+        if found is not None and found[1]:
+            return found
         plan = Plan(
             conversation,
             conversation.session_id,
@@ -130,33 +133,43 @@ class Planner:
             summary,
             is_first=not conversation.messages,
         )
-        if stored_id is None:
+        if found is None:
             plan.question = _question(request)
         else:
-            plan.question_id = stored_id
-            plan.before = await self._before(conversation, stored_id)
+            plan.question_id = found[0].message_id
+            plan.before = await self._before(conversation, found[0].message_id)
         return plan
 
-    async def stored(self, request: Request) -> tuple[ChatMessage, list[ChatMessage]] | None:
-        """Return the message of a repeated request and the messages of its answer, if there are any."""
+    async def stored(
+        self, request: Request, conversation: Conversation | None = None
+    ) -> tuple[ChatMessage, list[ChatMessage]] | None:
+        """Return the message of a repeated request and the messages of its answer, if there are any.
+
+        Args:
+            request: The request; without the caller's id of its message it is no repeated one.
+            conversation: What was read of it; None to ask the database.
+
+        Raises:
+            MessageConflictError: The message id is taken by another message of the session.
+        """
         user_id, session_id, message_id = request.user_id, request.session_id, request.message_id
-        assert message_id is not None
+        if message_id is None:
+            return None
+        messages = [] if conversation is None else conversation.messages
+        for index, message in enumerate(messages):
+            if message.message_id == message_id:
+                return _checked(message, request), _answer(messages[index + 1 :])
         found = await self._repository.get_message(user_id, session_id, message_id)
         if found is None:
             return None
-        if (found.role, found.content) != ("user", request.message):
-            raise MessageConflictError("the message id is taken by another message")
-        following = await self._repository.get_session_history(
-            user_id, session_id, after=message_id, limit=LOOK_AHEAD
-        )
-        answer: list[ChatMessage] = []
-        for message in following:
-            if message.role == "user":
-                break
-            answer.append(message)
-        while answer and answer[-1].role != "assistant":
-            answer.pop()
-        return found, answer
+        _checked(found, request)
+        try:
+            following = await self._repository.get_session_history(
+                user_id, session_id, after=message_id, limit=LOOK_AHEAD
+            )
+        except InvalidInputError:  # It was deleted since.
+            return None
+        return found, _answer(following)
 
     async def _read(self, request: Request) -> tuple[Conversation, Summary | None]:
         user_id, session_id, limit = request.user_id, request.session_id, self._window.limit
@@ -172,9 +185,12 @@ class Planner:
         for index, message in enumerate(conversation.messages):
             if message.message_id == message_id:
                 return conversation.messages[:index]
-        return await self._repository.get_session_history(
-            conversation.user_id, conversation.session_id, before=message_id, limit=self._window.limit
-        )
+        try:
+            return await self._repository.get_session_history(
+                conversation.user_id, conversation.session_id, before=message_id, limit=self._window.limit
+            )
+        except InvalidInputError as error:  # It was deleted since.
+            raise TurnConflictError("another turn has changed the conversation meanwhile") from error
 
     async def _plan_change(self, request: Request) -> Plan:
         """Plan to answer the last message anew, or an edited one."""
@@ -213,6 +229,25 @@ def _unsummarised(messages: list[ChatMessage], summary: Summary | None) -> list[
 def _summarised(metadata: dict[str, Any]) -> str | None:
     summary = Summary.of(metadata)
     return None if summary is None else summary.through
+
+
+def _checked(message: ChatMessage, request: Request) -> ChatMessage:
+    """Return the message that is stored under the request's id, if it is the request's."""
+    if (message.role, message.content) != ("user", request.message):
+        raise MessageConflictError("the message id is taken by another message")
+    return message
+
+
+def _answer(following: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Return, of the messages after one of the user's, those of its answer."""
+    answer: list[ChatMessage] = []
+    for message in following:
+        if message.role == "user":
+            break
+        answer.append(message)
+    while answer and answer[-1].role != "assistant":
+        answer.pop()
+    return answer
 
 
 def _question(request: Request) -> NewMessage:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from sessions import validation
 from sessions.core.identifiers import Identifier
-from sessions.core.twins import blocking
-from sessions.models import ChatMessage, SessionPage
+from sessions.core.operations import SharedOperations
+from sessions.core.twins import blocking, delegating
 from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["UserSessions"]
+
+
+def _repository(sessions: UserSessions) -> AsyncSessionRepository:
+    return sessions.repository
 
 
 class UserSessions:
@@ -42,48 +44,8 @@ class UserSessions:
         """
         return await self._repository.create_session_async(user_id, {"title": title, "metadata": metadata})
 
-    async def get_session_history(
-        self,
-        user_id: str,
-        session_id: Identifier,
-        *,
-        limit: int | None = None,
-        before: Identifier | None = None,
-        after: Identifier | None = None,
-        since: datetime | None = None,
-    ) -> list[ChatMessage]:
-        """Return the messages of a session, oldest first; empty if the user has no such session.
-
-        Args:
-            user_id: Owner.
-            session_id: The session.
-            limit: At most so many: alone or with ``before`` the newest, with ``after`` or ``since`` the
-                oldest.
-            before: Only messages before the one with this id.
-            after: Only messages after the one with this id.
-            since: Only messages with this timestamp or a later one.
-        """
-        return await self._repository.get_session_history(
-            user_id, session_id, limit=limit, before=before, after=after, since=since
-        )
-
-    async def list_sessions(
-        self,
-        user_id: str,
-        *,
-        limit: int = 10,
-        cursor: str | None = None,
-        where: Mapping[str, Any] | None = None,
-    ) -> SessionPage:
-        """Return a page of a user's sessions, the last changed first.
-
-        Args:
-            user_id: Owner.
-            limit: Sessions on a page, 1 to 1000.
-            cursor: ``next_cursor`` of the page before; None for the first page.
-            where: Only sessions whose metadata has these values.
-        """
-        return await self._repository.list_sessions(user_id, limit=limit, cursor=cursor, where=where)
+    get_session_history = delegating(SharedOperations.get_session_history, to=_repository)
+    list_sessions = delegating(SharedOperations.list_sessions, to=_repository)
 
     async def rename_session(self, user_id: str, session_id: Identifier, title: str) -> bool:
         """Set the title of a session, which stays; return whether the user has such a session.
@@ -102,7 +64,9 @@ class UserSessions:
         return await self._repository.delete_session_async(user_id, session_id)
 
     create_session_sync = blocking(create_session, "create_session_sync")
-    get_session_history_sync = blocking(get_session_history, "get_session_history_sync")
-    list_sessions_sync = blocking(list_sessions, "list_sessions_sync")
+    get_session_history_sync = blocking(
+        SharedOperations.get_session_history, "get_session_history_sync", of=_repository
+    )
+    list_sessions_sync = blocking(SharedOperations.list_sessions, "list_sessions_sync", of=_repository)
     rename_session_sync = blocking(rename_session, "rename_session_sync")
     delete_session_sync = blocking(delete_session, "delete_session_sync")

@@ -101,7 +101,7 @@ class Conversations:
                 return Conversation(user_id, session_id, None, known[0], messages)
         found = await self._repository.get_session(user_id, session_id)
         if found is None and not whole and await self._is_taken(session_id):
-            # By another user, or by another turn since.
+            # By another user, unless the user's own was created since.
             found = await self._repository.get_session(user_id, session_id)
             if found is None:
                 raise SessionConflictError("the session id is taken by another user's session")
@@ -124,9 +124,9 @@ class Conversations:
         return await self._repository.get_session_history(*key, limit=limit)
 
     async def _is_taken(self, session_id: str) -> bool:
+        """Return whether there is such a session, of whichever user."""
         try:
-            # An empty batch only checks that the session exists, of whichever user.
-            await self._repository.add_messages(session_id, ())
+            await self._repository.add_messages(session_id, ())  # An empty batch only checks that.
         except SessionNotFoundError:
             return False
         return True
@@ -181,7 +181,7 @@ class Conversations:
         self._known.pop((user_id, session_id), None)
         found = await self._repository.get_session(user_id, session_id)
         if found is None:
-            if isinstance(error, SessionConflictError):
+            if isinstance(error, SessionConflictError) and await self._is_taken(session_id):
                 raise error
             raise SessionNotFoundError("the session was deleted during the turn") from error
         # All of them if all are to be replaced.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Generic, TypeVar
 
 from sessions.core.blocking import run_blocking
@@ -17,14 +17,14 @@ R = TypeVar("R")
 class _Pump(Generic[R]):
     """Passes the items of an async generator on, each when it is asked for."""
 
-    def __init__(self, generator: Callable[[], AsyncGenerator[R, None]]) -> None:
+    def __init__(self, generator: AsyncGenerator[R, None]) -> None:
         self._generator = generator
         self._items: asyncio.Queue[R] = asyncio.Queue(1)
         self._asked = asyncio.Semaphore(0)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        async with contextlib.aclosing(self._generator()) as items:
+        async with contextlib.aclosing(self._generator) as items:
             await self._asked.acquire()
             async for item in items:
                 self._items.put_nowait(item)
@@ -51,7 +51,7 @@ class _Pump(Generic[R]):
             self._task.exception()
 
 
-def iterate_stream(generator: Callable[[], AsyncGenerator[R, None]]) -> Iterator[R]:
+def iterate_stream(generator: AsyncGenerator[R, None]) -> Iterator[R]:
     """Yield the items of an async generator from the background loop, and close it at the end."""
 
     async def start() -> _Pump[R]:

@@ -16,12 +16,12 @@ from sessions.services.agents import AgentContext
 from sessions.services.asking import Asking
 from sessions.services.claims import Claims
 from sessions.services.finishing import CLOSE_SECONDS, STORE_SECONDS, Finishing
+from sessions.services.options import Options
 from sessions.services.plans import Plan, Planner, Request
 from sessions.services.replies import ERROR, STATUS, TOOLS_USED, Reply, tool_names
 from sessions.services.results import ChatResult, now
 from sessions.services.sources import AgentSource
 from sessions.services.storing import Conversations
-from sessions.services.windows import Window
 
 if TYPE_CHECKING:
     from sessions.repositories import AsyncSessionRepository
@@ -38,42 +38,31 @@ class Turns:
     """Runs the turns of a service.
 
     Args:
+        repository: Where conversations are stored.
         source: Where the agent comes from.
-        claims: Claims of turns.
         finishing: Runs what must not be cut short.
-        window: What the agent sees of a history.
-        conversations: Reads and stores.
-        afterwards: Titles and summaries.
-        repository: The repository.
-        seconds: Time limit of an answer; None for no limit.
-        store_failed: Whether to store a message whose answer failed before its first word.
-        waits: Whether to wait for other turns of the session.
+        options: The options of the service.
     """
 
     def __init__(
         self,
-        source: AgentSource,
-        claims: Claims,
-        finishing: Finishing,
-        window: Window,
-        conversations: Conversations,
-        afterwards: Afterwards,
         repository: AsyncSessionRepository,
-        *,
-        seconds: float | None,
-        store_failed: bool,
-        waits: bool,
+        source: AgentSource,
+        finishing: Finishing,
+        options: Options,
     ) -> None:
         self._source = source
-        self._claims = claims
         self._finishing = finishing
-        self._window = window
-        self._afterwards = afterwards
-        self._seconds = seconds
-        self._store_failed = store_failed
-        self._waits = waits
-        self._conversations = conversations
-        self._planner = Planner(repository, conversations, window, summarises=afterwards.summarises)
+        self._options = options
+        self._window = options.window
+        self._claims = Claims(
+            repository, finishing, lease=options.claim_seconds, patience=options.wait_timeout
+        )
+        self._conversations = Conversations(repository)
+        self._afterwards = Afterwards(repository, self._conversations, options)
+        self._planner = Planner(
+            repository, self._conversations, self._window, summarises=self._afterwards.summarises
+        )
 
     async def run(self, request: Request, *, streaming: bool) -> AsyncGenerator[str | ChatResult, None]:
         """Yield the pieces of the answer if ``streaming``, then the result.
@@ -103,20 +92,24 @@ class Turns:
                     raise
                 if reply.status == "failed":
                     await asking.aclose()
-                    if not (reply.has_text or self._store_failed):
+                    if not self._is_stored(plan, reply):
                         yield self._result(request, plan, asking)
                         return
                 try:
                     ids = await self._finishing.run(self._store(plan, reply))
                 except (TurnConflictError, MessageConflictError) as error:
-                    # What a killed process had sent may be committed after the turn has looked for it.
-                    if request.message_id and (found := await self._planner.stored(request)) and found[1]:
+                    # Also what a killed process had sent may be committed after the turn has looked for it.
+                    found = await self._planner.stored(request)
+                    if found is not None and found[1]:
                         yield self._repeated(request, *found)
                         return
-                    is_retried = self._waits and isinstance(error, TurnConflictError)
-                    if is_retried and times < MAX_TIMES and not (streaming and reply.has_text):
+                    if found is None and isinstance(error, MessageConflictError):
+                        raise
+                    if self._options.waits and times < MAX_TIMES and not (streaming and reply.has_text):
                         continue
-                    raise
+                    if isinstance(error, TurnConflictError):
+                        raise
+                    raise TurnConflictError("the message was stored meanwhile, without an answer") from error
                 plan.title = await self._afterwards.run(plan, reply, ids) or plan.title
                 yield self._result(request, plan, asking, ids)
                 return
@@ -125,7 +118,7 @@ class Turns:
         """Return what the turn claims: the session if it waits for others, and its message."""
         names: list[tuple[str, ...]] = []
         session_id = request.session_id.lower()  # A UUID in capitals is the same one.
-        if self._waits and not request.is_new_session:
+        if self._options.waits and not request.is_new_session:
             names.append(("session", session_id))
         if request.message_id is not None:
             names.append(("message", request.user_id, session_id, request.message_id))
@@ -139,7 +132,13 @@ class Turns:
             history=self._window.choose(plan.before),
             summary=None if plan.summary is None else plan.summary.text,
         )
-        return Asking(self._source.get, plan.query, context, seconds=self._seconds, streaming=streaming)
+        seconds = self._options.timeout
+        return Asking(self._source.get, plan.query, context, seconds=seconds, streaming=streaming)
+
+    def _is_stored(self, plan: Plan, reply: Reply) -> bool:
+        """Return whether to store an answer that has failed, or was interrupted."""
+        is_regenerated = plan.kept is not None and plan.question is None
+        return reply.has_text or (self._options.store_failed and not is_regenerated)
 
     async def _store(self, plan: Plan, reply: Reply) -> list[str]:
         """Store the turn, and return the ids of the message and of its answer."""
@@ -162,7 +161,7 @@ class Turns:
         reply = asking.reply
         if reply.status == "complete":
             reply.status = "partial" if reply.has_text else "failed"
-        if reply.has_text or self._store_failed:
+        if self._is_stored(plan, reply):
             logger.info("a turn was interrupted; its answer is stored as %s", reply.status)
             await self._finishing.at_end(lambda: self._store(plan, reply), STORE_SECONDS)
         await self._finishing.close(asking.aclose, CLOSE_SECONDS)

@@ -114,6 +114,14 @@ def decode_payload(text: str | None) -> Any:
     """
     if text is None:
         return None
+    try:
+        # As it is stored, without white space: `decode` looks for it, which takes longer than the rest.
+        value, end = _decoder.raw_decode(text)
+    except (ValueError, RecursionError):
+        pass
+    else:
+        if end == len(text):
+            return value
     return _with_free_stack(_decode, text)
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks import crowd, observability, ratios, search, writes
+from benchmarks import crowd, observability, ratios, search, turns, writes
 from benchmarks.tables import table
 from benchmarks.timing import Effort, one_caller, timed_together
 
@@ -39,6 +39,12 @@ async def test_blocking_calls_are_measured_beside_awaited_ones(postgres_url: str
         "get_session",
     ]
     assert text.count("≤ 1.35") == len(operations)
+
+
+async def test_a_turn_is_measured_beside_the_calls_that_it_needs(sqlite_url: str) -> None:
+    text = await turns.overhead("sqlite", sqlite_url, TINY)
+
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| `chat`", "| `stream`"]
 
 
 async def test_each_index_is_listed_with_its_size_and_a_read(postgres_url: str) -> None:

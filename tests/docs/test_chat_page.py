@@ -167,6 +167,57 @@ def test_a_message_is_answered_piece_by_piece_and_again_after_a_reload(page: Pag
     assert [content for content, _ in stored(page)] == texts(page)
 
 
+def test_an_answer_that_is_made_anew_comes_piece_by_piece(page: Page, model: Model) -> None:
+    answer = page.locator("#messages .assistant .text").last
+    model.held.add("hold one")
+    ask(page, "hold one")
+    model.held.clear()
+    button(page, "Regenerate").click()
+    expect(answer).to_have_text("Answer 2: hold")
+    expect(button(page, "Stop")).to_be_visible()
+    model.go_on.set()
+    settled(page)
+    assert stored(page) == [("hold one", None), ("Answer 2: hold one", "complete")]
+
+    # Stopped, it replaces the old one as far as it came; so does that of an edited message.
+    model.go_on.clear()
+    model.held.clear()
+    button(page, "Regenerate").click()
+    expect(answer).to_have_text("Answer 3: hold")
+    button(page, "Stop").click()
+    expect(page.get_by_text("Interrupted")).to_be_visible()
+    assert stored(page) == [("hold one", None), ("Answer 3: hold", "partial")]
+    button(page, "Edit").click()
+    page.get_by_label("Edited message").fill("hold two")
+    button(page, "Save").click()
+    expect(page.locator("#messages .text")).to_have_text(["hold two", "Answer 4: hold"])
+    model.go_on.set()
+    settled(page)
+    assert stored(page) == [("hold two", None), ("Answer 4: hold two", "complete")]
+
+    # So does one during which the page is reloaded.
+    model.go_on.clear()
+    model.held.clear()
+    button(page, "Regenerate").click()
+    expect(answer).to_have_text("Answer 5: hold")
+    page.reload()
+    expect(page.get_by_text("Interrupted")).to_be_visible()
+    assert stored(page) == [("hold two", None), ("Answer 5: hold", "partial")]
+
+    # Before its first piece, it leaves the old one.
+    model.go_on.clear()
+    button(page, "Edit").click()
+    page.get_by_label("Edited message").fill("silence")
+    button(page, "Branch").click()
+    expect(page.locator("#messages .text").first).to_have_text("silence")
+    while model.asked < 6:
+        page.wait_for_timeout(20)
+    button(page, "Stop").click()
+    expect(page.locator("#messages .text")).to_have_text(["hold two", "Answer 5: hold"])
+    expect(recent(page)).to_have_count(1)
+    assert [content for content, _ in stored(page)] == texts(page)
+
+
 def test_a_message_is_edited_in_place_or_in_a_branch(page: Page) -> None:
     for message in ("Rome", "Oslo"):
         ask(page, message)

@@ -100,16 +100,20 @@ async def test_every_statement_of_a_change_of_messages_does_so(
             engine = (await repository._connection_manager.engine()).sync_engine
             with listening(lambda *statement: sent.append(statement), engine):
                 await plans.WRITES[name](repository)
-            found = {
-                statement: faults(
-                    [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
-                )
+            steps = {
+                statement: [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
                 for statement, values in sent
                 if statement != "COMMIT" and not isinstance(values, list)
             }
         after = await repository.get_session(plans.USER, plans.BIG_SESSION)
         sessions = await repository.count_sessions(plans.USER)
 
-    assert len(found) >= 3
-    assert found == {statement: [] for statement in found}
+    assert len(steps) >= 3
+    assert {statement: faults(plan) for statement, plan in steps.items()} == {
+        statement: [] for statement in steps
+    }
+    for statement, plan in steps.items():
+        if statement.startswith("DELETE") and "json_each" in statement:
+            # Not all messages of the session.
+            assert plan[0].endswith("(message_id=?)")
     assert (after.version, sessions) == ((before.version, 2) if "fork" in name else (before.version + 1, 1))

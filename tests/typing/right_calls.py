@@ -462,12 +462,20 @@ async def services(repository: AsyncSessionRepository) -> None:
     async for item in service.stream("Hi", "alice"):
         assert_type(item, str | ChatResult)
     assert_type(await service.regenerate("alice", "s"), ChatResult)
+    async for item in service.stream_regenerate("alice", "s", "sse"):
+        assert_type(item, str | ChatResult)
+    async for item in service.stream_edit("alice", "s", "m", "Hi", branch=True):
+        assert_type(item, str | ChatResult)
     assert_type(await service.edit("alice", "s", "m", "Hi", branch=True), ChatResult)
     assert_type(await service.list_sessions("alice"), SessionPage)
     assert_type(await service.get_session_history("alice", "s", limit=3), list[ChatMessage])
     assert_type(await service.rename_session("alice", "s", "T"), bool)
     assert_type(service.chat_sync("Hi", "alice"), ChatResult)
     for item in service.stream_sync("Hi", "alice"):
+        assert_type(item, str | ChatResult)
+    for item in service.stream_edit_sync("alice", "s", "m", "Hi", branch=True):
+        assert_type(item, str | ChatResult)
+    for item in service.stream_regenerate_sync("alice", "s", metadata={"a": 1}):
         assert_type(item, str | ChatResult)
     assert_type(service.delete_session_sync("alice", "s"), bool)
     assert_type(service.create_session_sync("alice", "T"), str)

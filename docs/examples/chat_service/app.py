@@ -69,28 +69,29 @@ async def chat(message: Text, session_id: OptionalId, user: User, message_id: Me
 
 @app.post("/api/chat/stream")
 async def stream(message: Text, session_id: OptionalId, user: User, message_id: MessageId = None) -> Response:
-    items = service.stream(message, user, session_id, "sse", message_id=message_id)
-    return StreamingResponse(events(items), media_type="text/event-stream")
-
-
-async def events(items: AsyncGenerator[str | ChatResult, None]) -> AsyncIterator[str]:
-    """Starlette cancels this when the client disconnects; the service then stores the answer so far."""
-    async with aclosing(items):
-        try:
-            async for item in items:
-                yield f"event: {'piece' if isinstance(item, str) else 'result'}\ndata: {json.dumps(item)}\n\n"
-        except SessionsError as error:
-            yield f"event: error\ndata: {json.dumps(describe(error))}\n\n"
+    return streamed(service.stream(message, user, session_id, "sse", message_id=message_id))
 
 
 @app.post("/api/sessions/{session_id}/regenerate")
-async def regenerate(session_id: SessionId, user: User) -> ChatResult:
-    return await service.regenerate(user, session_id)
+async def regenerate(session_id: SessionId, user: User) -> Response:
+    return streamed(service.stream_regenerate(user, session_id, "sse"))
 
 
 @app.post("/api/sessions/{session_id}/messages/{message_id}/edit")
-async def edit(session_id: SessionId, message_id: str, message: Text, user: User, branch: bool) -> ChatResult:
-    return await service.edit(user, session_id, message_id, message, branch=branch)
+async def edit(session_id: SessionId, message_id: str, message: Text, user: User, branch: bool) -> Response:
+    return streamed(service.stream_edit(user, session_id, message_id, message, branch=branch, protocol="sse"))
+
+
+def streamed(items: AsyncGenerator[str | ChatResult, None]) -> Response:
+    async def events() -> AsyncIterator[str]:
+        async with aclosing(items):  # When the client disconnects, the service stores the answer so far.
+            try:
+                async for item in items:
+                    yield f"event: {'piece' if type(item) is str else 'result'}\ndata: {json.dumps(item)}\n\n"
+            except SessionsError as error:
+                yield f"event: error\ndata: {json.dumps(describe(error))}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 @app.get("/api/sessions/{session_id}/messages")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Dialect, Executable, Uuid
+from sqlalchemy import Dialect, Executable
 from sqlalchemy.types import TypeEngine
 
 __all__ = ["CompiledStatements", "DriverStatement"]
 
 Processor = Callable[[Any], Any]
+# Of all values of a column.
+ColumnProcessor = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 class DriverStatement:
@@ -26,7 +28,7 @@ class DriverStatement:
         self,
         query: str,
         binds: Sequence[tuple[str, Any, Processor | None]],
-        columns: Sequence[Processor | None],
+        columns: Sequence[ColumnProcessor | None],
     ) -> None:
         self.query = query
         self._binds = tuple(binds)
@@ -42,13 +44,13 @@ class DriverStatement:
 
     def rows(self, records: Sequence[Any]) -> Sequence[Any]:
         """Return the driver's rows, with the result processors of the columns' types applied."""
-        if not self._columns:
+        if not (self._columns and records):
             return records
-        rows = list(map(list, records))
+        # By column: a loop in C for each takes a fraction of the time of one in Python over all rows.
+        columns: list[Sequence[Any]] = list(zip(*records, strict=True))
         for place, process in self._columns:
-            for row in rows:
-                row[place] = process(row[place])
-        return rows
+            columns[place] = process(columns[place])
+        return list(zip(*columns, strict=True))
 
 
 class CompiledStatements:
@@ -57,11 +59,17 @@ class CompiledStatements:
     Args:
         dialect: Of the driver.
         schema: Schema of the tables; None for the default one.
-        uuid: Faster than the dialect's result processor of UUIDs as texts; None where it has none.
+        columns: By type, faster than the dialect's result processor: of all values of a column.
     """
 
-    def __init__(self, dialect: Dialect, schema: str | None = None, *, uuid: Processor | None = None) -> None:
-        self._uuid = uuid
+    def __init__(
+        self,
+        dialect: Dialect,
+        schema: str | None = None,
+        *,
+        columns: Mapping[type[TypeEngine[Any]], ColumnProcessor] | None = None,
+    ) -> None:
+        self._columns = columns or {}
         self._schema_map: dict[str | None, str | None] | None = None if schema is None else {None: schema}
         self._dialect = dialect
         self._compiled: dict[Executable, DriverStatement] = {}
@@ -85,10 +93,11 @@ class CompiledStatements:
         columns = [self._result_processor(column.type) for column in returned]
         return self._compiled.setdefault(statement, DriverStatement(compiled.string, binds, columns))
 
-    def _result_processor(self, type_: TypeEngine[Any]) -> Processor | None:
-        if self._uuid is not None and isinstance(type_, Uuid):
-            return self._uuid
-        return self._implementation(type_).result_processor(self._dialect, None)
+    def _result_processor(self, type_: TypeEngine[Any]) -> ColumnProcessor | None:
+        if (processor := self._columns.get(type(type_))) is not None:
+            return processor
+        process: Processor | None = self._implementation(type_).result_processor(self._dialect, None)
+        return None if process is None else lambda values: list(map(process, values))
 
     def _implementation(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
         return type_.dialect_impl(self._dialect)

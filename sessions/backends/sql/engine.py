@@ -268,7 +268,8 @@ class SqlConnectionManager(SchemaManager):
         if not isinstance(queue, QueuePool):
             return PoolUse(self._in_use(pool), 0, None, pool.meter.pending)
         limit = queue.size() + self._max_overflow if self._own else None
-        return PoolUse(queue.checkedout(), queue.checkedin(), limit, pool.meter.pending)
+        used = self._in_use(pool)
+        return PoolUse(used, queue.checkedout() + queue.checkedin() - used, limit, pool.meter.pending)
 
     def _open(self) -> SqlPool:
         if self._given is not None:

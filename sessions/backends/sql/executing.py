@@ -31,6 +31,10 @@ class Executor(Protocol):
         """Execute SQL with the driver's placeholders, and values as they are stored."""
         ...
 
+    def write_rows(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
+        """Execute SQL as `write_text` does, once for each of several rows of values."""
+        ...
+
 
 class ConnectionExecutor:
     """Executes statements on a connection of SQLAlchemy.
@@ -56,3 +60,7 @@ class ConnectionExecutor:
     def write_text(self, sql: str, values: tuple[Any, ...]) -> None:
         """Execute SQL with the driver's placeholders, and values as they are stored."""
         self._connection.exec_driver_sql(sql, values, execution_options=self._options)
+
+    def write_rows(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
+        """Execute SQL as `write_text` does, once for each of several rows of values."""
+        self._connection.exec_driver_sql(sql, rows, execution_options=self._options)

@@ -14,6 +14,7 @@ from sessions.backends.sql.rows import (
     to_hit,
     to_preview,
     to_session,
+    to_sessions,
     where_parameters,
 )
 from sessions.backends.sql.writing import SqlWrites
@@ -44,14 +45,14 @@ class SqlBackend(SqlMessages, SqlWrites):
 
     async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
         page = parameters(user_id=user_id, offset=offset, limit=limit)
-        return [to_session(row) for row in await self._fetch(self._statements.list_page, page)]
+        return to_sessions(await self._fetch(self._statements.list_page, page))
 
     async def list_after(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
     ) -> list[ChatSession]:
         statement = self._statements.list_where(after is not None, len(where or ()))
         found = await self._fetch(statement, list_parameters(user_id, after, limit, where))
-        return in_order([to_session(row) for row in found], newest_first=True)[:limit]
+        return in_order(to_sessions(found), newest_first=True)[:limit]
 
     async def list_previews(
         self, user_id: str, after: tuple[datetime, str] | None, limit: int, where: Where | None
@@ -103,5 +104,5 @@ class SqlBackend(SqlMessages, SqlWrites):
         part = parameters(user_id=user_id, limit=limit)
         if after is not None:
             part |= parameters(updated_at=after.updated_at, after_id=after.session_id)
-        found = [to_session(row) for row in await self._fetch(statement, part)]
+        found = to_sessions(await self._fetch(statement, part))
         return in_order(found, newest_first=False)[:limit]

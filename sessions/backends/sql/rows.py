@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sessions.core.values import MessageRow, NewSession, Position, Where
@@ -22,17 +23,16 @@ __all__ = [
     "in_order",
     "list_parameters",
     "message_arrays",
-    "message_rows",
     "new_row",
     "to_hit",
     "to_messages",
     "to_preview",
     "to_session",
+    "to_sessions",
     "where_parameters",
 ]
 
 MICROSECOND = timedelta(microseconds=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def new_row(new: NewSession, messages: int = 0) -> dict[str, Any]:
@@ -61,30 +61,6 @@ def message_arrays(rows: Sequence[MessageRow], *, complete: bool) -> dict[str, A
             payloads=[row.payload for row in rows],
         )
     return arrays
-
-
-def message_rows(
-    session_id: str, rows: Sequence[MessageRow], last: datetime, *, complete: bool
-) -> list[dict[str, Any]]:
-    """Return the parameters of messages, of which the last is written at the given time, for SQLite."""
-    values = []
-    written = last - (len(rows) - 1) * MICROSECOND if len(rows) > 1 else last
-    for row in rows:
-        # Named as by `parameters`, which takes longer.
-        value: dict[str, Any] = {
-            "p_message_id": row.message_id,
-            "p_session_id": session_id,
-            "p_role": row.role,
-            "p_content": row.content,
-            "p_timestamp": row.timestamp or written,
-        }
-        if complete:
-            value["p_metadata"] = encode_json(row.metadata or {})
-            value["p_payload"] = row.payload
-            value["p_write_order"] = 0 if row.timestamp is None else (written - EPOCH) // MICROSECOND
-        values.append(value)
-        written += MICROSECOND
-    return values
 
 
 def are_complete(rows: Sequence[MessageRow]) -> bool:
@@ -118,6 +94,27 @@ def to_session(row: Any) -> ChatSession:
     )
 
 
+def to_sessions(rows: Sequence[Any]) -> list[ChatSession]:
+    """Return the sessions of rows with `SESSION_COLUMNS`."""
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    if not columns:
+        return []
+    session_ids, titles, user_ids, created, updated, metadata, versions = columns
+    # Without a loop in Python over the rows.
+    return list(
+        map(
+            ChatSession,
+            map(str, session_ids),
+            titles,
+            user_ids,
+            created,
+            updated,
+            map(decode_json, metadata),
+            versions,
+        )
+    )
+
+
 def in_order(found: list[ChatSession], *, newest_first: bool) -> list[ChatSession]:
     """Return sessions in the order of a listing, or in the opposite one; the statement may be a union."""
     found.sort(key=lambda chat_session: chat_session.session_id, reverse=not newest_first)
@@ -137,18 +134,25 @@ def to_preview(row: Any) -> SessionPreview:
 
 def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
     """Return the messages of rows with `MESSAGE_COLUMNS`."""
-    return [
-        ChatMessage(
-            message_id,
-            session_id,
-            role,
-            content,
-            timestamp,
-            decode_json(metadata),
-            None if payload is None else decode_payload(payload),
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    if not columns:
+        return []
+    message_ids, roles, contents, timestamps, metadata, payloads = columns
+    if any(payloads):
+        payloads = [None if payload is None else decode_payload(payload) for payload in payloads]
+    # Without a loop in Python over the rows.
+    return list(
+        map(
+            ChatMessage,
+            message_ids,
+            itertools.repeat(session_id),
+            roles,
+            contents,
+            timestamps,
+            map(decode_json, metadata),
+            payloads,
         )
-        for message_id, role, content, timestamp, metadata, payload in rows
-    ]
+    )
 
 
 def to_hit(row: Any) -> tuple[SearchHit, Position]:

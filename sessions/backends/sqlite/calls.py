@@ -52,6 +52,14 @@ class SqliteCalls(SqlConnectionManager):
         is_own = isinstance(pool, SqlitePool) and not pool.engine.sync_engine.dispatch.before_cursor_execute
         return cast(SqlitePool, pool) if is_own else None
 
+    def _in_use(self, pool: SqlPool) -> int:
+        return super()._in_use(pool) - (pool.kept if isinstance(pool, SqlitePool) else 0)
+
+    async def _close(self, pool: SqlPool) -> None:
+        if isinstance(pool, SqlitePool):
+            pool.return_kept()
+        await super()._close(pool)
+
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute one statement and return its rows, each with its columns in order."""
         pool = await self._ready()

@@ -14,11 +14,11 @@ from sessions.backends.sql.rows import (
     MICROSECOND,
     canonical,
     encode_json,
-    message_rows,
     new_row,
     to_messages,
 )
 from sessions.backends.sql.transaction import SqlTransaction
+from sessions.backends.sqlite.appending import insert_messages
 from sessions.backends.sqlite.connection import SqliteConnectionManager
 from sessions.core.identifiers import utc_now
 from sessions.core.values import MessageChange, MessageRow, NewSession
@@ -205,8 +205,7 @@ class SqliteMessages(SqlMessages):
                 return True
             last = begun.write_session(max(len(rows), 1))
             if rows:
-                values = message_rows(session_id, rows, last, complete=True)
-                begun.transaction.write(self._statements.insert_message[True], values)
+                insert_messages(begun.transaction, self._statements, session_id, rows, last)
             return True
 
         return await self._edit(

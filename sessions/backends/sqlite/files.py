@@ -20,6 +20,7 @@ __all__ = [
     "file_id",
     "idle_connection",
     "is_missing",
+    "is_usable",
     "path_of_engine",
     "replace_stale_connections",
 ]
@@ -47,10 +48,15 @@ def idle_connection(pool: Any, current: FileId | None) -> PoolProxiedConnection 
         connection: PoolProxiedConnection = pool.connect()
     finally:
         _is_unchecked.reset(token)
-    if connection.info.get(KEY) == current and not is_closed(cast(Any, connection.driver_connection)):
+    if is_usable(connection, current):
         return connection
     connection.close()
     return None
+
+
+def is_usable(connection: PoolProxiedConnection, current: FileId | None) -> bool:
+    """Return whether a connection is open, to the file that is at the path now."""
+    return connection.info.get(KEY) == current and not is_closed(cast(Any, connection.driver_connection))
 
 
 def file_id(path: str) -> FileId | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sessions.backends.sql.base import check_version
@@ -12,16 +11,14 @@ from sessions.backends.sql.executing import Executor
 from sessions.backends.sql.repository import SqlBackend
 from sessions.backends.sql.rows import (
     MICROSECOND,
-    are_complete,
     canonical,
     decode_json,
     encode_json,
-    message_rows,
     new_row,
 )
 from sessions.backends.sqlite.administration import SqliteAdministration
+from sessions.backends.sqlite.appending import append_together, insert_messages
 from sessions.backends.sqlite.editing import SqliteMessages
-from sessions.backends.sqlite.grouped import GroupedAppends
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
 from sessions.core.values import Append, EarlierAttempts, MessageRow, NewSession, SessionChange
@@ -60,7 +57,7 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
         def create(transaction: Executor) -> bool:
             if not transaction.write(self._statements.create_session, row):
                 return False
-            self._insert(transaction, new.session_id, rows, row["p_updated_at"])
+            insert_messages(transaction, self._statements, new.session_id, rows, row["p_updated_at"])
             return True
 
         return await self._write(create)
@@ -93,27 +90,14 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
             if not touched:
                 return False
             [(_, last)] = touched
-            self._insert(transaction, session_id, rows, last)
+            insert_messages(transaction, self._statements, session_id, rows, last)
             return True
 
         return await self._write(append)
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool]:
-        batch = GroupedAppends(appends, utc_now())
-
-        def append(transaction: Executor) -> dict[str, datetime]:
-            written = dict(map(tuple, transaction.rows(self._statements.touch_sessions, batch.sessions())))
-            if written:
-                insert = self._statements.insert_message[batch.is_complete]
-                transaction.write(insert, batch.messages(written))
-            return written
-
-        return batch.are_stored(await self._write(append))
-
-    def _insert(self, transaction: Executor, session_id: str, rows: list[MessageRow], last: datetime) -> None:
-        complete = are_complete(rows)
-        values = message_rows(session_id, rows, last, complete=complete)
-        transaction.write(self._statements.insert_message[complete], values)
+        statements = self._statements
+        return await self._write(lambda transaction: append_together(transaction, statements, appends))
 
     async def _change(self, session_id: str, user_id: str | None, change: SessionChange) -> bool:
         if change.metadata is None and change.merge is None and not change.remove:

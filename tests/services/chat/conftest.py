@@ -1,18 +1,19 @@
-"""The backends that turns are tested on: on a standalone MongoDB they call the same operations."""
+"""The backends that turns are tested on: all at full size, the three main ones by README's command."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.support.databases import Backend
+AT_FULL_SIZE = ("mongodb-standalone", "redis")
 
 
-@pytest.fixture(params=["sqlite", "postgres", "mongodb-replica-set"])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend, with an empty database."""
-    fixture, kind = {
-        "sqlite": ("sqlite_url", "sqlite"),
-        "postgres": ("postgres_url", "postgres"),
-        "mongodb-replica-set": ("mongodb_url", "mongodb"),
-    }[request.param]
-    return Backend(request.param, kind, request.getfixturevalue(fixture))
+@pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the other backends."""
+    for item in items:
+        if item.path.parent != Path(__file__).parent or not isinstance(item, pytest.Function):
+            continue
+        if hasattr(item, "callspec") and item.callspec.params.get("backend") in AT_FULL_SIZE:
+            item.add_marker(pytest.mark.full_size)

@@ -184,6 +184,45 @@ async def test_regenerate_replaces_the_last_answer(repository: Any) -> None:
         await service.regenerate("alice", await service.create_session("alice"))
 
 
+async def test_what_is_answered_anew_streams_and_is_stored_as_far_as_it_came(repository: Any) -> None:
+    agent = Pieces("one ", "two")
+    service = ChatService(agent, repository=repository, store_failed=True)
+    session_id = (await service.chat("First", "alice"))["session_id"]
+    first = (await repository.get_session_history("alice", session_id))[0].message_id
+
+    agent.pieces = ("three ", "four")
+    *pieces, result = [item async for item in service.stream_regenerate("alice", session_id, "sse")]
+    assert (pieces, result["message"]) == (["three ", "four"], "three four")
+    assert agent.contexts[-1].metadata == {"protocol": "sse"}
+    assert await texts(repository, "alice", session_id) == [("user", "First"), ("assistant", "three four")]
+
+    # If the agent fails before its first word, there is no message to keep: the old answer stays.
+    agent.pieces, agent.then = (), RuntimeError()
+    [failed] = [item async for item in service.stream_regenerate("alice", session_id)]
+    assert failed["success"] is False
+    assert await texts(repository, "alice", session_id) == [("user", "First"), ("assistant", "three four")]
+
+    agent.pieces, agent.then = ("five", " six"), "hang"
+    for stream in (
+        service.stream_regenerate("alice", session_id),
+        service.stream_edit("alice", session_id, first, "Other", branch=True),
+        service.stream_edit("alice", session_id, first, "Second"),
+    ):
+        assert await anext(stream) == "five"
+        await stream.aclose()
+        await service.aclose()
+    half = [("assistant", "five", "partial")]
+    assert sorted(await everything(repository)) == [
+        [("user", "Other", None), *half],
+        [("user", "Second", None), *half],
+    ]
+
+    with pytest.raises(InvalidInputError, match="session_id"):
+        service.stream_regenerate("alice", {})  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="message_id"):  # It was edited.
+        await anext(service.stream_edit("alice", session_id, first, "Hi"))
+
+
 async def test_edit_replaces_a_message_and_all_after_it_or_branches(repository: Any) -> None:
     agent = Echo()
     service = ChatService(agent, repository=repository)
@@ -382,6 +421,12 @@ def test_every_method_has_a_blocking_twin(sqlite_url: str) -> None:
             assert service.regenerate_sync("alice", session_id)["success"]
             edited = service.edit_sync("alice", session_id, result["metadata"]["message_id"], "Ho")
             assert edited["success"]
+            *pieces, result = service.stream_regenerate_sync("alice", session_id)
+            assert pieces == ["one ", "two"]
+            [*pieces, result] = service.stream_edit_sync(
+                "alice", session_id, result["metadata"]["message_id"], "Ho"
+            )
+            assert pieces == ["one ", "two"]
             history = service.get_session_history_sync("alice", session_id)
             assert [message.content for message in history] == ["Hi", "one two", "Ho", "one two"]
             assert service.rename_session_sync("alice", session_id, "Other")
