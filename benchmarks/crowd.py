@@ -167,7 +167,8 @@ async def _tasks(
 
     async def caller(number: int) -> None:
         turn = number
-        while (started := perf_counter()) < clock.end:
+        # On a slow machine there may be no call in that time.
+        while (started := perf_counter()) < clock.end or not clock.taken:
             await one.append(session_ids[turn % len(session_ids)])
             clock.note(started)
             turn += options.callers if options.callers == len(session_ids) else 1
@@ -194,7 +195,7 @@ def _threads(
         append(session_id)
         ready.wait()
         clocks.append(clock := _Clock(options.seconds))
-        while (started := perf_counter()) < clock.end:
+        while (started := perf_counter()) < clock.end or not clock.taken:
             append(session_id)
             clock.note(started)
 
