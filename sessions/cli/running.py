@@ -99,9 +99,8 @@ async def patient(
     options: dict[str, Any] = {}
     if backend is SessionRepositoryType.POSTGRES:
         options["statement_timeout"] = STATEMENT_SECONDS
-    found: AsyncSessionRepository = SessionRepositoryFactory.create_repository(
-        backend, url=url, retry=PATIENCE, **options
-    )
+    found: Any = SessionRepositoryFactory.create_repository(backend, url=url, retry=PATIENCE, **options)
+    assert isinstance(found, AsyncSessionRepository)
     return found
 
 

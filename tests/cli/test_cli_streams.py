@@ -6,7 +6,9 @@ import shlex
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,11 @@ COMMANDS = {
     "db": "db current",
 }
 NO_URL = ("help", "demo")
+
+
+def full_size_except(commands: Iterable[str], *often: str) -> list[Any]:
+    """Return the commands; those that README's test run leaves to CI with a mark."""
+    return [one if one in often else pytest.param(one, marks=pytest.mark.full_size) for one in commands]
 
 
 @pytest.fixture
@@ -55,7 +62,7 @@ def stored_for(folder: Path, user_id: str) -> int:
         return repository.count_sessions_sync(user_id)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", full_size_except(COMMANDS, "import", "demo"))
 def test_with_stdout_closed_a_command_does_its_work_quietly(folder: Path, command: str) -> None:
     done = run(folder, command, ">&-")
 
@@ -65,7 +72,7 @@ def test_with_stdout_closed_a_command_does_its_work_quietly(folder: Path, comman
     assert stored_for(folder, "bob") == (command == "import")
 
 
-@pytest.mark.parametrize("command", ["list", "import", "db"])
+@pytest.mark.parametrize("command", full_size_except(["list", "import", "db"], "import"))
 @pytest.mark.parametrize("redirection", [">&- 2>&-", "<&- >&- 2>&-"])
 def test_with_every_stream_closed_the_database_is_not_written_to_as_one_of_them(
     folder: Path, command: str, redirection: str
@@ -92,7 +99,7 @@ def test_errors_that_nobody_reads_do_not_end_an_import(folder: Path) -> None:
     assert stored_for(folder, "bob") == 1
 
 
-@pytest.mark.parametrize("command", ["help", "list", "show", "demo"])
+@pytest.mark.parametrize("command", full_size_except(["help", "list", "show", "demo"], "help", "list"))
 def test_a_broken_pipe_is_not_an_error(folder: Path, command: str) -> None:
     done = run(folder, command, "| head -1; exit ${PIPESTATUS[0]}")
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from tests.support.children import child
+from tests.support.children import child, load_package
 from tests.support.databases import Backend
 
 START_SECONDS = 120
@@ -85,6 +85,7 @@ def _child(
 
 
 def _serve() -> None:
+    load_package()
     for module in json.loads(sys.stdin.readline()):
         importlib.import_module(module)
     context = multiprocessing.get_context("fork")

@@ -290,7 +290,7 @@ async def test_an_append_whose_update_was_lost_is_completed_by_its_repetition(
         ({}, 10, 2),
         ({"pool_size": 1}, 1, 1),
         ({"pool_size": 2}, 2, 1),
-        ({"parameters": "maxPoolSize=1&waitQueueTimeoutMS=500"}, 1, 1),
+        ({"parameters": "maxPoolSize=1&waitQueueTimeoutMS=40000"}, 1, 1),
         ({"parameters": "maxPoolSize=0"}, 100, 2),
     ],
 )
@@ -303,7 +303,7 @@ async def test_appends_leave_connections_to_other_operations(
     async with MongoSessionRepository(connection_manager=manager) as repository:
         limits = (await manager.queues.get())._limits
         assert (limits.sends, limits.slow_sends) == (sends, size // 3)
-        assert limits.seconds == (0.5 if "wait" in parameters else 10.0)
+        assert limits.seconds == (40.0 if "wait" in parameters else 10.0)
         session_ids = await create(repository, 4)
         assert all(isinstance(result, str) for result in await append(repository, session_ids))
 

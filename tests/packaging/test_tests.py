@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -79,7 +81,7 @@ def test_processes_that_a_test_leaves_behind_are_terminated(
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "SESSIONS_TEST_GRACE_SECONDS": "2"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert outcome in finished.stdout, finished.stdout + finished.stderr
@@ -129,11 +131,13 @@ def test_racers_and_what_they_forked_end_with_their_test(tmp_path: Path, end: st
     (tmp_path / "test_racing.py").write_text("import os\n" + textwrap.dedent(RACING).format(end=end))
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.stray_processes"],
+        # Background jobs of a shell, and their children, ignore it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert outcome in finished.stdout, finished.stdout + finished.stderr

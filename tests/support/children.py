@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +34,13 @@ def child(module: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             _kill_with_children(process)
+
+
+def load_package() -> None:
+    """Import all modules of the backends: a process does it once before it forks for many jobs."""
+    for name in ("sessions.backends", "sessions.repositories"):
+        for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
+            importlib.import_module(module.name)
 
 
 def _kill_with_children(process: subprocess.Popen[str]) -> None:

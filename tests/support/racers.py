@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sessions import InvalidInputError, NewMessage, SessionNotFoundError
-from tests.support.children import child
+from tests.support.children import child, load_package
 from tests.support.databases import Backend
 
 Job = dict[str, Any]
@@ -537,10 +537,5 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    # What each of them needs, loaded once; nothing connects yet.
-    import sessions.migrations
-    import sessions.repositories.mongo_session_repository
-    import sessions.repositories.postgres_session_repository
-    import sessions.repositories.sqlite_session_repository  # noqa: F401
-
+    load_package()
     _serve()

@@ -212,7 +212,7 @@ async def test_a_repository_that_is_used_after_a_close_still_shares_its_manager(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2500, pytest.param(9500, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("count", [1100, pytest.param(9500, marks=pytest.mark.full_size)])
 def test_thousands_of_tenants_leave_nothing_behind(tmp_path: Path, count: int) -> None:
     async def tenants(numbers: range) -> None:
         for number in numbers:

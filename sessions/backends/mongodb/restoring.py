@@ -78,8 +78,12 @@ class MongoRestoring(MongoBulk):
         self, conversations: list[tuple[ChatSession, list[StoredMessage]]]
     ) -> tuple[list[Any], list[Any]]:
         """Return the conversations of which nothing is stored, and the others."""
-        ids = [message.message_id for _, messages in conversations for message in messages]
-        taken = {document["_id"] for document in await self._taken_for_good(ids)}
+        taken: set[str] = set()
+        # A transaction that meets a taken id stores nothing, and each of its sessions is restored by itself;
+        # to look for 5000 ids takes a tenth of the time of their messages.
+        if self.manager.is_borrowed or not self.manager.has_transactions:
+            ids = [message.message_id for _, messages in conversations for message in messages]
+            taken = {document["_id"] for document in await self._taken_for_good(ids)}
         absent = set(await self._absent([chat_session.session_id for chat_session, _ in conversations]))
         new: list[Any] = []
         others: list[Any] = []

@@ -20,7 +20,7 @@ from pymongo import monitoring
 
 from sessions import NewMessage
 from sessions.cli.exported_lines import parse_exported_line
-from tests.support.children import child
+from tests.support.children import child, load_package
 from tests.support.databases import Backend
 
 # More than any operation has.
@@ -124,7 +124,5 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    # The modules that each job needs, loaded once; nothing connects yet.
-    import sessions.repositories.mongo_session_repository  # noqa: F401
-
+    load_package()
     _serve()

@@ -20,6 +20,7 @@ from sessions.services import AgentContext, ChatService
 from sessions.services.claims import CLAIM_OWNER
 from sessions.testing.open_connections import count_checked_out
 from tests.services.agents import Echo, Gate, Pieces, everything
+from tests.support.timing import BUSY_SECONDS, within
 
 PIECES = ("One ", "two ", "three ", "four.")
 
@@ -53,9 +54,13 @@ async def test_a_turn_that_is_cancelled_anywhere_is_stored_as_a_whole_or_not_at_
     random.seed(16)
     service = ChatService(slowly, repository=repository, on_conflict="wait")
     await service.chat("Warm up", "warm")
-    began = time.perf_counter()
-    await service.chat("How long?", "warm", message_id=uuid.uuid4())
-    length = 1.5 * (time.perf_counter() - began)
+    lengths = []
+    for _ in range(5):
+        began = time.perf_counter()
+        await service.chat("How long?", "warm", message_id=uuid.uuid4())
+        lengths.append(time.perf_counter() - began)
+    # The shortest: other load on the machine must not make the cancellations come too late.
+    length = 1.5 * min(lengths)
 
     async def use(number: int) -> None:
         message, user_id = f"Message {number}", f"user-{number}"
@@ -81,7 +86,7 @@ async def test_a_turn_that_is_cancelled_anywhere_is_stored_as_a_whole_or_not_at_
 
         slowest = max(slowest, *await asyncio.gather(*map(cancel, tasks)))
     # Less than a second on a machine with nothing else to do.
-    assert slowest < 5
+    assert slowest < BUSY_SECONDS
     await service.aclose()
     statuses: dict[str, int] = {}
     for number in range(200):
@@ -191,9 +196,8 @@ async def test_a_cancellation_ends_in_time_although_the_agent_and_the_database_h
             return await create(*arguments, **options)
 
         monkeypatch.setattr(repository, "create_session_async", late)
-        began = time.perf_counter()
-        await stream.aclose()
-        assert time.perf_counter() - began < 5  # 0.55 s, and the machine's load.
+        with within(0.55):
+            await stream.aclose()
         assert await everything(repository) == []
         released.set()
         await service.aclose()

@@ -17,7 +17,7 @@ from typing import Any
 
 from sessions import BackendUnavailableError, TurnConflictError
 from sessions.services import AgentContext, ChatService
-from tests.support.children import child
+from tests.support.children import child, load_package
 from tests.support.databases import Backend
 
 LEASE = 0.5
@@ -138,6 +138,7 @@ def _run(backend: Backend, jobs: list[dict[str, Any]]) -> list[Any]:
 
 
 if __name__ == "__main__":
+    load_package()
     for line in sys.stdin:
         target, work = json.loads(line)
         print(json.dumps(_run(Backend(**target), work)), flush=True)

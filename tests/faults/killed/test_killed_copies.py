@@ -16,7 +16,7 @@ import pytest
 
 from sessions import ChatMessage, ChatSession
 from sessions.cli.copying import Copied, Copy
-from tests.faults.copying import Copying, copies
+from tests.faults.killed.copying import Copying, copies
 from tests.support.databases import Backend, mongodb_client
 
 # Whole milliseconds, which every backend stores.
