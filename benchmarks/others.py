@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import re
 import shutil
 import subprocess
 import sys
 import uuid
 import venv
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,36 +20,19 @@ from benchmarks.ratios import DATABASE as OUR_DATABASE
 from benchmarks.ratios import LISTED_USER, filled_session
 from benchmarks.tables import milliseconds, table
 from benchmarks.timing import Batch, Effort, rounds_of, timed_awaits, timed_in_thread, timed_together
+from benchmarks.workers import PEERS, Peer, Worker
 
 __all__ = ["against_peers", "prepare"]
 
-PEERS = Path(__file__).parent / "peers"
+PACKAGE = Path(__file__).parents[1]
 DATABASE = "peers"
 # If the peer does less work for a call, ours may take longer by this factor.
 ALLOWED_WHERE_LESS = 1.3
 HEAD = ("peer", "operation", "ours", "peer's", "ratio", "target", "the peer does less")
 
 
-@dataclass(frozen=True)
-class Peer:
-    """An alternative package.
-
-    Attributes:
-        name: Folder under ``peers/``.
-        title: Name of its class in the table.
-        backend: Our backend to compare with.
-        less: Work that it does not do, by operation; any other operation does the same as ours.
-        blocking: Whether it has only blocking calls; they are compared with our blocking twins.
-    """
-
-    name: str
-    title: str
-    backend: str
-    less: dict[str, str]
-    blocking: bool = False
-
-
 NO_OWNER = "no owner check"
+ADAPTER = ", with our adapter"
 CHOSEN = (
     Peer("openai_agents_sqlalchemy", "SQLAlchemySession", "postgres", {"history": NO_OWNER}),
     Peer("google_adk", "DatabaseSessionService", "postgres", {}),
@@ -72,6 +51,7 @@ CHOSEN = (
         "postgres",
         {"append": "no session to bump; one row holds all messages", "history": f"{NO_OWNER}; one row"},
     ),
+    Peer("llama_index_sqlalchemy", "SQLAlchemyChatStore", "postgres", {"history": NO_OWNER}),
     Peer("openai_agents_mongodb", "MongoDBSession", "mongodb", {"history": NO_OWNER}),
     Peer(
         "langchain_mongodb",
@@ -97,6 +77,8 @@ def prepare(backends: list[str], folder: Path) -> dict[str, Path]:
                 installer = [python, "-m", "pip", "install"]
             requirements = PEERS / peer.name / "requirements.txt"
             command = [*installer, "--quiet", "--upgrade", "-r", requirements]
+            if peer.adapter:
+                command += ["-e", f"{PACKAGE}[uvloop]"]
             subprocess.run(command, check=True, stdout=sys.stderr)
             interpreters[peer.name] = python
     return interpreters
@@ -117,8 +99,12 @@ async def against_peers(backend: str, url: str, interpreters: dict[str, Path], e
     rows = []
     for peer in CHOSEN:
         if peer.backend == backend:
-            worker = await _Worker.start(interpreters[peer.name], peer, theirs)
+            worker = await Worker.start(interpreters[peer.name], peer, theirs)
             rows += await _measure(ours, peer, worker, effort)
+            if peer.adapter:
+                adapter = await Worker.start(interpreters[peer.name], peer, url, peer.adapter)
+                rows += await _measure_adapter(peer, worker, adapter, effort)
+                await adapter.stop()
             await worker.stop()
     if backend == "mongodb":
         rows.append(await _measure_driver(ours, url, effort))
@@ -126,7 +112,7 @@ async def against_peers(backend: str, url: str, interpreters: dict[str, Path], e
     return table(HEAD, rows)
 
 
-async def _measure(ours: Ours, peer: Peer, worker: _Worker, effort: Effort) -> list[tuple[str, ...]]:
+async def _measure(ours: Ours, peer: Peer, worker: Worker, effort: Effort) -> list[tuple[str, ...]]:
     repository = ours.repository
     mine, its = await ours.create(), str(uuid.uuid4())
     # Operation, the peer's arguments, our awaited call, our blocking one, how much longer it takes.
@@ -169,7 +155,28 @@ async def _measure(ours: Ours, peer: Peer, worker: _Worker, effort: Effort) -> l
     return rows
 
 
-async def _measure_together(ours: Ours, peer: Peer, worker: _Worker, effort: Effort) -> tuple[str, ...]:
+async def _measure_adapter(
+    peer: Peer, worker: Worker, adapter: Worker, effort: Effort
+) -> list[tuple[str, ...]]:
+    """Measure this package's store for the peer's framework, which makes the framework's own messages."""
+    rows = []
+    for shown, size, longer in (("append", 1, 1), ("history of 100", 100, 1), ("history of 1,000", 1000, 10)):
+        operation, session_id = shown.split()[0], str(uuid.uuid4())
+        for each in (worker, adapter):
+            await each.ask("fill", [session_id, size], 0)
+            assert await each.ask("history", [session_id], 0) == size
+        contenders: dict[str, Batch] = {
+            name: lambda calls, each=each, operation=operation, session_id=session_id: each.ask(  # type: ignore[misc]
+                operation, [session_id], calls
+            )
+            for name, each in (("ours", adapter), ("peer", worker))
+        }
+        seconds = await rounds_of(contenders, effort.divided(longer))
+        rows.append(_row(peer, worker.version, shown, peer.less.get(operation, ""), seconds, adapter=True))
+    return rows
+
+
+async def _measure_together(ours: Ours, peer: Peer, worker: Worker, effort: Effort) -> tuple[str, ...]:
     """Measure appends of many callers at once, each to a session of its own."""
     callers = range(effort.callers)
     mine, its = [await ours.create() for _ in callers], [str(uuid.uuid4()) for _ in callers]
@@ -201,9 +208,12 @@ async def _measure_driver(ours: Ours, url: str, effort: Effort) -> tuple[str, ..
     )
 
 
-def _row(peer: Peer, version: str, shown: str, less: str, seconds: dict[str, float]) -> tuple[str, ...]:
+def _row(
+    peer: Peer, version: str, shown: str, less: str, seconds: dict[str, float], *, adapter: bool = False
+) -> tuple[str, ...]:
     ratio = seconds["ours"] / seconds["peer"]
-    allowed = ALLOWED_WHERE_LESS if less else 1.0
+    may_take_longer = bool(less) and not adapter
+    allowed = ALLOWED_WHERE_LESS if may_take_longer else 1.0
     names = {
         "append": "append one message",
         "append, many": "append, 32 callers at once, time for each append",
@@ -212,54 +222,9 @@ def _row(peer: Peer, version: str, shown: str, less: str, seconds: dict[str, flo
     }
     return (
         f"{version} `{peer.title}`",
-        names.get(shown, shown) + (", blocking" if peer.blocking else ""),
+        names.get(shown, shown) + (", blocking" if peer.blocking else "") + (ADAPTER if adapter else ""),
         *(milliseconds(seconds[name]) for name in ("ours", "peer")),
         f"{ratio:.2f}" if ratio <= allowed else f"**{ratio:.2f}**",
-        f"≤ {allowed}" if less else "< 1",
+        f"≤ {allowed}" if may_take_longer else "< 1",
         less,
     )
-
-
-class _Worker:
-    """A process with a peer in its own environment."""
-
-    def __init__(self, process: asyncio.subprocess.Process, version: str, operations: set[str]) -> None:
-        self._process = process
-        self.version = version
-        self.operations = operations
-
-    @classmethod
-    async def start(cls, python: Path, peer: Peer, url: str) -> _Worker:
-        code = PEERS / peer.name / "peer.py"
-        operations = set(re.findall(r"def (\w+)", code.read_text()))
-        process = await asyncio.create_subprocess_exec(
-            python,
-            PEERS / "worker.py",
-            code,
-            url,
-            CONTENT,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        requirement = (PEERS / peer.name / "requirements.txt").read_text().split("[")[0].split()[0]
-        worker = cls(process, "", operations)
-        worker.version = f"{requirement} {await worker.ask('version', [requirement], 0)}"
-        return worker
-
-    async def ask(self, operation: str, arguments: list[Any], calls: int, callers: int = 1) -> Any:
-        """Have an operation called so many times and return the seconds of each; its result for 0.
-
-        With several callers at once, ``arguments`` has one for each; see ``peers/worker.py``.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([operation, arguments, calls, callers]).encode() + b"\n")
-        await self._process.stdin.drain()
-        if not (answer := await self._process.stdout.readline()):
-            raise SystemExit("a peer ended: see what it said above")
-        return json.loads(answer)
-
-    async def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await self._process.wait()

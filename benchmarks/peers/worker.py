@@ -1,4 +1,4 @@
-"""Runs a peer in an environment of its own, where this package is not installed; see `benchmarks.others`.
+"""Runs a peer, or this package's adapter beside it, in the peer's own environment; see `benchmarks.others`.
 
 Reads a request a line, ``[operation, arguments, calls, callers]``, and answers each with the seconds that
 every call took, or with the result where ``calls`` is 0. With several callers at once, each has its own

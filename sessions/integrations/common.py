@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sessions.core.blocking import run_blocking
 from sessions.core.identifiers import new_message_id
 from sessions.core.texts import storable
 from sessions.core.titles import title_of
@@ -39,6 +40,7 @@ __all__ = [
     "derived_id",
     "missing",
     "new_message",
+    "run_blocking",
     "session_id_for",
     "session_metadata",
     "settled",

@@ -291,4 +291,7 @@ def _stored_id(app_name: str, user_id: str, session_id: str) -> str:
 
 
 def _stale() -> StaleSessionError:
-    return StaleSessionError("the session has changed since it was read; read it again before the next event")
+    return StaleSessionError(
+        "The session has been modified in storage since it was loaded. "
+        "It is a stale session: get it again before you append more events."
+    )

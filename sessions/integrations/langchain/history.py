@@ -1,0 +1,98 @@
+"""The history of a session, for ``RunnableWithMessageHistory`` or any other use of its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from langchain_core.chat_history import BaseChatMessageHistory
+from langchain_core.messages import BaseMessage
+
+from sessions.errors import InvalidInputError
+from sessions.integrations.common import Conversation, run_blocking
+from sessions.integrations.langchain.messages import to_message, to_new_message
+
+if TYPE_CHECKING:
+    from sessions.repositories import AsyncSessionRepository
+
+__all__ = ["ChatMessageHistory"]
+
+FRAMEWORK = "langchain"
+
+
+class ChatMessageHistory(BaseChatMessageHistory):
+    """The messages of one session of one user.
+
+    Async and blocking calls may be mixed; the blocking ones work in any thread, also in one whose event loop
+    is running. The session is created with its first messages, and its title is the first message of the
+    user. A message that is added twice is there twice.
+
+    Args:
+        session_id: A UUID is the session's id; any other text gives an id that depends on the user, too.
+        repository: Where the session is stored.
+        user_id: Owner.
+        history_size: How many of the newest messages to return; None for all.
+
+    Raises:
+        InvalidInputError: ``history_size`` is not a number from 0.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        repository: AsyncSessionRepository,
+        user_id: str,
+        history_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if history_size is not None and (
+            not isinstance(history_size, int) or isinstance(history_size, bool) or history_size < 0
+        ):
+            raise InvalidInputError("history_size", "must be an integer from 0, or None")
+        self._repository = repository
+        self._user_id = user_id
+        self._history_size = history_size
+        self._conversation = Conversation(repository, user_id, FRAMEWORK, session_id)
+
+    @property
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]
+        """The messages, oldest first; blocking."""
+        return run_blocking(self.aget_messages)
+
+    async def aget_messages(self) -> list[BaseMessage]:
+        """Return the messages, oldest first; none if the user has no such session."""
+        stored = await self._repository.get_session_history(
+            self._user_id, self._conversation.session_id, limit=self._history_size
+        )
+        self._conversation.saw(stored)
+        return [to_message(each) for each in stored]
+
+    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Append messages, all or none; blocking.
+
+        Args:
+            messages: Messages of the classes of ``langchain_core``.
+        """
+        run_blocking(self.aadd_messages, messages)
+
+    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Append messages, all or none.
+
+        Args:
+            messages: Messages of the classes of ``langchain_core``.
+
+        Raises:
+            InvalidInputError: A message is of another class, or has a value that cannot be stored.
+            SessionConflictError: The session is another user's.
+        """
+        if new := [to_new_message(each) for each in messages]:
+            await self._conversation.append(new)
+
+    def clear(self) -> None:
+        """Remove all messages; the session stays, with its title. Blocking."""
+        run_blocking(self.aclear)
+
+    async def aclear(self) -> None:
+        """Remove all messages; the session stays, with its title."""
+        await self._repository.clear_messages(self._user_id, self._conversation.session_id)

@@ -1,0 +1,54 @@
+"""Two processes that add to one conversation of LangChain at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+
+from sessions.integrations.langchain import ChatMessageHistory
+from tests.integrations.racing import Race, racing
+from tests.support.databases import Backend
+
+TURNS = 4
+
+
+@pytest.fixture(scope="module")
+def race() -> Iterator[Race]:
+    with racing(__name__) as race:
+        yield race
+
+
+def history_of(repository: Any, number: int) -> ChatMessageHistory:
+    return ChatMessageHistory(f"trip {number}", repository=repository, user_id="alice")
+
+
+async def add_turns(repository: Any, number: int, name: str) -> None:
+    for turn in range(TURNS):
+        history = history_of(repository, number)
+        messages = [HumanMessage(f"{name} {turn}"), AIMessage(f"{name} {turn}")]
+        if turn % 2:
+            history.add_messages(messages)
+        else:
+            await history.aadd_messages(messages)
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.full_size)])
+async def test_both_create_the_session_and_no_message_is_lost(
+    backend: Backend, race: Race, times: int
+) -> None:
+    race.run(backend, f"{__name__}:add_turns", {"name": "a"}, {"name": "b"}, times=times)
+    async with backend.repository() as repository:
+        assert await repository.count_sessions("alice") == times
+        for number in range(times):
+            found = [each.content for each in await history_of(repository, number).aget_messages()]
+            # Each turn is one write.
+            assert found[::2] == found[1::2]
+            for name in "ab":
+                assert [each for each in found[::2] if str(each).startswith(name)] == [
+                    f"{name} {turn}" for turn in range(TURNS)
+                ]
+        sessions = (await repository.list_sessions("alice", limit=1000)).sessions
+        assert {each.title for each in sessions} <= {"a 0", "b 0"}

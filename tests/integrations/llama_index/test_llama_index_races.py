@@ -1,0 +1,107 @@
+"""Two processes that change one conversation of LlamaIndex at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import pytest
+from llama_index.core.llms import ChatMessage
+from llama_index.core.storage.chat_store.base_db import MessageStatus
+
+from sessions.integrations.llama_index import ChatStore
+from tests.integrations.racing import Race, racing
+from tests.support.databases import Backend
+
+COUNT = 4
+TIMES = pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.full_size)])
+
+
+@pytest.fixture(scope="module")
+def race() -> Iterator[Race]:
+    with racing(__name__) as race:
+        yield race
+
+
+def messages_of(name: str, count: int = COUNT) -> list[ChatMessage]:
+    return [ChatMessage(role="user", content=f"{name} {number}") for number in range(count)]
+
+
+def texts(messages: list[ChatMessage]) -> list[str]:
+    return [str(each.content) for each in messages]
+
+
+async def add(repository: Any, number: int, name: str) -> None:
+    store = ChatStore(repository, user_id="alice")
+    await store.add_messages(str(number), messages_of(name, 2))
+    await store.add_message(str(number), ChatMessage(role="user", content=f"{name} 2"))
+
+
+async def replace(repository: Any, number: int, name: str) -> None:
+    await ChatStore(repository, user_id="alice").set_messages(str(number), messages_of(name))
+
+
+async def take(repository: Any, number: int, operation: str) -> list[str]:
+    store = ChatStore(repository, user_id="alice")
+    taken: list[str] = []
+    while True:
+        if operation == "delete_message":
+            one = await store.delete_message(str(number), 1)
+            found = [] if one is None else [one]
+        else:
+            found = await getattr(store, operation)(str(number), 2)
+        if not found:
+            return taken
+        taken += texts(found)
+
+
+@TIMES
+async def test_both_create_the_conversation_and_no_message_is_lost(
+    backend: Backend, race: Race, times: int
+) -> None:
+    race.run(backend, f"{__name__}:add", {"name": "a"}, {"name": "b"}, times=times)
+    async with backend.repository() as repository:
+        store = ChatStore(repository, user_id="alice")
+        assert sorted(await store.get_keys()) == sorted(map(str, range(times)))
+        for number in range(times):
+            found = texts(await store.get_messages(str(number)))
+            for name in "ab":
+                assert [each for each in found if each.startswith(name)] == texts(messages_of(name, 3))
+                place = found.index(f"{name} 0")
+                assert found[place + 1] == f"{name} 1"
+
+
+@TIMES
+async def test_of_two_that_set_all_messages_one_wins(backend: Backend, race: Race, times: int) -> None:
+    race.run(backend, f"{__name__}:replace", {"name": "a"}, {"name": "b"}, times=times)
+    async with backend.repository() as repository:
+        store = ChatStore(repository, user_id="alice")
+        for number in range(times):
+            found = texts(await store.get_messages(str(number)))
+            assert found in (texts(messages_of("a")), texts(messages_of("b")))
+
+
+@TIMES
+@pytest.mark.parametrize("operations", ["archive", "delete", "both", "one"])
+async def test_no_two_get_the_same_message(backend: Backend, race: Race, times: int, operations: str) -> None:
+    archive, delete = "archive_oldest_messages", "delete_oldest_messages"
+    names = {
+        "archive": (archive, archive),
+        "delete": (delete, delete),
+        "both": (archive, delete),
+        "one": ("delete_message", "delete_message"),
+    }[operations]
+    async with backend.repository() as repository:
+        store = ChatStore(repository, user_id="alice")
+        for number in range(times):
+            await store.add_messages(str(number), messages_of("a"))
+        jobs = [{"operation": name} for name in names]
+        rounds = race.run(backend, f"{__name__}:take", *jobs, times=times)
+        for number, taken in enumerate(rounds):
+            assert sorted(chain(*taken)) == texts(messages_of("a"))
+            for each in taken:
+                assert each == sorted(each)
+            assert await store.get_messages(str(number)) == []
+            archived = texts(await store.get_messages(str(number), MessageStatus.ARCHIVED))
+            assert archived == sorted(chain(*(taken[i] for i in (0, 1) if names[i] == archive)))
