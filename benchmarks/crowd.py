@@ -27,6 +27,7 @@ from benchmarks.threads import blocking_append
 
 __all__ = ["CROWDS", "Crowd", "measure"]
 
+# At least; half of a longer measurement. By then the pools are open, and the plans are the ones that stay.
 WARM_UP_SECONDS = 0.5
 
 
@@ -141,10 +142,14 @@ class _Clock:
     """Collects the times of the calls after the warm-up."""
 
     def __init__(self, seconds: float) -> None:
-        self.began = perf_counter() + WARM_UP_SECONDS
+        self.began = perf_counter() + max(WARM_UP_SECONDS, seconds / 2)
         self.end = self.began + seconds
         self.seconds = seconds
         self.taken: list[float] = []
+
+    def goes_on(self, now: float) -> bool:
+        """Return whether there is another call; on a machine that is slow, there is always one to measure."""
+        return now < self.end or not self.taken
 
     def note(self, started: float) -> None:
         if started >= self.began:
@@ -167,8 +172,7 @@ async def _tasks(
 
     async def caller(number: int) -> None:
         turn = number
-        # On a slow machine there may be no call in that time.
-        while (started := perf_counter()) < clock.end or not clock.taken:
+        while clock.goes_on(started := perf_counter()):
             await one.append(session_ids[turn % len(session_ids)])
             clock.note(started)
             turn += options.callers if options.callers == len(session_ids) else 1
@@ -195,7 +199,7 @@ def _threads(
         append(session_id)
         ready.wait()
         clocks.append(clock := _Clock(options.seconds))
-        while (started := perf_counter()) < clock.end or not clock.taken:
+        while clock.goes_on(started := perf_counter()):
             append(session_id)
             clock.note(started)
 

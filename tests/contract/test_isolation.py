@@ -445,12 +445,15 @@ async def test_mongodb_decides_ownership_before_it_deletes_a_message(mongodb: Ba
 
         assert await repository.delete_session_async("mine", session_id) is False
 
-        # On a standalone server the session is read first, and the operation is recorded.
-        name, collection, command = commands.sent[0]
-        assert (name, collection) == ("delete" if takes_transactions else "find", "chat_sessions")
-        query = command["deletes"][0]["q"] if takes_transactions else command["filter"]
-        assert query == {"session_id": session_id, "user_id": "mine"}
-        written = [sent[:2] for sent in commands.sent[1:] if sent[0] in ("insert", "update", "delete")]
+        # The session is read first. In a transaction it is deleted then; otherwise the operation is recorded.
+        mine = {"session_id": session_id, "user_id": "mine"}
+        (name, collection, command), *others = commands.sent
+        assert (name, collection) == ("aggregate" if takes_transactions else "find", "chat_sessions")
+        assert (command["pipeline"][0]["$match"] if takes_transactions else command["filter"]) == mine
+        if takes_transactions:
+            (name, collection, command), *others = others
+            assert (name, collection, command["deletes"][0]["q"]) == ("delete", "chat_sessions", mine)
+        written = [sent[:2] for sent in others if sent[0] in ("insert", "update", "delete")]
         assert written == []
         assert [sent for sent in commands.sent if sent[1] == "chat_messages"] == []
         assert len(await repository.get_session_history("yours", session_id)) == 3
@@ -474,7 +477,9 @@ async def test_every_query_of_mongodb_for_a_user_names_the_user_or_an_owned_docu
         await repository.delete_session_async("mine", session_id)
         first = [command for _, collection, command in commands.sent if collection == "chat_sessions"][:5]
         filters = [
-            command.get("filter") or [*command.get("updates", []), *command.get("deletes", [])][0]["q"]
+            command["pipeline"][0]["$match"]
+            if "pipeline" in command
+            else command.get("filter") or [*command.get("updates", []), *command.get("deletes", [])][0]["q"]
             for command in first
         ]
         assert [found.get("user_id") for found in filters] == ["mine"] * 5

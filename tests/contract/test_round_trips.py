@@ -116,8 +116,8 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     ),
     "delete_user": (lambda r, s, m: r.delete_user("user"), (2, 2, 8, 12)),
     "delete_user, none to delete": (lambda r, s, m: r.delete_user("nobody"), (1, 1, 3, 2)),
-    "delete_session": (lambda r, s, m: r.delete_session_async("user", s), (1, 1, 5, 10)),
-    "delete_session, absent": (lambda r, s, m: r.delete_session_async("user", ABSENT), (1, 1, 4, 3)),
+    "delete_session": (lambda r, s, m: r.delete_session_async("user", s), (1, 1, 6, 10)),
+    "delete_session, absent": (lambda r, s, m: r.delete_session_async("user", ABSENT), (1, 1, 5, 3)),
     "create_session, with messages": (
         lambda r, s, m: r.create_session_async("user", messages=MESSAGES),
         (1, 4, 3, 6),
@@ -218,7 +218,7 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     "fork_session, through one": (lambda r, s, m: r.fork_session("user", s, through=m), (1, 7, 6, 9)),
     "delete_session, of a version": (
         lambda r, s, m: r.delete_session_async("user", s, expected_version=1),
-        (1, 1, 5, 10),
+        (1, 1, 6, 10),
     ),
 }
 # Commands on Redis, where an operation is one of them, but for batches, which end with an empty one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,7 @@ from pymongo.errors import OperationFailure
 
 from sessions.backends.mongodb.cleanup import MongoCleanup
 from sessions.backends.mongodb.client import in_transaction, is_conflict
-from sessions.backends.mongodb.collections import NEWEST_FIRST, Filter, raw_cursor
+from sessions.backends.mongodb.collections import CHAT_MESSAGES, NEWEST_FIRST, Filter, raw_cursor
 from sessions.backends.mongodb.expressions import has_metadata, has_version
 from sessions.core.values import EarlierAttempts, Where
 from sessions.models.documents import ChatSessionDocument
@@ -19,6 +20,19 @@ __all__ = ["MongoDeletion"]
 
 # Sessions deleted in one transaction, which has to end within a minute.
 DELETE_BATCH_SIZE = 100
+WITHOUT_MESSAGES: list[Filter] = [
+    {
+        "$lookup": {
+            "from": CHAT_MESSAGES,
+            "localField": "session_id",
+            "foreignField": "session_id",
+            "pipeline": [{"$limit": 1}, {"$project": {"_id": 1}}],
+            "as": "messages",
+        }
+    },
+    {"$match": {"messages": []}},
+    {"$project": {"_id": 1}},
+]
 
 
 class MongoDeletion(MongoCleanup):
@@ -37,7 +51,7 @@ class MongoDeletion(MongoCleanup):
 
         deleted: int | None
         manager = self.manager
-        if manager.has_transactions and not manager.is_borrowed and await self._has_no_messages(session_id):
+        if manager.has_transactions and not manager.is_borrowed and await self._is_without_messages(chosen):
             # The transaction of a process that is killed keeps its locks for a minute; one write has none. An
             # append at the same time undoes itself, as on a standalone server.
             deleted = (await self.sessions.delete_one(chosen)).deleted_count
@@ -54,8 +68,11 @@ class MongoDeletion(MongoCleanup):
             await self.check_version(session_id, user_id, expected_version)
         return earlier.may_have_worked
 
-    async def _has_no_messages(self, session_id: str) -> bool:
-        return await self.messages.find_one({"session_id": session_id}, {"_id": 1}) is None
+    async def _is_without_messages(self, chosen: Filter) -> bool:
+        """Return whether the session exists without a message; messages of other owners are not read."""
+        found = self.sessions.aggregate([{"$match": chosen}, *WITHOUT_MESSAGES])
+        # Motor's `aggregate` returns a cursor, not a coroutine.
+        return bool(await (await found if inspect.isawaitable(found) else found).to_list(None))
 
     async def _delete_session_first(self, chosen: Filter, earlier: EarlierAttempts) -> None:
         found = await self.sessions.find_one(chosen, {"_id": 1})
