@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +36,30 @@ class Freezer:
 def freezer_of(server: Any) -> Freezer:
     """Return what stops all processes of a running server, of all its members if it is a replica set."""
 
+    def processes() -> list[psutil.Process]:
+        parents = [psutil.Process(member.process.pid) for member in getattr(server, "members", [server])]
+        return [process for parent in parents for process in (parent, *parent.children(recursive=True))]
+
     def send(number: int) -> None:
-        for member in getattr(server, "members", [server]):
-            parent = psutil.Process(member.process.pid)
-            for process in [parent, *parent.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
+        for process in processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def freeze() -> None:
+        send(signal.SIGSTOP)
+        # A thread that is running stops a little later, and may still send a response.
+        while any(map(_has_running_threads, processes())):
+            time.sleep(0.001)
 
     kind = server.backend.partition("-")[0]
-    return Freezer(kind, server.url, lambda: send(signal.SIGSTOP), lambda: send(signal.SIGCONT))
+    return Freezer(kind, server.url, freeze, lambda: send(signal.SIGCONT))
+
+
+def _has_running_threads(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        states = {psutil.Process(thread.id).status() for thread in process.threads()}
+        return not states <= {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    return False
 
 
 @contextlib.contextmanager
