@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -95,11 +96,14 @@ def mongod_command(folder: Path, port: int, *, cache_gb: float = 0.25) -> list[s
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody listens on; no outgoing connection takes it before its server does."""
+    ports = list(range(15_000, 32_000))  # Linux takes those of outgoing connections from 32768 on.
+    random.SystemRandom().shuffle(ports)
+    for port in ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise NoServerError("there is no free port below 32000")
 
 
 @contextmanager
