@@ -24,7 +24,13 @@ def test_a_program_prints_what_is_shown_below_it(program: Path, tmp_path: Path) 
     done = subprocess.run(
         [sys.executable, copy],
         cwd=tmp_path,
-        env={**os.environ, **nowhere, "PYTHONPATH": str(EXAMPLES.parents[1])},
+        # ADK 2.9 tells of its experimental features by the UserWarning that begins with this.
+        env={
+            **os.environ,
+            **nowhere,
+            "PYTHONPATH": str(EXAMPLES.parents[1]),
+            "PYTHONWARNINGS": "ignore:[EXPERIMENTAL]:UserWarning",
+        },
         capture_output=True,
         encoding="utf-8",
         timeout=120,
