@@ -16,7 +16,8 @@ from tests.contract.test_conflicts import append
 
 SIZES = [
     4097,  # One more than the importer of release 0.1 could tell apart in MongoDB.
-    pytest.param(100_001, marks=pytest.mark.full_size),  # More than one command of MongoDB carries.
+    pytest.param(50_001, marks=pytest.mark.full_size),
+    pytest.param(120_000, marks=pytest.mark.full_size),  # More than one command of MongoDB carries.
 ]
 
 

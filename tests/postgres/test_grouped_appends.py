@@ -105,7 +105,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("turns", [20, pytest.param(1_600, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("turns", [20, pytest.param(15_625, marks=pytest.mark.full_size)])
 async def test_batches_of_two_processes_never_wait_for_each_other(
     postgres_url: str, admin: Any, turns: int
 ) -> None:
