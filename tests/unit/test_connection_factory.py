@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import weakref
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ async def test_a_repository_that_is_used_after_a_close_still_shares_its_manager(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1100, pytest.param(9500, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("count", [400, pytest.param(3500, marks=pytest.mark.full_size)])
 def test_thousands_of_tenants_leave_nothing_behind(tmp_path: Path, count: int) -> None:
     async def tenants(numbers: range) -> None:
         for number in numbers:
@@ -236,11 +237,12 @@ def test_thousands_of_tenants_leave_nothing_behind(tmp_path: Path, count: int) -
     tracemalloc.start()
     try:
         asyncio.run(tenants(range(1500, 2000)))
-        gc.collect()
-        size = tracemalloc.get_traced_memory()[0]
-        asyncio.run(tenants(range(2000, 2000 + count)))
-        gc.collect()  # A full collection may be long ago in a process that has run many tests.
-        growth = tracemalloc.get_traced_memory()[0] - size
+        sizes = []
+        for start in (2000, 2000 + count, 2000 + 2 * count, None):
+            gc.collect()  # A full collection may be long ago in a process that has run many tests.
+            sizes.append(tracemalloc.get_traced_memory()[0])
+            if start is not None:
+                asyncio.run(tenants(range(start, start + count)))
     finally:
         tracemalloc.stop()
     more = left() - before
@@ -248,8 +250,9 @@ def test_thousands_of_tenants_leave_nothing_behind(tmp_path: Path, count: int) -
     assert ConnectionFactory._managers == {}
     assert len(ConnectionFactory._closed) == 0
     assert max(more.values()) < 2000, more.most_common(10)
-    # What the first of them leave is 350,000 bytes, however many come.
-    assert growth < 500_000 + 160 * count
+    # The least of three: the first of them leave 350,000 bytes, and a table of the whole process, such as
+    # that of the interned strings, may become larger once.
+    assert min(large - small for small, large in pairwise(sizes)) < 200_000 + 160 * count
 
 
 # --- copies ----------------------------------------------------------------------------------------
