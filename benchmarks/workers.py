@@ -24,8 +24,8 @@ class Peer:
         title: Name of its class in the table.
         backend: Our backend to compare with.
         less: Work that it does not do, by operation; any other operation does the same as ours.
-        adapter: Program under ``peers/adapters/``, this package's store for its framework, to compare with it.
-            It runs in the peer's environment, where this package is installed for it.
+        adapter: Program under ``peers/adapters/``: this package's store for its framework, which is compared
+            with it, too. It runs in the peer's environment, where this package is installed for it.
         blocking: Whether it has only blocking calls; they are compared with our blocking twins.
         alone: Whether to compare the repository itself with it, too.
         in_memory: Whether it has no server, and loses everything with its process.
