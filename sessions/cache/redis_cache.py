@@ -91,7 +91,7 @@ class RedisCache(SessionCache):
     def __reduce__(self) -> Any:
         if self._url is None:
             raise TypeError("a RedisCache on a client of a service's own cannot be copied or pickled")
-        options = {
+        options: dict[str, Any] = {
             "ttl": self.ttl,
             "prefix": self._prefix.removesuffix(":"),
             "timeout": self._timeout,

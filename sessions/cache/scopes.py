@@ -147,7 +147,7 @@ class Names:
     def _read_history(
         self, session_id: str, user_id: str, part: HistoryRange
     ) -> Read[list[ChatMessage]] | None:
-        if not part.before is part.after is part.since is None:
+        if (part.before, part.after, part.since) != (None, None, None):
             return None
         limit = part.limit
 

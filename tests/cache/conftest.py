@@ -44,6 +44,11 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[SessionCache]:
 
 
 @pytest.fixture
+def ready_sqlite_url(_ready_sqlite_url: str) -> str:
+    return _ready_sqlite_url
+
+
+@pytest.fixture
 async def behind(_ready_sqlite_url: str) -> AsyncIterator[Any]:
     """A repository without a cache."""
     async with SessionRepositoryFactory.create_repository("sqlite", url=_ready_sqlite_url) as repository:

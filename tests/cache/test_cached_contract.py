@@ -68,10 +68,10 @@ def _cache(kind: str, redis_url: str) -> Iterator[SessionCache]:
     [("memory", 4), ("redis", 2), *(pytest.param(kind, 20, marks=FULL_SIZE) for kind in ("memory", "redis"))],
 )
 def test_every_operation_does_what_the_model_does(
-    sqlite_url: str, redis_url: str, kind: str, examples: int
+    ready_sqlite_url: str, redis_url: str, kind: str, examples: int
 ) -> None:
     """Two repositories with one cache alternate: each makes invalid what the other one has read."""
-    database = Backend("sqlite", "sqlite", sqlite_url)
+    database = Backend("sqlite", "sqlite", ready_sqlite_url)
     with (
         _cache(kind, redis_url) as cache,
         CachedSessionRepository(database.repository(), cache=cache) as first,
