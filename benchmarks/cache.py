@@ -25,7 +25,7 @@ Call = Callable[[], Awaitable[object]]
 
 @contextlib.contextmanager
 def _databases() -> Iterator[tuple[str, str, str]]:
-    """Start PostgreSQL and Valkey; yield the URL of the first, the same through a delay, that of the other."""
+    """Start the servers; yield the URLs of PostgreSQL, of PostgreSQL through a delay, and of Valkey."""
     # The proxy of the tests, and servers on TCP for it.
     from tests.faults.breakable import Postgres, Valkey, running
     from tests.faults.proxy import Fault, Plan, proxy

@@ -125,6 +125,16 @@ if operation == 'end' then
   return 1
 end
 
+-- Writes that their process could not tell: pairs of a tag and a writer.
+if operation == 'settle' then
+  for i = 5, #ARGV, 2 do
+    local key = tag_key(ARGV[i])
+    redis.call('HDEL', key, 'm:' .. ARGV[i + 1])
+    if store(key, 'g', fresh) then redis.call('PEXPIRE', key, life) end
+  end
+  return 1
+end
+
 if operation == 'restarted' then
   if store(tag_key('all'), 'g', fresh) then redis.call('PEXPIRE', tag_key('all'), life) end
   return 1

@@ -14,30 +14,31 @@ MAX_TAGS = 1000
 
 
 class Owed:
-    """The tags that are to get a new generation as soon as the cache can be used again."""
+    """The tags that are to get a new generation, and lose a mark, as soon as the cache can be used again."""
 
     def __init__(self) -> None:
         self._lock = ProcessLock()
-        self._tags: dict[str, int] = {}
+        # By tag and writer, with the number of the write.
+        self._writes: dict[tuple[str, str], int] = {}
         self._number = 0
 
     def __bool__(self) -> bool:
-        return bool(self._tags)
+        return bool(self._writes)
 
-    def add(self, tags: Set[str]) -> None:
+    def add(self, writer: str, tags: Set[str]) -> None:
         """Add the tags of a write."""
         with self._lock:
             self._number += 1
-            self._tags.update(dict.fromkeys(tags, self._number))
-            if len(self._tags) > MAX_TAGS:
-                self._tags = {EVERYTHING: self._number}
+            self._writes.update(dict.fromkeys(((tag, writer) for tag in tags), self._number))
+            if len(self._writes) > MAX_TAGS:
+                self._writes = {(EVERYTHING, ""): self._number}
 
-    def list(self) -> tuple[list[str], int]:
-        """Return the tags, and a number for `paid`."""
+    def list(self) -> tuple[list[tuple[str, str]], int]:
+        """Return each tag with a writer, and a number for `paid`."""
         with self._lock:
-            return list(self._tags), self._number
+            return list(self._writes), self._number
 
     def paid(self, number: int) -> None:
-        """Remove the tags that were listed with a number, unless they were added again."""
+        """Remove what was listed with a number."""
         with self._lock:
-            self._tags = {tag: added for tag, added in self._tags.items() if added > number}
+            self._writes = {write: added for write, added in self._writes.items() if added > number}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,8 +125,8 @@ class RedisCache(SessionCache):
                 on_loop = await self._on_loops.get()
                 if self._owed:
                     # Before anything else: no value of before may be found.
-                    tags, number = self._owed.list()
-                    await self._run(on_loop.client, "end", "", "", 1, "", "", "", "", *tags)
+                    writes, number = self._owed.list()
+                    await self._run(on_loop.client, "settle", *itertools.chain(*writes))
                     self._owed.paid(number)
                 reply = await self._run(on_loop.client, operation, *arguments)
         except Exception as error:
@@ -192,7 +193,7 @@ class RedisCache(SessionCache):
         anybody = (write.of_anybody or "", write.otherwise)
         reply = await self._call("end", writer, *anybody, int(changed), *noted, *marked)
         if reply is None and changed:
-            self._owed.add({*marked, write.otherwise} - {""})
+            self._owed.add(writer, {*marked, write.otherwise} - {""})
             await self._settle_soon()
 
     async def _settle_soon(self) -> None:
