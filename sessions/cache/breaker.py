@@ -14,6 +14,8 @@ logger = logger_of(__name__)
 
 # After a failure, no call is let through for so long; then one.
 RETRY_SECONDS = 0.5
+# So long after the first failure, a writer still tries: what it does not tell, others do not see.
+INSIST_SECONDS = 2.0
 # A server that fails again and again is reported so often.
 WARN_SECONDS = 60.0
 
@@ -30,12 +32,19 @@ class Breaker:
         self._closed_until = -math.inf
         self._warned_at = -math.inf
         self._is_broken = False
+        self._broken_since = -math.inf
 
-    def lets_through(self) -> bool:
-        """Return whether to call the server now."""
+    def lets_through(self, *, insists: bool = False) -> bool:
+        """Return whether to call the server now.
+
+        Args:
+            insists: Whether the call is worth a wait, as long as the failure may be a short one.
+        """
         if not self._is_broken:
             return True
         now = self._clock()
+        if insists and now - self._broken_since < INSIST_SECONDS:
+            return True
         if now < self._closed_until:
             return False
         # Only this caller; the others wait for what becomes of it.
@@ -44,8 +53,10 @@ class Breaker:
 
     def failed(self, reason: str) -> None:
         """Note that a call has failed."""
-        self._is_broken = True
-        self._closed_until = self._clock() + RETRY_SECONDS
+        now = self._clock()
+        if not self._is_broken:
+            self._is_broken, self._broken_since = True, now
+        self._closed_until = now + RETRY_SECONDS
         self.warn(reason)
 
     def warn(self, reason: str) -> None:

@@ -23,6 +23,8 @@ SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "
 DEFAULT_VALUE_BYTES = 2**20
 # How soon a process tells a server that works again what was written meanwhile.
 SETTLE_SECONDS = 0.25
+# How many times longer a writer waits that has written.
+INSISTENCE = 2
 POOL_SIZE = 10
 FULL = (b"full", "full")
 
@@ -40,10 +42,10 @@ class RedisCache(SessionCache):
     ``allkeys-lru``. It holds conversations as the database does, so protect it alike. A cluster is not
     supported.
 
-    While the server cannot be used, reads go to the database. Each call waits for it for ``timeout`` seconds
-    at most, and after a failure no call does for half a second. What this process writes meanwhile it tells
-    the server as soon as it can, and until then other processes may read the state before it, for ``ttl``
-    seconds at most.
+    While the server cannot be used, reads go to the database. A read waits for it for ``timeout`` seconds at
+    most, a write for three times as long, and after a failure no call does for half a second. What this
+    process writes meanwhile it tells the server as soon as it can, and until then other processes may read
+    the state before it, for ``ttl`` seconds at most.
 
     Args:
         url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``.
@@ -51,7 +53,7 @@ class RedisCache(SessionCache):
             loop.
         ttl: Seconds for which a value is valid.
         prefix: The first part of all keys: another one for another database with the same name.
-        timeout: Seconds that a call waits for the server.
+        timeout: Seconds that a read waits for the server.
         max_value_bytes: Larger values, such as very long histories, are not stored.
 
     Raises:
@@ -116,12 +118,12 @@ class RedisCache(SessionCache):
         """Release all connections; a later call opens new ones. A service's own client is not closed."""
         await self._on_loops.aclose()
 
-    async def _call(self, operation: str, *arguments: str | int | bytes) -> Any:
+    async def _call(self, operation: str, *arguments: str | int | bytes, insists: bool = False) -> Any:
         """Run an operation of the script; None if the server cannot be used."""
-        if not self._breaker.lets_through():
+        if not self._breaker.lets_through(insists=insists):
             return None
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout * (INSISTENCE if insists else 1)):
                 on_loop = await self._on_loops.get()
                 if self._owed:
                     # Before anything else: no value of before may be found.
@@ -191,7 +193,8 @@ class RedisCache(SessionCache):
         owner = write.owner
         noted = ("", "") if owner is None else owner
         anybody = (write.of_anybody or "", write.otherwise)
-        reply = await self._call("end", writer, *anybody, int(changed), *noted, *marked)
+        # Nothing old is shown if one of both arrives, the mark of `begin` or this: so it waits for longer.
+        reply = await self._call("end", writer, *anybody, int(changed), *noted, *marked, insists=changed)
         if reply is None and changed:
             self._owed.add(writer, {*marked, write.otherwise} - {""})
             await self._settle_soon()

@@ -339,7 +339,7 @@ class CacheSettings(_Model, frozen=True):
         max_bytes: How much memory a cache in memory takes at most, about.
         max_value_bytes: Larger values are not stored.
         prefix: The first part of all keys on a Redis server.
-        timeout: Seconds that a call waits for a Redis server.
+        timeout: Seconds that a read waits for a Redis server.
     """
 
     url: _SecretUrl | None = None
