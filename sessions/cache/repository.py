@@ -33,8 +33,8 @@ class CachedSessionRepository(AsyncSessionRepository):
     """A repository in front of another one, with a cache.
 
     It answers ``get_session``, the newest messages of a history and the first page of each list from the
-    cache if it can, and everything else from the database. Each write makes invalid what it concerns. What a read
-    returns that begins after a write has returned, through any repository with the same cache, has that
+    cache if it can, and everything else from the database. Each write makes invalid what it concerns. What a
+    read returns that begins after a write has returned, through any repository with the same cache, has that
     write. What writers past the cache have written is seen after the cache's ``ttl``.
 
     All operations, ``chats`` and ``admin`` are those of the repository behind it, with the same results and
