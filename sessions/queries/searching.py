@@ -107,7 +107,9 @@ class Searches:
             pattern = select(patterns.c.value).cte("patterns").prefix_with("MATERIALIZED")
             fits = ChatMessageRecord.content.op("GLOB", is_comparison=True)(pattern.c.value)
             return ~exists(select(literal_column("1")).select_from(pattern).where(~fits))
-        likes, expressions = (bind(name, type_=ARRAY(Text())) for name in ("likes", "expressions"))
+        # In subselects the planner does not see them. With their values it leaves out what is empty, and
+        # estimates the rest: then it reads a session in no order, and sorts.
+        likes, expressions = map(_opaque_texts, ("likes", "expressions"))
         # "C" compares code points, whatever the locale of the database is; its `lower` changes ASCII alone.
         content = collate(ChatMessageRecord.content, "C")
         alike = func.lower(content).op("LIKE", is_comparison=True)(all_(likes))
@@ -115,6 +117,12 @@ class Searches:
         # CASE keeps the order, cheapest first. The planner takes it for half of the rows, whatever the words
         # are: as in `Ranges`, the plan does not depend on them.
         return case((or_(func.cardinality(likes) == literal_column("0"), alike), fits), else_=false())
+
+
+def _opaque_texts(name: str) -> ColumnElement[Any]:
+    texts = select(bind(name, type_=ARRAY(Text()))).scalar_subquery()
+    # The cast keeps ALL from comparing with the rows of a subquery.
+    return cast(texts, ARRAY(Text()))
 
 
 def _newest_first(columns: Any) -> list[Any]:

@@ -200,6 +200,25 @@ async def test_a_search_reads_ranges_of_the_users_own_messages(
     assert found == {name: [] for name in found}
 
 
+@pytest.mark.parametrize("database", ["fresh", "analysed"])
+async def test_the_plan_of_a_search_does_not_depend_on_the_words(
+    database: str, request: pytest.FixtureRequest, postgres_server: str
+) -> None:
+    url = in_database(postgres_server, request.getfixturevalue(database))
+    # As of the first calls of a connection.
+    connection = await asyncpg.connect(url, server_settings={"plan_cache_mode": "force_custom_plan"})
+    found = []
+    async with SessionRepositoryFactory.create_repository("postgres", url=url) as repository:
+        await repository._ensure_connection()
+        for query in ("hello", "привет 旅行", "s", "a long query of many words", "x" * 99):
+            search = repository.search_messages(plans.USER, query)
+            plan = await plan_of(connection, await plans.first_statement(search, listening))
+            found.append([(node["Node Type"], node["Plan Rows"], node["Total Cost"]) for node in nodes(plan)])
+    await connection.close()
+
+    assert found == [found[0]] * len(found)
+
+
 def search_faults(plan: Plan, *, after: bool) -> list[str]:
     """Return what in the plan of a search is not a range of each session's messages, newest first."""
     kinds = {node["Node Type"] for node in nodes(plan)}
