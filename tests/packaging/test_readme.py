@@ -24,7 +24,7 @@ README = (ROOT / "README.md").read_text()
 
 RUN = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[cli]' && .venv/bin/sessions demo"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest"
-TEST += " -n 4 --dist worksteal"
+TEST += " -n 8 --dist worksteal"
 PYTEST_STEP = TEST.split(" && ")[-1].removeprefix(".venv/bin/")
 
 # A step of CI if pgbouncer is installed.
