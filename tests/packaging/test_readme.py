@@ -26,6 +26,7 @@ RUN = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[cli]' && .venv/bi
 TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest"
 TEST += " -n 8 --dist worksteal"
 PYTEST_STEP = TEST.split(" && ")[-1].removeprefix(".venv/bin/")
+FEW = PYTEST_STEP.replace("-n 8", "-n 3")  # Beside other tests.
 
 # A step of CI if pgbouncer is installed.
 HAS_PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
@@ -98,15 +99,17 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         f".venv/bin/pyright --pythonpath .venv-frameworks/bin/python {STORES} &",
         "wait",
         TEST.split(" && ")[-1],
-        *(f".venv/bin/{step}" for step in (*THROUGH_PGBOUNCER, *IN_BROWSER)),
+        *(f".venv/bin/{step} &" for step in (*THROUGH_PGBOUNCER, *IN_BROWSER)),
+        f"{ON_POSTGRES}={OLDEST_POSTGRES} .venv/bin/{FEW} tests/contract -k postgres &",
+        "wait",
         f".venv/bin/{PYTEST_STEP} -m full_size",
-        f"{ON_POSTGRES}={OLDEST_POSTGRES} .venv/bin/{PYTEST_STEP} tests/contract -k postgres",
         f".venv-motor/bin/{PYTEST_STEP} tests/contract tests/mongodb tests/unit tests/loops/test_services.py"
         " tests/packaging/test_readme.py -k 'mongo or client'",
-        f".venv-lowest/bin/{PYTEST_STEP} tests/unit",
-        f".venv-frameworks/bin/{PYTEST_STEP} tests/integrations -m 'frameworks and not full_size'",
-        f".venv-lowest-frameworks/bin/{PYTEST_STEP} tests/integrations -m 'frameworks and not full_size'"
-        " -k 'not postgres and not mongodb and not redis'",
+        f".venv-lowest/bin/{FEW} tests/unit &",
+        f".venv-frameworks/bin/{FEW} tests/integrations -m 'frameworks and not full_size' &",
+        f".venv-lowest-frameworks/bin/{FEW} tests/integrations -m 'frameworks and not full_size'"
+        " -k 'not postgres and not mongodb and not redis' &",
+        "wait",
     ]
 
 
