@@ -81,10 +81,12 @@ AT_FULL_SIZE = (
 # Folders and files whose tests take long, most of it to wait: pytest-xdist starts with them, in every second
 # process, so that the other processes have work meanwhile and none waits for them at the end.
 LONG = {
-    *("benchmarks", "faults", "typing", "cli/test_cli_streams.py", "contract/test_model.py"),
-    *("contract/test_races.py", "docs/test_chat_service.py", "docs/test_programs.py", "loops/test_celery.py"),
+    *("benchmarks", "faults", "typing", "cli/test_cli_streams.py", "contract/test_many_messages.py"),
+    *("contract/test_model.py", "contract/test_order.py", "contract/test_races.py"),
+    *("docs/test_chat_service.py", "docs/test_programs.py", "loops/test_celery.py"),
     *("loops/test_services.py", "loops/test_shutdown.py", "migrations/test_rolling.py"),
-    *("mongodb/test_time_to_fail.py", "packaging/test_tests.py", "postgres/test_lost_connections.py"),
+    *("migrations/test_populated.py", "mongodb/test_time_to_fail.py", "packaging/test_tests.py"),
+    *("postgres/test_grouped_appends.py", "postgres/test_lost_connections.py"),
     *("services/chat/test_chat_processes.py", "services/chat/test_chat_server_kills.py"),
     "sqlite/test_sqlite_turns.py",
 }
