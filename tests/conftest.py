@@ -58,7 +58,8 @@ SLOW = {
     *("contract/test_contract_finds_faults.py", "contract/test_many_messages.py"),
     *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
-    "redis/test_redis_connections.py",
+    *("redis/test_expiring_sessions.py", "redis/test_redis_cluster.py", "redis/test_redis_connections.py"),
+    *("redis/test_redis_resharding.py", "redis/test_redis_urls.py"),
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
     *("contract/test_payloads.py", "contract/test_round_trips.py", "contract/test_search.py"),
     *("mongodb/test_clean_up.py", "mongodb/test_edits.py", "mongodb/test_mongodb_versions.py"),
@@ -72,6 +73,7 @@ AT_FULL_SIZE = (
     ("TestMongodbStandalone", "[sync"),
     ("TestMongodbReplicaSet", "[async"),
     ("test_adopted_backends.py", "[sync"),
+    ("TestRedisCluster", "["),
     # The longest ones on MongoDB's second kind.
     ("test_cancellation.py", "mongodb-standalone-timeout"),
     ("test_cli_import.py", "mongodb-standalone-real"),
@@ -370,6 +372,19 @@ def redis_url(redis_server: str) -> Iterator[str]:
     """An empty database of a Valkey server."""
     with redis_database(redis_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_server() -> Iterator[str]:
+    with servers.redis_cluster() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_cluster(redis_cluster_server: str) -> Backend:
+    """A cluster of Valkey servers, and a prefix that no other test uses."""
+    options = {"prefix": f"test-{uuid.uuid4().hex}"}
+    return Backend("redis-cluster", "redis", redis_cluster_server, options)
 
 
 @pytest.fixture(scope="session")

@@ -275,12 +275,16 @@ class RedisSettings(BackendSettings, frozen=True):
         username: User of the server's ACL; None for the default user.
         password: None for a server without one. As an option also a callable, or an async one, that is
             called for each new connection.
-        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; wins over the five above.
+        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; ``redis+cluster://`` or
+            ``redis+sentinel://`` with one or more hosts; wins over the five above.
+        cluster: Whether the host, or those of the URL, are nodes of a cluster.
         prefix: The first part of all keys.
+        expire_after: Seconds after its last change at which a session is deleted; None keeps it.
         connect_timeout: Seconds to wait for the server to accept a connection.
         timeout: Seconds that the server may not respond.
         require_durable: Refuse a server that acknowledges writes which a crash loses: one without
             ``appendonly yes`` and ``appendfsync always``.
+        wait_replicas: How many replicas have to receive a write before it is acknowledged.
     """
 
     KEY = "db.redis"
@@ -292,10 +296,13 @@ class RedisSettings(BackendSettings, frozen=True):
     username: str | None = None
     password: _Password = None
     url: _SecretUrl | None = None
+    cluster: bool = False
     prefix: _Prefix = "sessions"
+    expire_after: _PositiveSeconds | None = None
     connect_timeout: _PositiveSeconds = 10.0
     timeout: _PositiveSeconds = 20.0
     require_durable: bool = False
+    wait_replicas: _Count = 0
 
 
 class DatabaseSettings(_Model, frozen=True):
