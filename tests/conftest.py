@@ -45,7 +45,18 @@ settings.load_profile("repeatable")
 # What is left out of a quick answer: folders whose tests wait for processes of their own, for servers, or for
 # what is built and installed, and files with tests that race, try many examples, or move megabytes.
 SLOW = {
-    *("benchmarks", "docs", "faults", "limits", "loops", "migrations", "packaging", "services", "typing"),
+    *(
+        "benchmarks",
+        "cache",
+        "docs",
+        "faults",
+        "limits",
+        "loops",
+        "migrations",
+        "packaging",
+        "services",
+        "typing",
+    ),
     *("contract/test_adopted_backends.py", "contract/test_hostile_input.py", "contract/test_memory.py"),
     *("contract/test_model.py", "contract/test_order.py", "contract/test_races.py", "unit/test_imports.py"),
     *("sqlite/test_sqlite_forks.py", "sqlite/test_sqlite_temporary.py", "sqlite/test_sqlite_turns.py"),
@@ -56,7 +67,8 @@ SLOW = {
     *("contract/test_contract_finds_faults.py", "contract/test_many_messages.py"),
     *("mongodb/test_former_release.py", "mongodb/test_lost_collections.py", "mongodb/test_query_plans.py"),
     *("postgres/test_plans.py", "postgres/test_postgres_schema_setting.py"),
-    "redis/test_redis_connections.py",
+    *("redis/test_expiring_sessions.py", "redis/test_redis_cluster.py", "redis/test_redis_connections.py"),
+    *("redis/test_redis_resharding.py", "redis/test_redis_urls.py"),
     *("contract/test_administration.py", "contract/test_reference_backend.py", "queries"),
     *("contract/test_payloads.py", "contract/test_round_trips.py", "contract/test_search.py"),
     *("mongodb/test_clean_up.py", "mongodb/test_edits.py", "mongodb/test_mongodb_versions.py"),
@@ -70,6 +82,8 @@ STYLES_AT_FULL_SIZE = (
     ("TestMongodbStandalone", "[sync"),
     ("TestMongodbReplicaSet", "[async"),
     ("test_adopted_backends.py", "[sync"),
+    ("test_cached_contract.py", "[sync"),
+    ("TestRedisCluster", "["),
 )
 
 
@@ -309,6 +323,19 @@ def redis_url(redis_server: str) -> Iterator[str]:
     """An empty database of a Valkey server."""
     with redis_database(redis_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_server() -> Iterator[str]:
+    with servers.redis_cluster() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_cluster(redis_cluster_server: str) -> Backend:
+    """A cluster of Valkey servers, and a prefix that no other test uses."""
+    options = {"prefix": f"test-{uuid.uuid4().hex}"}
+    return Backend("redis-cluster", "redis", redis_cluster_server, options)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 Reads a request a line, ``[operation, arguments, calls, callers]``, and answers each with the seconds that
 every call took, or with the result where ``calls`` is 0. With several callers at once, each has its own
-argument, and the answer is the seconds for a call: the duration of all, divided by their number.
+argument, and the answer is the seconds for a call: the duration of all, divided by their number. The request
+``operations`` is answered with the names of all.
 """
 
 from __future__ import annotations
@@ -68,11 +69,12 @@ async def main(path: str, url: str, content: str) -> None:
     spec.loader.exec_module(module)
     peer = module.Peer(content)
     await call(peer.open, [url])
+    own = {"version": version, "operations": lambda: [name for name in dir(peer) if not name.startswith("_")]}
     answers = sys.stdout
     sys.stdout = sys.stderr  # What a peer prints is no answer.
     for line in sys.stdin:
         operation, arguments, calls, callers = json.loads(line)
-        function = version if operation == "version" else getattr(peer, operation)
+        function = own.get(operation) or getattr(peer, operation)
         time = timed_together if callers > 1 else timed
         answer = await (time(function, arguments, calls) if calls else call(function, arguments))
         answers.write(json.dumps(answer) + "\n")

@@ -27,6 +27,7 @@ from sessions.resilience import RetryConfig, RetryStrategy
 
 __all__ = [
     "BackendSettings",
+    "CacheSettings",
     "DatabaseSettings",
     "MongoSettings",
     "PostgresSettings",
@@ -275,12 +276,16 @@ class RedisSettings(BackendSettings, frozen=True):
         username: User of the server's ACL; None for the default user.
         password: None for a server without one. As an option also a callable, or an async one, that is
             called for each new connection.
-        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; wins over the five above.
+        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; ``redis+cluster://`` or
+            ``redis+sentinel://`` with one or more hosts; wins over the five above.
+        cluster: Whether the host, or those of the URL, are nodes of a cluster.
         prefix: The first part of all keys.
+        expire_after: Seconds after its last change at which a session is deleted; None keeps it.
         connect_timeout: Seconds to wait for the server to accept a connection.
         timeout: Seconds that the server may not respond.
         require_durable: Refuse a server that acknowledges writes which a crash loses: one without
             ``appendonly yes`` and ``appendfsync always``.
+        wait_replicas: How many replicas have to receive a write before it is acknowledged.
     """
 
     KEY = "db.redis"
@@ -292,10 +297,13 @@ class RedisSettings(BackendSettings, frozen=True):
     username: str | None = None
     password: _Password = None
     url: _SecretUrl | None = None
+    cluster: bool = False
     prefix: _Prefix = "sessions"
+    expire_after: _PositiveSeconds | None = None
     connect_timeout: _PositiveSeconds = 10.0
     timeout: _PositiveSeconds = 20.0
     require_durable: bool = False
+    wait_replicas: _Count = 0
 
 
 class DatabaseSettings(_Model, frozen=True):
@@ -329,13 +337,39 @@ class _RetrySchema:
         )
 
 
+class CacheSettings(_Model, frozen=True):
+    """The cache in front of repositories, ``sessions.cache``.
+
+    Attributes:
+        url: ``memory://``, or ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; None for no cache.
+        ttl: Seconds for which a value is valid.
+        max_bytes: How much memory a cache in memory takes at most, about.
+        max_value_bytes: Larger values are not stored.
+        prefix: The first part of all keys on a Redis server.
+        timeout: Seconds that a read waits for a Redis server.
+    """
+
+    url: _SecretUrl | None = None
+    ttl: _PositiveSeconds = 60.0
+    max_bytes: _PositiveCount = 64 * 2**20
+    max_value_bytes: _PositiveCount = 2**20
+    prefix: _Prefix = "sessions-cache"
+    timeout: _PositiveSeconds = 0.25
+
+    def with_url(self, url: str) -> Self:
+        """Return these settings with another URL."""
+        return self.model_copy(update={"url": SecretStr(url)})
+
+
 class SessionsSettings(_Model, frozen=True):
     """The top-level key ``sessions``.
 
     Attributes:
         default_repository: Registered name that ``get_default_repository()`` creates.
+        cache: The cache that repositories of the factory have.
         retry: Retries for all backends; None for the defaults of each backend.
     """
 
     default_repository: _Text = "mongodb"
+    cache: CacheSettings = CacheSettings()
     retry: Annotated[RetryConfig, _RetrySchema()] | None = None

@@ -84,10 +84,13 @@ class _RedisKeys(_Keys, total=False):
     db: int | None
     username: str | None
     password: Password | None
+    cluster: bool | None
     prefix: str | None
+    expire_after: float | None
     connect_timeout: float | None
     timeout: float | None
     require_durable: bool | None
+    wait_replicas: int | None
 
 
 class _Database(TypedDict, total=False):

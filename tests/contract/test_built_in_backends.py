@@ -17,7 +17,7 @@ from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
 from sessions.testing import SessionRepositoryContract
-from tests.support.databases import execute_postgres, in_database, redis_database, run_in_thread
+from tests.support.databases import Backend, execute_postgres, in_database, redis_database, run_in_thread
 
 
 def _new_name() -> str:
@@ -120,4 +120,13 @@ class TestRedis(SessionRepositoryContract):
         url, client = redis_numbered_database
         client.flushdb()
         async with SessionRepositoryFactory.create_repository("redis", url=url) as repository:
+            yield repository
+
+
+class TestRedisCluster(SessionRepositoryContract):
+    takes_only_uuids = False
+
+    @pytest.fixture
+    async def repository(self, redis_cluster: Backend) -> AsyncIterator[Any]:
+        async with redis_cluster.repository() as repository:
             yield repository

@@ -15,7 +15,7 @@ from tests.support.documents import DOCS, EXAMPLES, Program, example_programs, p
 from tests.support.programs import Programs
 
 # The environment variables of a program, and their fixtures.
-NEEDS = {"MONGODB_URL": "mongodb_url", "POSTGRES_URL": "postgres_url"}
+NEEDS = {"MONGODB_URL": "mongodb_url", "POSTGRES_URL": "postgres_url", "REDIS_URL": "redis_url"}
 PYTEST_OPTIONS = ("-q", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
 
 PAGES = pages()

@@ -17,6 +17,7 @@ from sessions import BackendUnavailableError, SessionRepositoryFactory, migratio
 
 USER = "ann"
 PAUSE_SECONDS = 0.1
+LISTED_WITHIN_SECONDS = 60
 # The previous release does not retry it.
 QUERY_PLAN_KILLED = 175
 
@@ -55,9 +56,16 @@ class Service:
                 "the messages of one writer are not in their order"
             )
             assert await self._repository.update_session_async(USER, session_id, {"title": content})
-            found = await self._repository.list_paginated_sessions_async(USER)
-            assert session_id in {chat_session.session_id for chat_session in found}
+            await self._find(session_id)
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _find(self, session_id: str) -> None:
+        """List sessions until one is among them: a list may miss one that is updated just then."""
+        found: set[str] = set()
+        async with asyncio.timeout(LISTED_WITHIN_SECONDS):
+            while session_id not in found:
+                listed = await self._repository.list_paginated_sessions_async(USER)
+                found = {chat_session.session_id for chat_session in listed}
 
     async def _newest(self, session_id: str) -> list[Any]:
         """Read, again if MongoDB drops the index in use, as this release does with the former one."""

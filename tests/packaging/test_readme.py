@@ -32,6 +32,7 @@ HAS_PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/u
 THROUGH_PGBOUNCER = ["python -m pytest -m pgbouncer"] if HAS_PGBOUNCER else []
 # Likewise.
 IN_BROWSER = ["python -m pytest -m browser"] if shutil.which("chromium") is not None else []
+WITH_REDIS_SERVER = ["python -m pytest -m redis_server"] if shutil.which("redis-server") is not None else []
 ON_POSTGRES = "SESSIONS_TEST_POSTGRES_VERSION"
 OLDEST_POSTGRES = 15 if Path("/usr/lib/postgresql/15/bin/postgres").exists() else 16
 LOWEST = (
@@ -92,7 +93,7 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         f".venv-frameworks/bin/pyright --pythonpath .venv-frameworks/bin/python {STORES} &",
         "wait",
         TEST.split(" && ")[-1],
-        *(f".venv/bin/{step}" for step in (*THROUGH_PGBOUNCER, *IN_BROWSER)),
+        *(f".venv/bin/{step}" for step in (*THROUGH_PGBOUNCER, *IN_BROWSER, *WITH_REDIS_SERVER)),
         f".venv/bin/{PYTEST_STEP} -m full_size",
         f"{ON_POSTGRES}={OLDEST_POSTGRES} .venv/bin/{PYTEST_STEP} tests/contract -k postgres",
         f".venv-motor/bin/{PYTEST_STEP} tests/contract tests/mongodb tests/unit tests/loops/test_services.py"

@@ -13,11 +13,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import redis as driver
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
@@ -28,6 +30,7 @@ POSTGRES_VARIABLE = "SESSIONS_TEST_POSTGRES_URL"
 MONGODB_VARIABLE = "SESSIONS_TEST_MONGODB_URL"
 STANDALONE_VARIABLE = "SESSIONS_TEST_MONGODB_STANDALONE_URL"
 REDIS_VARIABLE = "SESSIONS_TEST_REDIS_URL"
+REDIS_CLUSTER_VARIABLE = "SESSIONS_TEST_REDIS_CLUSTER_URL"
 START_SECONDS = 60.0
 
 
@@ -177,11 +180,78 @@ def redis(*options: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def redis_cluster() -> Iterator[str]:
+    """Yield the URL of a cluster of three Valkey servers, without replicas."""
+    if url := os.environ.get(REDIS_CLUSTER_VARIABLE):
+        yield url
+        return
+    with ExitStack() as running:
+        urls = []
+        for _ in range(3):
+            # Without waiting for the disk: three servers write to it, and the test of losses has its own.
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--databases", "1")
+            urls.append(running.enter_context(redis(*options, "--appendfsync", "everysec")))
+        meet(urls)
+        hosts = ",".join(url.removeprefix("redis://") for url in urls)
+        yield f"redis+cluster://{hosts}"
+
+
+def meet(urls: list[str], replicas: Sequence[str] = ()) -> None:
+    """Make a cluster of servers that share the slots, and wait until all of them know that.
+
+    Args:
+        urls: The primaries.
+        replicas: The replicas of the first of them, in their order.
+    """
+    with ExitStack() as opened:
+        clients = [opened.enter_context(driver.Redis.from_url(url)) for url in (*urls, *replicas)]
+        primaries = clients[: len(urls)]
+        bounds = [16384 * place // len(urls) for place in range(len(urls) + 1)]
+        for place, client in enumerate(clients):
+            if place < len(urls):
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[place], bounds[place + 1] - 1)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+            port = client.connection_pool.connection_kwargs["port"]
+            bus = client.config_get("cluster-port")["cluster-port"]
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
+        _wait_until_all(
+            clients, lambda client: f"cluster_known_nodes:{len(clients)}" in _cluster_info(client)
+        )
+        for primary, replica in zip(primaries, clients[len(urls) :], strict=False):
+            replica.execute_command("CLUSTER", "REPLICATE", primary.execute_command("CLUSTER", "MYID"))
+        size = 3 + (1 if replicas else 0)
+        _wait_until_all(
+            clients,
+            lambda client: (
+                "cluster_state:ok" in _cluster_info(client)
+                and [len(each) for each in client.execute_command("CLUSTER", "SLOTS")] == [size] * len(urls)
+            ),
+        )
+        if replicas:
+            _wait_until_all(primaries, lambda client: client.info("replication")["connected_slaves"] == 1)
+
+
+def _cluster_info(client: Any) -> str:
+    text: bytes = client.execute_command("CLUSTER", "INFO")
+    return text.decode()
+
+
+def _wait_until_all(clients: list[Any], holds: Callable[[Any], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    for client in clients:
+        while not holds(client):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the servers did not become a cluster in time")
+            time.sleep(0.02)
+
+
 SERVERS = {
     POSTGRES_VARIABLE: postgres,
     MONGODB_VARIABLE: partial(mongodb, replica_set=True),
     STANDALONE_VARIABLE: partial(mongodb, replica_set=False),
     REDIS_VARIABLE: redis,
+    REDIS_CLUSTER_VARIABLE: redis_cluster,
 }
 
 

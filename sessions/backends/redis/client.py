@@ -1,4 +1,4 @@
-"""The connections of one event loop, and a command on one of them."""
+"""The connections of one event loop to one server."""
 
 from __future__ import annotations
 
@@ -10,144 +10,115 @@ from typing import Any
 
 from redis import exceptions
 
-from sessions.backends.redis.script import script, script_digest
-from sessions.core.shared_work import SharedWork
+from sessions.backends.redis.commands import (
+    Command,
+    Connections,
+    NoAnswerError,
+    NotReplicatedError,
+    NotSentError,
+    PoolTimeoutError,
+    Waits,
+)
 from sessions.core.telemetry import PoolMeter
 from sessions.resilience import time_left
 
-__all__ = ["NoAnswerError", "NotSentError", "PoolTimeoutError", "RedisConnection"]
+__all__ = ["RedisConnection"]
+
+# For the replicas to receive a write; one that takes longer is not acknowledged.
+REPLICATION_SECONDS = 1.0
 
 
-class NotSentError(Exception):
-    """No connection could be opened; the cause is the driver's error. No command was sent."""
-
-
-class PoolTimeoutError(Exception):
-    """All connections are in use, for ``pool_timeout``."""
-
-
-class NoAnswerError(Exception):
-    """The server did not respond within ``timeout``; the command may have taken effect."""
-
-
-@dataclass(slots=True, eq=False)
-class RedisConnection:
-    """The connections of one event loop.
+@dataclass(eq=False)
+class RedisConnection(Connections):
+    """The connections of one event loop to one server.
 
     Attributes:
         pool: ``redis.asyncio.ConnectionPool``, of this package or of a service's own client.
         prefix: The first part of all keys.
+        kept: As in `Connections`.
         size: Connections at most.
-        pool_timeout: Seconds to wait for a free connection.
-        connect_timeout: Seconds to wait for a new connection.
-        timeout: Seconds to wait for a response.
+        waits: The time limits.
+        replicas: How many replicas have to receive a write before it is acknowledged.
         meter: Measures the waits for a connection, and its use.
-        in_use: How many connections are in use.
+        in_use_here: How many connections are in use.
     """
 
     pool: Any
     prefix: str
+    kept: str
     size: int
-    pool_timeout: float
-    connect_timeout: float
-    timeout: float
+    waits: Waits
+    replicas: int
     meter: PoolMeter
-    in_use: int = 0
-    preparing: SharedWork = field(default_factory=SharedWork)
+    in_use_here: int = 0
     _turns: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
+        super().__init__(self.prefix, self.kept)
         self._turns = asyncio.Semaphore(self.size)
+
+    def scope(self, tag: str) -> str:
+        return self.prefix
+
+    def scopes(self) -> Sequence[str]:
+        return (self.prefix,)
+
+    def one_for_each_server(self, scopes: Sequence[str]) -> Sequence[str]:
+        return scopes[:1]
+
+    async def servers(self) -> list[RedisConnection]:
+        return [self]
+
+    def opened(self) -> list[RedisConnection]:
+        return [self]
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """Wait for a free connection."""
         with self.meter.checkout(PoolTimeoutError) as checkout:
             try:
-                async with asyncio.timeout(time_left(self.pool_timeout)):
+                async with asyncio.timeout(time_left(self.waits.pool)):
                     await self._turns.acquire()
             except TimeoutError as error:
                 raise PoolTimeoutError from error
             checkout.got()
-            self.in_use += 1
+            self.in_use_here += 1
             try:
                 yield
             finally:
-                self.in_use -= 1
+                self.in_use_here -= 1
                 self._turns.release()
 
-    async def run(self, operation: str, *arguments: str) -> Any:
-        """Run an operation of the script, atomically; return its reply as text, integers and lists."""
-        try:
-            return await self.command("EVALSHA", script_digest(), 0, operation, self.prefix, *arguments)
-        except exceptions.NoScriptError:
-            # The server was restarted, or a replica was promoted. The command did nothing.
-            await self.load()
-        return await self.command("EVALSHA", script_digest(), 0, operation, self.prefix, *arguments)
+    async def send(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+        return await self.exchange([parts for _, parts in commands], writes=writes)
 
-    async def run_many(self, calls: Sequence[Sequence[str]]) -> list[Any]:
-        """Run operations one after another, each atomically, in one round trip; return their replies.
+    async def exchange(self, commands: list[tuple[str | int, ...]], *, writes: bool = False) -> list[Any]:
+        """Send commands in one round trip, and return their replies, among them errors of the server.
+
+        Args:
+            commands: The parts of each.
+            writes: Whether one of them may write, so that it waits for the replicas.
 
         Raises:
-            Exception: The first error of one of them; all the others have run.
+            NotSentError: No connection could be opened.
+            NoAnswerError: The server did not respond.
+            NotReplicatedError: The replicas did not receive what was written.
+            PoolTimeoutError: No connection was free.
+            RedisError: The connection was lost.
         """
-        replies = await self._run_many(calls)
-        if forgotten := [
-            place for place, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)
-        ]:
-            await self.load()
-            again = await self._run_many([calls[place] for place in forgotten])
-            for place, reply in zip(forgotten, again, strict=True):
-                replies[place] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
-
-    async def _run_many(self, calls: Sequence[Sequence[str]]) -> list[Any]:
-        digest = script_digest()
-        return await self._send(
-            [("EVALSHA", digest, 0, operation, self.prefix, *rest) for operation, *rest in calls]
-        )
-
-    async def load(self) -> None:
-        """Send the script to the server, which keeps it until it restarts."""
-        await self.command("SCRIPT LOAD", script())
-
-    async def check(self) -> None:
-        """Raise the error of a write; the server checks this one as any other, and it writes nothing."""
-        await self.command("SETRANGE", f"{self.prefix}:check", 0, "")
-
-    async def command(self, *parts: str | int) -> Any:
-        """Send a command, and return the reply, as text."""
-        [reply] = await self._send([parts])
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    async def commands(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
-        """Send commands in one round trip, and return their replies, as text.
-
-        Raises:
-            Exception: The first error of one of them; all the others have run.
-        """
-        replies = await self._send(commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
-
-    async def _send(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
-        """Send commands in one round trip, and return their replies, among them errors of the server."""
+        waits = bool(writes and self.replicas)
+        if waits:
+            seconds = min(REPLICATION_SECONDS, time_left(self.waits.answer) / 2)
+            commands = [*commands, ("WAIT", self.replicas, max(int(seconds * 1000), 1))]
         async with self._turn():
             pool = self.pool
             try:
-                async with asyncio.timeout(time_left(self.connect_timeout)):
+                async with asyncio.timeout(time_left(self.waits.connect)):
                     connection = await pool.get_connection()
             except (exceptions.RedisError, OSError) as error:
                 raise NotSentError from error
             try:
-                async with asyncio.timeout(time_left(self.timeout)):
+                async with asyncio.timeout(time_left(self.waits.answer)):
                     if len(commands) == 1:
                         await connection.send_command(*commands[0])
                     else:
@@ -157,6 +128,11 @@ class RedisConnection:
                 raise NoAnswerError from error
             finally:
                 await pool.release(connection)
+        if waits:
+            received = replies.pop()
+            took_effect = any(not isinstance(reply, Exception) for reply in replies)
+            if took_effect and isinstance(received, int) and received < self.replicas:
+                raise NotReplicatedError
         return replies
 
 

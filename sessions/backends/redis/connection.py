@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Hashable
 from typing import Any
 
 from redis import exceptions
 
 from sessions.backends.redis import errors
-from sessions.backends.redis.client import NoAnswerError, PoolTimeoutError, RedisConnection
+from sessions.backends.redis.client import RedisConnection
+from sessions.backends.redis.cluster import Address, ClusterConnection
+from sessions.backends.redis.commands import (
+    Connections,
+    NoAnswerError,
+    PoolTimeoutError,
+    Waits,
+)
 from sessions.backends.redis.internals import connections_idle
-from sessions.backends.redis.options import new_pool, place_of
+from sessions.backends.redis.options import Servers, new_pool, place_of, servers_of
 from sessions.config import RedisSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.keys import name_variables
@@ -33,10 +41,11 @@ SENDS = 2
 
 
 class RedisConnectionManager(AsyncBaseConnectionManager):
-    """One database of a Redis or Valkey server.
+    """One database of a Redis or Valkey server, or a cluster.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``.
+        url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; ``redis+cluster://`` or
+            ``redis+sentinel://`` with one or more hosts.
         client: A service's own ``redis.asyncio.Redis``, used and never closed here; it belongs to one event
             loop.
         **settings: Any key of ``db.redis``, over the configured value.
@@ -52,7 +61,7 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         self._connections = LoopBound(
             self._open,
             self._close if client is None else None,
-            parts=lambda connection: connection.pool,
+            parts=lambda connection: [server.pool for server in connection.opened()],
         )
         self.queues = LoopBound(self._open_queue, None)
         self._is_ready = False
@@ -64,7 +73,7 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         resolved = _settings(url, client, settings)
         return resolved if client is None else (id(client), resolved)
 
-    async def connect(self) -> RedisConnection:
+    async def connect(self) -> Connections:
         """Return the running event loop's connections, on a server that was checked."""
         connection = await self._connections.get()
         while not self._is_ready:
@@ -76,19 +85,25 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         connection = await self._connections.get()
         await connection.preparing.run(functools.partial(self._prepare, connection))
 
-    async def _prepare(self, connection: RedisConnection) -> None:
-        found = information(await connection.command("INFO"))
-        self._check(found)
-        self._check_durability(await _what_is_lost(connection, found))
+    async def _prepare(self, connection: Connections) -> None:
+        reasons = set()
+        for server in await connection.servers():
+            found = information(await server.command("", "INFO"))
+            self._check(found, is_cluster=connection is not server)
+            reasons.add(await _what_is_lost(server, found))
+        self._check_durability(next(filter(None, reasons), None))
         await connection.check()
         self._is_ready = True
         self.preparations += 1
 
-    def _check(self, found: dict[str, str]) -> None:
+    def _check(self, found: dict[str, str], *, is_cluster: bool) -> None:
         """Refuse a server that does not keep each key, or does not have them all."""
         place = self._place()
-        if found.get("cluster_enabled") == "1":
-            raise place.refused("db.redis.url", "it is a node of a cluster, which is not supported yet")
+        if found.get("cluster_enabled") == "1" and not is_cluster:
+            raise place.refused(
+                "db.redis.cluster",
+                "it is a node of a cluster; set it, or begin the URL with redis+cluster://",
+            )
         policy = found.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             reason = (
@@ -121,24 +136,25 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
     def pools(self) -> list[PoolUse]:
         """Return the use of the pools, one for each event loop."""
         return [
-            PoolUse(
-                connection.in_use,
-                connections_idle(connection.pool),
-                connection.size,
-                connection.meter.pending,
-            )
+            PoolUse(server.in_use_here, connections_idle(server.pool), server.size, server.meter.pending)
             for connection in self._connections.resources()
+            for server in connection.opened()
         ]
 
     def target(self) -> Target:
         """Return the database, as telemetry names it."""
         return target_of("redis", self._place())
 
+    def shared_name(self) -> str | None:
+        """Return the number of the database with the prefix of the keys."""
+        return f"{super().shared_name()}/{self._settings.prefix}"
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
                 connection = await self._connections.get()
+                await connection.servers()
                 await connection.check()
         except Exception as error:
             self.log_unhealthy(error)
@@ -174,19 +190,32 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         address, database, user = place_of(self._settings)
         return Place("Redis", (address,) if address else (), database or None, user)
 
-    def _open(self) -> RedisConnection:
+    def _open(self) -> Connections:
         settings = self._settings
         if self._client is not None:
-            pool = self._client.connection_pool
-        else:
-            try:
-                pool = new_pool(settings)
-            except ConfigurationError as error:
-                name_variables(error, self._url_given)
-                raise
+            return self._new_connection(self._client.connection_pool)
+        try:
+            servers = servers_of(settings)
+        except ConfigurationError as error:
+            name_variables(error, self._url_given)
+            raise
+        if not servers.is_cluster:
+            return self._new_connection(new_pool(settings, servers))
+        open_node = functools.partial(self._open_node, servers)
+        kept, waits = _kept(settings), _waits(settings)
+        return ClusterConnection(settings.prefix, kept, servers.hosts, open_node, waits)
+
+    def _open_node(self, servers: Servers, host: Address) -> RedisConnection:
+        return self._new_connection(new_pool(self._settings, servers, host))
+
+    def _new_connection(self, pool: Any) -> RedisConnection:
+        settings = self._settings
         size = min(settings.pool_size, getattr(pool, "max_connections", settings.pool_size))
-        waits = settings.pool_timeout, settings.connect_timeout, settings.timeout
-        return RedisConnection(pool, settings.prefix, size, *waits, PoolMeter(self.target()))
+        return RedisConnection(
+            pool,
+            *(settings.prefix, _kept(settings), size, _waits(settings), settings.wait_replicas),
+            PoolMeter(self.target()),
+        )
 
     def _open_queue(self) -> GroupCommit:
         settings = self._settings
@@ -203,8 +232,17 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         )
         return GroupCommit(limits, self._connections.start)
 
-    async def _close(self, connection: RedisConnection) -> None:
-        await connection.pool.aclose()
+    async def _close(self, connection: Connections) -> None:
+        await connection.aclose()
+
+
+def _kept(settings: RedisSettings) -> str:
+    """Return what follows the name of an operation: for how many milliseconds a write keeps its session."""
+    return "" if settings.expire_after is None else f":{math.ceil(settings.expire_after * 1000)}"
+
+
+def _waits(settings: RedisSettings) -> Waits:
+    return Waits(settings.pool_timeout, settings.connect_timeout, settings.timeout)
 
 
 def information(text: str) -> dict[str, str]:
@@ -212,12 +250,12 @@ def information(text: str) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
-async def _what_is_lost(connection: RedisConnection, found: dict[str, str]) -> str | None:
+async def _what_is_lost(server: RedisConnection, found: dict[str, str]) -> str | None:
     """Return which acknowledged writes a crash loses, and the setting at fault; None if it loses none."""
     if found.get("aof_enabled") != "1":
         return "a crash loses what was written since its last snapshot: appendonly is no"
     try:
-        _, policy = await connection.command("CONFIG GET", "appendfsync")
+        _, policy = await server.command("", "CONFIG GET", "appendfsync")
     except (exceptions.ResponseError, ValueError):
         # Hosted servers hide it, and so may the rules of a user.
         return "a crash may lose acknowledged writes: its appendfsync cannot be read"

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from redis import exceptions
 
-from sessions.backends.redis.client import NoAnswerError, NotSentError, PoolTimeoutError
+from sessions.backends.redis.commands import (
+    NoAnswerError,
+    NotAClusterError,
+    NotReplicatedError,
+    NotSentError,
+    PoolTimeoutError,
+)
 from sessions.core.failures import Place, without_values
 from sessions.errors import SessionsError
 
-__all__ = ["driver_error", "is_transient", "outcome_is_unknown", "translate"]
+__all__ = ["code_of", "driver_error", "is_transient", "outcome_is_unknown", "translate"]
 
 # The server rejects the command, and another one, or the same a little later, does not.
 TRANSIENT = (
@@ -19,19 +25,27 @@ TRANSIENT = (
     exceptions.TryAgainError,
 )
 TRANSIENT_CODES = frozenset(
-    {"BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"}
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"}
 )
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+WITH_CAUSE = (NotSentError, NoAnswerError, NotAClusterError, PoolTimeoutError)
 REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 REASONS = {
     "BUSY": "a script of another client keeps it busy",
+    "CLUSTERDOWN": "the cluster does not serve all slots",
     "LOADING": "it loads its data",
     "MISCONF": "it cannot write to its disk, and so accepts no writes",
     "NOREPLICAS": "it has fewer replicas than min-replicas-to-write",
     "OOM": "it has reached maxmemory",
     "READONLY": "it is a replica, which accepts no writes",
+    "TRYAGAIN": "the keys are moving to another node",
 }
-CODES = {exceptions.OutOfMemoryError: "OOM", exceptions.ReadOnlyError: "READONLY"}
+CODES = {
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.TryAgainError: "TRYAGAIN",
+}
 REFUSAL_CODES = frozenset({"NOAUTH", "NOPERM", "WRONGPASS"})
 # Others are not told from a text: redis-py removes "ERR", the code of most errors.
 KNOWN_CODES = REFUSAL_CODES | TRANSIENT_CODES | REASONS.keys()
@@ -39,7 +53,7 @@ KNOWN_CODES = REFUSAL_CODES | TRANSIENT_CODES | REASONS.keys()
 
 def driver_error(error: BaseException) -> BaseException:
     """Return redis-py's error."""
-    if isinstance(error, NotSentError | NoAnswerError | PoolTimeoutError) and error.__cause__ is not None:
+    if isinstance(error, WITH_CAUSE) and error.__cause__ is not None:
         return error.__cause__
     return error
 
@@ -59,7 +73,7 @@ def is_transient(error: BaseException) -> bool:
     """Return whether a call that failed with this error may be retried."""
     if isinstance(error, PoolTimeoutError):
         return False  # It took the whole `pool_timeout`; a retry would double it.
-    if isinstance(error, NoAnswerError):
+    if isinstance(error, NoAnswerError | NotReplicatedError):
         return True
     of_driver = driver_error(error)
     if isinstance(of_driver, REFUSED):
@@ -71,7 +85,9 @@ def outcome_is_unknown(error: BaseException) -> bool:
     """Return whether the connection was lost, or the server was silent, after a command was sent."""
     if isinstance(error, NotSentError | PoolTimeoutError):
         return False
-    return isinstance(error, NoAnswerError) or (isinstance(error, LOST) and not isinstance(error, TRANSIENT))
+    if isinstance(error, NoAnswerError | NotReplicatedError):
+        return True
+    return isinstance(error, LOST) and not isinstance(error, TRANSIENT)
 
 
 def translate(error: BaseException, place: Place, *, by_url: bool) -> SessionsError | None:
@@ -96,6 +112,12 @@ def _failure(error: BaseException, place: Place, by_url: bool) -> SessionsError 
         return place.unusable("no connection of the pool is free within pool_timeout")
     if isinstance(error, NoAnswerError):
         return place.unusable("no answer within timeout")
+    if isinstance(error, NotReplicatedError):
+        return place.unusable(
+            "fewer replicas than db.redis.wait_replicas received the write, which it stored"
+        )
+    if isinstance(error, NotAClusterError):
+        return place.refused("db.redis.cluster", "it is not a node of a cluster")
     if isinstance(of_driver, REFUSED) or code in ("NOAUTH", "WRONGPASS"):
         key = "db.redis.url" if by_url else "db.redis.password"
         return place.refused(key, f"the server refuses the user or the password ({name})")

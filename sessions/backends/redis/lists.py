@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from sessions.backends.redis.base import RedisOperations
+from sessions.backends.redis.base import RedisOperations, key_of
 from sessions.backends.redis.mapping import (
     conditions,
     encode_moment,
@@ -30,8 +29,8 @@ class RedisLists(RedisOperations):
 
     async def get(self, session_id: str, user_id: str) -> ChatSession | None:
         connection = await self.manager.connect()
-        key = f"{connection.prefix}:{{{tag_of(user_id)}}}:s:{session_id}"
-        fields = await connection.command("HGETALL", key)
+        scope, key = key_of(connection, user_id, "s", session_id)
+        fields = await connection.command(scope, "HGETALL", key)
         return to_session(session_id, user_id, fields) if fields else None
 
     async def list_page(self, user_id: str, offset: int, limit: int) -> list[ChatSession]:
@@ -65,8 +64,10 @@ class RedisLists(RedisOperations):
             numbers = (str(offset), str(SESSIONS), str(limit - len(found)), "1" if previews else "0")
             place, *parts = await self._run_on("list", user_id, place, *numbers, *conditions(where))
             found += zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-            if not place or where is None:
+            # It looks at so many sessions in one call, or there are others that have expired among them.
+            if not place or len(found) == limit:
                 return found
+            offset = 0
 
     async def count(self, user_id: str, where: Where | None) -> int:
         total, place = 0, ""
@@ -79,17 +80,24 @@ class RedisLists(RedisOperations):
 
     async def export_sessions(self, user_id: str, after: ChatSession | None, limit: int) -> list[ChatSession]:
         place = "" if after is None else index_place(after.updated_at, after.session_id)
-        found = await self._run_on("export_sessions", user_id, place, str(limit))
-        return [
-            to_session(session_id, user_id, fields)
-            for session_id, fields in zip(found[::2], found[1::2], strict=True)
-        ]
+        while True:
+            found = await self._run_on("export_sessions", user_id, place, str(limit))
+            stored = [
+                to_session(session_id, user_id, fields)
+                for session_id, fields in zip(found[1::2], found[2::2], strict=True)
+                if fields
+            ]
+            place = found[0]
+            if stored or not place:
+                return stored
 
     # -- Deletion ----------------------------------------------------------------------------------
 
     async def delete_beyond(self, user_id: str, keep_last_n: int, limit: int) -> int:
         numbers = (str(keep_last_n), str(limit), str(MESSAGES))
-        count: int = await self._run_on("delete_beyond", user_id, *numbers)
+        count: int = -1
+        while count < 0:
+            count = await self._run_on("delete_beyond", user_id, *numbers)
         return count
 
     async def delete_user(self, user_id: str, limit: int) -> int:
@@ -100,21 +108,27 @@ class RedisLists(RedisOperations):
     ) -> int:
         if user_id is not None:
             return await self._delete_older(tag_of(user_id), cutoff, where, limit)
-        last: Any = ""
-        while True:
-            moment = encode_moment(cutoff)
-            last, *tags = await self._run("users_with_older", moment, str(USERS), last)
-            for tag in tags:
-                if count := await self._delete_older(tag, cutoff, where, limit):
-                    return count
-            if not last:
-                return 0
+        connection, moment = await self.manager.connect(), encode_moment(cutoff)
+        places = dict.fromkeys(connection.scopes(), "")
+        while places:
+            found = await connection.run_many(
+                [(scope, "users_with_older", moment, str(USERS), last) for scope, last in places.items()]
+            )
+            for _, *tags in found:
+                for tag in tags:
+                    if count := await self._delete_older(tag, cutoff, where, limit):
+                        return count
+            places = {scope: last for scope, (last, *_) in zip(places, found, strict=True) if last}
+        return 0
 
     async def _delete_older(self, tag: str, cutoff: datetime, where: Where | None, limit: int) -> int:
         """Delete sessions of one user; return 0 only if there are none left."""
-        place = ""
+        connection = await self.manager.connect()
+        scope, place = connection.scope(tag), ""
         numbers = (encode_moment(cutoff), str(limit), str(MESSAGES), str(SESSIONS))
         while True:
-            place, count = await self._run("delete_older", tag, *numbers, place, *conditions(where))
-            if count or not place:
+            place, count = await connection.run(
+                scope, "delete_older", tag, *numbers, place, *conditions(where)
+            )
+            if count > 0 or (count == 0 and not place):
                 return int(count)

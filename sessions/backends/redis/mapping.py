@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote
@@ -17,6 +17,7 @@ __all__ = [
     "conditions",
     "decode_moment",
     "encode_moment",
+    "given_ids",
     "index_place",
     "pairs",
     "place",
@@ -36,6 +37,7 @@ MICROSECOND = timedelta(microseconds=1)
 SECONDS_BEFORE_EPOCH = 62_135_596_800
 MICROSECONDS_BEFORE_EPOCH = SECONDS_BEFORE_EPOCH * 1_000_000
 NUL = "\0"
+NO_TOKENS: Mapping[str, str] = {}
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
@@ -145,13 +147,23 @@ def _body(row: MessageRow | StoredMessage) -> str:
     return _dumps([row.role, row.content, row.payload or "", *pairs(row.metadata)])
 
 
-def rows_of(rows: Iterable[MessageRow]) -> Iterator[str]:
-    """Yield the arguments of new messages, four each."""
+def rows_of(rows: Iterable[MessageRow], tokens: Mapping[str, str] = NO_TOKENS) -> Iterator[str]:
+    """Yield the arguments of new messages, four each.
+
+    Args:
+        rows: The messages.
+        tokens: The tokens of the claims of their ids, on a cluster.
+    """
     for row in rows:
         yield row.message_id
         yield "" if row.timestamp is None else encode_moment(row.timestamp)
         yield _body(row)
-        yield "1" if row.has_new_id else "0"
+        yield "1" if row.has_new_id else f"0{tokens.get(row.message_id, '')}"
+
+
+def given_ids(rows: Iterable[MessageRow]) -> list[str]:
+    """Return the ids that callers gave."""
+    return [row.message_id for row in rows if not row.has_new_id]
 
 
 def stored_row(row: StoredMessage) -> tuple[str, str, str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from sessions.backends.redis.base import RedisOperations, version_of
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from sessions.backends.redis.base import RedisOperations, key_in, key_of, version_of
 from sessions.backends.redis.mapping import (
     encode_moment,
+    given_ids,
     pairs,
     place,
     position_of,
@@ -46,8 +50,8 @@ class RedisMessages(RedisOperations):
     async def _read(self, command: str, session_id: str, user_id: str, *arguments: str | int) -> list[str]:
         """Read the order of a session's messages with one command."""
         connection = await self.manager.connect()
-        key = f"{connection.prefix}:{{{tag_of(user_id)}}}:o:{session_id}"
-        members: list[str] = await connection.command(command, key, *arguments)
+        scope, key = key_of(connection, user_id, "o", session_id)
+        members: list[str] = await connection.command(scope, command, key, *arguments)
         return members
 
     async def get_message(self, session_id: str, user_id: str, message_id: str) -> ChatMessage | None:
@@ -56,9 +60,8 @@ class RedisMessages(RedisOperations):
 
     async def count_messages(self, session_id: str, user_id: str) -> int:
         connection = await self.manager.connect()
-        count: int = await connection.command(
-            "ZCARD", f"{connection.prefix}:{{{tag_of(user_id)}}}:o:{session_id}"
-        )
+        scope, key = key_of(connection, user_id, "o", session_id)
+        count: int = await connection.command(scope, "ZCARD", key)
         return count
 
     async def update_message(
@@ -93,19 +96,28 @@ class RedisMessages(RedisOperations):
     async def replace_messages(
         self, session_id: str, user_id: str, rows: list[MessageRow], expected_version: int | None
     ) -> bool:
-        arguments = (session_id, version_of(expected_version), *rows_of(rows))
-        return await self._change("replace", user_id, *arguments) is not None
+        connection, tag = await self.manager.connect(), tag_of(user_id)
+        scope, version = connection.scope(tag), version_of(expected_version)
+
+        def store(_token: str, tokens: Mapping[str, str]) -> Awaitable[Any]:
+            return connection.run(scope, "replace", tag, session_id, version, *rows_of(rows, tokens))
+
+        if connection.claims is None:
+            return self._result(await store("", {})) is not None
+        reply = await connection.claims.store(tag, None, given_ids(rows), store)
+        if reply[0] == "conflict" and not await connection.command(
+            scope, "EXISTS", key_in(scope, tag, session_id)
+        ):
+            return False
+        return self._result(reply) is not None
 
     async def export_many(self, sessions: list[ChatSession], limit: int) -> list[list[ChatMessage] | None]:
         if not sessions:
             return []
         connection = await self.manager.connect()
         part = max(1, min(limit, MESSAGES_AT_ONCE // len(sessions)))
-        prefix = connection.prefix
-        commands = [
-            ("ZRANGE", f"{prefix}:{{{tag_of(found.user_id)}}}:o:{found.session_id}", 0, part - 1)
-            for found in sessions
-        ]
+        keys = [key_of(connection, found.user_id, "o", found.session_id) for found in sessions]
+        commands = [(scope, ("ZRANGE", key, 0, part - 1)) for scope, key in keys]
         return [
             [to_message(found.session_id, member) for member in members] if len(members) < part else None
             for found, members in zip(sessions, await connection.commands(commands), strict=True)

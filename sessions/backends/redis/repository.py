@@ -30,7 +30,20 @@ those of the server, and at least a microsecond after the session's last change.
 are several calls, each of which looks at a bounded number of them: during a call, the server does nothing
 else.
 
-The last three are not in the slot of the user, so this does not run on a cluster yet.
+``sessions:{tag}:expiry``, ``sessions:expiring``
+    Only with ``expire_after``. Sorted sets: the members of the user's index, by the time in milliseconds at
+    which they expire, and the users, by the first of these times. The server itself deletes the hash of a
+    session, which also has the time in a field ``e``, and its messages; the rest goes with a later call.
+
+On a cluster ``sessions`` is ``sessions:{3fa}``, the scope of a user (`sessions.backends.redis.cluster`), so
+all of the above is in one slot. In each scope there are besides (`sessions.backends.redis.claims`):
+
+``…:s:<session id>``, ``…:m:<message id>``
+    The claims of ids: the tag of a user, NUL, and a token.
+``…:claims``
+    Hash: the token of the claim of each session in this scope.
+``…:fence:<token>``
+    Under the claim of this token, nothing is stored any more.
 """
 
 from __future__ import annotations

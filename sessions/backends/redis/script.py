@@ -6,7 +6,13 @@ import functools
 import hashlib
 from importlib.resources import files
 
-__all__ = ["script", "script_digest"]
+__all__ = ["READS", "script", "script_digest"]
+
+# Operations that store nothing.
+READS = frozenset(
+    {"history", "get_message", "list", "count", "export_sessions", "scan", "ids", "users_with_older"}
+    | {"list_users", "list_all"}
+)
 
 
 @functools.cache

@@ -1,34 +1,36 @@
 -- Sessions, and new messages.
 
-local function store(s, title, created, key, first, count)
+local function store(s, token, title, created, key, first, count)
   call('HSET', s.key, 't', title, 'c', created, 'u', created, 'v', '0', 'k', key)
   set_metadata(s, first, count)
-  register(s)
+  register(s, token)
 end
 
--- tag, session id, title, moment, key of the call, number of pairs, pairs, rows
+-- tag, session id, claim of the id or '', title, moment, key of the call, number of pairs, pairs, rows
 function ops.create()
-  local tag, session_id, created, key, count = ARGV[3], ARGV[4], ARGV[6], ARGV[7], number(8)
+  local tag, session_id, token, created, key, count = ARGV[3], ARGV[4], ARGV[5], ARGV[7], ARGV[8], number(9)
   local s = keys_of(tag, session_id)
-  local owner = owner_of(session_id)
+  local owner = owner_of_stored(session_id)
   if owner then
     return { owner == tag and call('HGET', s.key, 'k') == key and 'ok' or 'taken' }
   end
-  local rows = missing(s, 9 + 2 * count)
-  if not rows then return { 'conflict' } end
-  store(s, ARGV[5], created, key, 9, count)
+  if is_fenced(token) then return { 'fenced', 's', session_id } end
+  local rows, refusal = missing(s, 10 + 2 * count)
+  if not rows then return refusal end
+  store(s, token, ARGV[6], created, key, 10, count)
   set_updated(s, insert(s, rows, created))
   return { 'ok' }
 end
 
 -- The same without rows; whether the id is taken, by whom, and by which call.
 function ops.ensure()
-  local tag, session_id, created, key, count = ARGV[3], ARGV[4], ARGV[6], ARGV[7], number(8)
-  local owner = owner_of(session_id)
+  local tag, session_id, token, created, key, count = ARGV[3], ARGV[4], ARGV[5], ARGV[7], ARGV[8], number(9)
+  local owner = owner_of_stored(session_id)
   if owner and owner ~= tag then return { 'taken' } end
   local s = keys_of(tag, session_id)
   if owner then return { call('HGET', s.key, 'k') == key and 'mine' or 'stored' } end
-  store(s, ARGV[5], created, key, 9, count)
+  if is_fenced(token) then return { 'fenced', 's', session_id } end
+  store(s, token, ARGV[6], created, key, 10, count)
   set_updated(s, created)
   return { 'ok' }
 end
@@ -67,12 +69,13 @@ end
 
 -- tag or '', session id, version, number of pairs, pairs, rows
 function ops.append()
+  if expire_after then purge_users(1, 2) end
   local s = open(ARGV[3], ARGV[4])
   if not s then return { 'absent' } end
   local count = number(6)
   local first = 7 + 2 * count
-  local rows = missing(s, first)
-  if not rows then return { 'conflict' } end
+  local rows, refusal = missing(s, first)
+  if not rows then return refusal end
   if #rows == 0 and first <= #ARGV then return { 'ok' } end
   if not has_version(s, ARGV[5]) then return { 'version' } end
   local merges = differs(s, 7, count)
@@ -84,15 +87,16 @@ function ops.append()
   return { 'ok' }
 end
 
--- tag, session id of the copy, title, moment, key of the call, number of pairs, pairs, source, last id or '',
--- first characters of the new ids, random text
+-- tag, session id of the copy, claim of the id or '', title, moment, key of the call, number of pairs, pairs,
+-- source, last id or '', first characters of the new ids, random text
 function ops.fork()
-  local tag, created, key, count = ARGV[3], ARGV[6], ARGV[7], number(8)
-  local after = 9 + 2 * count
+  local tag, token, created, key, count = ARGV[3], ARGV[5], ARGV[7], ARGV[8], number(9)
+  local after = 10 + 2 * count
   local source, through, prefix, random = ARGV[after], ARGV[after + 1], ARGV[after + 2], ARGV[after + 3]
   local copy = keys_of(tag, ARGV[4])
   if call('HGET', copy.key, 'k') == key then return { 'ok' } end
-  if owner_of(copy.id) then return { 'taken' } end
+  if owner_of_stored(copy.id) then return { 'taken' } end
+  if is_fenced(token) then return { 'fenced', 's', copy.id } end
   local s = open(tag, source)
   if not s then return { 'absent' } end
   local members
@@ -103,8 +107,7 @@ function ops.fork()
     if not member then return { 'place' } end
     members = call('ZRANGEBYLEX', s.order, '-', '[' .. member)
   end
-  store(copy, ARGV[5], created, key, 9, count)
-  set_updated(copy, created)
+  store(copy, token, ARGV[6], created, key, 10, count)
   for i, member in ipairs(members) do
     -- A UUIDv7 of this millisecond that sorts as its number does, as messages of one moment do.
     local high = math.floor(i / 4096)
@@ -112,5 +115,6 @@ function ops.fork()
       .. sub(redis.sha1hex(random .. i), 1, 12)
     insert_at(copy, sub(member, 1, place_length(member)), id, body_of(member))
   end
+  set_updated(copy, created)
   return { 'ok' }
 end

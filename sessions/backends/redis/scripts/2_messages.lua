@@ -123,8 +123,8 @@ function ops.replace()
   local s = open(ARGV[3], ARGV[4])
   if not s then return { 'absent' } end
   if not has_version(s, ARGV[5]) then return { 'version' } end
-  local rows = all_rows(s, 6)
-  if not rows then return { 'conflict' } end
+  local rows, refusal = all_rows(s, 6)
+  if not rows then return refusal end
   if #rows > 0 or call('EXISTS', s.order) == 1 then
     clear(s)
     changed(s, insert(s, rows, next_moment(s.updated)))

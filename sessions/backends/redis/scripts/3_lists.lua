@@ -15,6 +15,16 @@ local function conditions(at)
   return found
 end
 
+-- What has expired, of which an entry is left if there is too much for one call: at most this much is deleted in one.
+local PURGED = 100
+
+-- Deletes sessions of a user that have expired; returns whether some are left.
+local function has_expired(tag)
+  -- A server that refuses writes, for want of memory or of replicas, still reads.
+  pcall(purge, tag, PURGED)
+  return call('ZCOUNT', base(tag) .. 'expiry', '-inf', now()) > 0
+end
+
 local function meets(s, wanted)
   for _, condition in ipairs(wanted) do
     local value = call('HGET', s.key, condition[1])
@@ -30,13 +40,18 @@ function ops.list()
   local wanted = conditions(9)
   local index = base(tag) .. 'index'
   local from = after == '' and '-' or '(' .. after
-  if #wanted == 0 then budget = limit end
+  local expired = has_expired(tag)
+  -- The offset is among those that have not expired.
+  for _ = 1, offset == '0' and 0 or 100 do
+    expired = expired and has_expired(tag)
+  end
+  if #wanted == 0 and not expired then budget = limit end
   local members = call('ZRANGEBYLEX', index, from, '+', 'LIMIT', offset, budget)
   local found, place = { '' }, ''
   for _, member in ipairs(members) do
     place = member
     local s = keys_of(tag, sub(member, 19))
-    if meets(s, wanted) then
+    if (not expired or call('EXISTS', s.key) == 1) and meets(s, wanted) then
       found[#found + 1] = s.id
       found[#found + 1] = call('HGETALL', s.key)
       found[#found + 1] = previews == '1' and call('ZRANGE', s.order, -1, -1)[1] or ''
@@ -53,21 +68,27 @@ function ops.count()
   local tag, after, budget = ARGV[3], ARGV[4], number(5)
   local wanted = conditions(6)
   local index = base(tag) .. 'index'
-  if #wanted == 0 then return { '', call('ZCARD', index) } end
+  local expired = has_expired(tag)
+  if #wanted == 0 then
+    return { '', call('ZCARD', index) - call('ZCOUNT', base(tag) .. 'expiry', '-inf', now()) }
+  end
   local members = call('ZRANGEBYLEX', index, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, budget)
   local count = 0
   for _, member in ipairs(members) do
-    if meets(keys_of(tag, sub(member, 19)), wanted) then count = count + 1 end
+    local s = keys_of(tag, sub(member, 19))
+    if (not expired or call('EXISTS', s.key) == 1) and meets(s, wanted) then count = count + 1 end
   end
   return { #members == budget and members[#members] or '', count }
 end
 
--- tag, place to continue before or '', limit: sessions, the first changed first
+-- tag, place to continue before or '', limit: the place to continue before, or '', and sessions, the first
+-- changed first; without fields if one has expired
 function ops.export_sessions()
   local tag, before, limit = ARGV[3], ARGV[4], number(5)
   local from = before == '' and '+' or '(' .. before
-  local found = {}
-  for _, member in ipairs(call('ZREVRANGEBYLEX', base(tag) .. 'index', from, '-', 'LIMIT', 0, limit)) do
+  local members = call('ZREVRANGEBYLEX', base(tag) .. 'index', from, '-', 'LIMIT', 0, limit)
+  local found = { #members == limit and members[limit] or '' }
+  for _, member in ipairs(members) do
     found[#found + 1] = sub(member, 19)
     found[#found + 1] = call('HGETALL', keys_of(tag, sub(member, 19)).key)
   end
@@ -79,23 +100,27 @@ local function drop_all(tag, members, messages)
   local count = 0
   for _, member in ipairs(members) do
     local s = open(tag, sub(member, 19))
-    messages = messages - drop(s)
-    count = count + 1
+    messages = messages - drop(s or keys_of(tag, sub(member, 19)), member)
+    if s then count = count + 1 end
     if messages <= 0 then break end
   end
   return count
 end
 
--- tag, how many to keep, limit, messages
+-- tag, how many to keep, limit, messages: how many, or -1 if it has to be called again
 function ops.delete_beyond()
+  purge(ARGV[3], PURGED)
+  if has_expired(ARGV[3]) then return -1 end
   local members = call('ZRANGEBYLEX', base(ARGV[3]) .. 'index', '-', '+', 'LIMIT', ARGV[4], ARGV[5])
   return drop_all(ARGV[3], members, number(6))
 end
 
 -- tag, moment, limit, messages, sessions to look at, place to continue before or '', conditions
--- Returns the place to continue before, or '', and how many.
+-- Returns the place to continue before, or '', and how many; or the same place and -1.
 function ops.delete_older()
   local tag, cutoff, limit, messages, budget, before = ARGV[3], ARGV[4], number(5), number(6), number(7), ARGV[8]
+  purge(tag, PURGED)
+  if has_expired(tag) then return { before, -1 } end
   local wanted = conditions(9)
   local least = '(' .. inverse(cutoff) .. '\255'
   local from = before == '' and '+' or '(' .. before

@@ -1,0 +1,13 @@
+"""This package's histories of LangChain, with their blocking calls."""
+
+from __future__ import annotations
+
+from frameworks.connected import Connected
+from frameworks.langchain import BlockingHistoryCalls
+
+from sessions.integrations.langchain import ChatMessageHistory
+
+
+class Peer(Connected, BlockingHistoryCalls):
+    def new_history(self, session_id: str) -> ChatMessageHistory:
+        return ChatMessageHistory(session_id, repository=self.repository, user_id="alice")
