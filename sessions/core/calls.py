@@ -36,13 +36,17 @@ class Calls:
     # Sessions deleted, or messages exported, by one statement: bounds locks and memory.
     batch_size: ClassVar[int] = 1000
 
-    __slots__ = ("_read_retry", "_retry", "backend", "manager")
+    __slots__ = ("_retry", "backend", "manager", "read_retry")
 
     def __init__(self, backend: Backend, retry: Callable[[], RetryConfig]) -> None:
         self.backend = backend
         self.manager: ConnectionManager = backend.manager
-        self._read_retry = retry
+        self.read_retry = retry
         self._retry: RetryConfig | None = None
+
+    async def aclose(self) -> None:
+        """Release all connections."""
+        await self.manager.aclose()
 
     def check_id(self, argument: str, value: object) -> str:
         """Return a session or message id in the form that the backend stores."""
@@ -134,7 +138,7 @@ class Calls:
     ) -> R:
         manager = self.manager
         if (retry := self._retry) is None:
-            retry = self._retry = self._read_retry()
+            retry = self._retry = self.read_retry()
         # As `call_with_retry` does, without the frame of one more coroutine.
         operation_token = None if has_begun else begin_operation(operation)
         token = begin_call(retry)

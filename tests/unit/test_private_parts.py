@@ -41,9 +41,11 @@ INTERNALS = {
     "config/environment.py",
     "core/internals.py",
     "integrations/agent_framework/provider.py",
+    "integrations/agent_framework/reading.py",
 }
 # Private names of the package's own objects, or attributes that it sets on objects of others.
 OWN_PARTS = {
+    "cache/repository.py": {"_connection_manager", "vars"},
     "connections/factory.py": {"vars"},
     "chats/async_chats.py": {"_calls"},
     "repositories/async_session_repository.py": {"vars"},

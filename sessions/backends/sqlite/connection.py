@@ -209,6 +209,10 @@ class SqliteConnectionManager(SqliteHealth):
         """Return the database, as telemetry names it: the path of the file."""
         return Target("sqlite", self._path or "temporary")
 
+    def shared_name(self) -> str | None:
+        """Return the path of the file; None for a temporary one."""
+        return None if self._path is None else f"sqlite/{os.path.realpath(self._path)}"
+
     def require_database(self) -> None:
         """Create no file until `disconnect`: without one, connecting raises ``SchemaOutdatedError``."""
         self._creates = self._path is None
