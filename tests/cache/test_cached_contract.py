@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from sessions import CachedSessionRepository, MemoryCache, RedisCache, SessionRepositoryFactory
 from sessions.cache import SessionCache
-from sessions.testing import SessionRepositoryContract
+from sessions.testing import AsyncCaller, SessionRepositoryContract
 from tests.contract.test_model import BUDGET, SessionMachine
 from tests.support.databases import Backend
 
@@ -27,8 +27,16 @@ class TestSqliteWithMemory(SessionRepositoryContract):
             yield repository
 
 
+class AwaitedContract(SessionRepositoryContract):
+    """In one style: blocking calls run the same code, as the first combination shows."""
+
+    @pytest.fixture
+    def chats(self, repository: Any) -> AsyncCaller:
+        return AsyncCaller(repository)
+
+
 @FULL_SIZE
-class TestPostgresWithRedis(SessionRepositoryContract):
+class TestPostgresWithRedis(AwaitedContract):
     @pytest.fixture
     async def repository(self, _ready_postgres_url: str, redis_url: str) -> AsyncIterator[Any]:
         behind = SessionRepositoryFactory.create_repository("postgres", url=_ready_postgres_url)
@@ -37,7 +45,7 @@ class TestPostgresWithRedis(SessionRepositoryContract):
 
 
 @FULL_SIZE
-class TestMongodbWithRedis(SessionRepositoryContract):
+class TestMongodbWithRedis(AwaitedContract):
     takes_only_uuids = False
 
     @pytest.fixture
@@ -48,7 +56,7 @@ class TestMongodbWithRedis(SessionRepositoryContract):
 
 
 @FULL_SIZE
-class TestRedisWithMemory(SessionRepositoryContract):
+class TestRedisWithMemory(AwaitedContract):
     takes_only_uuids = False
 
     @pytest.fixture
