@@ -12,11 +12,20 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from sessions import CachedSessionRepository, MemoryCache, RedisCache, SessionRepositoryFactory
 from sessions.cache import SessionCache
-from sessions.testing import AsyncCaller, SessionRepositoryContract
+from sessions.testing import SessionRepositoryContract
+from sessions.testing.callers import AsyncCaller, Caller
 from tests.contract.test_model import BUDGET, SessionMachine
 from tests.support.databases import Backend
 
 FULL_SIZE = pytest.mark.full_size
+
+
+class AsyncContract(SessionRepositoryContract):
+    """The contract in its async style: blocking twins are the same on each backend."""
+
+    @pytest.fixture
+    def chats(self, repository: Any) -> Caller:
+        return AsyncCaller(repository)
 
 
 class TestSqliteWithMemory(SessionRepositoryContract):
@@ -27,16 +36,8 @@ class TestSqliteWithMemory(SessionRepositoryContract):
             yield repository
 
 
-class AwaitedContract(SessionRepositoryContract):
-    """In one style: blocking calls run the same code, as the first combination shows."""
-
-    @pytest.fixture
-    def chats(self, repository: Any) -> AsyncCaller:
-        return AsyncCaller(repository)
-
-
 @FULL_SIZE
-class TestPostgresWithRedis(AwaitedContract):
+class TestPostgresWithRedis(AsyncContract):
     @pytest.fixture
     async def repository(self, _ready_postgres_url: str, redis_url: str) -> AsyncIterator[Any]:
         behind = SessionRepositoryFactory.create_repository("postgres", url=_ready_postgres_url)
@@ -45,7 +46,7 @@ class TestPostgresWithRedis(AwaitedContract):
 
 
 @FULL_SIZE
-class TestMongodbWithRedis(AwaitedContract):
+class TestMongodbWithRedis(AsyncContract):
     takes_only_uuids = False
 
     @pytest.fixture
@@ -56,7 +57,7 @@ class TestMongodbWithRedis(AwaitedContract):
 
 
 @FULL_SIZE
-class TestRedisWithMemory(AwaitedContract):
+class TestRedisWithMemory(AsyncContract):
     takes_only_uuids = False
 
     @pytest.fixture

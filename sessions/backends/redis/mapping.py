@@ -39,6 +39,8 @@ MICROSECONDS_BEFORE_EPOCH = SECONDS_BEFORE_EPOCH * 1_000_000
 NUL = "\0"
 NO_TOKENS: Mapping[str, str] = {}
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+# As it is stored, without white space, which `json.loads` looks for.
+_decode_body = json.JSONDecoder().raw_decode
 
 
 @functools.lru_cache(maxsize=4096)
@@ -60,7 +62,7 @@ def encode_moment(moment: datetime) -> str:
 
 def decode_moment(text: str) -> datetime:
     """Return the datetime of 18 digits, in UTC."""
-    return YEAR_1 + timedelta(seconds=int(text[:12]), microseconds=int(text[12:18]))
+    return YEAR_1 + timedelta(0, int(text[:12]), int(text[12:18]))
 
 
 def index_place(updated_at: datetime, session_id: str = "") -> str:
@@ -173,21 +175,22 @@ def stored_row(row: StoredMessage) -> tuple[str, str, str]:
 
 def to_message(session_id: str, member: str) -> ChatMessage:
     """Return the message of a member of the order."""
-    _, message_id, body = _split(member)
-    role, content, payload, *texts = json.loads(body)
+    # For a long history this is most of the time.
+    head, _, body = member.partition(NUL)
+    role, content, payload, *texts = _decode_body(body)[0]
     return ChatMessage(
-        message_id,
+        head[19:] if head[18] == "0" else head[38:],
         session_id,
         role,
         content,
-        decode_moment(member),
-        _metadata(texts),
+        decode_moment(head),
+        _metadata(texts) if texts else {},
         validation.decode_payload(payload) if payload else None,
     )
 
 
 def _metadata(texts: Sequence[str]) -> dict[str, Any]:
-    return {key: _decode(value) for key, value in zip(texts[::2], texts[1::2], strict=True)} if texts else {}
+    return {key: _decode(value) for key, value in zip(texts[::2], texts[1::2], strict=True)}
 
 
 # -- Sessions --------------------------------------------------------------------------------------
