@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from benchmarks import crowd, observability, ratios, search, turns, writes
+from benchmarks import crowd, footprint, observability, ratios, search, turns, writes
 from benchmarks.tables import table
 from benchmarks.timing import Effort, one_caller, timed_together
 
 TINY = Effort(rounds=2, calls=2, callers=2)
 
 
-@pytest.mark.parametrize("backend", ["postgres", "mongodb", "sqlite"])
+@pytest.mark.parametrize("backend", ratios.BACKENDS)
 async def test_every_operation_is_measured_beside_the_raw_driver(
     backend: str, request: pytest.FixtureRequest
 ) -> None:
@@ -97,7 +97,7 @@ async def test_callers_at_once_have_the_time_of_all_divided_by_their_number() ->
         appended.clear()
 
 
-@pytest.mark.parametrize("backend", ["postgres", "mongodb", "sqlite"])
+@pytest.mark.parametrize("backend", ratios.BACKENDS)
 def test_every_crowd_is_measured_beside_the_raw_driver(backend: str, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(f"{backend}_url")
 
@@ -117,6 +117,11 @@ def test_the_cost_of_the_instrumentation_is_measured_off_and_on() -> None:
         "turned off",
         "turned on, with the SDK",
     ]
+
+
+def test_the_memory_of_a_message_is_measured_beside_its_json() -> None:
+    rows = footprint.measure(quick=True).splitlines()[2:]
+    assert [row.count(" bytes") for row in rows] == [2, 2]
 
 
 def test_a_missed_target_is_shown_in_bold() -> None:
