@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import crowd, growth, others, ratios, search, servers, turns, writes
+from benchmarks import cache, crowd, growth, others, ratios, search, servers, turns, writes
 from benchmarks.timing import Effort
 
 SERVERS = {
@@ -17,7 +17,7 @@ SERVERS = {
     "redis": servers.redis,
 }
 TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB", "sqlite": "SQLite", "redis": "Redis"}
-PARTS = ("crowd", "raw", "sync", "peers", "turns", "writes", "growth", "search")
+PARTS = ("crowd", "raw", "sync", "peers", "turns", "writes", "growth", "search", "cache")
 
 
 def main() -> None:
@@ -51,6 +51,8 @@ def main() -> None:
         with servers.postgres() as url:  # An empty one, so that only the appends determine the sizes.
             appends = 10_000 if options.quick else 1_000_000
             _print("PostgreSQL: write amplification", asyncio.run(writes.write_amplification(url, appends)))
+    if "cache" in parts and "postgres" in backends:
+        _print("PostgreSQL: with a cache", cache.measure(effort))
     if "growth" in parts:
         grown = [backend for backend in everywhere if backend != "sqlite"]
         print(growth.measure(options.quick, tuple(grown)))

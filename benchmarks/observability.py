@@ -81,7 +81,7 @@ async def _least(rounds: int, count: int, call: Callable[[Calls, PoolMeter], Awa
 
 
 async def _attempts(calls: Calls, _meter: PoolMeter) -> None:
-    await calls._run_attempts("nothing", _nothing, calls.manager.is_transient, None)
+    await calls._run_attempts("nothing", _nothing, calls.manager.is_transient, None, has_begun=True)
 
 
 async def _operation(calls: Calls, meter: PoolMeter) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sessions.cache import CachedSessionRepository, MemoryCache, RedisCache
     from sessions.chats import AsyncChats, Chats
     from sessions.connections import (
         AsyncBaseConnectionManager,
@@ -63,6 +64,7 @@ __all__ = [
     "BackendUnavailableError",
     "BaseConnectionManager",
     "BaseSessionRepository",
+    "CachedSessionRepository",
     "ChatMessage",
     "ChatSession",
     "Chats",
@@ -70,10 +72,12 @@ __all__ = [
     "ConnectionFactory",
     "ConnectionType",
     "InvalidInputError",
+    "MemoryCache",
     "MessageConflictError",
     "MissingDependencyError",
     "NewMessage",
     "PreviewPage",
+    "RedisCache",
     "RetryConfig",
     "RetryStrategy",
     "Role",
@@ -103,6 +107,7 @@ __all__ = [
 if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept any name.
     # The imports above again, for the interpreter; a test compares the two.
     _NAMES_OF = {
+        "cache": ("CachedSessionRepository", "MemoryCache", "RedisCache"),
         "chats": ("AsyncChats", "Chats"),
         "connections": (
             "AsyncBaseConnectionManager",

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ParamSpec, TypeVar
@@ -24,9 +24,12 @@ __all__ = [
     "RetryConfig",
     "RetryStrategy",
     "async_retry",
+    "begin_call",
     "call_deadline",
     "call_with_retry",
+    "end_call",
     "extend_call",
+    "repeat_call",
     "retry",
     "time_left",
 ]
@@ -166,10 +169,10 @@ def _condition(on: RetryOn) -> tenacity.retry_base:
     return tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and matches(error))
 
 
-def _stop(config: RetryConfig, elapsed: float = 0.0) -> tenacity.stop.stop_base:
+def _stop(config: RetryConfig, seconds: float) -> tenacity.stop.stop_base:
     return tenacity.stop_any(
         tenacity.stop_after_attempt(config.max_attempts),
-        tenacity.stop_before_delay(config.max_elapsed - elapsed),
+        tenacity.stop_before_delay(seconds),
     )
 
 
@@ -213,7 +216,7 @@ def async_retry(
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         retrying = tenacity.AsyncRetrying(
-            stop=_stop(config),
+            stop=_stop(config, config.max_elapsed),
             wait=config.wait(),
             retry=_condition(on),
             before_sleep=_log_retry(function.__qualname__, config, unwrap),
@@ -236,7 +239,7 @@ def retry(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         retrying = tenacity.Retrying(
-            stop=_stop(config),
+            stop=_stop(config, config.max_elapsed),
             wait=config.wait(),
             retry=_condition(on),
             before_sleep=_log_retry(function.__qualname__, config, unwrap),
@@ -271,26 +274,59 @@ async def call_with_retry(
         unwrap: Returns the error to log.
         note: Called with the operation and the error before each further attempt.
     """
-    started = time.monotonic()
-    token = _deadline.set(started + config.max_elapsed)
+    token = begin_call(config)
     try:
         try:
             return await work()
         except Exception as error:
-            failed: list[Exception] = [error]
-
-        async def replay_then_work() -> R:
-            if failed:
-                raise failed.pop()
-            return await work()
-
-        retrying = tenacity.AsyncRetrying(
-            stop=_stop(config, elapsed=time.monotonic() - started),
-            wait=config.wait(),
-            retry=_condition(on),
-            before_sleep=_log_retry(operation, config, unwrap, note),
-            reraise=True,
-        )
-        return await retrying(replay_then_work)
+            failed = [error]
+        return await repeat_call(failed, operation, work, config, on=on, unwrap=unwrap, note=note)
     finally:
-        _deadline.reset(token)
+        end_call(token)
+
+
+def begin_call(config: RetryConfig) -> Token[float | None]:
+    """Begin a call of which `repeat_call` may repeat the work; ``max_elapsed`` begins."""
+    return _deadline.set(time.monotonic() + config.max_elapsed)
+
+
+def end_call(token: Token[float | None]) -> None:
+    """End what `begin_call` began."""
+    _deadline.reset(token)
+
+
+async def repeat_call(
+    failed: list[Exception],
+    operation: str,
+    work: Callable[[], Awaitable[R]],
+    config: RetryConfig,
+    *,
+    on: RetryOn,
+    unwrap: Unwrap = _itself,
+    note: NoteRetry | None = None,
+) -> R:
+    """Await ``work()`` again after a first attempt that failed, as `call_with_retry` does.
+
+    Args:
+        failed: The error of the first attempt. It is removed: a frame that holds it would be a cycle.
+        operation: See `call_with_retry`, as for the others.
+        work: Called once for each further attempt.
+        config: Attempts and delays.
+        on: Errors to retry.
+        unwrap: Returns the error to log.
+        note: Called before each further attempt.
+    """
+
+    async def replay_then_work() -> R:
+        if failed:
+            raise failed.pop()
+        return await work()
+
+    retrying = tenacity.AsyncRetrying(
+        stop=_stop(config, call_deadline() - time.monotonic()),
+        wait=config.wait(),
+        retry=_condition(on),
+        before_sleep=_log_retry(operation, config, unwrap, note),
+        reraise=True,
+    )
+    return await retrying(replay_then_work)

@@ -45,7 +45,18 @@ settings.load_profile("repeatable")
 # What is left out of a quick answer: folders whose tests wait for processes of their own, for servers, or for
 # what is built and installed, and files with tests that race, try many examples, or move megabytes.
 SLOW = {
-    *("benchmarks", "docs", "faults", "limits", "loops", "migrations", "packaging", "services", "typing"),
+    *(
+        "benchmarks",
+        "cache",
+        "docs",
+        "faults",
+        "limits",
+        "loops",
+        "migrations",
+        "packaging",
+        "services",
+        "typing",
+    ),
     *("contract/test_adopted_backends.py", "contract/test_hostile_input.py", "contract/test_memory.py"),
     *("contract/test_model.py", "contract/test_order.py", "contract/test_races.py", "unit/test_imports.py"),
     *("sqlite/test_sqlite_forks.py", "sqlite/test_sqlite_temporary.py", "sqlite/test_sqlite_turns.py"),
@@ -71,6 +82,7 @@ STYLES_AT_FULL_SIZE = (
     ("TestMongodbStandalone", "[sync"),
     ("TestMongodbReplicaSet", "[async"),
     ("test_adopted_backends.py", "[sync"),
+    ("test_cached_contract.py", "[sync"),
     ("TestRedisCluster", "["),
 )
 

@@ -3,6 +3,7 @@
 from sessions.config.files import config_file
 from sessions.config.models import (
     BackendSettings,
+    CacheSettings,
     DatabaseSettings,
     MongoSettings,
     PostgresSettings,
@@ -16,6 +17,7 @@ from sessions.config.settings import Settings, load_settings
 
 __all__ = [
     "BackendSettings",
+    "CacheSettings",
     "DatabaseSettings",
     "MongoSettings",
     "PasswordCallable",

@@ -27,6 +27,7 @@ from sessions.resilience import RetryConfig, RetryStrategy
 
 __all__ = [
     "BackendSettings",
+    "CacheSettings",
     "DatabaseSettings",
     "MongoSettings",
     "PostgresSettings",
@@ -336,13 +337,39 @@ class _RetrySchema:
         )
 
 
+class CacheSettings(_Model, frozen=True):
+    """The cache in front of repositories, ``sessions.cache``.
+
+    Attributes:
+        url: ``memory://``, or ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; None for no cache.
+        ttl: Seconds for which a value is valid.
+        max_bytes: How much memory a cache in memory takes at most, about.
+        max_value_bytes: Larger values are not stored.
+        prefix: The first part of all keys on a Redis server.
+        timeout: Seconds that a read waits for a Redis server.
+    """
+
+    url: _SecretUrl | None = None
+    ttl: _PositiveSeconds = 60.0
+    max_bytes: _PositiveCount = 64 * 2**20
+    max_value_bytes: _PositiveCount = 2**20
+    prefix: _Prefix = "sessions-cache"
+    timeout: _PositiveSeconds = 0.25
+
+    def with_url(self, url: str) -> Self:
+        """Return these settings with another URL."""
+        return self.model_copy(update={"url": SecretStr(url)})
+
+
 class SessionsSettings(_Model, frozen=True):
     """The top-level key ``sessions``.
 
     Attributes:
         default_repository: Registered name that ``get_default_repository()`` creates.
+        cache: The cache that repositories of the factory have.
         retry: Retries for all backends; None for the defaults of each backend.
     """
 
     default_repository: _Text = "mongodb"
+    cache: CacheSettings = CacheSettings()
     retry: Annotated[RetryConfig, _RetrySchema()] | None = None

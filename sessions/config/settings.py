@@ -46,8 +46,9 @@ class _YamlSource(PydanticBaseSettingsSource):
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
-        for name, entry in _entries(self._tree):
-            for key in ("password", "url") if name != "sqlite" else ():
+        entries = [entry for name, entry in _entries(self._tree) if name != "sqlite"]
+        for entry in [*entries, _cache_entry(self._tree)]:
+            for key in ("password", "url"):
                 if isinstance(entry.get(key), str):
                     # Before validation: PYDANTIC_SETTINGS_DEBUG logs what sources return, and
                     # ValidationError.errors() carries it.
@@ -62,6 +63,13 @@ def _entries(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         for name in _BACKENDS:
             if isinstance(entry := databases.get(name), dict):
                 yield name, entry
+
+
+def _cache_entry(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return the mapping of the cache in the tree; an empty one if there is none."""
+    found = tree.get("sessions")
+    entry = found.get("cache") if isinstance(found, dict) else None
+    return entry if isinstance(entry, dict) else {}
 
 
 class Settings(BaseSettings):

@@ -163,6 +163,14 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         """Return the database, as telemetry names it; here only a system, by the name of the class."""
         return Target(type(self).__name__.removesuffix("ConnectionManager").lower() or "other")
 
+    def shared_name(self) -> str | None:
+        """Return a name of the database, the same by whichever address it is reached.
+
+        None for a database that only this manager has.
+        """
+        target = self.target()
+        return f"{target.system}/{target.namespace or ''}"
+
     def pools(self) -> list[PoolUse]:
         """Return the use of the pools, one for each event loop; here none is known."""
         return []

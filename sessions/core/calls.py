@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from sessions import validation
@@ -16,7 +16,7 @@ from sessions.core.port import Backend, ConnectionManager
 from sessions.core.values import Append, EarlierAttempts, NewSession
 from sessions.correlation import begin_operation, end_operation
 from sessions.errors import SessionNotFoundError, SessionsError
-from sessions.resilience import RetryConfig, call_with_retry
+from sessions.resilience import RetryConfig, begin_call, end_call, repeat_call
 
 __all__ = ["Calls", "must_exist"]
 
@@ -36,13 +36,17 @@ class Calls:
     # Sessions deleted, or messages exported, by one statement: bounds locks and memory.
     batch_size: ClassVar[int] = 1000
 
-    __slots__ = ("_read_retry", "_retry", "backend", "manager")
+    __slots__ = ("_retry", "backend", "manager", "read_retry")
 
     def __init__(self, backend: Backend, retry: Callable[[], RetryConfig]) -> None:
         self.backend = backend
         self.manager: ConnectionManager = backend.manager
-        self._read_retry = retry
+        self.read_retry = retry
         self._retry: RetryConfig | None = None
+
+    async def aclose(self) -> None:
+        """Release all connections."""
+        await self.manager.aclose()
 
     def check_id(self, argument: str, value: object) -> str:
         """Return a session or message id in the form that the backend stores."""
@@ -58,14 +62,14 @@ class Calls:
         self.backend.check_size("metadata", metadata)
         return NewSession(session_id, user_id, title, metadata, utc_now(), self.backend.new_key())
 
-    async def run(
+    def run(
         self,
         operation: str,
         work: Callable[..., Awaitable[R]],
         *arguments: Any,
         repeats_unknown: bool = True,
         check: Check | None = None,
-    ) -> R:
+    ) -> Awaitable[R]:
         """Call an operation of the backend until it succeeds or may not be retried.
 
         Args:
@@ -77,7 +81,7 @@ class Calls:
         """
         on = self.manager.is_transient if repeats_unknown else self._had_no_effect
         attempt = self._step(work, arguments)
-        return await self._run(operation, attempt, on, work, arguments, check=check)
+        return self._run(operation, attempt, on, work, arguments, check=check)
 
     def _step(
         self, work: Callable[..., Awaitable[R]], arguments: Sequence[Any]
@@ -86,7 +90,7 @@ class Calls:
         perform = functools.partial(self.backend.perform, work, arguments)
         return functools.partial(self.manager.run_step, functools.partial(self._attempt, perform))
 
-    async def _run(
+    def _run(
         self,
         operation: str,
         attempt: Callable[[], Awaitable[R]],
@@ -95,15 +99,23 @@ class Calls:
         arguments: Sequence[Any],
         *,
         check: Check | None = None,
-    ) -> R:
+    ) -> Coroutine[Any, Any, R]:
         """Call every operation: what is observed of all of them is observed here."""
-        token = begin_operation(operation)
+        if telemetry.observer is None and not telemetry.operations_log.isEnabledFor(logging.DEBUG):
+            return self._run_attempts(operation, attempt, on, check)
+        call = telemetry.Call(operation, self.manager, work, arguments)
+        return self._run_observed(call, attempt, on, check)
+
+    async def _run_observed(
+        self,
+        call: telemetry.Call,
+        attempt: Callable[[], Awaitable[R]],
+        on: Callable[[BaseException], bool],
+        check: Check | None,
+    ) -> R:
+        token = begin_operation(call.operation)
         try:
-            observer, log = telemetry.observer, telemetry.operations_log
-            if observer is None and not log.isEnabledFor(logging.DEBUG):
-                return await self._run_attempts(operation, attempt, on, check)
-            call = telemetry.Call(operation, self.manager, work, arguments)
-            run = functools.partial(self._run_attempts, operation, attempt, on, check)
+            run = functools.partial(self._run_attempts, call.operation, attempt, on, check, has_begun=True)
             return await self._observed(call, run)
         finally:
             end_operation(token)
@@ -121,16 +133,25 @@ class Calls:
         attempt: Callable[[], Awaitable[R]],
         on: Callable[[BaseException], bool],
         check: Check | None,
+        *,
+        has_begun: bool = False,
     ) -> R:
         manager = self.manager
         if (retry := self._retry) is None:
-            retry = self._retry = self._read_retry()
-        unwrap, note = manager.driver_error, self._note_retry
+            retry = self._retry = self.read_retry()
+        # As `call_with_retry` does, without the frame of one more coroutine.
+        operation_token = None if has_begun else begin_operation(operation)
+        token = begin_call(retry)
         try:
-            result = await call_with_retry(operation, attempt, retry, on=on, unwrap=unwrap, note=note)
-            if check is not None:
-                check(result)
-            return result
+            try:
+                result = await attempt()
+            except Exception as error:
+                failed = [error]
+            else:
+                return result if check is None else _checked(result, check)
+            unwrap, note = manager.driver_error, self._note_retry
+            result = await repeat_call(failed, operation, attempt, retry, on=on, unwrap=unwrap, note=note)
+            return result if check is None else _checked(result, check)
         except SessionsError:
             raise
         except Exception as error:
@@ -138,6 +159,10 @@ class Calls:
             if failure is None:
                 raise
             cause = failure.__cause__ or error
+        finally:
+            end_call(token)
+            if operation_token is not None:
+                end_operation(operation_token)
         # Outside of `except`, so that the driver's error, which may quote the row, is not its context.
         raise failure from cause
 
@@ -247,6 +272,11 @@ class Calls:
         while deleted := await self.run(operation, delete, *args, self.batch_size):
             total += deleted
         return total
+
+
+def _checked(result: R, check: Check) -> R:
+    check(result)
+    return result
 
 
 def must_exist(is_there: object) -> None:

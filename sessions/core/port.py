@@ -108,6 +108,10 @@ class ConnectionManager(Protocol):
         """Return the database, as telemetry names it."""
         ...
 
+    def shared_name(self) -> str | None:
+        """Return a name of the database, by whichever address it is reached; None if nobody else has it."""
+        ...
+
     def pools(self) -> list[PoolUse]:
         """Return the use of the pools, one for each event loop."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -19,13 +20,16 @@ from sessions.core.values import Append
 from sessions.correlation import logger_of
 
 __all__ = [
+    "CacheUse",
     "Call",
     "Checkout",
     "Observable",
+    "ObservableCache",
     "Observer",
     "PoolMeter",
     "PoolUse",
     "Target",
+    "caches",
     "observe_with",
     "observer",
     "operations_log",
@@ -95,6 +99,37 @@ class PoolUse:
     pending: int
 
 
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """The use of a cache by this process.
+
+    Attributes:
+        hits: Reads that the cache answered.
+        misses: Reads of which it had no value.
+        bypasses: Reads that went to the database because the cache could not be used.
+        entries: How many values and tags it has; None if that is not known.
+        size: How many bytes they take; None if that is not known.
+        limit: How many they take at most; None if that is not known.
+    """
+
+    hits: int
+    misses: int
+    bypasses: int
+    entries: int | None = None
+    size: int | None = None
+    limit: int | None = None
+
+
+class ObservableCache(Protocol):
+    """The part of a cache that an observer asks."""
+
+    name: str
+
+    def statistics(self) -> CacheUse:
+        """Return its use."""
+        ...
+
+
 class Observable(Protocol):
     """The part of a connection manager that an observer asks."""
 
@@ -153,6 +188,9 @@ class Observer(Protocol):
         """Note that a caller got no connection in time."""
         ...
 
+
+caches: weakref.WeakSet[ObservableCache] = weakref.WeakSet()
+"""The caches of this process."""
 
 observer: Observer | None = None
 """What observes now; read as an attribute of this module, which `observe_with` sets."""

@@ -65,9 +65,10 @@ class Turns:
 
     async def acquire(self, seconds: float) -> float:
         """Wait for the turn as `turn` does, and return the seconds that it took. `release` ends the turn."""
-        return 0.0 if self._take() else await self._wait(seconds)
+        return 0.0 if self.take() else await self._wait(seconds)
 
-    def _take(self) -> bool:
+    def take(self) -> bool:
+        """Take the turn if nobody has it; return whether that worked. `release` ends the turn."""
         with self._lock:
             taken, self._taken = self._taken, True
         return not taken

@@ -135,8 +135,7 @@ class MessageChange:
     expected_version: int | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class HistoryRange:
+class HistoryRange(NamedTuple):
     """The part of a history to read; at most one of ``before``, ``after`` and ``since`` is given.
 
     Attributes:
@@ -153,9 +152,17 @@ class HistoryRange:
     since: datetime | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class NewSession:
-    """A session to store; made once, before the first attempt."""
+class NewSession(NamedTuple):
+    """A session to store; made once, before the first attempt.
+
+    Attributes:
+        session_id: Id, of the caller or generated.
+        user_id: Owner.
+        title: Title.
+        metadata: A JSON object, may be empty.
+        created_at: In UTC.
+        key: Result of `Backend.new_key`: the same for each attempt of a call.
+    """
 
     session_id: str
     user_id: str
@@ -163,7 +170,6 @@ class NewSession:
     metadata: dict[str, Any]
     created_at: datetime
     key: Any = None
-    """Result of `Backend.new_key`: the same for each attempt of a call."""
 
 
 @dataclass(slots=True)

@@ -125,7 +125,8 @@ def loaded_time(value: str | None) -> datetime | None:
 def loaded_times(values: Sequence[str | None]) -> list[datetime | None]:
     """Return what `loaded_time` returns for each value."""
     try:
-        return [datetime.fromisoformat(cast(str, value) + "+00:00") for value in values]
+        parse = datetime.fromisoformat
+        return [parse(value + "+00:00") for value in cast(Sequence[str], values)]
     except (TypeError, ValueError):  # NULL, or a text with an offset.
         return [loaded_time(value) for value in values]
 

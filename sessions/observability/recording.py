@@ -18,6 +18,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
 
 from sessions.core.telemetry import Call, Observable, Target, status_code
 from sessions.core.values import Append
+from sessions.observability.caches import Caches
 from sessions.observability.ids import HashedIds
 from sessions.observability.pools import Pools
 
@@ -84,10 +85,12 @@ class Recorder:
         )
         self._ids = None if id_key is None else HashedIds(id_key)
         self._pools = Pools(meter, meter_provider)
+        self._caches = Caches(meter, meter_provider)
 
     def close(self) -> None:
-        """Report nothing from now on, also of the pools."""
+        """Report nothing from now on, also of the pools and the caches."""
         self._pools.close()
+        self._caches.close()
 
     # -- Operations --------------------------------------------------------------------------------
 

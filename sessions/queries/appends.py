@@ -14,6 +14,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql
@@ -111,7 +112,7 @@ class Appends:
         return OWNED if owned else ChatSessionRecord.session_id == SESSION_ID
 
     def _write_session(self, owned: bool, steps: Any, *, extended: bool) -> Any:
-        """Bump a session, and return its id and its new ``updated_at``; no row if it does not exist."""
+        """Bump a session."""
         where, values = (
             self._session(owned),
             {
@@ -125,16 +126,17 @@ class Appends:
                 where, ChatSessionRecord.version == func.coalesce(expected, ChatSessionRecord.version)
             )
             values[ChatSessionRecord.session_metadata] = changed_metadata(postgres=self._postgres)
-        return (
-            update(ChatSessionRecord)
-            .where(where)
-            .values(values)
-            .returning(ChatSessionRecord.session_id, ChatSessionRecord.updated_at)
-        )
+        return update(ChatSessionRecord).where(where).values(values)
+
+    def _owner(self, owned: bool, steps: Any, *, extended: bool) -> Any:
+        """Bump a session, and return its id and its new ``updated_at``; no row if it does not exist."""
+        statement = self._write_session(owned, steps, extended=extended)
+        returned = ChatSessionRecord.session_id, ChatSessionRecord.updated_at
+        return statement.returning(*returned).cte("owner")
 
     def add_message(self, owned: bool) -> Select[Any]:
         """PostgreSQL: bump the session and append to it in one statement; no row if it does not exist."""
-        owner = self._write_session(owned, ONE, extended=False).cte("owner")
+        owner = self._owner(owned, ONE, extended=False)
         stored = (
             postgresql.insert(ChatMessageRecord)
             .from_select(
@@ -160,22 +162,25 @@ class Appends:
             complete: Whether the messages may have timestamps, metadata and payloads, the session a version
                 to expect, and its metadata a change.
         """
-        owner = self._write_session(owned, number_of_messages(), extended=complete).cte("owner")
+        owner = self._owner(owned, number_of_messages(), extended=complete)
         stored = insert_batch(owner, complete=complete)
         return select(owner.c.session_id).add_cte(stored.cte("stored"))
 
     def touch_session(self, owned: bool, *, complete: bool) -> Update:
         """SQLite: bump a session before the same transaction inserts so many messages as ``steps``.
 
-        The first is written at the time ``first``, the last at the time ``now``, if that is later than the
-        old ``updated_at``, or else at the next instants.
+        Returns the session's new time, as SQLite stores it; no row if it does not exist. The first message is
+        written at the time ``first``, the last at the time ``now``, if that is later than the old
+        ``updated_at``, or else at the next instants.
 
         Args:
             owned: Whether the owner is given.
             complete: Whether there may be a version to expect, and new metadata.
         """
-        statement: Update = self._write_session(owned, bind("steps", BigInteger()), extended=complete)
-        return statement
+        statement = self._write_session(owned, bind("steps", BigInteger()), extended=complete)
+        last = type_coerce(ChatSessionRecord.updated_at, Text()).label("updated_at")
+        touched: Update = statement.returning(last)
+        return touched
 
     def find_stored(self, owned: bool) -> Any:
         """Return the version of a session, and the messages stored under some ids, of any session.

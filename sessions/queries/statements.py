@@ -96,7 +96,8 @@ class Statements:
                 (owned, complete): appends.touch_session(owned, complete=complete)
                 for owned, complete in itertools.product((False, True), repeat=2)
             }
-            self.touch_sessions = touch_sessions()
+            # Keyed by whether each of them gets as much.
+            self.touch_sessions = {equally: touch_sessions(equally=equally) for equally in (False, True)}
             self.insert_message = insert_message()
             self.sqlite_edits = SqliteEdits()
         self.find_messages = self._find_messages()

@@ -154,8 +154,20 @@ def default_repository_class() -> tuple[str, type[BaseSessionRepository]]:
         raise ConfigurationError(f"sessions.default_repository: {origin}{error}") from error
 
 
+def _with_cache(repository: Any) -> Any:
+    """Return a repository with the cache that ``sessions.cache.url`` names, if it names one."""
+    if not isinstance(repository, AsyncSessionRepository) or load_settings().sessions.cache.url is None:
+        return repository
+    with importing:
+        cache = import_module("sessions.cache")  # It stands above this module.
+    return cache.CachedSessionRepository(repository, cache=cache.configured_cache())
+
+
 class SessionRepositoryFactory:
-    """Creates repositories. Cheap enough for every request: connections are shared behind them."""
+    """Creates repositories. Cheap enough for every request: connections are shared behind them.
+
+    With ``sessions.cache.url`` in the settings, they are `CachedSessionRepository` objects.
+    """
 
     @overload
     @staticmethod
@@ -217,7 +229,7 @@ class SessionRepositoryFactory:
             MissingDependencyError: It needs a package that is not installed.
             ConfigurationError: A setting is missing or wrong.
         """
-        return SessionRepositoryRegistry.get_repository_class(repo_type)(**options)
+        return _with_cache(SessionRepositoryRegistry.get_repository_class(repo_type)(**options))
 
     @staticmethod
     def get_default_repository(**options: Unpack[BuiltInOptions]) -> AsyncSessionRepository:
@@ -236,7 +248,7 @@ class SessionRepositoryFactory:
         """
         found: Any
         _, found = default_repository_class()
-        repository: AsyncSessionRepository = found(**options)
+        repository: AsyncSessionRepository = _with_cache(found(**options))
         return repository
 
     @staticmethod

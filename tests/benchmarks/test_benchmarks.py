@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks import crowd, footprint, observability, ratios, search, turns, writes
+from benchmarks import cache, crowd, footprint, observability, ratios, search, turns, writes
 from benchmarks.tables import table
 from benchmarks.timing import Effort, one_caller, timed_together
 
@@ -45,6 +45,13 @@ async def test_a_turn_is_measured_beside_the_calls_that_it_needs(sqlite_url: str
     text = await turns.overhead("sqlite", sqlite_url, TINY)
 
     assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| `chat`", "| `stream`"]
+
+
+async def test_a_cache_is_measured_beside_the_database(postgres_url: str, redis_url: str) -> None:
+    text = await cache.compared(postgres_url, redis_url, TINY, target=None)
+
+    operations = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines()[2:]]
+    assert operations == ["history of 100", "get_session", "page of 20 sessions", "add_message"]
 
 
 async def test_each_index_is_listed_with_its_size_and_a_read(postgres_url: str) -> None:

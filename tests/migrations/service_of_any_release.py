@@ -60,7 +60,7 @@ class Service:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _find(self, session_id: str) -> None:
-        """List sessions until one is among them: a list may miss one that another service updates just then."""
+        """List sessions until one is among them: a list may miss one that is updated just then."""
         found: set[str] = set()
         async with asyncio.timeout(LISTED_WITHIN_SECONDS):
             while session_id not in found:

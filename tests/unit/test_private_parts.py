@@ -44,6 +44,7 @@ INTERNALS = {
 }
 # Private names of the package's own objects, or attributes that it sets on objects of others.
 OWN_PARTS = {
+    "cache/repository.py": {"_connection_manager", "vars"},
     "connections/factory.py": {"vars"},
     "chats/async_chats.py": {"_calls"},
     "repositories/async_session_repository.py": {"vars"},

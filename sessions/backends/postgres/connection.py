@@ -39,7 +39,8 @@ from sessions.backends.postgres.settings import (
 )
 from sessions.backends.postgres.transaction import PostgresTransaction
 from sessions.backends.sql.compiled import CompiledStatements
-from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool, engine_key
+from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool
+from sessions.backends.sql.given_engine import engine_key
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.core.group_commit import GroupLimits
 from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of

@@ -144,6 +144,10 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         """Return the database, as telemetry names it."""
         return target_of("redis", self._place())
 
+    def shared_name(self) -> str | None:
+        """Return the number of the database with the prefix of the keys."""
+        return f"{super().shared_name()}/{self._settings.prefix}"
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:

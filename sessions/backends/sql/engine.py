@@ -7,14 +7,16 @@ import contextlib
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from sqlalchemy import Engine, Executable, exc
+from sqlalchemy import Executable, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, QueuePool
 
 from sessions import migrations
+from sessions.backends.sql.given_engine import check_engine
+from sessions.backends.sql.limits import cancellation_check, from_now, smaller
 from sessions.backends.sql.schema import SchemaManager, SqlPool
 from sessions.backends.sql.sync_calls import run_sync
 from sessions.connections.base import AsyncBaseConnectionManager
@@ -22,7 +24,6 @@ from sessions.core.group_commit import GroupCommit, GroupLimits
 from sessions.core.loops import LoopBound
 from sessions.core.telemetry import PoolMeter, PoolUse
 from sessions.errors import ConfigurationError
-from sessions.resilience import time_left
 
 __all__ = ["NoAnswerError", "SqlConnectionManager", "SqlPool"]
 
@@ -109,14 +110,14 @@ class SqlConnectionManager(SchemaManager):
     @contextlib.asynccontextmanager
     async def _lend(self, pool: SqlPool, *, at_most: float = math.inf) -> AsyncIterator[AsyncConnection]:
         is_connected = False
-        bound = asyncio.timeout(_smaller(self.checkout_timeout, at_most))
+        bound = asyncio.timeout(smaller(self.checkout_timeout, at_most))
         try:
             async with bound:
                 check_cancelled = cancellation_check()
                 async with self._connected(pool) as connection:
                     check_cancelled()
                     is_connected = True
-                    bound.reschedule(_from_now(_smaller(self.answer_timeout, at_most)))
+                    bound.reschedule(from_now(smaller(self.answer_timeout, at_most)))
                     yield connection
         except TimeoutError as error:
             if is_connected and bound.expired():
@@ -168,7 +169,7 @@ class SqlConnectionManager(SchemaManager):
                 checkout.got()
                 check_cancelled()
                 is_connected = True
-                bound.reschedule(_from_now(self.answer_timeout))
+                bound.reschedule(from_now(self.answer_timeout))
 
                 def execute() -> Any:
                     begin = connection.begin if self.one_transaction_at_a_time else contextlib.nullcontext
@@ -184,7 +185,7 @@ class SqlConnectionManager(SchemaManager):
                 # On the same connection: others in the pool may have outdated plans, too.
                 return execute()
 
-        bound = asyncio.timeout(_smaller(self.checkout_timeout, math.inf))
+        bound = asyncio.timeout(smaller(self.checkout_timeout, math.inf))
         try:
             # When the task is cancelled, the driver also cancels the statement on the server.
             async with bound:
@@ -283,52 +284,3 @@ class SqlConnectionManager(SchemaManager):
                 while pool.engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         await pool.engine.dispose()
-
-
-def _smaller(seconds: float, at_most: float) -> float | None:
-    return None if math.isinf(seconds) else min(time_left(seconds), at_most)
-
-
-def _from_now(seconds: float | None) -> float | None:
-    """Return a time of the running event loop; None for never."""
-    if seconds is None or math.isinf(seconds):
-        return None
-    return asyncio.get_running_loop().time() + time_left(seconds)
-
-
-def cancellation_check() -> Callable[[], None]:
-    """Return a function that raises ``CancelledError`` if the running task lost a cancellation.
-
-    In Python 3.11, SQLAlchemy up to 2.1.5 loses a cancellation during the wait for a connection, if one is
-    returned to the pool at the same time.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-
-    def check() -> None:
-        if task and task.cancelling() > before:
-            raise asyncio.CancelledError
-
-    return check
-
-
-def check_engine(engine: object) -> AsyncEngine:
-    """Return a service's own engine.
-
-    Raises:
-        ConfigurationError: It is not an ``AsyncEngine``.
-    """
-    if not isinstance(engine, AsyncEngine):
-        kind = "a blocking Engine" if isinstance(engine, Engine) else f"a {type(engine).__name__}"
-        raise ConfigurationError(
-            f"engine: must be an AsyncEngine, as create_async_engine makes it, not {kind}"
-        )
-    return engine
-
-
-def engine_key(engine: AsyncEngine | None, settings: Hashable) -> Hashable:
-    """Return the cache key of a manager: the service's own engine, or the settings with the URL."""
-    if engine is not None:
-        check_engine(engine)
-    # The engine itself, not its id, which could be reused after a garbage collection.
-    return settings if engine is None else (engine, settings)

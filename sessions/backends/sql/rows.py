@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from sessions.backends.sql.compiled import columns_of
 from sessions.core.values import MessageRow, NewSession, Position, Where
 from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.queries import parameters
@@ -96,7 +97,7 @@ def to_session(row: Any) -> ChatSession:
 
 def to_sessions(rows: Sequence[Any]) -> list[ChatSession]:
     """Return the sessions of rows with `SESSION_COLUMNS`."""
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    columns = columns_of(rows)
     if not columns:
         return []
     session_ids, titles, user_ids, created, updated, metadata, versions = columns
@@ -109,7 +110,7 @@ def to_sessions(rows: Sequence[Any]) -> list[ChatSession]:
             user_ids,
             created,
             updated,
-            map(decode_json, metadata),
+            _decoded(metadata),
             versions,
         )
     )
@@ -134,7 +135,7 @@ def to_preview(row: Any) -> SessionPreview:
 
 def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
     """Return the messages of rows with `MESSAGE_COLUMNS`."""
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    columns = columns_of(rows)
     if not columns:
         return []
     message_ids, roles, contents, timestamps, metadata, payloads = columns
@@ -149,7 +150,7 @@ def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
             roles,
             contents,
             timestamps,
-            map(decode_json, metadata),
+            _decoded(metadata),
             payloads,
         )
     )
@@ -187,6 +188,13 @@ def decode_json(text: str | None) -> dict[str, Any]:
         return {}
     decoded = _decoder.decode(text)
     return decoded if isinstance(decoded, dict) else {}
+
+
+def _decoded(texts: Sequence[str | None]) -> Iterable[dict[str, Any]]:
+    """Return what `decode_json` returns for each text."""
+    if texts.count("{}") == len(texts):  # As mostly.
+        return [{} for _ in texts]
+    return map(decode_json, texts)
 
 
 def _parse_integer(digits: str) -> int | float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sessions.backends.sql.executing import Executor
 from sessions.backends.sql.rows import MICROSECOND, encode_json
@@ -23,10 +24,10 @@ class _Target:
 
     __slots__ = ("calls", "rows", "user_id")
 
-    def __init__(self, user_id: str | None) -> None:
+    def __init__(self, user_id: str | None, rows: list[MessageRow]) -> None:
         self.user_id = user_id
-        self.calls = 0
-        self.rows: list[MessageRow] = []
+        self.calls = 1
+        self.rows = rows
 
 
 def append_together(transaction: Executor, statements: Statements, appends: Sequence[Append]) -> list[bool]:
@@ -37,62 +38,95 @@ def append_together(transaction: Executor, statements: Statements, appends: Sequ
         session_id = _digits(append.session_id)
         target = targets.get(session_id)
         if target is None:
-            target = targets[session_id] = _Target(append.user_id)
-        elif target.user_id != append.user_id:
+            targets[session_id] = _Target(append.user_id, [*append.rows])
+        elif target.user_id == append.user_id:
+            target.calls += 1
+            target.rows += append.rows
+        else:
             # One of them names the wrong owner.
             places.append(None)
             continue
         places.append(session_id)
-        target.calls += 1
-        target.rows += append.rows
     # Not before the transaction has the write lock: the messages that others store until then are earlier.
     first = utc_now()
-    # The same for most sessions.
     times = _times(first, max(len(target.rows) for target in targets.values()))
-    changes = {
-        session_id: (target.user_id, times[len(target.rows) - 1], target.calls, len(target.rows))
-        for session_id, target in targets.items()
-    }
-    listed = parameters(targets=json.dumps(changes, ensure_ascii=False), first=first)
-    written = dict(map(tuple, transaction.rows(statements.touch_sessions, listed)))
+    written = dict(map(tuple, transaction.rows(*_touch(statements, targets, first, times))))
     values: list[tuple[object, ...]] = []
     for session_id, last in written.items():
         rows = targets[session_id].rows
-        if last == times[len(rows) - 1]:
-            values += _values(session_id, rows, first, times)
+        if last == times[len(rows) - 1]:  # The same for most sessions.
+            _add_values(values, session_id, rows, first, times)
         else:
-            own = _first(loaded_time(last), rows)
-            values += _values(session_id, rows, own, _times(own, len(rows)))
+            _add_values(values, session_id, rows, *_times_until(last, len(rows)))
     if values:
         transaction.write_rows(statements.insert_message, values)
     return [session_id in written for session_id in places]
 
 
+def _touch(
+    statements: Statements, targets: dict[str, _Target], first: datetime, times: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the statement that bumps the sessions, and its parameters."""
+    amounts = {(target.calls, len(target.rows)) for target in targets.values()}
+    if len(amounts) == 1:  # As mostly.
+        [(calls, steps)] = amounts
+        owners = {session_id: target.user_id for session_id, target in targets.items()}
+        now = first + (steps - 1) * MICROSECOND
+        equal = parameters(targets=_json(owners), first=first, now=now, calls=calls, steps=steps)
+        return statements.touch_sessions[True], equal
+    changes = {
+        session_id: (target.user_id, times[len(target.rows) - 1], target.calls, len(target.rows))
+        for session_id, target in targets.items()
+    }
+    return statements.touch_sessions[False], parameters(targets=_json(changes), first=first)
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def insert_messages(
-    transaction: Executor, statements: Statements, session_id: str, rows: Sequence[MessageRow], last: datetime
+    transaction: Executor, statements: Statements, session_id: str, rows: Sequence[MessageRow], last: str
 ) -> None:
-    """Store the messages of a session, of which the last is written at the given time."""
-    first = _first(last, rows)
-    values = _values(_digits(session_id), rows, first, _times(first, len(rows)))
+    """Store the messages of a session.
+
+    Args:
+        transaction: Executes the statement.
+        statements: The statements.
+        session_id: The session.
+        rows: Its messages.
+        last: When the last of them is written, as SQLite stores it.
+    """
+    values: list[tuple[object, ...]] = []
+    _add_values(values, _digits(session_id), rows, *_times_until(last, len(rows)))
     transaction.write_rows(statements.insert_message, values)
 
 
-def _first(last: datetime, rows: Sequence[MessageRow]) -> datetime:
-    return last - (len(rows) - 1) * MICROSECOND if len(rows) > 1 else last
+def _times_until(last: str, count: int) -> tuple[datetime, list[str]]:
+    """Return the first of so many times, and the texts of all of them."""
+    first = loaded_time(last)
+    if count == 1:
+        return first, [last]
+    first -= (count - 1) * MICROSECOND
+    return first, _times(first, count)
 
 
-def _values(
-    session_id: str, rows: Sequence[MessageRow], first: datetime, times: Sequence[str]
-) -> list[tuple[object, ...]]:
-    """Return the values of messages, which are written at the given times, from the first on."""
-    values: list[tuple[object, ...]] = []
+def _add_values(
+    values: list[tuple[object, ...]],
+    session_id: str,
+    rows: Sequence[MessageRow],
+    first: datetime,
+    times: Sequence[str],
+) -> None:
+    """Add the values of messages, which are written at the given times, from the first on."""
     for place, (message_id, role, content, timestamp, metadata, payload, _) in enumerate(rows):
         written, write_order = times[place], 0
         if timestamp is not None:
             written, write_order = stored_time(timestamp), (first - EPOCH) // MICROSECOND + place
         text = encode_json(metadata) if metadata else "{}"
-        values.append((_digits(message_id), session_id, role, content, written, text, payload, write_order))
-    return values
+        values.append(
+            (message_id.replace("-", ""), session_id, role, content, written, text, payload, write_order)
+        )
 
 
 def _times(first: datetime, count: int) -> list[str]:

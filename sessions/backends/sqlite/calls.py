@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sqlite3
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,7 @@ from sessions.backends.sqlite.driver import is_ended_by_fork
 from sessions.backends.sqlite.errors import driver_error
 from sessions.backends.sqlite.executing import compiled, execute_alone, execute_in_transaction, fetch_all
 from sessions.backends.sqlite.files import FileId
-from sessions.backends.sqlite.pool import SqlitePool, do_nothing
+from sessions.backends.sqlite.pool import SqlitePool
 from sessions.backends.sqlite.setup import busy_timeout
 from sessions.connections.base import AsyncBaseConnectionManager
 from sessions.core.turns import Turns
@@ -37,6 +37,10 @@ class SqliteCalls(SqlConnectionManager):
     _busy_timeout: float
     _prepared_file: FileId | None
     _turns: Turns
+
+    @abstractmethod
+    def _ready_now(self) -> SqlPool | None:
+        """Return what `_ready` returns; None if that takes more than a look."""
 
     def run_step(self, step: Callable[[], Awaitable[R]]) -> Awaitable[R]:
         """Await ``step()``; without a task for each call if the pool itself handles cancellation."""
@@ -62,23 +66,21 @@ class SqliteCalls(SqlConnectionManager):
 
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute one statement and return its rows, each with its columns in order."""
-        pool = await self._ready()
+        pool = self._ready_now() or await self._ready()
         if (own := self._own_pool(pool)) is None:
             send = functools.partial(self._send_in, pool, statement, parameters, rows=True)
             return cast(Sequence[Any], await self._pools.run(send))
         query = compiled(statement)
-        read = functools.partial(fetch_all, query.query, query.arguments(parameters))
-        rows = await own.call(read, self._prepared_file, do_nothing)
-        await self._let_others_go_first(own.engine.sync_engine.pool)
-        return query.rows(rows)
+        arguments = query.arguments(parameters)
+        return query.rows(await own.call(fetch_all, query.query, arguments, current=self._prepared_file))
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
         """Execute one statement in its own transaction, in turn, and return how many rows it wrote."""
-        pool = await self._ready()
+        pool = self._ready_now() or await self._ready()
         if (own := self._own_pool(pool)) is None:
             execute = functools.partial(self._execute_on_engine, pool, statement, parameters)
             return await self._pools.run(execute)
-        return await self._in_turn(own, functools.partial(execute_alone, statement, parameters))
+        return await self._in_turn(own, execute_alone, statement, parameters)
 
     async def write(self, work: Callable[[Executor], R]) -> R:
         """Call a function in a write transaction, in turn; commit it, or roll it back on an error.
@@ -86,17 +88,17 @@ class SqliteCalls(SqlConnectionManager):
         Args:
             work: Executes the statements; called in the thread of the connection.
         """
-        pool = await self._ready()
+        pool = self._ready_now() or await self._ready()
         if (own := self._own_pool(pool)) is None:
             return await self._pools.run(functools.partial(self._write_on_engine, pool, work))
-        return await self._in_turn(own, functools.partial(execute_in_transaction, work))
+        return await self._in_turn(own, execute_in_transaction, work)
 
-    async def _in_turn(self, pool: SqlitePool, work: Callable[[float | None, sqlite3.Cursor], R]) -> R:
-        waited = await self._turns.acquire(self._busy_timeout)
-        in_time = functools.partial(work, self._rest_of_busy_timeout(waited))
-        result = await pool.call(in_time, self._prepared_file, self._turns.release)
-        await self._let_others_go_first(pool.engine.sync_engine.pool)
-        return result
+    async def _in_turn(self, pool: SqlitePool, work: Callable[..., R], *arguments: Any) -> R:
+        """Call ``work(*arguments, seconds, cursor)``, with the rest of the busy timeout."""
+        turns, seconds = self._turns, None
+        if not turns.take():
+            seconds = self._rest_of_busy_timeout(await turns.acquire(self._busy_timeout))
+        return await pool.call(work, *arguments, seconds, current=self._prepared_file, finish=turns.release)
 
     def _rest_of_busy_timeout(self, waited: float) -> float | None:
         """Return the rest of the busy timeout after a wait for the turn, or None for all of it."""

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import shutil
 import sqlite3
 import tempfile
-import uuid
 import weakref
-from collections.abc import AsyncIterator, Hashable
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Hashable
+from typing import Any, ClassVar
 
 import aiosqlite
-from sqlalchemy import event, exc, insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sessions import migrations
-from sessions.backends.sql.engine import SqlPool, engine_key
+from sessions.backends.sql.engine import SqlPool
+from sessions.backends.sql.given_engine import engine_key
 from sessions.backends.sqlite import errors
-from sessions.backends.sqlite.calls import SqliteCalls
 from sessions.backends.sqlite.driver import call_in_thread, open_connection
 from sessions.backends.sqlite.files import (
     FileId,
@@ -30,10 +28,10 @@ from sessions.backends.sqlite.files import (
     path_of_engine,
     replace_stale_connections,
 )
+from sessions.backends.sqlite.health import SqliteHealth
 from sessions.backends.sqlite.pool import SqlitePool
 from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.backends.sqlite.setup import (
-    busy_timeout,
     ensure_wal,
     forget,
     release_loop,
@@ -41,22 +39,14 @@ from sessions.backends.sqlite.setup import (
     set_pragmas,
 )
 from sessions.config import SqliteSettings, load_settings
-from sessions.connections.base import HEALTH_TIMEOUT_SECONDS
 from sessions.core import greenlets
-from sessions.core.failures import Place, upgrade_command, without_values
+from sessions.core.failures import Place, upgrade_command
 from sessions.core.group_commit import GroupLimits
 from sessions.core.loops import kept_on
 from sessions.core.telemetry import PoolMeter, Target
 from sessions.core.turns import Turns, TurnTimeoutError, turns_for
-from sessions.errors import SchemaOutdatedError, SessionsError
-from sessions.models.records import ChatMessageRecord, ChatSessionRecord
 
 __all__ = ["SqliteConnectionManager"]
-
-R = TypeVar("R")
-
-# Bytes; more than the largest page size of SQLite.
-PROBE_SIZE = 100_000
 
 
 class _Owner:
@@ -66,7 +56,7 @@ class _Owner:
 _OPENED = _Owner()
 
 
-class SqliteConnectionManager(SqliteCalls):
+class SqliteConnectionManager(SqliteHealth):
     """One SQLite database file.
 
     Args:
@@ -219,18 +209,27 @@ class SqliteConnectionManager(SqliteCalls):
         """Return the database, as telemetry names it: the path of the file."""
         return Target("sqlite", self._path or "temporary")
 
+    def shared_name(self) -> str | None:
+        """Return the path of the file; None for a temporary one."""
+        return None if self._path is None else f"sqlite/{os.path.realpath(self._path)}"
+
     def require_database(self) -> None:
         """Create no file until `disconnect`: without one, connecting raises ``SchemaOutdatedError``."""
         self._creates = self._path is None
 
     async def _ready(self) -> SqlPool:
         """Return the running event loop's pool, with the schema of the current file ready."""
-        if self._schema_ready and self._known_path is not None:
-            # False after the file is deleted or replaced: a new file has no schema.
-            self._schema_ready = file_id(self._known_path) == self._prepared_file
+        if (pool := self._ready_now()) is not None:
+            return pool
         if self._schema_ready:
             return await self._pools.get()
         return await self._pools.run(super()._ready)
+
+    def _ready_now(self) -> SqlPool | None:
+        if self._schema_ready and (path := self._known_path) is not None:
+            # False after the file is deleted or replaced: a new file has no schema.
+            self._schema_ready = file_id(path) == self._prepared_file
+        return self._pools.peek() if self._schema_ready else None
 
     @property
     def _known_path(self) -> str | None:
@@ -265,96 +264,6 @@ class SqliteConnectionManager(SqliteCalls):
         # With the time limit of a migration: another event loop may run one.
         async with self._turns.turn(migrations.LOCK_TIMEOUT_SECONDS):
             await super()._upgrade(pool)
-
-    # -- Health ------------------------------------------------------------------------------------
-
-    async def _check_writable(self) -> None:
-        if self._own and self._path is not None and is_missing(self._path):
-            # The first operation creates it; a health check does not.
-            if not (self._auto_migrate and self._target.mode == "rwc"):
-                raise self._no_file()
-            if not os.access(os.path.dirname(self._path), os.W_OK | os.X_OK):
-                raise self._place.unusable("permission denied to create it")
-            return
-        async with self._turns.turn(min(self._busy_timeout, HEALTH_TIMEOUT_SECONDS)):
-            await super()._check_writable()
-
-    async def _may_migrate(self, connection: AsyncConnection) -> bool:
-        async with self._probing(connection):
-            return True
-
-    async def _try_write(self, connection: AsyncConnection) -> None:
-        absent = str(uuid.uuid4())
-        row = {"session_id": absent, "user_id": absent, "title": absent, "metadata": {}}
-        async with self._probing(connection):
-            await connection.execute(insert(ChatSessionRecord), row)
-            # Large enough to need new pages, which detects a full disk, too.
-            message = {
-                "message_id": absent,
-                "session_id": absent,
-                "role": "user",
-                "content": "-" * PROBE_SIZE,
-            }
-            await connection.execute(insert(ChatMessageRecord), message)
-
-    @contextlib.asynccontextmanager
-    async def _probing(self, connection: AsyncConnection) -> AsyncIterator[None]:
-        async with busy_timeout(connection, min(self._busy_timeout, HEALTH_TIMEOUT_SECONDS)):
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            raw: Any = (await connection.get_raw_connection()).driver_connection
-            if raw.in_transaction:  # SQLite itself rolls back where the disk is full.
-                await connection.exec_driver_sql("ROLLBACK")
-
-    # -- Errors ------------------------------------------------------------------------------------
-
-    def is_duplicate_key(self, error: BaseException) -> bool:
-        """Return whether a row with the same primary key exists."""
-        return (
-            getattr(errors.driver_error(error), "sqlite_errorcode", None)
-            == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
-        )
-
-    def is_schema_missing(self, error: BaseException) -> bool:
-        """Return whether a statement is invalid: as all are fixed, a table or a column is missing."""
-        return errors.result_code(error) == sqlite3.SQLITE_ERROR
-
-    def is_transient(self, error: BaseException) -> bool:
-        """Return whether another connection held the lock for longer than the busy timeout."""
-        return errors.is_transient(error)
-
-    def translate(self, error: BaseException) -> SessionsError | None:
-        """Return the package's error for an error of SQLAlchemy, sqlite3 or the file system."""
-        if isinstance(error, exc.StatementError):
-            error.hide_parameters = True  # An error that is not translated is raised itself.
-        of_driver = errors.driver_error(error)
-        failure = self._failure(error, of_driver)
-        if failure is not None:
-            # Without SQLAlchemy's error: with a service's own engine it quotes the parameters.
-            failure.__cause__ = without_values(of_driver)
-        return failure
-
-    def _failure(self, error: BaseException, of_driver: BaseException) -> SessionsError | None:
-        if isinstance(error, exc.TimeoutError):
-            return self._place.unusable("no connection of the pool is free within pool_timeout")
-        if isinstance(error, TurnTimeoutError):
-            return self._place.unusable("other writers of this process kept it for longer than busy_timeout")
-        if isinstance(of_driver, errors.MissingFileError) and self._target.mode == "rwc":
-            return self._no_file()
-        if errors.result_code(error) == sqlite3.SQLITE_ERROR:
-            # SQLite's only code for a missing table or column; all statements are fixed.
-            return self._outdated("the schema is not there or not ours")
-        if isinstance(of_driver, sqlite3.Error | OSError) or isinstance(error, exc.DBAPIError):
-            return self._place.unusable(errors.reason(error, self._path, read_only=self._target.read_only))
-        return None
-
-    def _no_file(self) -> SchemaOutdatedError:
-        return SchemaOutdatedError(f"there is no database at {self._path}; run: {self._upgrade_command}")
-
-    def _outdated(self, why: str) -> SchemaOutdatedError:
-        return SchemaOutdatedError(f"{self._place}: {why}; run: {self._upgrade_command}")
 
 
 def _remove_folder(folder: str, owner: int) -> None:

@@ -60,19 +60,20 @@ class _Gate:
 
     def __init__(self) -> None:
         # Guards the state that connection threads share with a thread that forks.
-        self.condition = threading.Condition()
+        self._lock = threading.RLock()
+        self.condition = threading.Condition(self._lock)
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._forks = 0
 
     def enter(self, connection: _Connection) -> None:
-        with self.condition:
+        with self._lock:
             # A call within a call, by `run`, goes on: the fork waits for its end.
             while self._forks and not connection.calling and not connection.is_busy():
                 self.condition.wait()
             connection.calling += 1
 
     def leave(self, connection: _Connection) -> None:
-        with self.condition:
+        with self._lock:
             connection.calling -= 1
             if self._forks:
                 self.condition.notify_all()
@@ -176,16 +177,25 @@ class _Connection(sqlite3.Connection):
         finally:
             _gate.leave(self)
 
-    def run(self, work: Callable[[sqlite3.Cursor], R]) -> R:
-        """Call a function of a cursor, as one call: a fork waits for its end."""
-        return self.call(self._run, work)
+    def run(self, work: Callable[..., R], *arguments: Any) -> R:
+        """Call a function of a cursor, as one call: a fork waits for its end.
 
-    def _run(self, work: Callable[[sqlite3.Cursor], R]) -> R:
-        cursor = super().cursor(sqlite3.Cursor)
+        Args:
+            work: Called with the arguments and a cursor.
+            *arguments: What precedes the cursor.
+        """
+        # As `call` does, without the frames of two more functions.
+        _gate.enter(self)
         try:
-            return work(cursor)
+            if self.ended:
+                raise EndedByForkError("the process was forked before the statement began")
+            cursor = super().cursor(sqlite3.Cursor)
+            try:
+                return work(*arguments, cursor)
+            finally:
+                cursor.close()
         finally:
-            cursor.close()
+            _gate.leave(self)
 
     def call_unless_ended(self, function: Callable[[], object]) -> None:
         """Call a clean-up function, unless the connection has ended."""
@@ -261,12 +271,17 @@ async def open_connection(database: str, *, uri: bool, busy_timeout: float) -> a
         raise
 
 
-def call_in_thread(connection: Any, work: Callable[[sqlite3.Cursor], R]) -> asyncio.Future[R]:
+def call_in_thread(connection: Any, work: Callable[..., R], *arguments: Any) -> asyncio.Future[R]:
     """Call a function of a cursor in the thread of a connection of `open_connection`.
 
     It runs to its end, also if the future is cancelled.
+
+    Args:
+        connection: The connection.
+        work: Called with the arguments and a cursor.
+        *arguments: What precedes the cursor.
     """
-    return run_in_thread(connection, lambda raw: cast(_Connection, raw).run(work))
+    return run_in_thread(connection, _Connection.run, work, *arguments)
 
 
 def _after_fork_in_child() -> None:

@@ -24,6 +24,7 @@ from sessions.core.identifiers import utc_now
 from sessions.core.values import MessageChange, MessageRow, NewSession
 from sessions.errors import MessageConflictError, SessionConflictError
 from sessions.models import UNSET, ChatMessage
+from sessions.models.records import stored_time
 from sessions.queries import parameters
 from sessions.queries.edits import SqliteEdits
 
@@ -205,7 +206,7 @@ class SqliteMessages(SqlMessages):
                 return True
             last = begun.write_session(max(len(rows), 1))
             if rows:
-                insert_messages(begun.transaction, self._statements, session_id, rows, last)
+                insert_messages(begun.transaction, self._statements, session_id, rows, stored_time(last))
             return True
 
         return await self._edit(

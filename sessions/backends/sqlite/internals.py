@@ -58,21 +58,22 @@ def release_event_loop(connection: Any) -> None:
 class _Job:
     """A function that a connection's thread calls, and its caller's future."""
 
-    __slots__ = ("_function", "_future")
+    __slots__ = ("_call",)
 
-    def __init__(self, function: Callable[[], Any], future: asyncio.Future[Any]) -> None:
-        self._function: Callable[[], Any] | None = function
-        self._future: asyncio.Future[Any] | None = future
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], future: asyncio.Future[Any]
+    ) -> None:
+        self._call: tuple[Callable[..., Any], tuple[Any, ...], asyncio.Future[Any]] | None
+        self._call = function, arguments, future
 
     def run(self) -> None:
         # The thread keeps a reference to this object until its next job, but to nothing that it held.
-        function, future = self._function, self._future
-        self._function = self._future = None
-        assert function is not None
-        assert future is not None
+        assert self._call is not None
+        function, arguments, future = self._call
+        self._call = None
         result = error = None
         try:
-            result = function()
+            result = function(*arguments)
         except BaseException as raised:  # Raised in the caller's task.
             error = raised
         try:
@@ -96,7 +97,7 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
 _nobody = _NoWaiter()
 
 
-def run_in_thread(connection: Any, function: Callable[[sqlite3.Connection], R]) -> asyncio.Future[R]:
+def run_in_thread(connection: Any, function: Callable[..., R], *arguments: Any) -> asyncio.Future[R]:
     """Call a function of sqlite3's connection in the thread of an aiosqlite connection.
 
     aiosqlite's public methods call SQLite once each, and so change threads for each statement; none calls a
@@ -104,7 +105,8 @@ def run_in_thread(connection: Any, function: Callable[[sqlite3.Connection], R]) 
 
     Args:
         connection: ``aiosqlite.Connection``, open.
-        function: Called with the connection.
+        function: Called with sqlite3's connection and the arguments.
+        *arguments: What follows the connection.
 
     Returns:
         The future of its result. The function runs to its end, also if the future is cancelled.
@@ -116,5 +118,5 @@ def run_in_thread(connection: Any, function: Callable[[sqlite3.Connection], R]) 
     raw = connection._connection
     if raw is None or not connection._running:
         raise sqlite3.ProgrammingError("the connection is closed")
-    connection._tx.put_nowait((_nobody, _Job(lambda: function(raw), future).run))
+    connection._tx.put_nowait((_nobody, _Job(function, (raw, *arguments), future).run))
     return future

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import PoolProxiedConnection, event, exc
 
-from sessions.backends.sql.engine import cancellation_check
+from sessions.backends.sql.limits import cancellation_check
 from sessions.backends.sql.schema import SqlPool
 from sessions.backends.sql.sync_calls import run_sync
 from sessions.backends.sqlite.driver import call_in_thread
@@ -24,12 +23,15 @@ from sessions.backends.sqlite.files import FileId, idle_connection, is_usable
 from sessions.backends.sqlite.setup import KEEPS_NO_LOOP
 from sessions.core.telemetry import Checkout
 
-__all__ = ["SqlitePool", "do_nothing"]
+__all__ = ["SqlitePool"]
 
 R = TypeVar("R")
-Work = Callable[[sqlite3.Cursor], R]
 # Called at the end of a call, also of a cancelled one, when its thread no longer uses the connection.
 Finish = Callable[[], None]
+
+
+def do_nothing(*_: object) -> None:
+    """Do nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,31 +63,32 @@ class SqlitePool(SqlPool):
     def _queue(self) -> Any:
         return self.engine.sync_engine.pool
 
-    async def call(self, work: Work[R], current: FileId | None, finish: Finish) -> R:
+    async def call(
+        self, work: Callable[..., R], *arguments: Any, current: FileId | None, finish: Finish = do_nothing
+    ) -> R:
         """Call a function in the thread of a connection.
 
         A caller that is cancelled returns at once; the function runs to its end.
 
         Args:
-            work: Called with a cursor.
+            work: Called with the arguments and a cursor.
+            *arguments: What precedes the cursor.
             current: The database file, for which an idle connection must be open.
             finish: Called once, at the end.
         """
         with self.meter.checkout(exc.TimeoutError) as checkout:
-            return await self._call(work, current, finish, checkout)
-
-    async def _call(self, work: Work[R], current: FileId | None, finish: Finish, checkout: Checkout) -> R:
-        try:
-            connection = self._idle(current)
-        except BaseException:
-            finish()
-            raise
-        if connection is not None:
-            checkout.got()
-            return await self._call_on(connection, work, finish)
-        # aiosqlite leaks a connection whose opening is cancelled.
-        result: R = await self.run(functools.partial(self._check_out_and_call, work, finish, checkout))
-        return result
+            try:
+                connection = self._idle(current)
+            except BaseException:
+                finish()
+                raise
+            if connection is not None:
+                checkout.got()
+                return await self._call_on(connection, work, arguments, finish)
+            # aiosqlite leaks a connection whose opening is cancelled.
+            step = functools.partial(self._check_out_and_call, work, arguments, finish, checkout)
+            result: R = await self.run(step)
+            return result
 
     def _idle(self, current: FileId | None) -> PoolProxiedConnection | None:
         """Check out an idle connection; None if there is none that is usable."""
@@ -100,7 +103,9 @@ class SqlitePool(SqlPool):
             return idle_connection(queue, current)
         return None
 
-    async def _check_out_and_call(self, work: Work[R], finish: Finish, checkout: Checkout) -> R:
+    async def _check_out_and_call(
+        self, work: Callable[..., R], arguments: Sequence[Any], finish: Finish, checkout: Checkout
+    ) -> R:
         try:
             check_cancelled = cancellation_check()
             connection = await run_sync(self.engine.sync_engine.raw_connection)
@@ -113,31 +118,42 @@ class SqlitePool(SqlPool):
             finish()
             raise
         checkout.got()
-        return await self._call_on(connection, work, finish)
+        return await self._call_on(connection, work, arguments, finish)
 
-    async def _call_on(self, connection: PoolProxiedConnection, work: Work[R], finish: Finish) -> R:
+    async def _call_on(
+        self,
+        connection: PoolProxiedConnection,
+        work: Callable[..., R],
+        arguments: Sequence[Any],
+        finish: Finish,
+    ) -> R:
         try:
-            result = await call_in_thread(connection.driver_connection, work)
+            result = await call_in_thread(connection.driver_connection, work, *arguments)
         except asyncio.CancelledError:
             self.start(self._check_in_later, connection, finish)
             raise
         except BaseException:
             finish()
-            await self._check_in(connection, keep=False)
+            await self._check_in(connection)
             raise
         finish()
-        await self._check_in(connection)
+        queue = self._queue
+        if self._kept is None and queue.checkedin() < queue.size() and queue.overflow() < self.max_overflow:
+            # Until the next iteration of the event loop.
+            self._kept = connection
+            asyncio.get_running_loop().call_soon(self.return_kept)
+        else:
+            await self._check_in(connection)
+            if queue.overflow() >= self.max_overflow:
+                # Others may wait for it: the next call of this task would get it before them every time.
+                await asyncio.sleep(0)
         return result
 
-    async def _check_in(self, connection: PoolProxiedConnection, *, keep: bool = True) -> None:
+    async def _check_in(self, connection: PoolProxiedConnection) -> None:
         connection.info[KEEPS_NO_LOOP] = True
         queue = self._queue
         if queue.checkedin() + self.kept < queue.size():
-            if keep and self._kept is None and queue.overflow() < self.max_overflow:
-                self._kept = connection
-                asyncio.get_running_loop().call_soon(self.return_kept)
-            else:
-                connection.close()
+            connection.close()
         else:
             await run_sync(connection.close)  # Closes it.
 
@@ -153,6 +169,7 @@ class SqlitePool(SqlPool):
             self._return(connection)
 
     def _return(self, connection: PoolProxiedConnection) -> None:
+        connection.info[KEEPS_NO_LOOP] = True
         queue = self._queue
         if queue.checkedin() < queue.size():
             connection.close()
@@ -173,7 +190,3 @@ class SqlitePool(SqlPool):
             await self._check_in(connection)
         finally:
             finish()
-
-
-def do_nothing(*_: object) -> None:
-    """Do nothing."""

@@ -22,6 +22,7 @@ from sessions.backends.sqlite.editing import SqliteMessages
 from sessions.backends.sqlite.patterns import glob_pattern
 from sessions.core.identifiers import utc_now
 from sessions.core.values import Append, EarlierAttempts, MessageRow, NewSession, SessionChange
+from sessions.models.records import stored_time
 from sessions.queries import parameters
 from sessions.resilience import SQLITE_RETRY_CONFIG
 
@@ -57,7 +58,8 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
         def create(transaction: Executor) -> bool:
             if not transaction.write(self._statements.create_session, row):
                 return False
-            insert_messages(transaction, self._statements, new.session_id, rows, row["p_updated_at"])
+            last = stored_time(row["p_updated_at"])
+            insert_messages(transaction, self._statements, new.session_id, rows, last)
             return True
 
         return await self._write(create)
@@ -89,7 +91,7 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
             touched = transaction.rows(touch, values)
             if not touched:
                 return False
-            [(_, last)] = touched
+            [(last,)] = touched
             insert_messages(transaction, self._statements, session_id, rows, last)
             return True
 

@@ -36,7 +36,7 @@ class LifecycleOperations:
         A second close does nothing; a later call connects again. A service's own engine or client is
         never closed. Of several ``async with`` blocks on the same database, the last one to end closes.
         """
-        await self._calls.manager.aclose()
+        await self._calls.aclose()
 
     async def __aenter__(self) -> Self:
         self._calls.manager.hold()
