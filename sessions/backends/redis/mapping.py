@@ -38,7 +38,7 @@ SECONDS_BEFORE_EPOCH = 62_135_596_800
 MICROSECONDS_BEFORE_EPOCH = SECONDS_BEFORE_EPOCH * 1_000_000
 NUL = "\0"
 NO_TOKENS: Mapping[str, str] = {}
-_scan = json.JSONDecoder().scan_once
+_decode_at = json.JSONDecoder().raw_decode
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
@@ -176,7 +176,7 @@ def to_message(session_id: str, member: str) -> ChatMessage:
     """Return the message of a member of the order."""
     end = member.index(NUL)
     # Without a copy of the body: this is most of the time of a read.
-    (role, content, payload, *texts), _ = _scan(member, end + 1)
+    (role, content, payload, *texts), _ = _decode_at(member, end + 1)
     return ChatMessage(
         member[19 if member[18] == "0" else 38 : end],
         session_id,
