@@ -25,7 +25,8 @@ BEGIN
         chosen := ids[1 + floor(random() * array_length(ids, 1))::int];
         WITH owner AS (
             UPDATE chat_sessions
-            SET updated_at = greatest(updated_at + interval '1 microsecond', clock_timestamp())
+            SET updated_at = greatest(updated_at + interval '1 microsecond', clock_timestamp()),
+                version = version + 1
             WHERE session_id = chosen RETURNING session_id, updated_at)
         INSERT INTO chat_messages (message_id, session_id, role, content, timestamp)
         SELECT uuidv7(), session_id, 'user', repeat('What should I see first? ', 8), updated_at FROM owner

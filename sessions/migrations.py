@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 
 from sessions.correlation import logger_of
-from sessions.errors import BackendUnavailableError, SchemaOutdatedError
+from sessions.errors import BackendUnavailableError, SchemaOutdatedError, SessionsError
 from sessions.models.reflection import has_columns, has_tables
 
 if TYPE_CHECKING:
@@ -238,10 +238,16 @@ def downgrade(connection: Connection, *, revision: str, one_transaction: bool = 
 
     Raises:
         BackendUnavailableError: Another process kept the migration lock for five minutes.
+        SessionsError: There are messages that the older revision cannot hold; it says how many.
     """
+    from alembic.util import CommandError
+
     from alembic import command
 
-    command.downgrade(alembic_config(connection, one_transaction=one_transaction), revision)
+    try:
+        command.downgrade(alembic_config(connection, one_transaction=one_transaction), revision)
+    except CommandError as error:
+        raise SessionsError(str(error)) from error
 
 
 def only_looks(context: MigrationContext) -> bool:

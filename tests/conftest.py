@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
+import itertools
 import os
 import re
 import shutil
@@ -76,15 +78,32 @@ SLOW = {
     *("postgres/test_postgres_tls.py", "sqlite/test_sqlite_plans.py", "unit/test_documented_examples.py"),
     *("contract/test_statistics.py", "integrations", "observability/test_operations.py"),
 }
-# Contracts, and the style that README's command leaves to CI. It has both styles on each type of backend; the
-# async one on a replica set is that of the adopted database.
-STYLES_AT_FULL_SIZE = (
+# Tests, and the parameters that README's command leaves to CI. It has the contract in both styles on each
+# type of backend; the async one on a replica set is that of the adopted database.
+AT_FULL_SIZE = (
     ("TestMongodbStandalone", "[sync"),
     ("TestMongodbReplicaSet", "[async"),
     ("test_adopted_backends.py", "[sync"),
     ("test_cached_contract.py", "[sync"),
     ("TestRedisCluster", "["),
+    # The longest ones on MongoDB's second kind.
+    ("test_cancellation.py", "mongodb-standalone-timeout"),
+    ("test_cli_import.py", "mongodb-standalone-real"),
+    ("test_hostile_input.py", "mongodb-standalone"),
+    ("test_order.py", "mongodb-standalone"),
 )
+# Folders and files whose tests take long, most of it to wait: pytest-xdist starts with them, in every second
+# process, so that the other processes have work meanwhile and none waits for them at the end.
+LONG = {
+    *("benchmarks", "faults", "typing", "cli/test_cli_streams.py", "contract/test_many_messages.py"),
+    *("contract/test_model.py", "contract/test_order.py", "contract/test_races.py"),
+    *("docs/test_chat_service.py", "docs/test_programs.py", "loops/test_celery.py"),
+    *("loops/test_services.py", "loops/test_shutdown.py", "migrations/test_rolling.py"),
+    *("migrations/test_populated.py", "mongodb/test_time_to_fail.py", "packaging/test_tests.py"),
+    *("postgres/test_grouped_appends.py", "postgres/test_lost_connections.py"),
+    *("services/chat/test_chat_processes.py", "services/chat/test_chat_server_kills.py"),
+    "sqlite/test_sqlite_turns.py",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -116,11 +135,17 @@ def _is_slow(path: Path) -> bool:
     return bool({*file.parts[:1], str(file)} & SLOW)
 
 
-@pytest.hookimpl(tryfirst=True)  # Before pytest chooses by marks.
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests, and those of full size only."""
+@functools.cache
+def _is_long(path: Path) -> bool:
+    file = path.relative_to(Path(__file__).parent)
+    return bool({*file.parts[:1], str(file)} & LONG)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # Before and after pytest chooses by marks.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark slow tests, and those of full size only; let pytest-xdist start with long ones."""
     for item in items:
-        if any(name in item.nodeid and style in item.name for name, style in STYLES_AT_FULL_SIZE):
+        if any(name in item.nodeid and style in item.name for name, style in AT_FULL_SIZE):
             item.add_marker(pytest.mark.full_size)
         # The quick run has the contract in its async style, on one kind of MongoDB server.
         further = "test_built_in_backends.py" in item.nodeid and (
@@ -128,6 +153,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         if _is_slow(item.path) or item.get_closest_marker("full_size") or further:
             item.add_marker(pytest.mark.slow)
+    yield
+    if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+        items[:] = _long_ones_first(items, processes)
+
+
+def _long_ones_first(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Return the tests in an order of which each process of ``--dist worksteal`` gets an equal part at first.
+
+    The tests of a file stay together: they share fixtures.
+    """
+    first: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    every_second = first[::2]
+    long_files = itertools.groupby((item for item in items if _is_long(item.path)), lambda item: item.path)
+    for number, (_, tests) in enumerate(long_files):
+        every_second[number % len(every_second)] += tests
+    rest = [item for item in items if not _is_long(item.path)]
+    ordered: list[pytest.Item] = []
+    for number, long in enumerate(first):
+        size = (len(items) - len(ordered)) // (processes - number)
+        room = max(size - len(long), 0)
+        ordered += [*long, *rest[:room]]
+        del rest[:room]
+    return [*ordered, *rest]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Do not look for garbage among the tests: there is none, and each search goes over all of them."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from now on, but never among the tests."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -71,6 +71,7 @@ async def downgrade(backend: SessionRepositoryType, url: str | None, revision: s
 
     Raises:
         InvalidInputError: It is neither, or newer than the schema, or the database has no migrations.
+        SessionsError: There are messages that it cannot hold; it says how many.
     """
     async with _manager(backend, url) as manager:
         manager.require_database()

@@ -104,7 +104,13 @@ async def test_callers_at_once_have_the_time_of_all_divided_by_their_number() ->
         appended.clear()
 
 
-@pytest.mark.parametrize("backend", ratios.BACKENDS)
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "sqlite",
+        *(pytest.param(name, marks=pytest.mark.full_size) for name in ("postgres", "mongodb", "redis")),
+    ],
+)
 def test_every_crowd_is_measured_beside_the_raw_driver(backend: str, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(f"{backend}_url")
 

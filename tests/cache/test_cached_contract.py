@@ -13,10 +13,19 @@ from hypothesis.stateful import run_state_machine_as_test
 from sessions import CachedSessionRepository, MemoryCache, RedisCache, SessionRepositoryFactory
 from sessions.cache import SessionCache
 from sessions.testing import SessionRepositoryContract
+from sessions.testing.callers import AsyncCaller, Caller
 from tests.contract.test_model import BUDGET, SessionMachine
 from tests.support.databases import Backend
 
 FULL_SIZE = pytest.mark.full_size
+
+
+class AsyncContract(SessionRepositoryContract):
+    """The contract in its async style: blocking twins are the same on each backend."""
+
+    @pytest.fixture
+    def chats(self, repository: Any) -> Caller:
+        return AsyncCaller(repository)
 
 
 class TestSqliteWithMemory(SessionRepositoryContract):
@@ -28,7 +37,7 @@ class TestSqliteWithMemory(SessionRepositoryContract):
 
 
 @FULL_SIZE
-class TestPostgresWithRedis(SessionRepositoryContract):
+class TestPostgresWithRedis(AsyncContract):
     @pytest.fixture
     async def repository(self, _ready_postgres_url: str, redis_url: str) -> AsyncIterator[Any]:
         behind = SessionRepositoryFactory.create_repository("postgres", url=_ready_postgres_url)
@@ -37,7 +46,7 @@ class TestPostgresWithRedis(SessionRepositoryContract):
 
 
 @FULL_SIZE
-class TestMongodbWithRedis(SessionRepositoryContract):
+class TestMongodbWithRedis(AsyncContract):
     takes_only_uuids = False
 
     @pytest.fixture
@@ -48,7 +57,7 @@ class TestMongodbWithRedis(SessionRepositoryContract):
 
 
 @FULL_SIZE
-class TestRedisWithMemory(SessionRepositoryContract):
+class TestRedisWithMemory(AsyncContract):
     takes_only_uuids = False
 
     @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sessions import ChatSession, NewMessage
+from sessions import Chats, ChatSession, NewMessage
 from sessions.cli import running
 from tests.cli.command_line import Run, error_line
 from tests.support.databases import Backend
@@ -124,6 +124,11 @@ def test_a_schema_is_downgraded_and_upgraded_again(
     assert "newer than the schema" in error_line(run("db", "downgrade", "0003", "--yes", *url))
     assert "must be base, or one of 0001" in error_line(run("db", "downgrade", "latest", "--yes", *url))
     assert "0003" in run("db", "upgrade", *url).stdout
+    with Chats(url[1]) as chats:
+        chats.create_session("alice", messages=[("tool", "Hi"), NewMessage("user", "Hi", payload=1)])
+    refused = error_line(run("db", "downgrade", "0002", "--yes", *url))
+    assert "1 with a role other than user and assistant, 1 with a payload; nothing was changed" in refused
+    assert "revision 0003" in run("db", "current", *url).stdout
 
 
 def test_mongodb_has_nothing_to_downgrade(run: Run, mongodb_url: str) -> None:

@@ -396,7 +396,7 @@ class SessionMachine(RuleBasedStateMachine):
             self.twins.repository.delete_user_sync(user_id)
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(30, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("examples", [3, pytest.param(30, marks=pytest.mark.full_size)])
 def test_every_operation_does_what_the_model_does(backend: Backend, examples: int) -> None:
     with backend.repository() as first, backend.repository(pool_size=3) as second:
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from sessions import InvalidInputError, SearchPage
+from sessions import InvalidInputError, NewMessage, SearchPage
 from sessions.core.casefolding import equivalents, simple_fold
 from sessions.validation import check_query
 
@@ -132,6 +133,32 @@ async def test_a_page_is_found_in_the_midst_of_messages_of_the_same_time(reposit
                 break
         assert hits == at_once.hits
     assert len({hit.message.message_id for hit in at_once.hits}) == 24
+
+
+async def test_pages_of_many_sessions_are_parts_of_one_list(repository: Any) -> None:
+    choice = random.Random(7)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    contents = choice.choices(["hit", "other"], k=30 * 24)
+    for number in range(30):
+        session_id = await repository.create_session_async("user")
+        part = [
+            NewMessage("user", content, timestamp=start + timedelta(seconds=choice.randrange(150)))
+            for content in contents[number::30]
+        ]
+        await repository.add_messages(session_id, part)
+    # More hits than any part of the sessions has.
+    at_once = await repository.search_messages("user", "hit", limit=1000)
+    found = [hit.message.timestamp for hit in at_once.hits]
+    assert found == sorted(found, reverse=True)
+    assert len(found) == contents.count("hit")
+    for limit in (2, 20):
+        cursor = None
+        for place in range(0, 5 * limit, limit):
+            page = await repository.search_messages("user", "hit", limit=limit, cursor=cursor)
+            assert page.hits == at_once.hits[place : place + limit]
+            cursor = page.next_cursor
+        after = await repository.search_messages("user", "hit", limit=1000, cursor=cursor)
+        assert after.hits == at_once.hits[5 * limit :]
 
 
 async def test_a_cursor_continues_when_its_message_was_deleted(repository: Any) -> None:

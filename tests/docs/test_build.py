@@ -50,6 +50,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.full_size
 def test_it_builds_without_a_warning_and_every_page_is_there(built: Path) -> None:
     for path in MANUAL:
         assert (built / path.relative_to(DOCS).with_suffix(".html")).exists()
@@ -61,6 +62,7 @@ def _public_names() -> Iterator[str]:
         yield from importlib.import_module(module).__all__
 
 
+@pytest.mark.full_size
 def test_the_reference_shows_every_public_name(built: Path) -> None:
     # Four lines of text, and then one line for each object: its name, its kind, …
     compressed = (built / "objects.inv").read_bytes().split(b"\n", 4)[4]

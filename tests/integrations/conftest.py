@@ -6,9 +6,12 @@ They share the fixtures of all tests: `repository` is one on each backend.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.integrations.racing import Race, racing
 
 HERE = Path(__file__).parent
 
@@ -26,3 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE) and item.path.parent != HERE:
             item.add_marker(pytest.mark.frameworks)
+
+
+@pytest.fixture(scope="module")
+def race(request: pytest.FixtureRequest) -> Iterator[Race]:
+    """Processes that run functions of the test's module together."""
+    with racing(request.module.__name__) as started:
+        yield started

@@ -17,10 +17,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import pytest
+
 from tests.support.children import child, load_package
 from tests.support.databases import Backend
 
 START_SECONDS = 120
+# How often the processes meet.
+ROUNDS = pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.full_size)])
 
 
 class Race:

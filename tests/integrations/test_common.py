@@ -14,14 +14,8 @@ from typing import Any
 import pytest
 
 from sessions import InvalidInputError, SessionConflictError, VersionConflictError
-from sessions.integrations.common import (
-    Conversation,
-    Conversations,
-    derived_id,
-    new_message,
-    session_id_for,
-    title_for,
-)
+from sessions.integrations.common import derived_id, new_message, session_id_for, title_for
+from sessions.integrations.conversations import Conversation, Conversations
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -191,7 +185,7 @@ def test_the_title_is_the_first_text_of_the_user_with_a_word() -> None:
 
 
 def test_conversations_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sessions.integrations.common.REMEMBERED", 2)
+    monkeypatch.setattr("sessions.integrations.conversations.REMEMBERED", 2)
     conversations = Conversations(object(), "alice", "llama-index")  # type: ignore[arg-type]
     one = conversations.of("1")
     assert conversations.of("2").session_id == session_id_for("llama-index", "alice", "2")

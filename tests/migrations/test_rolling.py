@@ -174,7 +174,11 @@ def shown(history: list[ChatMessage]) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
+@pytest.mark.parametrize(
+    "backend",
+    [*SQL, "mongodb-replica-set", pytest.param("mongodb-standalone", marks=pytest.mark.full_size)],
+    indirect=True,
+)
 async def test_services_of_the_previous_release_go_on_while_this_one_upgrades(
     release: Path, backend: Backend
 ) -> None:

@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,8 +212,25 @@ def test_the_sessions_command_is_an_entry_point(wheel: Path) -> None:
 
 # --- used from anywhere ----------------------------------------------------------------------------
 
+# The clean environment takes a minute. README's command unpacks the wheel, and uses the dependencies of the
+# tests.
+in_the_clean_environment = pytest.mark.full_size
 
-def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:
+
+@pytest.fixture(params=["unpacked", pytest.param("installed", marks=in_the_clean_environment)])
+def packaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Callable[[str], str]]:
+    """Where the package is that a user has, and a function that runs code with it."""
+    code = ("python", "-W", "error", "-c")
+    if request.param == "installed":
+        programs: Path = request.getfixturevalue("installed")
+        return programs.parent, lambda text: program(programs, *code, text, cwd=tmp_path)
+    folder = tmp_path / "unpacked"
+    with zipfile.ZipFile(request.getfixturevalue("wheel")) as archive:
+        archive.extractall(folder)
+    return folder, lambda text: python(*code[1:], text, cwd=tmp_path, path=folder)
+
+
+def test_the_installed_package_is_the_one_that_runs(packaged: tuple[Path, Callable[[str], str]]) -> None:
     code = """
 import sessions, sessions.config, sessions.migrations, importlib.metadata
 from pathlib import Path
@@ -225,9 +242,10 @@ print(importlib.metadata.version("agenthub-sessions"))
 print(*sessions.SessionRepositoryFactory.list_repositories())
 """
 
-    place, *printed = program(installed, "python", "-W", "error", "-c", code, cwd=tmp_path).splitlines()
+    folder, run_code = packaged
+    place, *printed = run_code(code).splitlines()
 
-    assert Path(place).is_relative_to(installed.parent)
+    assert Path(place).is_relative_to(folder)
     assert printed == [
         "alembic.ini",
         "config/application-db.yaml",
@@ -236,7 +254,9 @@ print(*sessions.SessionRepositoryFactory.list_repositories())
     ]
 
 
-def test_a_first_call_of_the_installed_package_makes_its_schema(installed: Path, tmp_path: Path) -> None:
+def test_a_first_call_of_the_installed_package_makes_its_schema(
+    packaged: tuple[Path, Callable[[str], str]],
+) -> None:
     code = """
 from sessions import SessionRepositoryFactory
 with SessionRepositoryFactory.create_repository("sqlite", url="sqlite:///own.db") as repository:
@@ -244,7 +264,8 @@ with SessionRepositoryFactory.create_repository("sqlite", url="sqlite:///own.db"
     print(repository.get_session_sync("ann", session_id).title)
 """
 
-    assert program(installed, "python", "-W", "error", "-c", code, cwd=tmp_path) == "T\n"
+    _, run_code = packaged
+    assert run_code(code) == "T\n"
 
 
 def describe(url: str) -> dict[str, Any]:
@@ -252,6 +273,7 @@ def describe(url: str) -> dict[str, Any]:
     return found
 
 
+@in_the_clean_environment
 def test_the_command_of_the_installed_package_brings_an_empty_postgresql_to_head_and_back(
     installed: Path, tmp_path: Path, empty_postgres_url: str, postgres_url: str
 ) -> None:
@@ -273,6 +295,7 @@ def test_the_command_of_the_installed_package_brings_an_empty_postgresql_to_head
     assert list(tmp_path.iterdir()) == []
 
 
+@in_the_clean_environment
 def test_alembic_brings_an_empty_postgresql_to_head_with_the_ini_of_the_installed_package(
     installed: Path, tmp_path: Path, empty_postgres_url: str, postgres_url: str
 ) -> None:
@@ -296,6 +319,7 @@ def test_alembic_brings_an_empty_postgresql_to_head_with_the_ini_of_the_installe
     assert list(tmp_path.iterdir()) == []
 
 
+@in_the_clean_environment
 def test_the_command_of_the_installed_package_upgrades_sqlite(installed: Path, tmp_path: Path) -> None:
     printed = program(installed, "sessions", "db", "upgrade", "--url", "sqlite:///own.db", cwd=tmp_path)
 

@@ -194,29 +194,53 @@ async def test_a_search_reads_ranges_of_the_users_own_messages(
         await repository._ensure_connection()
         for name, operation in plans.SEARCHES.items():
             sent = await plans.first_statement(operation(repository), listening)
-            found[name] = search_faults(await plan_of(connection, sent), after="after" in name)
+            plan = await plan_of(connection, sent)
+            found[name] = search_faults(plan, after="after" in name, in_session="a session" in name)
     await connection.close()
 
     assert found == {name: [] for name in found}
 
 
-def search_faults(plan: Plan, *, after: bool) -> list[str]:
+@pytest.mark.parametrize("database", ["fresh", "analysed"])
+async def test_the_plan_of_a_search_does_not_depend_on_the_words(
+    database: str, request: pytest.FixtureRequest, postgres_server: str
+) -> None:
+    url = in_database(postgres_server, request.getfixturevalue(database))
+    # As of the first calls of a connection.
+    connection = await asyncpg.connect(url, server_settings={"plan_cache_mode": "force_custom_plan"})
+    found = []
+    async with SessionRepositoryFactory.create_repository("postgres", url=url) as repository:
+        await repository._ensure_connection()
+        for query in ("hello", "привет 旅行", "s", "a long query of many words", "x" * 99):
+            search = repository.search_messages(plans.USER, query)
+            plan = await plan_of(connection, await plans.first_statement(search, listening))
+            found.append([(node["Node Type"], node["Plan Rows"], node["Total Cost"]) for node in nodes(plan)])
+    await connection.close()
+
+    assert found == [found[0]] * len(found)
+
+
+def search_faults(plan: Plan, *, after: bool, in_session: bool) -> list[str]:
     """Return what in the plan of a search is not a range of each session's messages, newest first."""
     kinds = {node["Node Type"] for node in nodes(plan)}
     found = sorted(kinds & (NOT_A_RANGE - {"Sort"} | {"Merge Join"}))
-    [(messages, above)] = [
+    reads = [
         (node, parent)
         for parent in nodes(plan)
         for node in parent.get("Plans", ())
         if node.get("Relation Name") == "chat_messages"
     ]
-    if (messages["Node Type"], messages.get("Scan Direction")) != ("Index Scan", "Backward"):
-        found.append(f"messages by {messages['Node Type']}")
-    condition = messages.get("Index Cond", "")
-    if "session_id" not in condition or ("timestamp" in condition) is not after:
-        found.append(f"messages where {condition}")
-    if above["Node Type"] != "Limit":  # The hits of all sessions are sorted; those of one are in order.
-        found.append(f"messages into {above['Node Type']}")
+    # In all sessions, first of some messages, which bound the time of the others.
+    bounded = [after] if in_session else sorted([after, True])
+    if sorted("timestamp" in messages.get("Index Cond", "") for messages, _ in reads) != bounded:
+        found.append(f"messages where {[messages.get('Index Cond') for messages, _ in reads]}")
+    for messages, above in reads:
+        if (messages["Node Type"], messages.get("Scan Direction")) != ("Index Scan", "Backward"):
+            found.append(f"messages by {messages['Node Type']}")
+        if "session_id" not in messages.get("Index Cond", ""):
+            found.append("messages of any session")
+        if above["Node Type"] != "Limit":  # The hits of all sessions are sorted; those of one are in order.
+            found.append(f"messages into {above['Node Type']}")
     found += [
         f"all of {node['Relation Name']}"
         for node in nodes(plan)

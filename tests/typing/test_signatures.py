@@ -47,7 +47,7 @@ def pyright(folder: Path) -> Errors:
     return found
 
 
-@pytest.mark.parametrize("checker", [mypy, pyright])
+@pytest.mark.parametrize("checker", [mypy, pytest.param(pyright, marks=pytest.mark.full_size)])
 def test_right_calls_have_their_types_and_each_wrong_one_is_an_error(
     checker: Callable[[Path], Errors], tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ INTERNALS = {
     "config/environment.py",
     "core/internals.py",
     "integrations/agent_framework/provider.py",
+    "integrations/agent_framework/reading.py",
 }
 # Private names of the package's own objects, or attributes that it sets on objects of others.
 OWN_PARTS = {

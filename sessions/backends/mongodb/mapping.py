@@ -180,15 +180,20 @@ def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict
     return document
 
 
-def to_messages(documents: list[dict[str, Any]]) -> list[ChatMessage]:
-    """Return the messages of visible documents."""
+def to_messages(documents: list[dict[str, Any]], session_id: str = "") -> list[ChatMessage]:
+    """Return the messages of visible documents.
+
+    Args:
+        documents: The documents.
+        session_id: The session of all of them; empty if they say it.
+    """
     epoch, naive_epoch = EPOCH, NAIVE_EPOCH
     # Without a function call, and with naive datetimes from the driver: for a long history this is most of
     # the time.
     return [
         ChatMessage(
             document["message_id"],
-            document["session_id"],
+            session_id or document["session_id"],
             document["role"],
             document["content"],
             epoch + (document["timestamp"] - naive_epoch),

@@ -36,6 +36,8 @@ COUNTED: list[dict[str, Any]] = [
     },
     {"$replaceWith": {"$mergeObjects": ["$_id", {"number": "$number"}]}},
 ]
+# What a history does not need once it is in order: each field takes time to decode.
+_UNNEEDED = {"$unset": ["session_id", "write_order"]}
 # Documents in one batch of a cursor, which the server limits to 16 MB.
 MAX_BATCH_SIZE = 10_000
 # Sessions of an export that are read at the same time.
@@ -82,10 +84,11 @@ class MongoReading(MongoCollections):
         elif part.since is not None:
             where = {"timestamp": {"$gte": part.since}}
         newest = part.limit is not None and part.after is None and part.since is None
+        order = IN_REVERSE if newest else IN_ORDER
         documents = await self._visible(
-            session_id, user_id, where, order=IN_REVERSE if newest else IN_ORDER, limit=part.limit
+            session_id, user_id, where, order=order, limit=part.limit, then=[_UNNEEDED]
         )
-        return to_messages(documents[::-1] if documents and newest else documents or [])
+        return to_messages(documents[::-1] if documents and newest else documents or [], session_id)
 
     async def get_message(self, session_id: str, user_id: str, message_id: str) -> ChatMessage | None:
         found = await self._find(session_id, user_id, message_id)

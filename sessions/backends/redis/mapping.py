@@ -38,6 +38,7 @@ SECONDS_BEFORE_EPOCH = 62_135_596_800
 MICROSECONDS_BEFORE_EPOCH = SECONDS_BEFORE_EPOCH * 1_000_000
 NUL = "\0"
 NO_TOKENS: Mapping[str, str] = {}
+# As it is stored, without white space, which `json.loads` looks for.
 _decode_at = json.JSONDecoder().raw_decode
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 

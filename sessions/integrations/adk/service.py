@@ -27,16 +27,11 @@ from sessions.integrations.adk.conversions import (
     to_session,
     update_time,
 )
+from sessions.integrations.adk.creation import create, id_of, new_session
 from sessions.integrations.adk.marker import DEFAULT_TITLE, Marker
 from sessions.integrations.adk.state import APP_NAME, Delta, Holder, from_metadata, to_metadata
-from sessions.integrations.common import (
-    FRAMEWORK,
-    FRAMEWORK_SESSION_ID,
-    derived_id,
-    settled,
-    title_for,
-)
-from sessions.integrations.snapshots import LAST_MESSAGE, last_message, snapshot, together
+from sessions.integrations.common import FRAMEWORK, settled, title_for
+from sessions.integrations.snapshots import LAST_MESSAGE, snapshot, together
 from sessions.models import ChatSession
 
 if TYPE_CHECKING:
@@ -87,16 +82,11 @@ class SessionService(BaseSessionService):
         """
         session_id = (session_id or "").strip() or platform_uuid.new_uuid()
         delta, now = Delta.of(as_json(state or {})), platform_time.get_time()
-        known = {FRAMEWORK: ADK, FRAMEWORK_SESSION_ID: session_id, APP_NAME: app_name, UPDATE_TIME: now}
-        metadata = {**known, **to_metadata(delta.session)}
-        stored_id = _stored_id(app_name, user_id, session_id)
+        created = new_session(app_name, user_id, session_id, delta.session, now)
         of_app, of_user = Holder.of_app(app_name), Holder.of_user(app_name, user_id)
 
-        def create(repository: AsyncSessionRepository) -> Awaitable[str]:
-            return repository.create_session_async(user_id, {"metadata": metadata}, session_id=stored_id)
-
         async def create_and_merge(repository: AsyncSessionRepository) -> list[dict[str, Any]]:
-            await create(repository)
+            await create(repository, created)
             await of_user.merge(repository, delta.user)
             await of_app.merge(repository, delta.app)
             return [await of_app.read(repository), await of_user.read(repository)]
@@ -106,7 +96,9 @@ class SessionService(BaseSessionService):
                 app_state, user_state = await settled(self._in_transaction(create_and_merge))
             else:
                 app_state, user_state, _ = await together(
-                    of_app.read(self._repository), of_user.read(self._repository), create(self._repository)
+                    of_app.read(self._repository),
+                    of_user.read(self._repository),
+                    create(self._repository, created),
                 )
         except errors.SessionConflictError as error:
             raise AlreadyExistsError(f"Session with id {session_id} already exists.") from error
@@ -117,7 +109,7 @@ class SessionService(BaseSessionService):
             state=Delta(app_state, user_state, delta.session).merged(),
             last_update_time=now,
         )
-        Marker(0, False, "").put_on(session)
+        Marker.of(created).put_on(session)
         return session
 
     async def get_session(
@@ -137,7 +129,7 @@ class SessionService(BaseSessionService):
         chat_session, history, app_state, user_state = await snapshot(
             self._repository,
             user_id,
-            _stored_id(app_name, user_id, session_id),
+            id_of(app_name, user_id, session_id),
             Holder.of_app(app_name).read(self._repository),
             Holder.of_user(app_name, user_id).read(self._repository),
             limit=limit,
@@ -180,7 +172,7 @@ class SessionService(BaseSessionService):
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session with its events; the state of the user and of the app stays."""
-        await self._repository.delete_session_async(user_id, _stored_id(app_name, user_id, session_id))
+        await self._repository.delete_session_async(user_id, id_of(app_name, user_id, session_id))
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return the state of a user in an app, with keys without ``user:``."""
@@ -203,7 +195,7 @@ class SessionService(BaseSessionService):
         return await settled(self._append(session, event))
 
     async def _append(self, session: Session, event: Event) -> Event:
-        stored_id = _stored_id(session.app_name, session.user_id, session.id)
+        stored_id = id_of(session.app_name, session.user_id, session.id)
         key = id(asyncio.get_running_loop()), stored_id
         lock = self._locks.get(key)
         if lock is None:
@@ -239,7 +231,7 @@ class SessionService(BaseSessionService):
                 is_titled = True
             await Holder.of_user(session.app_name, user_id).merge(repository, delta.user)
             await Holder.of_app(session.app_name).merge(repository, delta.app)
-            return Marker(version, is_titled, last)
+            return Marker(marker.first, version, is_titled, last)
 
         for _ in range(ATTEMPTS):
             try:
@@ -251,7 +243,7 @@ class SessionService(BaseSessionService):
             chat_session = await self._repository.get_session(user_id, stored_id)
             if chat_session is None:
                 raise errors.SessionNotFoundError("there is no such session")
-            if last_message(chat_session) != marker.last:
+            if not marker.has_events_of(chat_session):
                 break
             marker = Marker.of(chat_session)  # No event, but a new title or other metadata.
         raise _stale() from conflict
@@ -284,10 +276,6 @@ class SessionService(BaseSessionService):
             found.extend(page.sessions)
             if (cursor := page.next_cursor) is None:
                 return found
-
-
-def _stored_id(app_name: str, user_id: str, session_id: str) -> str:
-    return derived_id(ADK, app_name, user_id, session_id.strip())
 
 
 def _stale() -> StaleSessionError:

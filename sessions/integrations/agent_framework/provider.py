@@ -10,14 +10,15 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from agent_framework import Content, Message
 from agent_framework import HistoryProvider as BaseHistoryProvider
+from agent_framework import Message
 
 # The rule by which the framework's own stores recognize messages that they have; it is not exported.
 from agent_framework._sessions import filter_new_messages
 
 from sessions import errors, validation
 from sessions.integrations.agent_framework.messages import message_facts, message_role, message_text
+from sessions.integrations.agent_framework.reading import to_message
 from sessions.integrations.common import (
     derived_id,
     new_message,
@@ -27,7 +28,7 @@ from sessions.integrations.common import (
     title_for,
 )
 from sessions.integrations.snapshots import LAST_MESSAGE, snapshot
-from sessions.models import ChatMessage, ChatSession, NewMessage
+from sessions.models import ChatSession, NewMessage
 
 if TYPE_CHECKING:
     from agent_framework import AgentResponse, AgentSession, SessionContext, SupportsAgentRun
@@ -108,7 +109,7 @@ class HistoryProvider(BaseHistoryProvider):
         history = await self._repository.get_session_history(
             self._user_id, self.stored_session_id(session_id)
         )
-        messages = [_message(each) for each in history]
+        messages = [to_message(each) for each in history]
         if self.skip_excluded:
             messages = [each for each in messages if not each.additional_properties.get("_excluded", False)]
         return messages
@@ -155,7 +156,7 @@ class HistoryProvider(BaseHistoryProvider):
             chat_session, newest = await snapshot(
                 self._repository, self._user_id, stored_id, limit=len(messages) + 1
             )
-            missed = filter_new_messages([_message(each) for each in newest], messages)
+            missed = filter_new_messages([to_message(each) for each in newest], messages)
             if not missed:
                 return
             new = [_new_message(each, response) for each in missed]
@@ -210,33 +211,4 @@ def _new_message(message: Message, response: AgentResponse[Any] | None) -> NewMe
         message.to_dict(),
         metadata=message_facts(message, response),
         message_id=str(uuid4()),
-    )
-
-
-# What `Message` and a text of it are serialized to, and what their constructors take.
-_OF_MESSAGE = {"type", "role", "contents", "author_name", "message_id", "additional_properties"}
-_OF_TEXT = {"type", "text", "additional_properties"}
-
-
-def _message(stored: ChatMessage) -> Message:
-    """Return the message of the framework; of one that it did not store, its text.
-
-    Constructed: `Message.from_dict`, for all else, takes twice as long.
-    """
-    payload = stored.payload
-    if not isinstance(payload, dict):
-        return Message(stored.role, [stored.content])
-    if not payload.keys() <= _OF_MESSAGE or not payload.keys() >= {"role", "contents"}:
-        return Message.from_dict(payload)
-    return Message(
-        payload["role"],
-        [
-            Content("text", text=each["text"], additional_properties=each.get("additional_properties"))
-            if each.keys() <= _OF_TEXT and each.keys() >= {"type", "text"} and each["type"] == "text"
-            else each
-            for each in payload["contents"]
-        ],
-        author_name=payload.get("author_name"),
-        message_id=payload.get("message_id"),
-        additional_properties=payload.get("additional_properties"),
     )

@@ -9,7 +9,8 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
 
 from sessions.errors import InvalidInputError
-from sessions.integrations.common import Conversation, run_blocking
+from sessions.integrations.common import run_blocking
+from sessions.integrations.conversations import Conversation
 from sessions.integrations.langchain.messages import to_message, to_new_message
 
 if TYPE_CHECKING:

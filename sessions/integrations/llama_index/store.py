@@ -2,67 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import random
-import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 from pydantic import PrivateAttr
 
-from sessions.errors import InvalidInputError, VersionConflictError
-from sessions.integrations.common import (
-    FRAMEWORK,
-    FRAMEWORK_SESSION_ID,
-    Conversation,
-    Conversations,
-    run_blocking,
-)
+from sessions.errors import InvalidInputError
+from sessions.integrations.common import FRAMEWORK, FRAMEWORK_SESSION_ID
+from sessions.integrations.conversations import Conversations
+from sessions.integrations.llama_index.by_status import ByStatus
+from sessions.integrations.llama_index.loops import on_lasting_loop
 from sessions.integrations.llama_index.messages import to_message, to_new_message
 from sessions.integrations.llama_index.statuses import (
     ARCHIVED,
     ARCHIVED_THROUGH,
     DELETED,
     STATUS,
-    active_of,
     is_archived_through,
 )
-from sessions.models import ChatMessage as StoredMessage
 
 if TYPE_CHECKING:
+    from sessions.models import ChatMessage as StoredMessage
     from sessions.models import NewMessage
     from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["ChatStore"]
 
-Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
-
 NAME = "llama-index"
-# How many messages the first read for the active ones takes, and by how much more each further one does.
-FIRST_READ, GROWTH = 256, 8
 KEYS_READ = 1000
-# Attempts of an operation, if other writers of the session come first.
-ATTEMPTS = 100
-LONGEST_PAUSE = 0.05
-
-
-def _on_lasting_loop(method: Method) -> Method:
-    """Run a method on the background loop, unless the loop is that of the main thread.
-
-    ``Memory``'s blocking methods run each call on a new loop in another thread, and close it without the
-    clean-up of ``asyncio.run``: each call would open connections, and leave them.
-    """
-
-    @functools.wraps(method)
-    async def call(*args: Any, **options: Any) -> Any:
-        if threading.current_thread() is threading.main_thread():
-            return await method(*args, **options)
-        return await asyncio.to_thread(run_blocking, method, *args, **options)
-
-    return cast("Method", call)
 
 
 class ChatStore(AsyncDBChatStore):
@@ -79,19 +47,21 @@ class ChatStore(AsyncDBChatStore):
     _repository: AsyncSessionRepository = PrivateAttr()
     _user_id: str = PrivateAttr()
     _conversations: Conversations = PrivateAttr()
+    _stored: ByStatus = PrivateAttr()
 
     def __init__(self, repository: AsyncSessionRepository, *, user_id: str) -> None:
         super().__init__()
         self._repository = repository
         self._user_id = user_id
         self._conversations = Conversations(repository, user_id, NAME)
+        self._stored = ByStatus(repository, user_id)
 
     @classmethod
     def class_name(cls) -> str:
         """Return the class name."""
         return "SessionsChatStore"
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def get_messages(
         self,
         key: str,
@@ -112,9 +82,10 @@ class ChatStore(AsyncDBChatStore):
         """
         start = _check_count("offset", offset or 0)
         end = None if limit is None else start + _check_count("limit", limit)
-        return [to_message(each) for each in (await self._with_status(key, status))[start:end]]
+        found = await self._stored.with_status(self._conversations.of(key), status)
+        return [to_message(each) for each in found[start:end]]
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def count_messages(self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE) -> int:
         """Return how many messages have a status.
 
@@ -122,7 +93,7 @@ class ChatStore(AsyncDBChatStore):
             key: Key of the conversation.
             status: The status; None for any.
         """
-        return len(await self._with_status(key, status))
+        return len(await self._stored.with_status(self._conversations.of(key), status))
 
     async def add_message(
         self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE
@@ -130,7 +101,7 @@ class ChatStore(AsyncDBChatStore):
         """Append a message; see `add_messages`."""
         await self.add_messages(key, [message], status)
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def add_messages(
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
     ) -> None:
@@ -148,7 +119,7 @@ class ChatStore(AsyncDBChatStore):
         if new := _to_new_messages(messages, status):
             await self._conversations.of(key).append(new)
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def set_messages(
         self, key: str, messages: list[ChatMessage], status: MessageStatus = MessageStatus.ACTIVE
     ) -> None:
@@ -168,33 +139,34 @@ class ChatStore(AsyncDBChatStore):
         else:
             await self.delete_messages(key)
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Delete a message and return it; None if there is none. No two callers get the same one.
 
         Args:
             key: Key of the conversation.
-            idx: Number of the message among all of the conversation, from 1, whatever their status.
+            idx: Number of the message among all of the conversation, whatever their status, from 1 on, as the
+                ids of the framework's own store count.
         """
         conversation = self._conversations.of(key)
 
         async def attempt(version: int) -> list[StoredMessage] | None:
-            messages = await self._all(conversation)
+            messages = await self._stored.all(conversation)
             if not 1 <= idx <= len(messages):
                 return []
             message = messages[idx - 1]
             if idx > 1 and is_archived_through(message) and not is_archived_through(messages[idx - 2]):
                 # First, so that those before it stay archived.
-                await self._mark(conversation, messages[idx - 2], ARCHIVED_THROUGH, version)
+                await self._stored.mark(conversation, messages[idx - 2], ARCHIVED_THROUGH, version)
                 return None
-            is_marked = await self._mark(conversation, message, DELETED, version)
+            is_marked = await self._stored.mark(conversation, message, DELETED, version)
             return [message] if is_marked else None
 
-        deleted = await self._change(conversation, attempt)
-        await self._delete(conversation, deleted)
+        deleted = await self._stored.change(conversation, attempt)
+        await self._stored.delete(conversation, deleted)
         return to_message(deleted[0]) if deleted else None
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Delete messages; the session stays, with its title.
 
@@ -206,11 +178,11 @@ class ChatStore(AsyncDBChatStore):
         if status is None:
             await self._repository.clear_messages(self._user_id, conversation.session_id)
         elif MessageStatus(status) is MessageStatus.ACTIVE:
-            await self._delete(conversation, await self._archive(conversation, None))
+            await self._stored.delete(conversation, await self._stored.archive(conversation, None))
         else:
-            await self._delete(conversation, await self._with_status(key, status))
+            await self._stored.delete(conversation, await self._stored.with_status(conversation, status))
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Delete the oldest active messages and return them. No two callers get the same one.
 
@@ -225,11 +197,11 @@ class ChatStore(AsyncDBChatStore):
             VersionConflictError: Other writers changed the session during each of many attempts.
         """
         conversation = self._conversations.of(key)
-        deleted = await self._archive(conversation, _check_count("n", n))
-        await self._delete(conversation, deleted)
+        deleted = await self._stored.archive(conversation, _check_count("n", n))
+        await self._stored.delete(conversation, deleted)
         return [to_message(each) for each in deleted]
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Archive the oldest active messages, all or none, and return them. No two callers get the same one.
 
@@ -241,13 +213,13 @@ class ChatStore(AsyncDBChatStore):
             InvalidInputError: The number is negative.
             VersionConflictError: Other writers changed the session during each of many attempts.
         """
-        archived = await self._archive(self._conversations.of(key), _check_count("n", n))
+        archived = await self._stored.archive(self._conversations.of(key), _check_count("n", n))
         return [to_message(each) for each in archived]
 
-    @_on_lasting_loop
+    @on_lasting_loop
     async def get_keys(self) -> list[str]:
-        """Return the keys of the user's conversations that have messages, the latest change first."""
-        keys: dict[str, None] = {}
+        """Return the keys of the user's conversations that have messages, in their order."""
+        keys: set[str] = set()
         cursor: str | None = None
         while True:
             page = await self._repository.list_session_previews(
@@ -255,102 +227,10 @@ class ChatStore(AsyncDBChatStore):
             )
             for preview in page.previews:
                 if preview.last_message is not None:
-                    keys[preview.session.metadata[FRAMEWORK_SESSION_ID]] = None
+                    keys.add(preview.session.metadata[FRAMEWORK_SESSION_ID])
             cursor = page.next_cursor
             if cursor is None:
-                return list(keys)
-
-    # -- Messages by their status -------------------------------------------------------------------
-
-    async def _with_status(self, key: str, status: MessageStatus | None) -> list[StoredMessage]:
-        conversation = self._conversations.of(key)
-        if status is not None and MessageStatus(status) is MessageStatus.ACTIVE:
-            return await self._active(conversation)
-        messages = await self._all(conversation)
-        if status is None:
-            return messages
-        active = {id(each) for each in active_of(messages)[0]}
-        return [each for each in messages if id(each) not in active]
-
-    async def _all(self, conversation: Conversation) -> list[StoredMessage]:
-        messages = await self._repository.get_session_history(self._user_id, conversation.session_id)
-        conversation.saw(messages)
-        return [each for each in messages if each.metadata.get(STATUS) != DELETED]
-
-    async def _active(self, conversation: Conversation) -> list[StoredMessage]:
-        """Return the active messages, without a read of all that are archived."""
-        found: list[StoredMessage] = []
-        limit, before = FIRST_READ, None
-        while True:
-            try:
-                page = await self._repository.get_session_history(
-                    self._user_id, conversation.session_id, limit=limit, before=before
-                )
-            except InvalidInputError:
-                if before is None:
-                    raise
-                # Deleted since it was read.
-                found, limit, before = [], FIRST_READ, None
-                continue
-            active, is_complete = active_of(page)
-            found = active + found
-            if is_complete or len(page) < limit:
-                conversation.saw(found)
-                return found
-            limit, before = limit * GROWTH, page[0].message_id
-
-    async def _archive(self, conversation: Conversation, count: int | None) -> list[StoredMessage]:
-        """Archive the oldest active messages, or all for None, and return them."""
-
-        async def attempt(version: int) -> list[StoredMessage] | None:
-            oldest = (await self._active(conversation))[:count]
-            if oldest and not await self._mark(conversation, oldest[-1], ARCHIVED_THROUGH, version):
-                return None
-            return oldest
-
-        return [] if count == 0 else await self._change(conversation, attempt)
-
-    async def _mark(
-        self, conversation: Conversation, message: StoredMessage, status: str, version: int
-    ) -> bool:
-        return await self._repository.update_message(
-            self._user_id,
-            conversation.session_id,
-            message.message_id,
-            merge_metadata={STATUS: status},
-            expected_version=version,
-        )
-
-    async def _delete(self, conversation: Conversation, messages: list[StoredMessage]) -> None:
-        if messages:
-            ids = [each.message_id for each in messages]
-            await self._repository.delete_messages(self._user_id, conversation.session_id, ids)
-
-    async def _change(
-        self,
-        conversation: Conversation,
-        attempt: Callable[[int], Awaitable[list[StoredMessage] | None]],
-    ) -> list[StoredMessage]:
-        """Return what an attempt returns, which reads and writes one version of the session.
-
-        Args:
-            conversation: The conversation.
-            attempt: Returns None to be called again.
-        """
-        for number in range(ATTEMPTS):
-            chat_session = await self._repository.get_session(self._user_id, conversation.session_id)
-            if chat_session is None:
-                return []
-            try:
-                result = await attempt(chat_session.version)
-            except VersionConflictError:
-                if number == ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.001 * 2**number)))
-            else:
-                if result is not None:
-                    return result
-        raise VersionConflictError("other writers changed the session during each attempt")
+                return sorted(keys)
 
 
 def _to_new_messages(messages: list[ChatMessage], status: MessageStatus) -> list[NewMessage]:

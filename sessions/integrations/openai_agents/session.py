@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from agents.memory import SessionSettings
 
 from sessions import validation
 from sessions.errors import SessionNotFoundError, VersionConflictError
-from sessions.integrations.common import Conversation, new_message, settled
+from sessions.integrations.common import new_message, settled
+from sessions.integrations.conversations import Conversation
 from sessions.integrations.openai_agents.items import facts_of, role_of, text_of
 from sessions.models import ChatMessage, NewMessage
 
@@ -42,6 +44,9 @@ class AgentSession:
         user_id: Owner.
         session_settings: The SDK's settings of a session, or their values as a mapping.
 
+    Raises:
+        TypeError: The id is no text, or the settings are none.
+
     Attributes:
         session_id: As given.
         session_settings: As given; the default has no limit.
@@ -58,6 +63,8 @@ class AgentSession:
         user_id: str,
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
+        if not isinstance(session_id, str):
+            raise TypeError("session_id must be a string")
         self.session_id = session_id
         self.session_settings = _settings(session_settings)
         self._repository = repository
@@ -234,7 +241,15 @@ class _UsageOfRun:
 def _settings(given: SessionSettings | Mapping[str, Any] | None) -> SessionSettings:
     if given is None:
         return SessionSettings()
-    return SessionSettings(**given) if isinstance(given, Mapping) else given
+    if isinstance(given, SessionSettings):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"session_settings must be a SessionSettings or a mapping, not {type(given).__name__}"
+        )
+    if unknown := given.keys() - {field.name for field in dataclasses.fields(SessionSettings)}:
+        raise TypeError(f"unknown session settings: {', '.join(sorted(map(str, unknown)))}")
+    return SessionSettings(**given)
 
 
 def _item(message: ChatMessage) -> TResponseInputItem | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pydantic_ai.conversation_store import (
     ConversationConflict,
@@ -18,16 +16,10 @@ from pydantic_ai.conversation_store import (
 )
 
 from sessions import validation
-from sessions.errors import (
-    InvalidInputError,
-    MessageConflictError,
-    SessionNotFoundError,
-    VersionConflictError,
-)
-from sessions.integrations.common import as_decoded, session_metadata, settled, title_for
+from sessions.errors import VersionConflictError
+from sessions.integrations.common import settled
 from sessions.integrations.pydantic_ai.entries import (
     ENTRY,
-    FRAMEWORK,
     copied,
     is_line,
     line_to,
@@ -35,24 +27,18 @@ from sessions.integrations.pydantic_ai.entries import (
     to_messages,
     to_record,
     to_text,
-    under_own_id,
 )
-from sessions.integrations.pydantic_ai.finding import RECORD, SKEW, Finder, record_of
-from sessions.models import ChatMessage, ChatSession, NewMessage
-from sessions.validation import DEFAULT_TITLE
+from sessions.integrations.pydantic_ai.finding import SKEW, Finder, record_of
+from sessions.integrations.pydantic_ai.writing import SCOPE, Writer, comparable
+from sessions.models import ChatMessage, NewMessage
 
 if TYPE_CHECKING:
     from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["ConversationStore"]
 
-# Key of a session's metadata.
-SCOPE = "pydantic_ai.scope"
 # Rounds in which somebody else changes the session, but not the record, between a read and a write.
 ATTEMPTS = 5
-# A conversation that is deleted and stored again begins with another version of its session: a writer that
-# has loaded the former one never takes the new one for it.
-FIRST_VERSIONS = 2**50
 
 
 class ConversationStore(BaseConversationStore):
@@ -74,6 +60,7 @@ class ConversationStore(BaseConversationStore):
         self._repository = repository
         self._user_id = validation.check_user_id(user_id)
         self._finder = Finder(repository, self._user_id)
+        self._writer = Writer(repository, self._user_id, self._finder)
 
     # -- Reading ---------------------------------------------------------------------------------------------
 
@@ -95,7 +82,7 @@ class ConversationStore(BaseConversationStore):
         found: list[ConversationRecord] = []
         if limit == 0:
             return found
-        where = {} if scope is None else {SCOPE: _comparable(scope)}
+        where = {} if scope is None else {SCOPE: comparable(scope)}
         options = {} if limit is None else {"size": limit + 1}
         async for chat_session in self._finder.sessions(where, **options):
             if limit is not None and len(found) >= limit:
@@ -179,7 +166,7 @@ class ConversationStore(BaseConversationStore):
                 break
             messages = await self._messages_for(record, new, known.record if known else None)
             self._finder.forget(conversation_id)
-            if await self._store(record, messages, known.session if known else None):
+            if await self._writer.store(record, messages, known.session if known else None):
                 self._finder.remember(record.head_id, self._finder.id_of(conversation_id))
                 return
         raise ConversationConflict(conversation_id)
@@ -219,79 +206,6 @@ class ConversationStore(BaseConversationStore):
                 return line
         raise ConversationConflict(record.conversation_id)
 
-    async def _store(
-        self, record: ConversationRecord, messages: list[NewMessage], chat_session: ChatSession | None
-    ) -> bool:
-        """Write if the session is as it was read; return whether it was."""
-
-        async def store(given: list[NewMessage]) -> bool:
-            if chat_session is None:
-                return await self._create(record, given)
-            return await self._change(record, given, chat_session)
-
-        try:
-            return await store(messages)
-        except MessageConflictError:  # Another session has an entry under one of the ids.
-            session_id = self._finder.id_of(record.conversation_id)
-            return await store([under_own_id(message, session_id) for message in messages])
-        except InvalidInputError as error:
-            return await store(as_decoded(messages, error))
-
-    def _metadata(self, record: ConversationRecord) -> dict[str, Any]:
-        scope = None if record.scope is None else _comparable(record.scope)
-        return {**session_metadata(FRAMEWORK, record.conversation_id), RECORD: to_text(record), SCOPE: scope}
-
-    async def _create(self, record: ConversationRecord, messages: list[NewMessage]) -> bool:
-        session_id, now = self._finder.id_of(record.conversation_id), datetime.now(UTC)
-        title, version = title_for(messages) or DEFAULT_TITLE, secrets.randbelow(FIRST_VERSIONS)
-        chat_session = ChatSession(
-            session_id, title, self._user_id, now, now, self._metadata(record), version=version
-        )
-        stored = [
-            ChatMessage(
-                str(message.message_id),
-                session_id,
-                message.role,
-                message.content,
-                # Messages of one time keep the order in which they are given.
-                message.timestamp or now,
-                message.metadata or {},
-                message.payload,
-            )
-            for message in messages
-        ]
-        if await self._repository.admin.restore_many([(chat_session, stored)], only_new=True):
-            return True
-        # It exists: of another writer, or of an attempt whose response was lost.
-        known = await self._finder.read(record.conversation_id)
-        if known is None:  # Of another user.
-            raise ConversationConflict(record.conversation_id)
-        return known.revision == record.revision
-
-    async def _change(
-        self, record: ConversationRecord, messages: list[NewMessage], chat_session: ChatSession
-    ) -> bool:
-        key, metadata = (self._user_id, chat_session.session_id), self._metadata(record)
-        try:
-            if not messages:
-                return await self._repository.update_session_async(
-                    *key, merge_metadata=metadata, expected_version=chat_session.version
-                )
-            await self._repository.add_messages(
-                chat_session.session_id,
-                messages,
-                user_id=self._user_id,
-                merge_metadata=metadata,
-                expected_version=chat_session.version,
-            )
-        except (VersionConflictError, SessionNotFoundError):
-            return False
-        if chat_session.title == DEFAULT_TITLE and (title := title_for(messages)) is not None:
-            await self._repository.update_session_async(
-                *key, {"title": title}, touch=False, if_title=DEFAULT_TITLE
-            )
-        return True
-
     async def _delete(self, conversation_id: str, expected_revision: str) -> None:
         for _ in range(ATTEMPTS):
             known = await self._finder.at(conversation_id, expected_revision)
@@ -310,8 +224,3 @@ class ConversationStore(BaseConversationStore):
 
 def _saved_at(record: ConversationRecord) -> datetime:
     return record.updated_at
-
-
-def _comparable(text: str) -> str:
-    """Return a text in a form that every backend can store and compare."""
-    return json.dumps(text)

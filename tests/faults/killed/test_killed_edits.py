@@ -99,7 +99,13 @@ async def _edit(repository: Any, session_id: str, contents: list[str]) -> list[s
     return contents
 
 
-@pytest.mark.parametrize("name", WORKS)
+# What README's command has: a change of one message, of some, and of all.
+USED = ("update", "delete of some", "replace")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in USED else [pytest.mark.full_size]) for name in WORKS]
+)
 async def test_an_edit_killed_at_any_step_is_atomic(
     processes: Dying, backend: Backend, raw: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,10 +14,9 @@ from google.adk.sessions import InMemorySessionService, Session, State
 
 from sessions.integrations.adk import SessionService, state
 from sessions.integrations.common import derived_id
-from tests.integrations.racing import Race, racing
+from tests.integrations.racing import ROUNDS, Race
 from tests.support.databases import Backend
 
-ROUNDS = [3, pytest.param(50, marks=pytest.mark.full_size)]
 APPENDS = 6
 
 
@@ -60,6 +58,25 @@ async def test_a_copy_of_a_session_is_as_stale_as_the_session(repository: Any) -
     for copy in copies:
         with pytest.raises(StaleSessionError):
             await service.append_event(copy, changing({"a": 3}))
+
+
+@pytest.mark.parametrize("prefix", ["", "user:"])
+@pytest.mark.parametrize("appended", [0, 1])
+async def test_a_session_that_is_created_again_is_another_one(
+    repository: Any, appended: int, prefix: str
+) -> None:
+    service, old = await opened(repository)
+    for number in range(appended):
+        await service.append_event(old, changing({"n": number}))
+    await service.delete_session(app_name="app", user_id="alice", session_id="one")
+    _, new = await opened(repository)
+    for number in range(appended):
+        await service.append_event(new, changing({"n": number}))
+    with pytest.raises(StaleSessionError):
+        await service.append_event(old, changing({f"{prefix}old": 1}))
+    assert await read(service) == new
+    await service.append_event(new, changing({f"{prefix}new": 1}))
+    assert await read(service) == new
 
 
 async def test_a_new_title_does_not_make_a_session_stale(repository: Any) -> None:
@@ -157,12 +174,6 @@ def test_a_session_has_the_private_attribute_that_copies_carry() -> None:
 # -- Two processes ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def race() -> Iterator[Race]:
-    with racing(__name__) as started:
-        yield started
-
-
 async def append_once(repository: Any, *, number: int, name: str) -> str:
     """Append one event to a session that both have read."""
     service = SessionService(repository)
@@ -177,7 +188,7 @@ async def append_once(repository: Any, *, number: int, name: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_of_two_processes_one_appends(backend: Backend, race: Race, rounds: int) -> None:
     async with backend.repository() as repository:
         for number in range(rounds):
@@ -212,7 +223,7 @@ async def append_all(repository: Any, *, number: int, name: str) -> int:
     return refused
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_two_processes_lose_nothing(backend: Backend, race: Race, rounds: int) -> None:
     async with backend.repository() as repository:
         for number in range(rounds):
@@ -241,7 +252,7 @@ async def create(repository: Any, *, number: int, name: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_of_two_processes_one_creates(backend: Backend, race: Race, rounds: int) -> None:
     results = race.run(backend, f"{__name__}:create", {"name": "a"}, {"name": "b"}, times=rounds)
     async with backend.repository() as repository:

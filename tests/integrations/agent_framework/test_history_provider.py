@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import math
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,10 +22,8 @@ from agent_framework import (
 from sessions import SessionConflictError
 from sessions.integrations.agent_framework import HistoryProvider
 from tests.integrations.agent_framework.clients import EchoClient
-from tests.integrations.racing import Race, racing
+from tests.integrations.racing import ROUNDS, Race
 from tests.support.databases import Backend
-
-ROUNDS = [3, pytest.param(50, marks=pytest.mark.full_size)]
 
 
 def provider(
@@ -70,18 +67,36 @@ async def test_messages_come_back_equal(repository: Any) -> None:
         Message("assistant", CONTENTS),
         Message("tool", [CONTENTS[4]]),
         Message("narrator", []),
+        Message("user", ["One", "Two"], author_name="Alice", message_id="m2"),
         Message("developer", ["Go on"]),
     ]
     await history.save_messages("one", messages)
     found = await history.get_messages("one")
     assert [each.to_dict() for each in found] == [each.to_dict() for each in messages]
     assert [each.contents for each in found] == [each.contents for each in messages]
+    # Each attribute, of which the framework may add more, is as its own reading sets it.
+    for each, message in zip(found, messages, strict=True):
+        own = Message.from_dict(message.to_dict())
+        assert vars(each) | {"contents": None} == vars(own) | {"contents": None}
+        assert [vars(content) for content in each.contents] == [vars(content) for content in own.contents]
     assert await history.get_messages("two") == []
     assert await provider(repository, user_id="bob").get_messages("one") == []
     assert await provider(repository, "audit").get_messages("one") == []
     await history.clear("one")
     assert await history.get_messages("one") == []
     await history.clear("two")
+
+
+async def test_messages_share_nothing_that_can_be_changed(repository: Any) -> None:
+    history = provider(repository)
+    await history.save_messages("one", [Message("user", ["a"]), Message("assistant", ["b"])])
+    first, second = await history.get_messages("one")
+    first.additional_properties["x"] = first.contents[0].additional_properties["x"] = 1
+    first.contents.append(first.contents[0])
+    third, fourth = await history.get_messages("one")
+    for each in (second, third, fourth):
+        assert each.additional_properties == each.contents[0].additional_properties == {}
+        assert len(each.contents) == 1
 
 
 async def test_nan_comes_back(repository: Any) -> None:
@@ -311,12 +326,6 @@ async def test_concurrent_runs_lose_nothing(repository: Any) -> None:
 # -- Two processes ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def race() -> Iterator[Race]:
-    with racing(__name__) as started:
-        yield started
-
-
 async def save(repository: Any, *, number: int, name: str) -> None:
     history = provider(repository)
     # The same transcript, which both send.
@@ -327,7 +336,7 @@ async def save(repository: Any, *, number: int, name: str) -> None:
         await history.save_messages(f"own {number}", turn)
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_two_processes_lose_nothing_and_store_nothing_twice(
     backend: Backend, race: Race, rounds: int
 ) -> None:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from sessions.integrations.langchain import ChatMessageHistory
-from tests.integrations.racing import Race, racing
+from tests.integrations.racing import ROUNDS, Race
 from tests.support.databases import Backend
 
 TURNS = 4
-
-
-@pytest.fixture(scope="module")
-def race() -> Iterator[Race]:
-    with racing(__name__) as race:
-        yield race
 
 
 def history_of(repository: Any, number: int) -> ChatMessageHistory:
@@ -35,14 +27,14 @@ async def add_turns(repository: Any, number: int, name: str) -> None:
             await history.aadd_messages(messages)
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.full_size)])
+@ROUNDS
 async def test_both_create_the_session_and_no_message_is_lost(
-    backend: Backend, race: Race, times: int
+    backend: Backend, race: Race, rounds: int
 ) -> None:
-    race.run(backend, f"{__name__}:add_turns", {"name": "a"}, {"name": "b"}, times=times)
+    race.run(backend, f"{__name__}:add_turns", {"name": "a"}, {"name": "b"}, times=rounds)
     async with backend.repository() as repository:
-        assert await repository.count_sessions("alice") == times
-        for number in range(times):
+        assert await repository.count_sessions("alice") == rounds
+        for number in range(rounds):
             found = [each.content for each in await history_of(repository, number).aget_messages()]
             # Each turn is one write.
             assert found[::2] == found[1::2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -11,17 +10,10 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base_db import MessageStatus
 
 from sessions.integrations.llama_index import ChatStore
-from tests.integrations.racing import Race, racing
+from tests.integrations.racing import ROUNDS, Race
 from tests.support.databases import Backend
 
 COUNT = 4
-TIMES = pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.full_size)])
-
-
-@pytest.fixture(scope="module")
-def race() -> Iterator[Race]:
-    with racing(__name__) as race:
-        yield race
 
 
 def messages_of(name: str, count: int = COUNT) -> list[ChatMessage]:
@@ -56,15 +48,15 @@ async def take(repository: Any, number: int, operation: str) -> list[str]:
         taken += texts(found)
 
 
-@TIMES
+@ROUNDS
 async def test_both_create_the_conversation_and_no_message_is_lost(
-    backend: Backend, race: Race, times: int
+    backend: Backend, race: Race, rounds: int
 ) -> None:
-    race.run(backend, f"{__name__}:add", {"name": "a"}, {"name": "b"}, times=times)
+    race.run(backend, f"{__name__}:add", {"name": "a"}, {"name": "b"}, times=rounds)
     async with backend.repository() as repository:
         store = ChatStore(repository, user_id="alice")
-        assert sorted(await store.get_keys()) == sorted(map(str, range(times)))
-        for number in range(times):
+        assert sorted(await store.get_keys()) == sorted(map(str, range(rounds)))
+        for number in range(rounds):
             found = texts(await store.get_messages(str(number)))
             for name in "ab":
                 assert [each for each in found if each.startswith(name)] == texts(messages_of(name, 3))
@@ -72,19 +64,21 @@ async def test_both_create_the_conversation_and_no_message_is_lost(
                 assert found[place + 1] == f"{name} 1"
 
 
-@TIMES
-async def test_of_two_that_set_all_messages_one_wins(backend: Backend, race: Race, times: int) -> None:
-    race.run(backend, f"{__name__}:replace", {"name": "a"}, {"name": "b"}, times=times)
+@ROUNDS
+async def test_of_two_that_set_all_messages_one_wins(backend: Backend, race: Race, rounds: int) -> None:
+    race.run(backend, f"{__name__}:replace", {"name": "a"}, {"name": "b"}, times=rounds)
     async with backend.repository() as repository:
         store = ChatStore(repository, user_id="alice")
-        for number in range(times):
+        for number in range(rounds):
             found = texts(await store.get_messages(str(number)))
             assert found in (texts(messages_of("a")), texts(messages_of("b")))
 
 
-@TIMES
+@ROUNDS
 @pytest.mark.parametrize("operations", ["archive", "delete", "both", "one"])
-async def test_no_two_get_the_same_message(backend: Backend, race: Race, times: int, operations: str) -> None:
+async def test_no_two_get_the_same_message(
+    backend: Backend, race: Race, rounds: int, operations: str
+) -> None:
     archive, delete = "archive_oldest_messages", "delete_oldest_messages"
     names = {
         "archive": (archive, archive),
@@ -94,11 +88,11 @@ async def test_no_two_get_the_same_message(backend: Backend, race: Race, times: 
     }[operations]
     async with backend.repository() as repository:
         store = ChatStore(repository, user_id="alice")
-        for number in range(times):
+        for number in range(rounds):
             await store.add_messages(str(number), messages_of("a"))
         jobs = [{"operation": name} for name in names]
-        rounds = race.run(backend, f"{__name__}:take", *jobs, times=times)
-        for number, taken in enumerate(rounds):
+        results = race.run(backend, f"{__name__}:take", *jobs, times=rounds)
+        for number, taken in enumerate(results):
             assert sorted(chain(*taken)) == texts(messages_of("a"))
             for each in taken:
                 assert each == sorted(each)

@@ -16,8 +16,8 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from llama_index.core.storage.chat_store.sql import SQLAlchemyChatStore
 
 from sessions import InvalidInputError, NewMessage, SessionConflictError
-from sessions.integrations.llama_index import ChatStore
-from sessions.integrations.llama_index import store as module
+from sessions.integrations.llama_index import ChatStore, by_status
+from sessions.integrations.llama_index import store as store_module
 from tests.integrations.llama_index.samples import MESSAGES, PIXEL, ROLES
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -229,8 +229,8 @@ async def test_one_message_is_deleted_by_its_number(store: ChatStore) -> None:
 
 
 async def test_a_long_archive_and_a_long_queue(store: ChatStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_READ", 3)
-    monkeypatch.setattr(module, "GROWTH", 2)
+    monkeypatch.setattr(by_status, "FIRST_READ", 3)
+    monkeypatch.setattr(by_status, "GROWTH", 2)
     await store.add_messages("trip", texts_to_messages(*range(20)))
     assert await store.count_messages("trip") == 20
     for count in (1, 1, 5, 9, 4, 1):
@@ -243,7 +243,7 @@ async def test_a_long_archive_and_a_long_queue(store: ChatStore, monkeypatch: py
 async def test_a_read_in_parts_begins_again_if_its_place_is_gone(
     store: ChatStore, repository: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_READ", 2)
+    monkeypatch.setattr(by_status, "FIRST_READ", 2)
     await store.add_messages("trip", texts_to_messages(*"abcde"))
     read, parts = repository.get_session_history, []
 
@@ -265,20 +265,20 @@ async def test_keys_are_those_of_the_user_that_have_messages(store: ChatStore, r
         await store.add_message(key, text_message("x"))
     await ChatStore(repository, user_id="bob").add_message("c", text_message("x"))
     await repository.create_session_async("alice", messages=[("user", "not of LlamaIndex")])
-    assert sorted(await store.get_keys()) == sorted(["a", "b", UUID, "über uns", ""])
+    assert await store.get_keys() == sorted(["a", "b", UUID, "über uns", ""])
     assert await repository.count_messages("alice", UUID) == 1
     await store.delete_messages("a")
     await store.delete_oldest_messages("b", 1)
-    assert sorted(await store.get_keys()) == sorted([UUID, "über uns", ""])
+    assert await store.get_keys() == sorted([UUID, "über uns", ""])
     await store.add_message("a", text_message("again"))
     assert "a" in await store.get_keys()
 
 
 async def test_keys_are_read_in_pages(store: ChatStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEYS_READ", 2)
+    monkeypatch.setattr(store_module, "KEYS_READ", 2)
     for number in range(5):
         await store.add_message(str(number), text_message("x"))
-    assert sorted(await store.get_keys()) == list("01234")
+    assert await store.get_keys() == list("01234")
 
 
 async def test_users_with_the_same_key_never_meet(store: ChatStore, repository: Any) -> None:

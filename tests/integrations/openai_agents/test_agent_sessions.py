@@ -81,6 +81,28 @@ async def test_settings_may_be_a_mapping_and_change(repository: Any) -> None:
     assert len(await session.get_items()) == 3
 
 
+@pytest.mark.parametrize("settings", [{"limt": 1}, [1]])
+def test_settings_that_are_none_of_the_sdk_are_a_type_error(settings: Any) -> None:
+    with pytest.raises(TypeError, match="settings"):
+        opened(object(), session_settings=settings)
+
+
+@pytest.mark.parametrize("session_id", [1, None, b"trip"])
+def test_an_id_that_is_no_text_is_a_type_error(session_id: Any) -> None:
+    with pytest.raises(TypeError, match="session_id must be a string"):
+        opened(object(), session_id)
+
+
+@pytest.mark.parametrize("value", [object(), {1}])
+async def test_an_item_that_is_no_json_stores_none_of_the_batch(repository: Any, value: Any) -> None:
+    """The SDK's own sessions raise the TypeError of ``json``."""
+    session = opened(repository)
+    for error in (TypeError, InvalidInputError):
+        with pytest.raises(error):
+            await session.add_items([*said("One"), {"role": "user", "content": value}])
+    assert await session.get_items() == []
+
+
 async def test_the_newest_item_is_popped_and_all_are_cleared(repository: Any) -> None:
     session = opened(repository)
     assert await session.get_items() == []

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-import pytest
-
 from sessions.integrations.openai_agents import AgentSession
-from tests.integrations.racing import Race, racing
+from tests.integrations.racing import ROUNDS, Race
 from tests.support.databases import Backend
 
-ROUNDS = [3, pytest.param(50, marks=pytest.mark.full_size)]
 ITEMS = 6
 
 
@@ -46,13 +42,7 @@ async def replace(repository: Any, *, number: int, name: str) -> list[list[str]]
     return seen
 
 
-@pytest.fixture(scope="module")
-def race() -> Iterator[Race]:
-    with racing(__name__) as started:
-        yield started
-
-
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_appends_of_two_processes_to_a_new_session_are_all_kept(
     backend: Backend, repository: Any, race: Race, rounds: int
 ) -> None:
@@ -66,7 +56,7 @@ async def test_appends_of_two_processes_to_a_new_session_are_all_kept(
     assert await repository.count_sessions("alice") == rounds
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_no_item_is_popped_by_two_processes(
     backend: Backend, repository: Any, race: Race, rounds: int
 ) -> None:
@@ -79,7 +69,7 @@ async def test_no_item_is_popped_by_two_processes(
             assert each == sorted(each, key=int, reverse=True)
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_replacements_of_two_processes_are_whole(
     backend: Backend, repository: Any, race: Race, rounds: int
 ) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import ConversationConflict
 from pydantic_ai.exceptions import UserError
 
 from sessions.integrations.pydantic_ai import ConversationStore
 from tests.integrations.pydantic_ai.talking import texts, turn
-from tests.integrations.racing import Race, racing
+from tests.integrations.racing import ROUNDS, Race
 from tests.support.databases import Backend
-
-ROUNDS = [3, pytest.param(50, marks=pytest.mark.full_size)]
 
 
 async def save(repository: Any, *, number: int, name: str) -> list[str]:
@@ -68,13 +64,7 @@ async def change_lives(repository: Any, *, number: int, name: str) -> list[bool]
     return outcomes
 
 
-@pytest.fixture(scope="module")
-def race() -> Iterator[Race]:
-    with racing(__name__) as started:
-        yield started
-
-
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_two_processes_save_every_turn_once(
     backend: Backend, repository: Any, race: Race, rounds: int
 ) -> None:
@@ -89,7 +79,7 @@ async def test_two_processes_save_every_turn_once(
     assert await repository.count_sessions("alice") == rounds
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_what_is_stored_is_what_was_not_refused(
     backend: Backend, repository: Any, race: Race, rounds: int
 ) -> None:
@@ -102,7 +92,7 @@ async def test_what_is_stored_is_what_was_not_refused(
         assert len(found) == 2 * len(names)
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
+@ROUNDS
 async def test_no_conversation_is_continued_that_was_stored_anew(
     backend: Backend, repository: Any, race: Race, rounds: int
 ) -> None:
