@@ -132,6 +132,7 @@ def test_the_cost_of_the_instrumentation_is_measured_off_and_on() -> None:
     ]
 
 
+@pytest.mark.full_size
 def test_the_memory_of_a_message_is_measured_beside_its_json() -> None:
     rows = footprint.measure(quick=True).splitlines()[2:]
     assert [row.count(" bytes") for row in rows] == [2, 2]
