@@ -176,20 +176,24 @@ class WritesInTransaction:
 
     Args:
         cache: The cache.
+        ends: Whether `end` is called; otherwise the marks stay until they expire.
     """
 
-    __slots__ = ("_cache", "_marked", "_writer", "_writes")
+    __slots__ = ("_cache", "_ends", "_marked", "_writer", "_writes")
 
-    def __init__(self, cache: SessionCache) -> None:
+    def __init__(self, cache: SessionCache, *, ends: bool) -> None:
         self._cache = cache
+        self._ends = ends
         self._writer = new_writer()
         self._writes: list[Write] = []
         self._marked: list[tuple[str, ...]] = []
 
     async def begin(self, write: Write) -> None:
         """Set the mark on the tags of a write."""
-        self._marked.append(await self._cache.begin(self._writer, write))
-        self._writes.append(write)
+        marked = await self._cache.begin(self._writer, write)
+        if self._ends:
+            self._marked.append(marked)
+            self._writes.append(write)
 
     async def end(self) -> None:
         """Remove the marks, after the transaction."""

@@ -131,9 +131,7 @@ class RedisCache(SessionCache):
                     await self._run(on_loop.client, "settle", *itertools.chain(*writes))
                     self._owed.paid(number)
                 reply = await self._run(on_loop.client, operation, *arguments)
-        except Exception as error:
-            if not isinstance(error, _driver_errors()):
-                raise
+        except Exception as error:  # Whatever it is: the database has the answer.
             self._breaker.failed(type(error).__name__)
             return None
         if reply in FULL:
@@ -250,10 +248,3 @@ def _new_client(url: str) -> Any:
         # Without the cause, which may quote the password.
         raise ConfigurationError("sessions.cache.url: is not a URL of a server") from None
     return Redis.from_pool(pool)
-
-
-@functools.cache
-def _driver_errors() -> tuple[type[Exception], ...]:
-    from redis.exceptions import RedisError
-
-    return RedisError, OSError, TimeoutError

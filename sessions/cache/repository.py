@@ -114,7 +114,8 @@ class CachedSessionRepository(AsyncSessionRepository):
             ConfigurationError: It is none of these.
             NotImplementedError: The backend does not support it.
         """
-        return self._inside(self._behind.using(transaction), WritesInTransaction(self._cache))
+        writes = WritesInTransaction(self._cache, ends=False)
+        return self._inside(self._behind.using(transaction), writes)
 
     def _inside(self, behind: AsyncSessionRepository, writes: WritesInTransaction) -> Self:
         """Return this repository in a transaction, in which another one is behind it."""
@@ -143,7 +144,7 @@ class CachedSessionRepository(AsyncSessionRepository):
         return self._run_in_transaction(work)
 
     async def _run_in_transaction(self, work: Callable[[Self], Awaitable[R]]) -> R:
-        writes = WritesInTransaction(self._cache)
+        writes = WritesInTransaction(self._cache, ends=True)
 
         async def on(behind: AsyncSessionRepository) -> R:
             return await work(self._inside(behind, writes))

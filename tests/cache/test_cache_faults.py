@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import pickle
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from sessions import CachedSessionRepository, ConfigurationError, RedisCache
 from sessions.cache.breaker import Breaker
@@ -195,6 +197,29 @@ async def test_a_writer_that_dies_leaves_nothing_old_behind(behind: Any, empty_s
             dying.update_session(ALICE, session_id, {"title": "new"})
         for _ in range(2):
             assert await title(other, session_id) == "new"
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+async def test_a_client_of_a_service_s_own_is_used_and_not_closed(
+    behind: Any, empty_server: Valkey, decodes: bool
+) -> None:
+    async with redis.asyncio.Redis.from_url(empty_server.url, decode_responses=decodes) as client:
+        cache = RedisCache(client=client, timeout=PATIENT)
+        cached = CachedSessionRepository(behind, cache=cache)
+        session_id = await cached.create_session_async(
+            ALICE, {"title": "\u00fc"}, messages=[("user", "\u20ac")]
+        )
+        for _ in range(2):
+            assert await title(cached, session_id) == "\u00fc"
+            await cached.add_message(session_id, "user", "a")
+            assert len((await cached.list_sessions(ALICE)).sessions) == 1
+        for _ in range(2):
+            assert (await cached.get_session_history(ALICE, session_id))[0].content == "\u20ac"
+        assert cache.counts.hits >= 1
+        await cache.aclose()
+        assert await client.ping()
+        with pytest.raises(TypeError, match="own"):
+            pickle.dumps(cache)
 
 
 def test_a_secret_of_the_url_is_in_no_text(behind: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sessions import BackendUnavailableError, NewMessage, RetryConfig, SessionRepositoryFactory
+from sessions import (
+    BackendUnavailableError,
+    NewMessage,
+    RetryConfig,
+    SessionNotFoundError,
+    SessionRepositoryFactory,
+)
 from sessions.backends.sqlite import driver
 from sessions.testing.open_connections import count_checked_out
 from tests.support.timing import within
@@ -108,6 +115,42 @@ async def test_the_messages_of_a_batch_have_the_times_of_calls_one_after_another
         assert times == sorted(set(times))
         chat_session = await repository.get_session(USER, session_id)
         assert (chat_session.version, chat_session.updated_at) == (CALLERS, times[-1])
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 3, 3), (1, 2, 3)], ids=["one each", "as many", "different"])
+async def test_each_session_of_a_batch_gets_its_own_messages_and_times(
+    tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    path = tmp_path / "sessions.db"
+    async with make(path) as repository:
+        session_ids = [await repository.create_session_async(f"user {number}") for number in range(3)]
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            # A session that another host wrote, whose clock is ahead.
+            ahead = "2126-01-01 00:00:00.999999"
+            update = "UPDATE chat_sessions SET updated_at = ? WHERE session_id = ?"
+            other.execute(update, (ahead, session_ids[2].replace("-", "")))
+        with locked(path):  # So that all but the first call are one batch.
+            calls = [
+                asyncio.create_task(
+                    repository.add_messages(
+                        session_id, [("user", str(place)) for place in range(size)], user_id=f"user {number}"
+                    )
+                )
+                for number, (session_id, size) in enumerate(zip(session_ids, sizes, strict=True))
+            ]
+            wrong = asyncio.create_task(repository.add_message(session_ids[1], "user", "x", user_id="user 0"))
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*calls)
+        with pytest.raises(SessionNotFoundError):
+            await wrong
+        for number, (session_id, size) in enumerate(zip(session_ids, sizes, strict=True)):
+            history = await repository.get_session_history(f"user {number}", session_id)
+            chat_session = await repository.get_session(f"user {number}", session_id)
+            assert [message.content for message in history] == [str(place) for place in range(size)]
+            times = [message.timestamp for message in history]
+            assert times == [times[0] + timedelta(microseconds=place) for place in range(size)]
+            assert (chat_session.version, chat_session.updated_at) == (1, times[-1])
+        assert times[0] == datetime(2126, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
 async def test_a_batch_with_a_taken_id_stores_all_the_others(tmp_path: Path) -> None:
