@@ -59,6 +59,8 @@ CHOSEN = (
         adapter="langchain_blocking",
         blocking=True,
     ),
+    # Not langchain-redis: its history is an index of RediSearch, which neither Valkey nor Redis 7 has.
+    Peer("openai_agents_redis", "RedisSession", "redis", {"history": NO_OWNER}, adapter="openai_agents"),
     Peer(
         "agent_framework_redis",
         "RedisHistoryProvider",

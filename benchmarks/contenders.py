@@ -11,7 +11,9 @@ import aiosqlite
 import asyncpg
 import uuid_utils
 from pymongo import AsyncMongoClient, MongoClient
+from redis.asyncio import BlockingConnectionPool, Redis
 
+from benchmarks.raw_redis import RawRedis
 from sessions import SessionRepositoryFactory
 from sessions.repositories import AsyncSessionRepository
 
@@ -281,4 +283,7 @@ async def raw_client(backend: str, url: str) -> Any:
     if backend == "mongodb":
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url)
         return RawPyMongo(client, client.get_default_database("agenthub").name)
+    if backend == "redis":
+        # Callers wait for one of its connections, and do not fail.
+        return RawRedis(Redis(connection_pool=BlockingConnectionPool.from_url(url, max_connections=100)))
     return await RawAiosqlite.open(url)

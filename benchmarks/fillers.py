@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import asyncpg
 from pymongo import AsyncMongoClient
+from redis.asyncio import Redis
 
+from sessions.backends.redis.mapping import encode_moment, index_place
 from sessions.models.documents import ChatMessageDocument
 
 __all__ = ["CONTENT", "FILLERS", "Filler"]
@@ -19,6 +22,8 @@ __all__ = ["CONTENT", "FILLERS", "Filler"]
 CONTENT = ("What should I see first when I am in Rome for a day? " * 4)[:200]
 # Sessions among which the rows of a large table are spread.
 OTHERS = 100_000
+# Sessions or messages of one round trip to Redis.
+PIPELINE = 1000
 
 
 class Filler(Protocol):
@@ -96,6 +101,56 @@ class PostgresFiller:
 
     async def close(self) -> None:
         await self._connection.close()
+
+
+class RedisFiller:
+    """Stores keys in Redis."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    @classmethod
+    async def of(cls, url: str) -> RedisFiller:
+        return cls(Redis.from_url(url))
+
+    async def add_sessions(self, user_id: str, number: int) -> None:
+        base, now = f"sessions:{{{user_id}}}:", datetime.now(UTC)
+        for start in range(0, number, PIPELINE):
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for each in range(start, min(start + PIPELINE, number)):
+                    session_id, at = str(uuid.uuid4()), now - timedelta(seconds=each)
+                    moment = encode_moment(at)
+                    fields = {"t": "title", "c": moment, "u": moment, "v": 0}
+                    fields["mpinned"] = "true" if each % 2 else "false"
+                    pipeline.hset(f"{base}s:{session_id}", mapping=fields)
+                    pipeline.zadd(f"{base}index", {index_place(at, session_id): 0})
+                    pipeline.zadd("sessions:sessions", {f"{session_id}\0{user_id}": 0})
+                    self._add_message(pipeline, base, session_id, at)
+                pipeline.zadd("sessions:users", {user_id: 0})
+                await pipeline.execute()
+
+    async def add_messages(self, session_id: str, number: int, user_id: str = "alice") -> None:
+        base, now = f"sessions:{{{user_id}}}:", datetime.now(UTC)
+        for start in range(0, number, PIPELINE):
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for each in range(start, min(start + PIPELINE, number)):
+                    self._add_message(pipeline, base, session_id, now - timedelta(milliseconds=each))
+                await pipeline.execute()
+
+    def _add_message(self, pipeline: Any, base: str, session_id: str, at: datetime) -> None:
+        message_id = str(uuid.uuid4())
+        place = encode_moment(at) + "0"
+        pipeline.zadd(f"{base}o:{session_id}", {f'{place}{message_id}\0["user","{CONTENT}",""]': 0})
+        pipeline.hset(f"{base}i:{session_id}", message_id, place)
+        part = hashlib.sha1(message_id.encode(), usedforsecurity=False).hexdigest()[:3]
+        pipeline.sadd(f"sessions:ids:{part}", message_id)
+
+    async def add_rows(self, number: int) -> None:
+        for each in range(100):
+            await self.add_messages(str(uuid.uuid4()), number // 100, f"other {each}")
+
+    async def close(self) -> None:
+        await self._client.aclose()
 
 
 class MongoFiller:
@@ -237,4 +292,9 @@ class SqliteFiller:
         self._connection.close()
 
 
-FILLERS: Mapping[str, Any] = {"postgres": PostgresFiller, "mongodb": MongoFiller, "sqlite": SqliteFiller}
+FILLERS: Mapping[str, Any] = {
+    "postgres": PostgresFiller,
+    "mongodb": MongoFiller,
+    "sqlite": SqliteFiller,
+    "redis": RedisFiller,
+}

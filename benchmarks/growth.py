@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -26,8 +27,9 @@ from sessions.repositories import AsyncSessionRepository
 
 __all__ = ["CONTENT", "FILLERS", "TITLES", "measure", "new_database", "of_backend"]
 
-TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB", "sqlite": "SQLite"}
+TITLES = {"postgres": "PostgreSQL", "mongodb": "MongoDB", "sqlite": "SQLite", "redis": "Redis"}
 USER = "alice"
+_numbers = itertools.count()
 PAGE = 20
 # Of half of the sessions.
 WHERE = {"pinned": True}
@@ -48,6 +50,8 @@ class Size:
     rows: int = 10_000_000
 
 
+# All of it is in memory.
+REDIS = Size(messages=100_000, sessions=100_000, rows=1_000_000)
 QUICK = Size(messages=5_000, sessions=5_000, rows=100_000)
 
 
@@ -179,6 +183,9 @@ async def _within_one_table(
 async def new_database(backend: str, url: str) -> str:
     """Return the URL of a new database on a server."""
     name = f"growth_{uuid.uuid4().hex}"
+    if backend == "redis":
+        # Its databases have numbers; by default there are sixteen.
+        return f"{url}/{next(_numbers) % 16}"
     if backend == "sqlite":
         return f"{url}/{name}.db"
     if backend == "postgres":
@@ -200,6 +207,8 @@ def measure(quick: bool, backends: tuple[str, ...] = tuple(TITLES)) -> str:
     effort, size = (Effort(rounds=2, calls=5), QUICK) if quick else (Effort(), Size())
     parts = []
     for backend in backends:
+        if backend == "redis" and not quick:
+            size = REDIS
         with sqlite_folder() if backend == "sqlite" else getattr(servers, backend)() as url:
             text = asyncio.run(of_backend(backend, url, effort, size))
         parts.append(f"### {TITLES[backend]}: large and small amounts of data\n\n{text}\n")

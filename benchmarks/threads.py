@@ -19,6 +19,7 @@ from benchmarks.contenders import (
     sqlite_id,
     sqlite_time,
 )
+from benchmarks.raw_redis import RawBlockingRedis
 
 __all__ = ["blocking_append"]
 
@@ -36,6 +37,8 @@ def blocking_append(backend: str, url: str) -> Callable[[str], object]:
         return functools.partial(_append_to_postgres, psycopg.connect(url, autocommit=True))
     if backend == "mongodb":
         return _mongo(url).append
+    if backend == "redis":
+        return RawBlockingRedis(url).append
     # Of its own thread; the transaction begins with the first statement.
     connection = sqlite3.connect(
         url.removeprefix("sqlite:///"), timeout=BUSY_SECONDS, isolation_level="IMMEDIATE"

@@ -85,7 +85,7 @@ AT_FULL_SIZE = (
     ("TestMongodbReplicaSet", "[async"),
     ("test_adopted_backends.py", "[sync"),
     ("test_cached_contract.py", "[sync"),
-    ("TestRedisCluster", "["),
+    ("TestRedisCluster", "test_"),
     # The longest ones on MongoDB's second kind.
     ("test_cancellation.py", "mongodb-standalone-timeout"),
     ("test_cli_import.py", "mongodb-standalone-real"),

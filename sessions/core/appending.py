@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Hashable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -111,12 +111,20 @@ def _append(
         expected_version = validation.check_expected_version(expected_version)
     elif rows and not merge:
         size = _size(rows[0]) if len(rows) == 1 else sum(map(_size, rows))
-        return calls.append(operation, Append(session_id, user_id, rows, len(rows), size))
+        key = _key(session_id, user_id, rows)
+        return calls.append(operation, Append(session_id, user_id, rows, len(rows), size, key))
     # The ids make an attempt repeatable, but for an empty batch that only merges under a version.
     repeats = bool(rows) or expected_version is None
     arguments = session_id, user_id, rows, merge or None, expected_version
     work = calls.backend.append
     return calls.run(operation, work, *arguments, repeats_unknown=repeats, check=must_exist)
+
+
+def _key(session_id: str, user_id: str | None, rows: list[MessageRow]) -> Hashable | None:
+    """Return what calls have in common of which only the first one stores something."""
+    if rows[0].has_new_id or any(row.has_new_id for row in rows):
+        return None
+    return session_id, user_id, *((row.message_id, row.role, row.content) for row in rows)
 
 
 def _size(row: MessageRow) -> int:

@@ -22,6 +22,7 @@ from sessions.core import greenlets
 from sessions.core.forks import ProcessLock, on_fork
 from sessions.core.loops import running_loop, waiting_loop
 from sessions.core.steps import FINISH_SECONDS, lose_patience, patience
+from sessions.core.threads import WaitingThread, WokenThreads
 
 __all__ = ["run_blocking"]
 
@@ -41,18 +42,17 @@ def _uvloop_works() -> bool:
     return True
 
 
-class _Call(Generic[R]):
+class _Call(WaitingThread, Generic[R]):
     """A call that a thread waits for."""
 
-    __slots__ = ("_unfinished", "context", "failure", "function", "results", "task")
+    __slots__ = ("_woken", "context", "failure", "function", "results", "task")
 
-    def __init__(self, function: Callable[[], Awaitable[R]]) -> None:
+    def __init__(self, function: Callable[[], Awaitable[R]], woken: WokenThreads) -> None:
+        super().__init__()
         self.function = function
+        self._woken = woken
         # That of the caller, for its trace: one wake-up of the loop begins the calls of many threads.
         self.context = contextvars.copy_context()
-        # Cheaper than a `concurrent.futures.Future`; one thread waits.
-        self._unfinished = threading.Lock()
-        self._unfinished.acquire()
         self.results: list[R] = []
         self.failure: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
@@ -63,15 +63,14 @@ class _Call(Generic[R]):
         except BaseException as error:  # Raised in the caller's thread.
             self.failure = error
         finally:
-            self._unfinished.release()
-
-    def abandon(self) -> None:
-        """Wake the caller of a call that will not run."""
-        if self._unfinished.locked():
-            self._unfinished.release()
+            self._woken.wake(self)
 
     def wait(self) -> R:
-        self._unfinished.acquire()
+        try:
+            self.sleep()
+        finally:
+            # Also after an interrupt, which may have come just as this thread was woken.
+            self._woken.runs(self)
         if self.results:
             return self.results[0]
         failure, self.failure = self.failure, None  # Its traceback holds this frame.
@@ -103,6 +102,7 @@ class _BackgroundLoop:
         # Calls that the loop has not begun, and whether it is to begin them: one wake-up for many threads.
         self._submitted: deque[_Call[Any]] = deque()
         self._is_to_begin = False
+        self._woken = WokenThreads(self._wake_loop)
         self._starting = False
 
     def call(self, function: Callable[[], Awaitable[R]]) -> R:
@@ -115,14 +115,13 @@ class _BackgroundLoop:
                 "a sync method was called on the loop that runs the sync methods, which would wait for "
                 "itself; await its async twin instead"
             )
-        call = _Call(function)
+        call = _Call(function, self._woken)
         self._calls.add(call)
         try:
             self._submitted.append(call)
-            if not self._is_to_begin:
-                self._is_to_begin = True
-                # Raises if the loop is closed. If it stops before it runs this, `stop` wakes the caller.
-                loop.call_soon_threadsafe(self._begin)
+            # The last of the threads that are woken wakes the loop, for all that call again meanwhile.
+            if not self._woken:
+                self._wake_loop()
             return call.wait()
         except (KeyboardInterrupt, SystemExit):
             # Raised in this thread by a signal, or by the call: close fast.
@@ -136,6 +135,13 @@ class _BackgroundLoop:
                 self._withdraw(call, loop)
             if self._exiting:
                 self.stop()
+
+    def _wake_loop(self) -> None:
+        """Let the loop begin what is submitted, if there is something."""
+        if self._submitted and not self._is_to_begin and (loop := self._loop) is not None:
+            self._is_to_begin = True
+            # Raises if the loop is closed. If it stops before it runs this, `stop` wakes the caller.
+            loop.call_soon_threadsafe(self._begin)
 
     def _withdraw(self, call: _Call[Any], loop: asyncio.AbstractEventLoop) -> None:
         """Do not begin a call whose thread was interrupted, or whose loop is closed."""
@@ -181,6 +187,7 @@ class _BackgroundLoop:
         )
         stack.callback(portal.call, self._finish_calls)
         self._thread_id = portal.call(threading.get_ident)
+        self._woken = WokenThreads(self._wake_loop)
         self._stack, self._loop = stack, portal.call(asyncio.get_running_loop)
 
     async def _finish_calls(self) -> None:
@@ -207,7 +214,7 @@ class _BackgroundLoop:
             self._submitted.clear()
             self._is_to_begin = False
             for call in tuple(self._calls):
-                call.abandon()
+                call.wake()  # Also if it will not run.
 
     def exit(self) -> None:
         """Stop now and after each later call: ``atexit`` functions that were registered earlier run later."""
@@ -216,7 +223,7 @@ class _BackgroundLoop:
 
     def forget(self) -> object:
         """Reset after a fork, without touching the thread, which does not exist in this process."""
-        remains = (self._stack, self._loop, self._calls, self._submitted)
+        remains = (self._stack, self._loop, self._calls, self._submitted, self._woken)
         self._reset()
         return remains
 

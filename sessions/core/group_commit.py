@@ -9,6 +9,7 @@ what arrives meanwhile queues, and leaves as one batch when one of them ends::
 
 No timer delays anything: one caller sends at once, and the more callers there are, the larger the batches.
 A long queue leaves in equal parts, so that the database works on one while this process works on another.
+Items that wait and append the same are sent once: the result of one is the result of all.
 This module knows neither SQL nor a backend. A `Sender` appends one item, or a batch. What a batch does not
 store, because the database rejects it or the session does not exist, its caller sends alone: an error reaches
 only the call that causes it.
@@ -21,78 +22,20 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+from sessions.core.batches import GroupLimits, Item, Sender, without_repeats
 from sessions.resilience import call_deadline
 
-__all__ = ["GroupCommit", "GroupLimits", "Item", "Sender"]
+__all__ = ["GroupCommit"]
+
+ItemT = TypeVar("ItemT", bound=Item)
 
 # A send that takes longer makes room for another one: it may wait for a lock that somebody else holds.
 PATIENCE_SECONDS = 0.05
 # The queue leaves in parts, one for each send, if it holds appends to more sessions than this.
 SHARED_FROM = 16
-
-
-class Item(Protocol):
-    """What is appended.
-
-    Attributes:
-        session_id: No two sends under way have items of the same session.
-        count: Number of messages.
-        size: About how many bytes.
-    """
-
-    session_id: str
-    count: int
-    size: int
-
-
-ItemT = TypeVar("ItemT", bound=Item)
-SentT = TypeVar("SentT", bound=Item, contravariant=True)
-
-
-class Sender(Protocol[SentT]):
-    """Appends items."""
-
-    def send_alone(self, item: SentT) -> Awaitable[bool]:
-        """Append one item; return whether its session exists."""
-        ...
-
-    def send_together(self, items: Sequence[SentT]) -> Awaitable[Sequence[bool]]:
-        """Append items as if one after another; return of each whether it is stored."""
-        ...
-
-    def concerns_all(self, error: BaseException) -> bool:
-        """Return whether the error of a batch is the error of each of its items, as of a lost connection.
-
-        With any other error the batch has stored nothing.
-        """
-        ...
-
-
-@dataclass(slots=True, frozen=True)
-class GroupLimits:
-    """The bounds of a queue.
-
-    Attributes:
-        count: Messages of a batch, unless one item has more.
-        size: Bytes of a batch, unless one item has more.
-        sends: Sends under way at a time.
-        slow_sends: Further ones at most, one for each that takes longer than `PATIENCE_SECONDS`.
-        seconds: How long an item may wait in the queue.
-        queue_timeout: Returns the error after that.
-        no_answer: Returns the error of a call whose own time limit ends while its item is under way.
-    """
-
-    count: int
-    size: int
-    sends: int
-    slow_sends: int
-    seconds: float
-    queue_timeout: Callable[[], Exception]
-    no_answer: Callable[[], Exception]
 
 
 class _Send:
@@ -103,7 +46,7 @@ class _Send:
     def __init__(self, began: float, session_ids: set[str], waiters: Sequence[_Waiter]) -> None:
         self.began = began
         self.session_ids = session_ids
-        # Of a batch; a caller that sends alone is in nobody's care.
+        # Of a batch, or those that wait for the result of a caller that sends alone.
         self.waiters = waiters
         self.is_slow = False
 
@@ -180,7 +123,10 @@ class GroupCommit:
 
     async def _send_alone(self, item: ItemT, sender: Sender[ItemT], send: _Send) -> bool:
         try:
-            return await sender.send_alone(item)
+            is_stored = await sender.send_alone(item)
+            if is_stored:
+                _set_results(send.waiters, True)
+            return is_stored
         finally:
             self._end(send)
 
@@ -219,6 +165,8 @@ class GroupCommit:
         self._session_ids -= send.session_ids
         self._slow -= send.is_slow
         self._is_busy = len(send.waiters) > 1
+        # Those of a caller that is cancelled, or whose send fails: they send alone.
+        _set_results(send.waiters, False)
         if self._waiting or self._alone:
             self._schedule()
 
@@ -232,26 +180,40 @@ class GroupCommit:
         self._is_scheduled = False
         while self._has_room():
             self._alone_first = not self._alone_first
-            one, other = self._take_batch, self._take_one
+            one, other = self._start_batch, self._start_one
             if self._alone_first:
                 one, other = other, one
-            taken = one() or other()
-            if not taken:
+            if not (one() or other()):
                 return
-            send = self._begin({waiter.item.session_id for waiter in taken}, taken)
-            if len(taken) > 1:
-                self._start(self._send_together, send)
-            else:
-                # In the caller's own task.
-                send.waiters = ()
-                taken[0].future.set_result(send)
 
-    def _take_one(self) -> list[_Waiter]:
+    def _start_one(self) -> bool:
+        """Let a caller send alone, also for those that append the same; return whether there is one."""
         for waiter in self._alone:
             if waiter.item.session_id not in self._session_ids and not waiter.future.done():
-                del self._alone[waiter]
-                return [waiter]
-        return []
+                break
+        else:
+            return False
+        del self._alone[waiter]
+        repeats: list[_Waiter] = []
+        if (key := waiter.item.key) is not None:
+            repeats = [other for other in self._alone if other.item.key == key and not other.future.done()]
+            for other in repeats:
+                del self._alone[other]
+        self._let_send(waiter, repeats)
+        return True
+
+    def _let_send(self, waiter: _Waiter, repeats: Sequence[_Waiter] = ()) -> None:
+        """Let a caller send by itself, in its own task."""
+        waiter.future.set_result(self._begin({waiter.item.session_id}, repeats))
+
+    def _start_batch(self) -> bool:
+        """Send what a batch may take; return whether there is something."""
+        taken = self._take_batch()
+        if len(taken) > 1:
+            self._start(self._send_together, self._begin({waiter.item.session_id for waiter in taken}, taken))
+        elif taken:
+            self._let_send(taken[0])
+        return bool(taken)
 
     def _take_batch(self) -> list[_Waiter]:
         limits, under_way = self._limits, self._session_ids
@@ -295,11 +257,11 @@ class GroupCommit:
         try:
             if not waiters:
                 return
-            sender = waiters[0].sender
-            stored = await sender.send_together([waiter.item for waiter in waiters])
-            for waiter, is_stored in zip(waiters, stored, strict=True):
+            items, places = without_repeats([waiter.item for waiter in waiters])
+            stored = await waiters[0].sender.send_together(items)
+            for waiter, place in zip(waiters, places, strict=True):
                 if not waiter.future.done():
-                    waiter.future.set_result(is_stored)
+                    waiter.future.set_result(stored[place])
         except BaseException as error:
             concerns_all = not isinstance(error, Exception) or waiters[0].sender.concerns_all(error)
             for waiter in waiters:
@@ -337,6 +299,13 @@ class GroupCommit:
         if self._waiting or self._alone or any(send.waiters for send in self._under_way):
             self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look)
             self._schedule()
+
+
+def _set_results(waiters: Sequence[_Waiter], is_stored: bool) -> None:
+    """Give those that have no result yet one."""
+    for waiter in waiters:
+        if not waiter.future.done():
+            waiter.future.set_result(is_stored)
 
 
 def _copy(error: Exception) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -60,6 +61,7 @@ class Append:
         rows: Messages in their order, at least one.
         count: How many they are.
         size: About how many bytes they are.
+        key: Equal for calls that append the same messages to the same session; None if it got a new id.
         link: Ties the span of a batch to that of this call; None if nobody observes.
     """
 
@@ -68,6 +70,7 @@ class Append:
     rows: list[MessageRow]
     count: int
     size: int
+    key: Hashable | None = None
     link: Any = None
 
 

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from benchmarks import cache, crowd, observability, ratios, search, turns, writes
+from benchmarks import cache, crowd, footprint, observability, ratios, search, turns, writes
 from benchmarks.tables import table
 from benchmarks.timing import Effort, one_caller, timed_together
 
 TINY = Effort(rounds=2, calls=2, callers=2)
 
 
-@pytest.mark.parametrize("backend", ["postgres", "mongodb", "sqlite"])
+@pytest.mark.parametrize("backend", ratios.BACKENDS)
 async def test_every_operation_is_measured_beside_the_raw_driver(
     backend: str, request: pytest.FixtureRequest
 ) -> None:
@@ -106,7 +106,10 @@ async def test_callers_at_once_have_the_time_of_all_divided_by_their_number() ->
 
 @pytest.mark.parametrize(
     "backend",
-    ["sqlite", *(pytest.param(name, marks=pytest.mark.full_size) for name in ("postgres", "mongodb"))],
+    [
+        "sqlite",
+        *(pytest.param(name, marks=pytest.mark.full_size) for name in ("postgres", "mongodb", "redis")),
+    ],
 )
 def test_every_crowd_is_measured_beside_the_raw_driver(backend: str, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(f"{backend}_url")
@@ -127,6 +130,12 @@ def test_the_cost_of_the_instrumentation_is_measured_off_and_on() -> None:
         "turned off",
         "turned on, with the SDK",
     ]
+
+
+@pytest.mark.full_size
+def test_the_memory_of_a_message_is_measured_beside_its_json() -> None:
+    rows = footprint.measure(quick=True).splitlines()[2:]
+    assert [row.count(" bytes") for row in rows] == [2, 2]
 
 
 def test_a_missed_target_is_shown_in_bold() -> None:

@@ -16,7 +16,7 @@ import redis
 from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
-from sessions.testing import SessionRepositoryContract
+from sessions.testing import AsyncCaller, SessionRepositoryContract
 from tests.support.databases import Backend, execute_postgres, in_database, redis_database, run_in_thread
 
 
@@ -125,6 +125,11 @@ class TestRedis(SessionRepositoryContract):
 
 class TestRedisCluster(SessionRepositoryContract):
     takes_only_uuids = False
+
+    @pytest.fixture
+    def chats(self, repository: Any) -> AsyncCaller:
+        """In one style: blocking calls run the same code."""
+        return AsyncCaller(repository)
 
     @pytest.fixture
     async def repository(self, redis_cluster: Backend) -> AsyncIterator[Any]:

@@ -219,3 +219,12 @@ async def test_concurrent_appends_take_few_statements(backend: Backend) -> None:
             *(repository.add_message(session_ids[0], "user", "Hello") for _ in range(CALLERS))
         )
         assert 0 < asked(backend, wire) <= MOST[backend.name]
+        wire.clear()
+        ids = [str(uuid.uuid4()) for _ in range(4)]
+        same = [
+            repository.add_message(session_ids[0], "user", each, message_id=each)
+            for each in ids * (CALLERS // len(ids))
+        ]
+        assert await asyncio.gather(*same) == ids * (CALLERS // len(ids))
+        # The first one may be under way by itself, and then the others are tried together first.
+        assert 0 < asked(backend, wire) <= 2 * MOST[backend.name]

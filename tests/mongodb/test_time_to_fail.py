@@ -132,6 +132,24 @@ async def test_a_call_is_bounded_if_the_server_stops_responding(
         standalone.thaw()
 
 
+async def test_reads_without_an_answer_end_together_and_leave_no_connection(standalone: Freezer) -> None:
+    async with repository(standalone.url, timeout=0.5, retry=RetryConfig(max_attempts=1)) as repo:
+        session_id = await repo.create_session_async("alice")
+        reads = [repo.get_session_history, repo.get_session, repo.count_messages] * 5
+        standalone.freeze()
+        try:
+            with within(0.5):
+                found = await asyncio.gather(
+                    *(read("alice", session_id) for read in reads), return_exceptions=True
+                )
+        finally:
+            standalone.thaw()
+        assert {type(error) for error in found} == {BackendUnavailableError}
+        assert all("no answer within timeout" in str(error) for error in found)
+        assert repo._connection_manager.checked_out() == 0
+        assert await repo.get_session_history("alice", session_id) == []
+
+
 async def test_a_large_batch_may_take_longer_than_a_call(standalone: Freezer) -> None:
     async with repository(standalone.url) as patient:
         session_id = await patient.create_session_async("alice")

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from sessions.core import blocking
+from sessions.core import blocking, threads
 from sessions.core.blocking import run_blocking
+from sessions.core.threads import WaitingThread
 
 THREADS = 16
 
@@ -58,9 +59,7 @@ def test_many_threads_wake_a_busy_loop_once(loop: Loop) -> None:
         assert entered.wait(30)
         loop.wake_ups = 0
         calls = [threads.submit(run_blocking, name, number) for number in range(THREADS)]
-        deadline = time.monotonic() + 30
-        while len(blocking._background._submitted) < THREADS and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_until(lambda: len(blocking._background._submitted) == THREADS)
         assert loop.wake_ups == 1
         goes_on.set()
         assert [call.result() for call in calls] == list(range(THREADS))
@@ -84,3 +83,46 @@ def test_an_interrupted_call_is_not_begun_and_keeps_no_thread_waiting(loop: Loop
     with ThreadPoolExecutor(THREADS) as threads:
         assert list(threads.map(run_blocking, [name] * THREADS, range(THREADS))) == list(range(THREADS))
     assert begun == [2]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert condition()
+
+
+def wake_a_thread_that_does_not_run() -> WaitingThread:
+    woken = WaitingThread()
+
+    async def wake() -> None:
+        blocking._background._woken.wake(woken)
+
+    run_blocking(wake)
+    return woken
+
+
+def test_the_last_thread_that_was_woken_wakes_the_loop_for_all(loop: Loop) -> None:
+    background = blocking._background
+    # A timer of an earlier call would wait for a moment only.
+    wait_until(lambda: background._woken._timer is None)
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(THREADS) as executor:
+        patch.setattr(threads, "PATIENCE_SECONDS", 600.0)
+        woken = wake_a_thread_that_does_not_run()
+        loop.wake_ups = 0
+        calls = [executor.submit(run_blocking, name, number) for number in range(THREADS)]
+        wait_until(lambda: len(background._submitted) == THREADS)
+        assert loop.wake_ups == 0
+        background._woken.runs(woken)
+        assert [call.result() for call in calls] == list(range(THREADS))
+        assert loop.wake_ups == 1
+    # The timer would wait for long.
+    background._woken = threads.WokenThreads(background._wake_loop)
+
+
+def test_a_thread_that_never_runs_delays_the_others_for_a_moment_only(loop: Loop) -> None:
+    wake_a_thread_that_does_not_run()
+    with ThreadPoolExecutor(THREADS) as executor:
+        assert list(executor.map(run_blocking, [name] * THREADS, range(THREADS))) == list(range(THREADS))
+    wait_until(lambda: blocking._background._woken._timer is None)
+    assert not blocking._background._woken

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sessions.core import group_commit
-from sessions.core.group_commit import GroupCommit, GroupLimits
+from sessions.core.batches import GroupLimits
+from sessions.core.group_commit import GroupCommit
 from sessions.core.steps import Steps
 from sessions.resilience import RetryConfig, call_with_retry
 
@@ -31,6 +32,7 @@ class Item:
     session_id: str
     count: int = 1
     size: int = 1
+    key: str | None = None
 
 
 class LostError(Exception):
@@ -240,6 +242,71 @@ async def test_the_items_of_a_rejected_batch_are_sent_alone(queue: Queue) -> Non
         await calls[3]
     assert [await calls[number] for number in (0, 1, 2, 4)] == [True] * 4
     assert sorted(queue.sender.ids()[3:]) == [["c"], ["d"], ["e"]]
+
+
+def same() -> Item:
+    return Item("a", key="of the same message")
+
+
+async def test_what_waits_and_is_the_same_is_sent_once(queue: Queue) -> None:
+    calls = await queue.submit("x", "y", same(), "b", same(), Item("a", key="another"), same(), Item("a"))
+    await queue.sender.end(0)
+    assert queue.sender.ids()[2:] == [["a", "b", "a", "a"]]
+    await queue.sender.end_all()
+    assert [await call for call in calls] == [True] * 8
+    assert len(queue.sender.sends) == 3
+
+
+async def test_what_is_under_way_is_no_answer_to_a_call_that_came_later(queue: Queue) -> None:
+    # Between its commit and its answer another call may have deleted the message.
+    await queue.submit(same())
+    await queue.submit(same(), same())
+    assert len(queue.sender.sends) == 1
+    await queue.sender.end(0)
+    assert queue.sender.ids() == [["a"], ["a"]]
+    await queue.sender.end(1)
+    assert [await call for call in queue.calls] == [True] * 3
+    assert len(queue.sender.sends) == 2
+
+
+async def test_what_is_the_same_and_rejected_in_a_batch_is_sent_alone_once(queue: Queue) -> None:
+    queue.sender.together = ValueError("of one of them")
+    calls = await queue.submit("x", "y", *(same() for _ in range(10)), "b")
+    await queue.sender.end_all()
+    assert [await call for call in calls] == [True] * 13
+    assert sorted(queue.sender.ids()[3:]) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "failed", "absent"])
+async def test_those_that_wait_for_the_result_of_another_go_on_without_it(queue: Queue, ending: str) -> None:
+    outcomes = iter([ending])
+
+    def alone(_: Item) -> bool:
+        if (outcome := next(outcomes, "stored")) == "failed":
+            raise ValueError("of the first one")
+        return outcome != "absent"
+
+    queue.sender.together = ValueError("of one of them")
+    calls = await queue.submit("x", "y", *(same() for _ in range(4)), "b")
+    await queue.sender.end(0, 1)
+    queue.sender.alone = alone
+    # Both are sent alone now, the same one for all that are the same.
+    await queue.sender.end(2)
+    assert sorted(queue.sender.ids()[3:]) == [["a"], ["b"]]
+    first = 3 + queue.sender.ids()[3:].index(["a"])
+    if ending == "cancelled":
+        calls[2].cancel()
+        await settle()
+        next(outcomes)
+    else:
+        await queue.sender.end(first)
+    await queue.sender.end_all()
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert found[3:] == [True] * 4
+    expected = {"cancelled": asyncio.CancelledError, "failed": ValueError, "absent": bool}[ending]
+    assert isinstance(found[2], expected)
+    assert found[2] is not True
+    assert queue.sender.ids().count(["a"]) == 2
 
 
 async def test_an_error_that_concerns_all_is_raised_for_each_as_an_error_of_its_own(queue: Queue) -> None:

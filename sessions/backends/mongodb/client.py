@@ -10,10 +10,10 @@ import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import pymongo
-from pymongo import ReadPreference, WriteConcern, errors
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern, errors
 
 from sessions.core.shared_work import SharedWork
 from sessions.core.telemetry import PoolMeter
@@ -69,6 +69,7 @@ class MongoConnection:
     client_session: Any = None
     meter: PoolMeter = field(default_factory=PoolMeter)
     _turns: asyncio.Semaphore | None = None
+    _may_be_cancelled: bool = False
     _early: dict[str, Any] = field(default_factory=dict)
 
     def acknowledged_early(self, name: str) -> Any | None:
@@ -96,8 +97,12 @@ class MongoConnection:
         size = self.client.options.pool_options.max_pool_size
         # PyMongo takes 0 for no limit.
         self._turns = asyncio.Semaphore(size) if size else None
+        # Motor's calls go on in a thread, and a transaction would be left open on the server.
+        self._may_be_cancelled = isinstance(self.client, AsyncMongoClient) and self.client_session is None
 
-    async def run(self, work: Callable[..., Awaitable[R]], *arguments: Any, more: float = 0.0) -> R:
+    async def run(
+        self, work: Callable[..., Awaitable[R]], *arguments: Any, more: float = 0.0, reads: bool = False
+    ) -> R:
         """Await ``work(*arguments)`` as one operation, with a deadline.
 
         At most as many operations run at once as the pool has connections. A transaction checks out a
@@ -107,14 +112,16 @@ class MongoConnection:
             work: Coroutine function.
             *arguments: Its arguments.
             more: Seconds added to ``timeout``, for a large operation.
+            reads: Whether it writes nothing.
 
         Raises:
+            NetworkTimeout: The deadline has passed.
             WaitQueueTimeoutError: It waited longer than ``pool_timeout``.
             ServerSelectionTimeoutError: See `deadline`.
         """
         # Not `deadline`, a generator: this is the path of every operation, and a generator is slower. Waiting
         # for a turn is watched as well: the operations that run may all wait for servers that refuse.
-        async with _RefusalWatch(self):
+        async with _RefusalWatch(self) as watch:
             # The turn is the wait for a connection: a command then finds one.
             with self.meter.checkout(errors.WaitQueueTimeoutError) as checkout:
                 if self._turns is not None:
@@ -122,7 +129,14 @@ class MongoConnection:
                 checkout.got()
                 try:
                     await self._find_server()
-                    with pymongo.timeout(time_left(self.timeout) + more):
+                    seconds = time_left(self.timeout) + more
+                    if reads and self._may_be_cancelled:
+                        # The driver's deadline takes a task and three iterations of the loop for a command.
+                        # A read can be cancelled instead: the driver closes the connection, and so the server
+                        # ends the read.
+                        watch.end_in(seconds)
+                        return await work(*arguments)
+                    with pymongo.timeout(seconds):
                         return await work(*arguments)
                 finally:
                     if self._turns is not None:
@@ -181,31 +195,45 @@ class _RefusalWatch:
     The driver's server selection continues until the operation's deadline, even if all servers refuse.
     """
 
-    __slots__ = ("_connection", "_handle", "_refused_checks", "_scope")
+    __slots__ = ("_connection", "_deadline", "_handle", "_refused_checks", "_scope")
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
         self._refused_checks = 0
+        self._deadline = math.inf
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         self._scope = await asyncio.timeout(None).__aenter__()
         self._handle = asyncio.get_running_loop().call_later(REFUSAL_CHECK_SECONDS, self._check)
+        return self
+
+    def end_in(self, seconds: float) -> None:
+        """Cancel the operation after so many seconds."""
+        loop = asyncio.get_running_loop()
+        self._deadline = deadline = loop.time() + seconds
+        if seconds < REFUSAL_CHECK_SECONDS:
+            self._handle.cancel()
+            self._handle = loop.call_at(deadline, self._check)
 
     async def __aexit__(self, *raised: Any) -> None:
         self._handle.cancel()
         try:
             await self._scope.__aexit__(*raised)
         except TimeoutError:
+            if asyncio.get_running_loop().time() >= self._deadline:
+                raise errors.NetworkTimeout("no answer within timeout") from None
             reasons = "; ".join(map(str, self._connection.refusals()))
             raise ServerRefusesError(reasons) from None
 
     def _check(self) -> None:
         loop = asyncio.get_running_loop()
+        now = loop.time()
         self._refused_checks = self._refused_checks + 1 if self._connection.refusals() else 0
-        if self._refused_checks * REFUSAL_CHECK_SECONDS >= self._connection.refused_timeout:
-            self._scope.reschedule(loop.time())
+        refused = self._refused_checks * REFUSAL_CHECK_SECONDS >= self._connection.refused_timeout
+        if refused or now >= self._deadline:
+            self._scope.reschedule(now)
         else:
-            self._handle = loop.call_later(REFUSAL_CHECK_SECONDS, self._check)
+            self._handle = loop.call_at(min(now + REFUSAL_CHECK_SECONDS, self._deadline), self._check)
 
 
 async def in_transaction(connection: MongoConnection, work: Callable[[Any], Awaitable[R]]) -> R:

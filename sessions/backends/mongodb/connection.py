@@ -29,8 +29,9 @@ from sessions.backends.mongodb.schema import (
 from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.keys import name_variables
+from sessions.core.batches import GroupLimits
 from sessions.core.failures import Place
-from sessions.core.group_commit import GroupCommit, GroupLimits
+from sessions.core.group_commit import GroupCommit
 from sessions.core.loops import LoopBound
 from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of
 from sessions.errors import ConfigurationError, SessionsError

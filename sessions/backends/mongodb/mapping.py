@@ -198,7 +198,7 @@ def to_messages(documents: list[dict[str, Any]], session_id: str = "") -> list[C
             document["content"],
             epoch + (document["timestamp"] - naive_epoch),
             plain(document["metadata"]) if document.get("metadata") else {},
-            decode_payload(document.get("payload")),
+            decode_payload(document["payload"]) if "payload" in document else None,
         )
         for document in documents
     ]
@@ -216,14 +216,16 @@ def is_uuid7(message_id: str) -> bool:
 
 def to_session(document: dict[str, Any]) -> ChatSession:
     """Return the session of a document, which another program may have written."""
+    metadata, version = document.get("metadata"), document.get("version")
+    # As for the messages, without function calls that do nothing for most sessions.
     return ChatSession(
-        session_id=document["session_id"],
-        title=document["title"],
-        user_id=document["user_id"],
-        created_at=aware(document["created_at"]),
-        updated_at=aware(document["updated_at"]),
-        metadata=plain(document.get("metadata") or {}),
-        version=int(document.get("version") or 0),
+        document["session_id"],
+        document["title"],
+        document["user_id"],
+        aware(document["created_at"]),
+        aware(document["updated_at"]),
+        plain(metadata) if metadata else {},
+        int(version) if version else 0,
     )
 
 

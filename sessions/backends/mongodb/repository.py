@@ -127,11 +127,12 @@ class MongoBackend(
         # The same method, on the collections of this attempt.
         function, name = cast("MethodType", work).__func__, work.__name__
         connection, ready = await self.manager.connect_ready()
-        collections = connection.readable if name in READS else connection.collections
+        reads = name in READS
+        collections = connection.readable if reads else connection.collections
         attempt = self.on(connection, collections, ready.uuids)
         # Of messages, or of their ids.
         more = sum(len(argument) for argument in arguments if isinstance(argument, list)) / MESSAGES_A_SECOND
-        return await connection.run(function, attempt, *arguments, more=more)
+        return await connection.run(function, attempt, *arguments, more=more, reads=reads)
 
     async def create(self, new: NewSession, rows: list[MessageRow]) -> None:
         documents = [message_document(new.session_id, new.key, row) for row in rows]

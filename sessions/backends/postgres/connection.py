@@ -42,7 +42,7 @@ from sessions.backends.sql.compiled import CompiledStatements
 from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool
 from sessions.backends.sql.given_engine import engine_key
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.core.group_commit import GroupLimits
+from sessions.core.batches import GroupLimits
 from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of
 from sessions.errors import SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord

@@ -147,7 +147,7 @@ def _as_text(reply: Any) -> Any:
     if isinstance(reply, bytes):
         return reply.decode()
     if isinstance(reply, list):
-        return [_as_text(item) for item in reply]
+        return [item.decode() if type(item) is bytes else _as_text(item) for item in reply]
     if isinstance(reply, dict):  # RESP3, of a service's own client.
         return [_as_text(item) for pair in reply.items() for item in pair]
     return reply

@@ -24,8 +24,9 @@ from sessions.backends.redis.options import Servers, new_pool, place_of, servers
 from sessions.config import RedisSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.keys import name_variables
+from sessions.core.batches import GroupLimits
 from sessions.core.failures import Place
-from sessions.core.group_commit import GroupCommit, GroupLimits
+from sessions.core.group_commit import GroupCommit
 from sessions.core.loops import LoopBound
 from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of
 from sessions.correlation import logger_of

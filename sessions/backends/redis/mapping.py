@@ -38,9 +38,9 @@ SECONDS_BEFORE_EPOCH = 62_135_596_800
 MICROSECONDS_BEFORE_EPOCH = SECONDS_BEFORE_EPOCH * 1_000_000
 NUL = "\0"
 NO_TOKENS: Mapping[str, str] = {}
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 # As it is stored, without white space, which `json.loads` looks for.
-_decode_body = json.JSONDecoder().raw_decode
+_decode_at = json.JSONDecoder().raw_decode
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
 @functools.lru_cache(maxsize=4096)
@@ -175,15 +175,15 @@ def stored_row(row: StoredMessage) -> tuple[str, str, str]:
 
 def to_message(session_id: str, member: str) -> ChatMessage:
     """Return the message of a member of the order."""
-    # For a long history this is most of the time.
-    head, _, body = member.partition(NUL)
-    role, content, payload, *texts = _decode_body(body)[0]
+    end = member.index(NUL)
+    # Without a copy of the body: this is most of the time of a read.
+    (role, content, payload, *texts), _ = _decode_at(member, end + 1)
     return ChatMessage(
-        head[19:] if head[18] == "0" else head[38:],
+        member[19 if member[18] == "0" else 38 : end],
         session_id,
         role,
         content,
-        decode_moment(head),
+        YEAR_1 + timedelta(0, int(member[:12]), int(member[12:18])),
         _metadata(texts) if texts else {},
         validation.decode_payload(payload) if payload else None,
     )

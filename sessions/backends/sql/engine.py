@@ -20,7 +20,8 @@ from sessions.backends.sql.limits import cancellation_check, from_now, smaller
 from sessions.backends.sql.schema import SchemaManager, SqlPool
 from sessions.backends.sql.sync_calls import run_sync
 from sessions.connections.base import AsyncBaseConnectionManager
-from sessions.core.group_commit import GroupCommit, GroupLimits
+from sessions.core.batches import GroupLimits
+from sessions.core.group_commit import GroupCommit
 from sessions.core.loops import LoopBound
 from sessions.core.telemetry import PoolMeter, PoolUse
 from sessions.errors import ConfigurationError

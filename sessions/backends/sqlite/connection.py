@@ -40,8 +40,8 @@ from sessions.backends.sqlite.setup import (
 )
 from sessions.config import SqliteSettings, load_settings
 from sessions.core import greenlets
+from sessions.core.batches import GroupLimits
 from sessions.core.failures import Place, upgrade_command
-from sessions.core.group_commit import GroupLimits
 from sessions.core.loops import kept_on
 from sessions.core.telemetry import PoolMeter, Target
 from sessions.core.turns import Turns, TurnTimeoutError, turns_for

@@ -9,6 +9,8 @@ local expire_after = tonumber(kept)
 local ops = {}
 -- On a cluster the prefix has a hash tag: everything here is in its slot, and the claims of ids are elsewhere.
 local is_part = string.find(P, '{', 1, true) ~= nil
+-- Arguments of one command; Lua has a limit.
+local AT_ONCE = 400
 -- For so many seconds a call that was sent before a claim was lost does not store anything: longer than it takes.
 local FENCE = 600
 -- Claims of the sessions that were deleted: id, claim, in turn.
@@ -170,11 +172,19 @@ end
 
 -- Stores rows, a microsecond apart; returns the moment of the last.
 local function insert(s, rows, moment)
+  local members, places = {}, {}
   for k = 1, #rows do
-    local i = rows[k]
-    local written = plus(moment, k - 1)
-    local given = ARGV[i + 1]
-    insert_at(s, given == '' and written .. '0' or given .. '10' .. written, ARGV[i], ARGV[i + 2])
+    local i, n = rows[k], #places
+    local id, given, written = ARGV[i], ARGV[i + 1], plus(moment, k - 1)
+    local place = given == '' and written .. '0' or given .. '10' .. written
+    members[n + 1], members[n + 2] = 0, place .. id .. '\0' .. ARGV[i + 2]
+    places[n + 1], places[n + 2] = id, place
+    call('SADD', part_of(id), id)
+    if #places == AT_ONCE or k == #rows then
+      call('ZADD', s.order, unpack(members))
+      call('HSET', s.places, unpack(places))
+      members, places = {}, {}
+    end
   end
   return #rows > 0 and plus(moment, #rows - 1) or moment
 end
@@ -262,16 +272,31 @@ local function is_elsewhere(s, id)
   return call('HEXISTS', s.places, id) == 0 and is_registered(id)
 end
 
+-- The places of the ids in rows, which are arguments from one on, in fours; false for one that is not stored.
+local function places_of(s, first)
+  local found, ids = {}, {}
+  for i = first, #ARGV, 4 do
+    ids[#ids + 1] = ARGV[i]
+    if #ids == AT_ONCE or i + 4 > #ARGV then
+      for _, place in ipairs(call('HMGET', s.places, unpack(ids))) do found[#found + 1] = place end
+      ids = {}
+    end
+  end
+  return found
+end
+
 -- Rows are arguments from one on, in fours: id, timestamp or '', body, '1' if the id is new, or '0' and the
 -- claim of the id, if it has one.
 -- Returns the numbers of the rows that are not stored; or else why none of them may be.
 local function missing(s, first)
   local rows, seen = {}, {}
+  local places = places_of(s, first)
   for i = first, #ARGV, 4 do
     local id, origin = ARGV[i], ARGV[i + 3]
     if seen[id] then return nil, { 'conflict' } end
     seen[id] = true
-    local member = find(s, id)
+    local place = places[(i - first) / 4 + 1]
+    local member = place and member_at(s, place, id)
     if member then
       local stored, given = cjson.decode(body_of(member)), cjson.decode(ARGV[i + 2])
       if stored[1] ~= given[1] or stored[2] ~= given[2] then return nil, { 'conflict' } end

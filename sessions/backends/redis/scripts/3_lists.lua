@@ -45,22 +45,29 @@ function ops.list()
   for _ = 1, offset == '0' and 0 or 100 do
     expired = expired and has_expired(tag)
   end
-  if #wanted == 0 and not expired then budget = limit end
-  local members = call('ZRANGEBYLEX', index, from, '+', 'LIMIT', offset, budget)
-  local found, place = { '' }, ''
-  for _, member in ipairs(members) do
-    place = member
-    local s = keys_of(tag, sub(member, 19))
-    if (not expired or call('EXISTS', s.key) == 1) and meets(s, wanted) then
-      found[#found + 1] = s.id
-      found[#found + 1] = call('HGETALL', s.key)
-      found[#found + 1] = previews == '1' and call('ZRANGE', s.order, -1, -1)[1] or ''
-      limit = limit - 1
-      if limit == 0 then return found end
+  local found, place, size = { '' }, '', #wanted == 0 and limit or 2 * limit
+  while true do
+    size = math.min(size, budget)
+    local members = call('ZRANGEBYLEX', index, from, '+', 'LIMIT', offset, size)
+    for _, member in ipairs(members) do
+      place = member
+      local s = keys_of(tag, sub(member, 19))
+      if (not expired or call('EXISTS', s.key) == 1) and meets(s, wanted) then
+        found[#found + 1] = s.id
+        found[#found + 1] = call('HGETALL', s.key)
+        found[#found + 1] = previews == '1' and call('ZRANGE', s.order, -1, -1)[1] or ''
+        limit = limit - 1
+        if limit == 0 then return found end
+      end
     end
+    budget = budget - size
+    if #members < size then return found end
+    if budget == 0 then
+      found[1] = place
+      return found
+    end
+    from, offset, size = '(' .. place, 0, 2 * size
   end
-  if #members == budget then found[1] = place end
-  return found
 end
 
 -- tag, place to continue after or '', sessions to look at, conditions

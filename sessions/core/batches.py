@@ -1,0 +1,86 @@
+"""What the queue of appends takes, what sends it, and what bounds a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+__all__ = ["GroupLimits", "Item", "Sender", "without_repeats"]
+
+
+class Item(Protocol):
+    """What is appended.
+
+    Attributes:
+        session_id: No two sends under way have items of the same session.
+        count: Number of messages.
+        size: About how many bytes.
+        key: Equal for items that append the same, of which one is enough; None for an item like no other.
+    """
+
+    session_id: str
+    count: int
+    size: int
+    key: Hashable | None
+
+
+ItemT = TypeVar("ItemT", bound=Item)
+SentT = TypeVar("SentT", bound=Item, contravariant=True)
+
+
+class Sender(Protocol[SentT]):
+    """Appends items."""
+
+    def send_alone(self, item: SentT) -> Awaitable[bool]:
+        """Append one item; return whether its session exists."""
+        ...
+
+    def send_together(self, items: Sequence[SentT]) -> Awaitable[Sequence[bool]]:
+        """Append items as if one after another; return of each whether it is stored."""
+        ...
+
+    def concerns_all(self, error: BaseException) -> bool:
+        """Return whether the error of a batch is the error of each of its items, as of a lost connection.
+
+        With any other error the batch has stored nothing.
+        """
+        ...
+
+
+@dataclass(slots=True, frozen=True)
+class GroupLimits:
+    """The bounds of a queue.
+
+    Attributes:
+        count: Messages of a batch, unless one item has more.
+        size: Bytes of a batch, unless one item has more.
+        sends: Sends under way at a time.
+        slow_sends: Further ones at most, one for each that takes long.
+        seconds: How long an item may wait in the queue.
+        queue_timeout: Returns the error after that.
+        no_answer: Returns the error of a call whose own time limit ends while its item is under way.
+    """
+
+    count: int
+    size: int
+    sends: int
+    slow_sends: int
+    seconds: float
+    queue_timeout: Callable[[], Exception]
+    no_answer: Callable[[], Exception]
+
+
+def without_repeats(items: Sequence[ItemT]) -> tuple[list[ItemT], list[int]]:
+    """Return the items that differ from all before them, and of each item the place of its equal there."""
+    different: list[ItemT] = []
+    places: list[int] = []
+    known: dict[Hashable, int] = {}
+    for item in items:
+        place = len(different)
+        if (key := item.key) is not None:
+            place = known.setdefault(key, place)
+        if place == len(different):
+            different.append(item)
+        places.append(place)
+    return different, places
