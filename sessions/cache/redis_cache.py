@@ -23,8 +23,6 @@ SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "
 DEFAULT_VALUE_BYTES = 2**20
 # How soon a process tells a server that works again what was written meanwhile.
 SETTLE_SECONDS = 0.25
-# How many times longer a writer waits that has written.
-INSISTENCE = 2
 POOL_SIZE = 10
 FULL = (b"full", "full")
 
@@ -43,9 +41,9 @@ class RedisCache(SessionCache):
     supported.
 
     While the server cannot be used, reads go to the database. A read waits for it for ``timeout`` seconds at
-    most, a write for three times as long, and after a failure no call does for half a second. What this
-    process writes meanwhile it tells the server as soon as it can, and until then other processes may read
-    the state before it, for ``ttl`` seconds at most.
+    most, and a write for three times as long. After a failure no read does for half a second, and after two
+    seconds of failures no write. What this process writes meanwhile it tells the server as soon as it can,
+    and until then other processes may read the state before it, for ``ttl`` seconds at most.
 
     Args:
         url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``.
@@ -118,12 +116,19 @@ class RedisCache(SessionCache):
         """Release all connections; a later call opens new ones. A service's own client is not closed."""
         await self._on_loops.aclose()
 
-    async def _call(self, operation: str, *arguments: str | int | bytes, insists: bool = False) -> Any:
-        """Run an operation of the script; None if the server cannot be used."""
-        if not self._breaker.lets_through(insists=insists):
+    async def _call(self, operation: str, *arguments: str | int | bytes, insists: int = 0) -> Any:
+        """Run an operation of the script; None if the server cannot be used.
+
+        Args:
+            operation: Its name.
+            *arguments: Its arguments.
+            insists: How many times the time limit it is worth, also shortly after a failure; 0 for once, and
+                not then.
+        """
+        if not self._breaker.lets_through(insists=insists > 0):
             return None
         try:
-            async with asyncio.timeout(self._timeout * (INSISTENCE if insists else 1)):
+            async with asyncio.timeout(self._timeout * max(1, insists)):
                 on_loop = await self._on_loops.get()
                 if self._owed:
                     # Before anything else: no value of before may be found.
@@ -183,7 +188,8 @@ class RedisCache(SessionCache):
     async def begin(self, writer: str, write: Write) -> tuple[str, ...]:
         """Set the mark of a writer on the tags of a write; return them all."""
         until = int(self.mark_seconds * 1000)
-        reply = await self._call("begin", writer, until, write.of_anybody or "", write.otherwise, *write.tags)
+        anybody = (write.of_anybody or "", write.otherwise)
+        reply = await self._call("begin", writer, until, *anybody, *write.tags, insists=1)
         return write.tags if reply is None else tuple((_bytes(tag) or b"").decode() for tag in reply)
 
     async def end(self, writer: str, write: Write, marked: tuple[str, ...], *, changed: bool) -> None:
@@ -192,7 +198,7 @@ class RedisCache(SessionCache):
         noted = ("", "") if owner is None else owner
         anybody = (write.of_anybody or "", write.otherwise)
         # Nothing old is shown if one of both arrives, the mark of `begin` or this: so it waits for longer.
-        reply = await self._call("end", writer, *anybody, int(changed), *noted, *marked, insists=changed)
+        reply = await self._call("end", writer, *anybody, int(changed), *noted, *marked, insists=2 * changed)
         if reply is None and changed:
             self._owed.add(writer, {*marked, write.otherwise} - {""})
             await self._settle_soon()
