@@ -16,6 +16,7 @@ from sessions import (
     BackendUnavailableError,
     BaseConnectionManager,
     BaseSessionRepository,
+    CachedSessionRepository,
     ChatMessage,
     Chats,
     ChatSession,
@@ -23,10 +24,12 @@ from sessions import (
     ConnectionFactory,
     ConnectionType,
     InvalidInputError,
+    MemoryCache,
     MessageConflictError,
     MissingDependencyError,
     NewMessage,
     PreviewPage,
+    RedisCache,
     RetryConfig,
     RetryStrategy,
     Role,
@@ -112,6 +115,17 @@ async def plain_names(session_id: UUID) -> None:
         async for chat_session, messages in chats.export_user("alice"):
             assert_type(chat_session, ChatSession)
             assert_type(messages, list[ChatMessage])
+
+
+async def cached(repository: AsyncSessionRepository, session_id: UUID) -> None:
+    in_front = CachedSessionRepository(repository, cache=MemoryCache(ttl=5, max_bytes=2**20))
+    assert_type(in_front.uncached, AsyncSessionRepository)
+    assert_type(in_front.chats, AsyncChats)
+    assert_type(await in_front.get_session("alice", session_id), ChatSession | None)
+    await in_front.invalidate("alice", session_id)
+    async with CachedSessionRepository(repository, cache=RedisCache("redis://host/0")) as shared:
+        assert_type(shared, CachedSessionRepository)
+    CachedSessionRepository(repository, cache="memory://").invalidate_sync("alice")
 
 
 async def copies(chats: AsyncChats, messages: list[ChatMessage]) -> None:
