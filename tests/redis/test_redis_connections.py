@@ -10,7 +10,10 @@ import pytest
 import redis.asyncio
 
 from sessions import AsyncChats, BackendUnavailableError, ConfigurationError, SessionRepositoryFactory
+from sessions.backends.redis.client import RedisConnection
+from sessions.backends.redis.commands import Waits
 from sessions.backends.redis.connection import RedisConnectionManager
+from sessions.core.telemetry import PoolMeter, Target
 from tests.support.servers import free_port
 from tests.support.servers import redis as valkey
 
@@ -190,3 +193,23 @@ async def test_a_node_of_a_cluster_is_refused() -> None:
     options = ("--cluster-enabled", "yes", "--databases", "1", "--cluster-port", str(free_port()))
     with valkey(*options) as url, refused:
         await connect(url).count_sessions("alice")
+
+
+async def test_a_connection_that_opens_during_a_close_is_closed_after_its_call(redis_url: str) -> None:
+    async with redis.asyncio.ConnectionPool.from_url(redis_url) as pool:
+        server = RedisConnection(pool, "chats", "", 1, Waits(5, 5, 5), 0, PoolMeter(Target("redis")))
+        closed, opened = asyncio.Event(), []
+        get_connection = pool.get_connection
+
+        async def get_late() -> Any:
+            await closed.wait()
+            opened.append(await get_connection())
+            return opened[0]
+
+        pool.get_connection = get_late
+        call = asyncio.create_task(server.command("", "PING"))
+        await asyncio.sleep(0)
+        await server.close_pool()
+        closed.set()
+        assert await call == "PONG"
+        assert [connection.is_connected for connection in opened] == [False]

@@ -52,6 +52,7 @@ class RedisConnection(Connections):
     meter: PoolMeter
     in_use_here: int = 0
     _turns: asyncio.Semaphore = field(init=False)
+    _is_closed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         super().__init__(self.prefix, self.kept)
@@ -71,6 +72,11 @@ class RedisConnection(Connections):
 
     def opened(self) -> list[RedisConnection]:
         return [self]
+
+    async def close_pool(self) -> None:
+        """Close the connections of the pool, and those in use when they are returned."""
+        self._is_closed = True
+        await self.pool.aclose()
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -128,6 +134,9 @@ class RedisConnection(Connections):
                 raise NoAnswerError from error
             finally:
                 await pool.release(connection)
+                if self._is_closed:
+                    # It was opened after the others were closed: nobody else would close it.
+                    await connection.disconnect()
         if waits:
             received = replies.pop()
             took_effect = any(not isinstance(reply, Exception) for reply in replies)

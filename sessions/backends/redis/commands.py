@@ -184,7 +184,7 @@ class Connections(ABC):
     async def aclose(self) -> None:
         """Close all connections."""
         for server in self.opened():
-            await server.pool.aclose()
+            await server.close_pool()
 
 
 def _without_errors(replies: list[Any]) -> list[Any]:
