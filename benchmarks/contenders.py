@@ -285,5 +285,5 @@ async def raw_client(backend: str, url: str) -> Any:
         return RawPyMongo(client, client.get_default_database("agenthub").name)
     if backend == "redis":
         # Callers wait for one of its connections, and do not fail.
-        return RawRedis(Redis(connection_pool=BlockingConnectionPool.from_url(url, max_connections=100)))
+        return RawRedis(Redis.from_pool(BlockingConnectionPool.from_url(url, max_connections=100)))
     return await RawAiosqlite.open(url)
