@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import itertools
 import os
 import re
@@ -176,19 +175,6 @@ def _long_ones_first(items: list[pytest.Item], processes: int) -> list[pytest.It
         ordered += [*long, *rest[:room]]
         del rest[:room]
     return [*ordered, *rest]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection() -> None:
-    """Do not look for garbage among the tests: there is none, and each search goes over all of them."""
-    gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """Look for garbage from now on, but never among the tests."""
-    gc.enable()
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
