@@ -39,8 +39,13 @@ class Turning:
         """
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps([asdict(backend), jobs]), file=self._process.stdin, flush=True)
-        results: list[Any] = json.loads(self._process.stdout.readline())
+        try:
+            print(json.dumps([asdict(backend), jobs]), file=self._process.stdin, flush=True)
+            results: list[Any] = json.loads(self._process.stdout.readline())
+        except BaseException:
+            # The next test must not read what comes of these jobs.
+            self._process.kill()
+            raise
         for result in results:
             assert result is None or "error" not in result, result["error"]
         return results
