@@ -10,7 +10,8 @@ setting ``prefix``. So the owner is part of each key, and a foreign session look
 ``sessions:{tag}:o:<session id>``
     Sorted set of the messages, ordered by text: all scores are 0. A member is the timestamp (18 digits), the
     write order ("0", or "1" and 19 digits), the id, NUL, and the body: a JSON list of texts, which are the
-    role, the content, the payload, and the keys and values of the metadata. A history is one range of it.
+    role, the content, and the keys and values of the metadata; and for a payload NUL and its JSON text, which
+    nothing has to encode or decode once more. A history is one range of it.
 ``sessions:{tag}:i:<session id>``
     Hash: the id of each message, and its timestamp and write order, which find it in the sorted set.
 ``sessions:{tag}:index``
