@@ -126,6 +126,8 @@ function ops.replace()
   local rows, refusal = all_rows(s, 6)
   if not rows then return refusal end
   if #rows > 0 or call('EXISTS', s.order) == 1 then
+    -- A server without memory rejects the first write of a script, if it may need memory, and none after it.
+    if #rows > 0 then call('HSET', s.key, 'u', s.updated) end
     clear(s)
     changed(s, insert(s, rows, next_moment(s.updated)))
   end
