@@ -14,6 +14,8 @@ import redis
 
 from sessions import AsyncChats, ChatMessage, ChatSession, NewMessage, SessionsError
 from sessions.backends.redis import mapping
+from sessions.backends.redis.commands import Connections
+from sessions.backends.redis.script import READS, script_of, scripts
 
 AWKWARD = ["a{b}c", "}{", "a:s:b", "*", "%7B", "é", " ", "x" * 255, "😀" * 255]
 
@@ -32,8 +34,6 @@ async def test_a_server_that_forgot_the_script_is_sent_it_again(redis_url: str, 
         assert await chats.count_messages("alice", session_id) == 20
 
 
-@pytest.mark.parametrize("user_id", AWKWARD)
-async def test_all_keys_of_a_user_are_in_one_slot_and_go_with_the_last_session(
 async def test_a_server_that_forgets_the_scripts_once_more_runs_the_call(
     redis_url: str, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +79,8 @@ def test_payloads_are_decoded_together_and_alone() -> None:
             mapping.decode_payloads(texts)
 
 
+@pytest.mark.parametrize("user_id", AWKWARD)
+async def test_all_keys_of_a_user_are_in_one_slot_and_go_with_the_last_session(
     redis_url: str, server: Any, user_id: str
 ) -> None:
     async with AsyncChats(redis_url) as chats:

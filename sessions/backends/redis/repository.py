@@ -25,11 +25,11 @@ setting ``prefix``. So the owner is part of each key, and a foreign session look
 ``sessions:ids:<three hexadecimal digits>``
     Sets of the ids of all messages, by their SHA-1: an id that a caller gives is in no other session.
 
-The script is several files of Lua, sent once as one; the server is sent it again if it has forgotten it. It
-checks everything before its first write, because what it has written stays if it fails. Times of writing are
-those of the server, and at least a microsecond after the session's last change. Operations on many sessions
-are several calls, each of which looks at a bounded number of them: during a call, the server does nothing
-else.
+The scripts are made of several files of Lua, and sent once; the server is sent them again if it has forgotten
+them. They check everything before their first write, because what one has written stays if it fails. Times of
+writing are those of the server, and at least a microsecond after the session's last change. Operations on
+many sessions are several calls, each of which looks at a bounded number of them: during a call, the server
+does nothing else.
 
 ``sessions:{tag}:expiry``, ``sessions:expiring``
     Only with ``expire_after``. Sorted sets: the members of the user's index, by the time in milliseconds at
