@@ -176,9 +176,13 @@ class Connections(ABC):
         return (0,)
 
     async def check(self) -> None:
-        """Raise the error of a write; the server checks this one as any other, and it writes nothing."""
-        scopes = self.one_for_each_server(self.scopes())
-        commands = [(scope, ("SETRANGE", f"{scope}:check", 0, "")) for scope in scopes]
+        """Raise the error of a write; the server checks this one as any other, and it writes nothing.
+
+        Scripts also ask for the time. A script that may not has an error without the code ``NOPERM``.
+        """
+        commands: list[Command] = []
+        for scope in self.one_for_each_server(self.scopes()):
+            commands += [(scope, ("SETRANGE", f"{scope}:check", 0, "")), (scope, ("TIME",))]
         _without_errors(await self.send(commands, writes=True))
 
     async def command(self, scope: str, *parts: str | int) -> Any:

@@ -81,7 +81,7 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         return connection
 
     async def make_ready(self) -> None:
-        """Connect, and check the server again."""
+        """Connect, and check the server again, also whether it accepts writes."""
         connection = await self._connections.get()
         await connection.preparing.run(functools.partial(self._prepare, connection))
 
@@ -92,7 +92,11 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
             self._check(found, is_cluster=connection is not server)
             reasons.add(await _what_is_lost(server, found))
         self._check_durability(next(filter(None, reasons), None))
-        await connection.check()
+        try:
+            await connection.check()
+        except exceptions.RedisError as error:
+            if errors.code_of(error) not in errors.READS_ONLY:
+                raise
         self._is_ready = True
         self.preparations += 1
 
