@@ -95,9 +95,24 @@ async def test_a_services_own_client_is_used_and_stays_open(
         assert client.connection_pool.connection_kwargs["protocol"] == protocol
 
 
-async def test_what_is_no_client_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"client: must be a redis\.asyncio\.Redis"):
-        SessionRepositoryFactory.create_repository("redis", client=object())
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "UTF8"])
+async def test_a_services_own_client_may_have_another_encoding(redis_url: str, encoding: str) -> None:
+    async with (
+        redis.asyncio.Redis.from_url(redis_url, encoding=encoding) as client,
+        AsyncChats(backend="redis", client=client) as chats,
+        AsyncChats(redis_url) as others,
+    ):
+        session_id = await chats.create_session("ä", title="日", messages=[("user", "größe €")])
+        assert await others.get_session_history("ä", session_id) == await chats.get_session_history(
+            "ä", session_id
+        )
+
+
+@pytest.mark.parametrize("client", [object(), redis.Redis()])
+async def test_what_is_no_asyncio_client_of_redis_py_is_refused(client: Any) -> None:
+    named = re.escape(f"RedisCluster, not a {type(client).__module__}.{type(client).__name__}")
+    with pytest.raises(ConfigurationError, match=rf"client: must be a redis\.asyncio\.Redis or .*{named}"):
+        SessionRepositoryFactory.create_repository("redis", client=client)
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,7 @@ def new_pool(
     }
     if servers.hosts:
         options["socket_keepalive"] = True
+        "decode_responses": True,
     if servers.service is None:
         return ConnectionPool(**options)
     seconds = min(settings.connect_timeout, SENTINEL_SECONDS)
