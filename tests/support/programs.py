@@ -81,7 +81,9 @@ class Programs:
             streams = (nothing.fileno(), output.fileno(), errors.fileno())
             with _Connection(self._path, arguments, cwd, env, streams) as connection:
                 end = connection.end(timeout)
-            printed = [stream.seek(0) or stream.read() for stream in (output, errors)]
+            for stream in (output, errors):
+                stream.seek(0)
+            printed = output.read(), errors.read()
         assert end["left"] == [], f"{arguments} left processes behind: {end['left']}\n{printed}"
         return subprocess.CompletedProcess(arguments, end["status"], *printed)
 
