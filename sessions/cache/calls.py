@@ -140,7 +140,8 @@ class CachedCalls(Calls):
         except BaseException as error:
             # Otherwise it may still take effect: the mark stays until nothing of before can be valid.
             if is_over(error):
-                await self._cache.end(writer, write, marked, changed=True)
+                # Without the owner: the session may be another user's.
+                await self._cache.end(writer, write.without_owner(), marked, changed=True)
             raise
         await self._cache.end(writer, write, marked, changed=changes(result))
         return result
@@ -193,7 +194,8 @@ class WritesInTransaction:
         marked = await self._cache.begin(self._writer, write)
         if self._ends:
             self._marked.append(marked)
-            self._writes.append(write)
+            # It may fail, or be rolled back.
+            self._writes.append(write.without_owner())
 
     async def end(self) -> None:
         """Remove the marks, after the transaction."""

@@ -198,7 +198,8 @@ class RedisCache(SessionCache):
         noted = ("", "") if owner is None else owner
         anybody = (write.of_anybody or "", write.otherwise)
         # Nothing old is shown if one of both arrives, the mark of `begin` or this: so it waits for longer.
-        reply = await self._call("end", writer, *anybody, int(changed), *noted, *marked, insists=2 * changed)
+        flags = int(changed), int(write.forgets_owners)
+        reply = await self._call("end", writer, *anybody, *flags, *noted, *marked, insists=2 * changed)
         if reply is None and changed:
             self._owed.add(writer, {*marked, write.otherwise} - {""})
             await self._settle_soon()

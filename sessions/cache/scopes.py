@@ -39,10 +39,6 @@ UNCACHED = frozenset(
 )
 """Reads that always go to the database."""
 
-# A write to more sessions than this concerns everything.
-MAX_TAGS = 500
-
-
 @dataclass(frozen=True, slots=True)
 class Read(Generic[T]):
     """A read that may be answered by the cache.
@@ -236,7 +232,8 @@ class Names:
     def _restore(self, sessions: Sequence[ChatSession]) -> Write:
         tags = {self.session(each.session_id) for each in sessions}
         tags |= {self.lists(each.user_id) for each in sessions}
-        return Write(tuple(tags) if len(tags) <= MAX_TAGS else (EVERYTHING,))
+        # A session may have had another owner when it was deleted, with all of that user's.
+        return Write(tuple(tags), forgets_owners=True)
 
 
 _TO_ONE_SESSION = frozenset(

@@ -315,6 +315,35 @@ async def test_a_session_created_anew_by_another_user_is_its_own(cached: Any) ->
         assert (await cached.list_sessions(user_id)).sessions == []
 
 
+@pytest.mark.parametrize("how", ["ensure", "create", "in a transaction"])
+async def test_who_asks_for_another_user_s_id_does_not_pass_for_its_owner(cached: Any, how: str) -> None:
+    session_id = await cached.create_session_async(ALICE)
+    asked = {
+        "ensure": lambda: cached.ensure_session_exists(session_id, BOB),
+        "create": lambda: cached.create_session_async(BOB, session_id=session_id),
+        "in a transaction": lambda: cached.run_in_transaction(
+            lambda inside: inside.ensure_session_exists(session_id, BOB)
+        ),
+    }
+    with pytest.raises(SessionConflictError):
+        await asked[how]()
+    assert (await cached.list_sessions(ALICE)).sessions[0].version == 0
+    await cached.add_message(session_id, "user", "a")
+    assert (await cached.list_sessions(ALICE)).sessions[0].version == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_session_restored_for_another_user_has_that_owner(cached: Any, many: bool) -> None:
+    session_id = await cached.create_session_async(ALICE)
+    stored = await cached.get_session(ALICE, session_id)
+    assert await cached.delete_user(ALICE) == 1
+    stored.user_id = BOB
+    await (cached.admin.restore_many([(stored, [])]) if many else cached.admin.restore(stored, []))
+    assert (await cached.list_sessions(BOB)).sessions[0].version == 0
+    await cached.add_message(session_id, "user", "a")
+    assert (await cached.list_sessions(BOB)).sessions[0].version == 1
+
+
 async def test_a_session_that_is_ensured_and_there_stays_in_the_cache(cached: Any) -> None:
     session_id = str(uuid.uuid4())
     assert await cached.ensure_session_exists(session_id, ALICE)
