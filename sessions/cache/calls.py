@@ -100,13 +100,22 @@ class CachedCalls(Calls):
             cache.counts.hits += 1
             return result
         cache.counts.misses += 1
-        # With the generation: a caller never waits for a read that began before a write that it has seen end.
         shared = await cache.shared_reads.get()
-        return await shared.run(
-            (read.key, read.wanted, found.generation),
-            functools.partial(self._read_and_fill, read, found, began, call),
-            functools.partial(_copier, read),
-        )
+        try:
+            # With the generation: a caller never waits for a read that began before a write that it has seen
+            # end.
+            return await shared.run(
+                (read.key, found.generation),
+                functools.partial(self._read_and_fill, read, found, began, call),
+                functools.partial(_frozen, read),
+                functools.partial(_thawed, read),
+                wanted=read.wanted,
+                now=began,
+                oldest=began - cache.ttl,
+            )
+        except UnreadableError:
+            # A payload that is nested as deep as the stack of the one who reads it.
+            return await call()
 
     async def _read_and_fill(
         self, read: Read[R], found: LookUp, began: float, call: Callable[[], Awaitable[R]]
@@ -160,16 +169,18 @@ def is_over(error: BaseException) -> bool:
     return isinstance(error, SessionsError) and not isinstance(error, BackendUnavailableError)
 
 
-def _copier(read: Read[R], result: R) -> Callable[[], R]:
-    """Return a function that makes copies of a result, which its own reader may change from now on."""
-    if not result:
-        # None, or an empty list.
-        return lambda: type(result)() if isinstance(result, list) else result
-    payload = read.encode(result)
-    if payload is None:
-        copied = copy.deepcopy(result)
-        return lambda: copy.deepcopy(copied)
-    return lambda: read.decode(payload)
+def _frozen(read: Read[R], result: R) -> Any:
+    """Return a result, which its own reader may change from now on, in a form for other readers."""
+    return read.encode(result) or copy.deepcopy(result)
+
+
+def _thawed(read: Read[R], frozen: Any) -> R:
+    """Return what a reader wants of a result in that form."""
+    if isinstance(frozen, bytes):
+        return read.decode(frozen)
+    result: Any = copy.deepcopy(frozen)
+    found: R = result if read.wanted is None else result[-read.wanted :]
+    return found
 
 
 class WritesInTransaction:

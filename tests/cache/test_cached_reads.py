@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,13 +16,14 @@ from sessions import (
     BackendUnavailableError,
     CachedSessionRepository,
     ChatMessage,
+    InvalidInputError,
     MemoryCache,
     NewMessage,
     RedisCache,
     SessionConflictError,
     SessionNotFoundError,
 )
-from sessions.cache import SessionCache, scopes
+from sessions.cache import SessionCache, scopes, shared_reads
 from sessions.cache.scopes import Names
 from sessions.core.port import Backend
 from tests.cache.conftest import Clock
@@ -241,20 +243,103 @@ async def test_a_reader_that_is_cancelled_leaves_the_read_to_another(
     assert [each.session_id for each in others] == [session_id] * 2
 
 
-async def test_an_error_of_a_shared_read_is_the_error_of_each(counting: Any, memory: MemoryCache) -> None:
+async def test_an_error_of_a_shared_read_is_an_error_of_its_own_for_each(
+    counting: Any, memory: MemoryCache
+) -> None:
     cached = CachedSessionRepository(counting, cache=memory)
     session_id = await cached.create_session_async(ALICE)
+    attempts = 0
 
     async def perform(_work: Any, _arguments: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
         await asyncio.sleep(0)
-        raise BackendUnavailableError("gone")
+        try:
+            raise OSError("reset")
+        except OSError as cause:
+            raise BackendUnavailableError("gone") from cause
 
     perform_before, counting.backend.perform = counting.backend.perform, perform
-    reads = [asyncio.ensure_future(cached.get_session(ALICE, session_id)) for _ in range(3)]
+    reads = [asyncio.ensure_future(cached.get_session(ALICE, session_id)) for _ in range(100)]
     found = await asyncio.gather(*reads, return_exceptions=True)
-    assert [type(each) for each in found] == [BackendUnavailableError] * 3
+    assert attempts == 1
+    assert {type(each) for each in found} == {BackendUnavailableError}
+    assert len({id(each) for each in found}) == len(found)
+    assert {str(each) for each in found} == {"gone"}
+    assert {str(each.__cause__) for each in found} == {"reset"}
+    # Nobody's traceback has the frames of another one.
+    assert max(len(traceback.extract_tb(each.__traceback__)) for each in found) < 30
     counting.backend.perform = perform_before
     assert await cached.get_session(ALICE, session_id)
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidInputError("before", "is not there"), OSError(5, "text"), KeyError("a")]
+)
+def test_a_copy_of_an_error_is_equal_to_it(error: Exception) -> None:
+    error.add_note("a note")
+    copied = shared_reads._own(error)
+    assert copied is not error
+    assert (type(copied), str(copied), copied.args) == (type(error), str(error), error.args)
+    copied.add_note("another one")
+    assert error.__notes__ == ["a note"]
+
+
+async def test_readers_of_shorter_windows_wait_for_the_longest(counting: Any, memory: MemoryCache) -> None:
+    cached = CachedSessionRepository(counting, cache=memory)
+    session_id = await cached.create_session_async(ALICE, messages=[("user", text) for text in "abcdef"])
+    counting.backend.calls.clear()
+    counting.backend.held = asyncio.Event()
+    limits = [3, 1, 2, 5, 4, 3, None, 6, 100, None, 1]
+    reads = [asyncio.ensure_future(contents(cached, session_id, limit=limit)) for limit in limits]
+    while memory.counts.misses < len(reads):
+        await asyncio.sleep(0)
+    counting.backend.held.set()
+    found = await asyncio.gather(*reads)
+    assert found == [list("abcdef")[-(limit or 6) :] for limit in limits]
+    # Each that was the longest so far.
+    assert counting.backend.calls == ["history"] * 3
+
+
+async def test_a_reader_does_not_wait_for_a_read_that_is_older_than_ttl(
+    counting: Any, memory: MemoryCache, clock: Clock
+) -> None:
+    cached = CachedSessionRepository(counting, cache=memory)
+    session_id = await cached.create_session_async(ALICE, {"title": "old"})
+    read, resume = asyncio.Event(), asyncio.Event()
+    perform = counting.backend.perform
+
+    async def perform_slowly(work: Any, arguments: Any) -> Any:
+        result = await perform(work, arguments)
+        read.set()
+        await resume.wait()
+        return result
+
+    counting.backend.perform = perform_slowly
+    slow = asyncio.ensure_future(cached.get_session(ALICE, session_id))
+    await read.wait()
+    counting.backend.perform = perform
+    await counting.update_session_async(ALICE, session_id, {"title": "new"})
+    clock.now += memory.ttl
+    assert (await cached.get_session(ALICE, session_id)).title == "new"
+    resume.set()
+    assert (await slow).title == "old"
+    assert (await cached.get_session(ALICE, session_id)).title == "new"
+
+
+async def test_a_blocking_call_does_not_wait_for_a_read_of_its_own_thread(
+    counting: Any, memory: MemoryCache
+) -> None:
+    cached = CachedSessionRepository(counting, cache=memory)
+    session_id = await cached.create_session_async(ALICE)
+    counting.backend.held = held = asyncio.Event()
+    slow = asyncio.ensure_future(cached.get_session(ALICE, session_id))
+    await asyncio.sleep(0)
+    counting.backend.held = None
+    # This thread cannot continue the read before the call returns.
+    assert cached.get_session_sync(ALICE, session_id)
+    held.set()
+    assert await slow
 
 
 async def test_who_reads_after_a_write_does_not_wait_for_a_read_from_before(
