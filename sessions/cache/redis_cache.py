@@ -50,7 +50,7 @@ class RedisCache(SessionCache):
         client: A service's own ``redis.asyncio.Redis``, used and never closed here; it belongs to one event
             loop.
         ttl: Seconds for which a value is valid.
-        prefix: The first part of all keys: another one for another database with the same name.
+        prefix: The first part of all keys.
         timeout: Seconds that a read waits for the server.
         max_value_bytes: Larger values, such as very long histories, are not stored.
 

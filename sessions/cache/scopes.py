@@ -23,12 +23,21 @@ from sessions.cache.encoding import (
 from sessions.core.values import Append, HistoryRange, NewSession
 from sessions.models import ChatMessage, ChatSession
 
-__all__ = ["EVERYTHING", "UNCACHED", "Names", "Read"]
+__all__ = ["CACHED", "EVERYTHING", "UNCACHED", "WRITE_TO_EVERYTHING", "Names", "Read"]
 
 T = TypeVar("T")
 
 EVERYTHING = "all"
 """The tag of every value."""
+
+WRITE_TO_EVERYTHING = Write((EVERYTHING,))
+
+# With another one, values are not those of a release that writes or reads them differently. The tags stay the
+# same: what one release writes, others see.
+FORMAT = 1
+
+CACHED = frozenset({"get", "history", "list_after", "list_page", "list_previews"})
+"""Reads that may be answered by the cache."""
 
 UNCACHED = frozenset(
     {
@@ -38,6 +47,7 @@ UNCACHED = frozenset(
     }
 )
 """Reads that always go to the database."""
+
 
 @dataclass(frozen=True, slots=True)
 class Read(Generic[T]):
@@ -73,9 +83,10 @@ class Names:
         database: Tells the databases of one cache apart.
     """
 
-    __slots__ = ("_prefix",)
+    __slots__ = ("_prefix", "database")
 
     def __init__(self, database: str) -> None:
+        self.database = database
         # With its length, so that no database's name and id together make those of another one.
         self._prefix = f"{len(database)}:{database}:"
 
@@ -99,7 +110,7 @@ class Names:
         return f"{self._prefix}l:{user_id}"
 
     def _key(self, kind: str, user_id: str, rest: str) -> str:
-        return f"{self._prefix}{kind}:{len(user_id)}:{user_id}:{rest}"
+        return f"{self._prefix}{FORMAT}:{kind}:{len(user_id)}:{user_id}:{rest}"
 
     # -- Reads -------------------------------------------------------------------------------------
 
@@ -209,7 +220,7 @@ class Names:
             return self._restore([arguments[0]])
         if work == "restore_many":
             return self._restore([chat_session for chat_session, _ in arguments[0]])
-        return Write((EVERYTHING,))
+        return WRITE_TO_EVERYTHING
 
     def _append(self, *arguments: Any) -> Write:
         """Return what an append makes invalid; its arguments are those of the backend, or an `Append`."""
