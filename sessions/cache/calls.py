@@ -78,6 +78,11 @@ class CachedCalls(Calls):
         changes = (lambda result: result is not False) if work.__name__ == "ensure" else _always
         return await self._write(work.__name__, args, call, changes)
 
+    async def run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
+        """Delete batches as `Calls.run_batches` does: for the cache they are one write."""
+        call = functools.partial(self._behind.run_batches, operation, delete, *args)
+        return await self._write(delete.__name__, (*args, self.batch_size), call)
+
     async def append(self, operation: str, append: Append) -> bool:
         """Append messages as `Calls.append` does."""
         return await self._write(

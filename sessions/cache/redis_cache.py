@@ -41,8 +41,8 @@ class RedisCache(SessionCache):
     supported.
 
     While the server cannot be used, reads go to the database. A read waits for it for ``timeout`` seconds at
-    most, and a write for three times as long. After a failure no read does for half a second, and after two
-    seconds of failures no write. What this process writes meanwhile it tells the server as soon as it can,
+    most, and a write for three times as long. After a failure no read does for half a second, and after half
+    a second of failures no write. What this process writes meanwhile it tells the server as soon as it can,
     and until then other processes may read the state before it, for ``ttl`` seconds at most.
 
     Args:

@@ -117,6 +117,11 @@ class CallsInTransaction(Calls):
         await self._writes.begin(self.manager, work.__name__, args)
         return await self._behind.run_counting_attempts(operation, work, *args, check=check)
 
+    async def run_batches(self, operation: str, delete: Callable[..., Awaitable[int]], *args: Any) -> int:
+        """Delete batches as `Calls.run_batches` does."""
+        await self._writes.begin(self.manager, delete.__name__, (*args, self.batch_size))
+        return await self._behind.run_batches(operation, delete, *args)
+
     async def append(self, operation: str, append: Append) -> bool:
         """Append messages as `Calls.append` does."""
         await self._writes.begin(self.manager, "append", (append,))

@@ -25,6 +25,7 @@ from sessions import (
 )
 from sessions.cache import SessionCache, scopes, shared_reads
 from sessions.cache.scopes import Names
+from sessions.core.calls import Calls
 from sessions.core.port import Backend
 from tests.cache.conftest import Clock
 
@@ -505,3 +506,24 @@ def test_each_operation_of_a_backend_is_a_read_or_a_write() -> None:
     }
     assert works == scopes.UNCACHED | scopes.CACHED | written
     assert not scopes.UNCACHED & (scopes.CACHED | written)
+
+
+async def test_batches_are_one_write_for_the_cache(
+    counting: Any, memory: MemoryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache server that does not respond delays each call once, and not once for each batch."""
+    cached = CachedSessionRepository(counting, cache=memory)
+    monkeypatch.setattr(Calls, "batch_size", 2)
+    for _ in range(5):
+        await cached.create_session_async(ALICE)
+    begun: list[Any] = []
+    begin = memory.begin
+
+    async def counted(*arguments: Any) -> Any:
+        begun.append(arguments)
+        return await begin(*arguments)
+
+    monkeypatch.setattr(memory, "begin", counted)
+    assert await cached.delete_user(ALICE) == 5
+    assert len(begun) == 1
+    assert (await cached.list_sessions(ALICE)).sessions == []
