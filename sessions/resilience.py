@@ -26,7 +26,6 @@ __all__ = [
     "async_retry",
     "begin_call",
     "call_deadline",
-    "call_with_retry",
     "end_call",
     "extend_call",
     "repeat_call",
@@ -127,7 +126,7 @@ def time_left(at_most: float) -> float:
 
     Returns:
         The minimum of ``at_most`` and the rest of the call's ``max_elapsed``, never 0; ``at_most`` outside of
-        `call_with_retry`.
+        a call that `begin_call` began.
     """
     deadline = _deadline.get()
     return at_most if deadline is None else max(_MIN_SECONDS, min(at_most, deadline - time.monotonic()))
@@ -255,36 +254,6 @@ def retry(
     return decorate
 
 
-async def call_with_retry(
-    operation: str,
-    work: Callable[[], Awaitable[R]],
-    config: RetryConfig,
-    *,
-    on: RetryOn,
-    unwrap: Unwrap = _itself,
-    note: NoteRetry | None = None,
-) -> R:
-    """Await ``work()`` as `async_retry` would, without its overhead if nothing fails.
-
-    Args:
-        operation: Its name in the log.
-        work: Called once for each attempt; must be safe to repeat.
-        config: Attempts and delays.
-        on: Errors to retry; see `async_retry`.
-        unwrap: Returns the error to log.
-        note: Called with the operation and the error before each further attempt.
-    """
-    token = begin_call(config)
-    try:
-        try:
-            return await work()
-        except Exception as error:
-            failed = [error]
-        return await repeat_call(failed, operation, work, config, on=on, unwrap=unwrap, note=note)
-    finally:
-        end_call(token)
-
-
 def begin_call(config: RetryConfig) -> Token[float | None]:
     """Begin a call of which `repeat_call` may repeat the work; ``max_elapsed`` begins."""
     return _deadline.set(time.monotonic() + config.max_elapsed)
@@ -305,16 +274,19 @@ async def repeat_call(
     unwrap: Unwrap = _itself,
     note: NoteRetry | None = None,
 ) -> R:
-    """Await ``work()`` again after a first attempt that failed, as `call_with_retry` does.
+    """Await ``work()`` again after a first attempt that failed, as `async_retry` would.
+
+    A call whose first attempt succeeds does not pay for a retry: the caller awaits that attempt itself,
+    between `begin_call` and `end_call`.
 
     Args:
         failed: The error of the first attempt. It is removed: a frame that holds it would be a cycle.
-        operation: See `call_with_retry`, as for the others.
-        work: Called once for each further attempt.
+        operation: Its name in the log.
+        work: Called once for each further attempt; must be safe to repeat.
         config: Attempts and delays.
-        on: Errors to retry.
+        on: Errors to retry; see `async_retry`.
         unwrap: Returns the error to log.
-        note: Called before each further attempt.
+        note: Called with the operation and the error before each further attempt.
     """
 
     async def replay_then_work() -> R:

@@ -139,7 +139,7 @@ class Calls:
         manager = self.manager
         if (retry := self._retry) is None:
             retry = self._retry = self.read_retry()
-        # As `call_with_retry` does, without the frame of one more coroutine.
+        # Here, not in a function of its own, which would be the frame of one more coroutine.
         operation_token = None if has_begun else begin_operation(operation)
         token = begin_call(retry)
         try:

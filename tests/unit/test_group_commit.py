@@ -13,7 +13,7 @@ from sessions.core import group_commit
 from sessions.core.batches import GroupLimits
 from sessions.core.group_commit import GroupCommit
 from sessions.core.steps import Steps
-from sessions.resilience import RetryConfig, call_with_retry
+from sessions.resilience import RetryConfig, begin_call, end_call
 
 LIMITS = GroupLimits(
     count=100,
@@ -359,9 +359,11 @@ async def test_a_call_ends_at_its_own_time_limit_while_its_batch_goes_on(
     await queue.submit("a", "b")
 
     async def impatient() -> bool:
-        limit = RetryConfig(max_attempts=1, max_elapsed=0.1)
-        submit = lambda: queue.group.submit(Item("c"), queue.sender)  # noqa: E731
-        return await call_with_retry("add_message", submit, limit, on=LostError)
+        token = begin_call(RetryConfig(max_attempts=1, max_elapsed=0.1))
+        try:
+            return await queue.group.submit(Item("c"), queue.sender)
+        finally:
+            end_call(token)
 
     call = asyncio.create_task(impatient())
     [patient] = await queue.submit("d")

@@ -5,16 +5,17 @@ import logging
 import random
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from sessions import ConfigurationError, RetryConfig, RetryStrategy, async_retry, retry
+from sessions.core.calls import Calls
 from sessions.resilience import (
     MONGODB_RETRY_CONFIG,
     POSTGRES_RETRY_CONFIG,
     SQLITE_RETRY_CONFIG,
-    call_with_retry,
     time_left,
 )
 from tests.support.timing import within
@@ -72,10 +73,33 @@ async def run_call(work: Work, config: RetryConfig, on: Any, value: str = "done"
     async def operation() -> str:
         return work(value)
 
-    return await call_with_retry("operation", operation, config, on=on)
+    return await call(operation, config, on)
 
 
-@pytest.fixture(params=[run_async, run_sync, run_call], ids=["async_retry", "retry", "call_with_retry"])
+async def call(operation: Callable[[], Awaitable[Any]], config: RetryConfig, on: Any) -> Any:
+    """Call an operation of a backend as repositories do."""
+
+    class Manager:
+        preparations = 0
+        outcome_is_unknown = translate = staticmethod(lambda error: None)
+        driver_error = staticmethod(lambda error: error)
+        run_step = staticmethod(lambda attempt: attempt())
+        target = staticmethod(lambda: SimpleNamespace(system="tests"))
+
+        def is_transient(self, error: BaseException) -> bool:
+            return on(error) if callable(on) and not isinstance(on, type) else isinstance(error, on)
+
+        async def prepare_again(self, error: BaseException, *, seen: int) -> bool:
+            return False
+
+    class OnlyBackend:
+        manager = Manager()
+        perform = staticmethod(lambda work, arguments: work(*arguments))
+
+    return await Calls(cast("Any", OnlyBackend()), lambda: config).run("operation", operation)
+
+
+@pytest.fixture(params=[run_async, run_sync, run_call], ids=["async_retry", "retry", "calls"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Each way to retry."""
     found: Run = request.param
@@ -247,7 +271,7 @@ async def test_an_attempt_knows_how_much_of_the_call_is_left() -> None:
         raise Flaky
 
     with pytest.raises(Flaky):
-        await call_with_retry("work", work, config(max_attempts=3, max_elapsed=600.0, **AT_ONCE), on=Flaky)
+        await call(work, config(max_attempts=3, max_elapsed=600.0, **AT_ONCE), Flaky)
 
     assert 500 < left[0] <= 600
     assert left[1] <= left[0] - 0.19
@@ -260,7 +284,7 @@ async def test_no_time_left_never_means_no_limit() -> None:
         await asyncio.sleep(0.05)
         return time_left(60.0)
 
-    assert 0 < await call_with_retry("work", work, config(max_elapsed=0.01), on=Flaky) < 0.1
+    assert 0 < await call(work, config(max_elapsed=0.01), Flaky) < 0.1
 
 
 # --- delays ----------------------------------------------------------------------------------------
@@ -336,7 +360,8 @@ async def test_no_delay_and_no_log_line_follow_a_success(
         await run(Work(), RetryConfig(), Flaky)
 
     assert slept == []
-    assert caplog.records == []
+    # With DEBUG, `sessions.operations` has a line for each call.
+    assert [record for record in caplog.records if record.name == "sessions.resilience"] == []
 
 
 # --- log -------------------------------------------------------------------------------------------
