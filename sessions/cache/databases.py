@@ -89,7 +89,7 @@ class Database:
 
     async def _place(self, manager: ConnectionManager) -> str | None:
         if self._namespace is not None and (name := manager.shared_name()) is not None:
-            return f"namespace/{self._namespace}/{name}"
+            return f"namespace/{len(self._namespace)}:{self._namespace}/{name}"
         return await manager.run_step(manager.identity)
 
     def _warn(self, manager: ConnectionManager) -> None:

@@ -64,6 +64,8 @@ class CachedSessionRepository(AsyncSessionRepository):
             raise ConfigurationError("repository: has a cache already")
         self._behind = repository
         self._cache = cache_of(cache) if isinstance(cache, str) else cache
+        if namespace is not None and not (isinstance(namespace, str) and namespace):
+            raise ConfigurationError("namespace: must be a text that is not empty")
         if isinstance(cache, str) and namespace is None:
             namespace = load_settings().sessions.cache.namespace
         self._namespace = namespace

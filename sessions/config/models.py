@@ -356,7 +356,7 @@ class CacheSettings(_Model, frozen=True):
     max_bytes: _PositiveCount = 64 * 2**20
     max_value_bytes: _PositiveCount = 2**20
     prefix: _Prefix = "sessions-cache"
-    namespace: _Text | None = None
+    namespace: _Prefix | None = None
     timeout: _PositiveSeconds = 0.25
 
     def with_url(self, url: str) -> Self:
