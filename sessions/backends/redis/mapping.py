@@ -67,7 +67,7 @@ def encode_moment(moment: datetime) -> str:
 
 def decode_moment(text: str) -> datetime:
     """Return the datetime of 18 digits, in UTC."""
-    return YEAR_1 + timedelta(0, int(text[:12]), int(text[12:18]))
+    return YEAR_1 + timedelta(0, 0, int(text[:18]))
 
 
 def index_place(updated_at: datetime, session_id: str = "") -> str:
@@ -197,18 +197,22 @@ def _to_messages(session_id: str, members: Sequence[str]) -> list[ChatMessage]:
     parts = [member.split(NUL, 2) for member in members]
     bodies = _decode(f"[{','.join([part[1] for part in parts])}]")
     payloads = iter(decode_payloads([part[2] for part in parts if len(part) == 3]))
-    return [
-        ChatMessage(
-            head[19 if head[18] == "0" else 38 :],
-            session_id,
-            role,
-            content,
-            YEAR_1 + timedelta(0, int(head[:12]), int(head[12:18])),
-            _metadata(texts) if texts else {},
-            next(payloads) if payload else None,
+    messages = []
+    for part, body in zip(parts, bodies, strict=True):
+        head = part[0]
+        messages.append(
+            ChatMessage(
+                head[19 if head[18] == "0" else 38 :],
+                session_id,
+                body[0],
+                body[1],
+                # Of all digits as microseconds: one conversion, and not two.
+                YEAR_1 + timedelta(0, 0, int(head[:18])),
+                _metadata(body[2:]) if len(body) > 2 else {},
+                next(payloads) if len(part) == 3 else None,
+            )
         )
-        for (head, _, *payload), (role, content, *texts) in zip(parts, bodies, strict=True)
-    ]
+    return messages
 
 
 def decode_payloads(texts: Sequence[str]) -> list[Any]:
