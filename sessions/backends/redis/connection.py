@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import uuid
 from collections.abc import Hashable
 from typing import Any
 
@@ -157,6 +158,22 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
     def shared_name(self) -> str | None:
         """Return the number of the database with the prefix of the keys."""
         return f"{super().shared_name()}/{self._settings.prefix}"
+
+    async def identity(self) -> str | None:
+        """Return a random token that the database keeps; the first who asks stores it.
+
+        Raises:
+            Exception: It could not be stored.
+        """
+        connection = await self.connect()
+        scope = connection.scopes()[0]
+        key, token = f"{scope}:identity", uuid.uuid4().hex
+        stored, found = await connection.send(
+            [(scope, ("SET", key, token, "NX")), (scope, ("GET", key))], writes=True
+        )
+        if isinstance(found, str):
+            return f"redis/{found}"
+        raise next((reply for reply in (stored, found) if isinstance(reply, Exception)), KeyError(key))
 
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
