@@ -41,8 +41,8 @@ class RedisCache(SessionCache):
     supported.
 
     While the server cannot be used, reads go to the database. A read waits for it for ``timeout`` seconds at
-    most, and a write for three times as long. After a failure no read does for half a second, and after two
-    seconds of failures no write. What this process writes meanwhile it tells the server as soon as it can,
+    most, and a write for three times as long. After a failure no read does for half a second, and after half
+    a second of failures no write. What this process writes meanwhile it tells the server as soon as it can,
     and until then other processes may read the state before it, for ``ttl`` seconds at most.
 
     Args:
@@ -50,7 +50,7 @@ class RedisCache(SessionCache):
         client: A service's own ``redis.asyncio.Redis``, used and never closed here; it belongs to one event
             loop.
         ttl: Seconds for which a value is valid.
-        prefix: The first part of all keys: another one for another database with the same name.
+        prefix: The first part of all keys.
         timeout: Seconds that a read waits for the server.
         max_value_bytes: Larger values, such as very long histories, are not stored.
 
@@ -198,7 +198,8 @@ class RedisCache(SessionCache):
         noted = ("", "") if owner is None else owner
         anybody = (write.of_anybody or "", write.otherwise)
         # Nothing old is shown if one of both arrives, the mark of `begin` or this: so it waits for longer.
-        reply = await self._call("end", writer, *anybody, int(changed), *noted, *marked, insists=2 * changed)
+        flags = int(changed), int(write.forgets_owners)
+        reply = await self._call("end", writer, *anybody, *flags, *noted, *marked, insists=2 * changed)
         if reply is None and changed:
             self._owed.add(writer, {*marked, write.otherwise} - {""})
             await self._settle_soon()

@@ -17,6 +17,7 @@ import redis.asyncio
 from sessions import CachedSessionRepository, ConfigurationError, RedisCache
 from sessions.cache.breaker import Breaker
 from sessions.cache.redis_cache import SETTLE_SECONDS
+from tests.cache.conftest import Clock
 from tests.faults.breakable import Valkey, running
 from tests.support.freezers import freezer_of
 
@@ -105,6 +106,18 @@ async def test_a_server_that_is_frozen_costs_one_wait_and_then_shows_nothing_old
             while not ours.cache.counts.hits:
                 assert await title(ours, session_id) == "49"
                 await asyncio.sleep(0.01)
+
+
+def test_writers_of_one_call_wait_for_less_than_a_second_together() -> None:
+    clock = Clock()
+    breaker, waited = Breaker(clock), 0.0
+    # Ten writes of one transaction, and their ends.
+    for seconds in [0.25] * 10 + [0.5] * 10:
+        if breaker.lets_through(insists=True):
+            clock.now += seconds
+            waited += seconds
+            breaker.failed("no answer")
+    assert waited < 1
 
 
 async def test_a_server_that_comes_back_with_its_old_data_shows_nothing_old(
