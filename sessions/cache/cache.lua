@@ -136,6 +136,17 @@ if operation == 'settle' then
   return 1
 end
 
+-- On each new connection. A server that was promoted, or restarted with what it had on its disk, may have lost
+-- what writers told another one, and have kept the values: "r" of the tag of everything is who it was before.
+if operation == 'connected' then
+  local key, info = tag_key('all'), redis.pcall('INFO', 'server')
+  local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
+  if run and redis.call('HGET', key, 'r') ~= run and store(key, 'g', fresh, 'r', run) then
+    redis.call('PEXPIRE', key, life)
+  end
+  return 1
+end
+
 if operation == 'restarted' then
   if store(tag_key('all'), 'g', fresh) then redis.call('PEXPIRE', tag_key('all'), life) end
   return 1

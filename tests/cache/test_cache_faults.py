@@ -137,6 +137,27 @@ async def test_a_server_that_comes_back_with_its_old_data_shows_nothing_old(
             assert await title(each, session_id) == "new"
 
 
+async def test_a_server_that_is_promoted_again_shows_nothing_old(behind: Any, empty_server: Valkey) -> None:
+    """It knows the script from the first time, and has what a third server has sent it."""
+    async with process(behind, empty_server) as ours:
+        session_id = await ours.create_session_async(ALICE, {"title": "old"})
+        for _ in range(2):
+            assert await title(ours, session_id) == "old"
+        with redis.Redis.from_url(empty_server.url) as client:
+            kept = {key: client.dump(key) for key in client.keys("*")}
+            await ours.update_session_async(ALICE, session_id, {"title": "new"})
+            for key, value in kept.items():
+                client.restore(key, 0, value, replace=True)
+            # The same server: what it has is valid.
+            assert await title(ours, session_id) == "old"
+            [of_everything] = client.keys("*:t:all")
+            assert client.hset(of_everything, "r", "another server") == 0
+            client.client_kill_filter(_type="normal", skipme=True)
+            for _ in range(2):
+                assert await title(ours, session_id) == "new"
+            assert ours.cache.counts.hits >= 2
+
+
 async def test_a_writer_that_cannot_reach_the_server_tells_it_as_soon_as_it_can(
     behind: Any, empty_server: Valkey
 ) -> None:
