@@ -13,7 +13,8 @@ from sessions.cache.databases import Database
 from sessions.cache.encoding import UnreadableError
 from sessions.cache.scopes import CACHED, UNCACHED, WRITE_TO_EVERYTHING, Names, Read
 from sessions.core.calls import Calls, Check
-from sessions.core.values import Append
+from sessions.core.port import payloads_of
+from sessions.core.values import Append, HistoryRange
 from sessions.errors import BackendUnavailableError, SessionsError
 
 __all__ = ["CachedCalls", "is_over", "new_writer", "write_of"]
@@ -68,6 +69,13 @@ class CachedCalls(Calls):
         if name in UNCACHED:
             return await call()
         return await self._write(name, arguments, call)
+
+    async def read_payloads(
+        self, operation: str, session_id: str, user_id: str, limit: int | None
+    ) -> list[Any]:
+        """Return the payloads of the messages that the cache has, or reads."""
+        history = self.backend.history
+        return payloads_of(await self.run(operation, history, session_id, user_id, HistoryRange(limit)))
 
     async def run_counting_attempts(
         self, operation: str, work: Callable[..., Awaitable[R]], *args: Any, check: Check | None = None

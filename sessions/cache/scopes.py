@@ -41,7 +41,7 @@ CACHED = frozenset({"get", "history", "list_after", "list_page", "list_previews"
 
 UNCACHED = frozenset(
     {
-        *("count", "count_messages", "get_message", "search"),
+        *("count", "count_messages", "get_message", "payloads", "search"),
         *("export_many", "export_messages", "export_sessions"),
         *("count_all", "list_all", "list_users", "make_ready", "sizes"),
     }

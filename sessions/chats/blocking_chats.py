@@ -80,6 +80,7 @@ class Chats:
     add_message = blocking(AsyncChats.add_message, of=_chats)
     add_messages = blocking(AsyncChats.add_messages, of=_chats)
     get_session_history = blocking(AsyncChats.get_session_history, of=_chats)
+    get_session_payloads = blocking(AsyncChats.get_session_payloads, of=_chats)
     get_message = blocking(AsyncChats.get_message, of=_chats)
     count_messages = blocking(AsyncChats.count_messages, of=_chats)
     update_message = blocking(AsyncChats.update_message, of=_chats)

@@ -170,6 +170,12 @@ class Calls:
         if (observer := telemetry.observer) is not None:
             observer.retried(operation, self.manager, error)
 
+    def read_payloads(
+        self, operation: str, session_id: str, user_id: str, limit: int | None
+    ) -> Awaitable[list[Any]]:
+        """Return the payloads of the newest messages of a session; see `Backend.payloads`."""
+        return self.run(operation, self.backend.payloads, session_id, user_id, limit)
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now."""
         token = begin_operation("is_healthy")

@@ -420,6 +420,7 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
     )
     count_sessions_sync = blocking(SharedOperations.count_sessions, "count_sessions_sync")
     get_session_history_sync = blocking(SharedOperations.get_session_history, "get_session_history_sync")
+    get_session_payloads_sync = blocking(SharedOperations.get_session_payloads, "get_session_payloads_sync")
     get_message_sync = blocking(SharedOperations.get_message, "get_message_sync")
     count_messages_sync = blocking(SharedOperations.count_messages, "count_messages_sync")
     update_message_sync = blocking(SharedOperations.update_message, "update_message_sync")

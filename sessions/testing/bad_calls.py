@@ -63,6 +63,7 @@ ADDED_CALLS: dict[str, dict[str, Any]] = {
     | {"before": None, "after": None, "since": None},
     "get_message": {"user_id": USER, "session_id": "", "message_id": _MESSAGE},
     "count_messages": {"user_id": USER, "session_id": ""},
+    "get_session_payloads": {"user_id": USER, "session_id": ""},
     "update_message": {"user_id": USER, "session_id": "", "message_id": _MESSAGE, "content": "New"}
     | {"metadata": None, "payload": UNSET}
     | _CHANGE,

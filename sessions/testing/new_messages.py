@@ -133,6 +133,23 @@ class NewMessagesContract(RepositoryContract):
             if not same_payload(PAYLOADS[message.content], message.payload):
                 pytest.fail(f"{message.content}: came back as {ascii(message.payload)[:200]}")
 
+    async def test_payloads_are_read_alone(self, chats: Caller) -> None:
+        created = [NewMessage("tool", name, payload=payload) for name, payload in PAYLOADS.items()]
+        created.insert(1, NewMessage("user", "no payload", metadata={"a": 1}))
+        session_id = await chats.create_session(USER, None, messages=created)
+        history = await _history(chats, session_id)
+        for limit in (None, 0, 1, len(created) - 1, len(created) + 5):
+            found = await chats.get_session_payloads(USER, session_id, limit=limit)
+            wanted = history if limit is None else history[max(0, len(history) - limit) :]
+            assert len(found) == len(wanted)
+            for payload, message in zip(found, wanted, strict=True):
+                if message.content not in PAYLOADS or PAYLOADS[message.content] is None:
+                    assert payload == message
+                elif not same_payload(PAYLOADS[message.content], payload):
+                    pytest.fail(f"{message.content}: came back as {ascii(payload)[:200]}")
+        assert await chats.get_session_payloads(OTHER, session_id) == []
+        assert await chats.get_session_payloads(USER, new_id()) == []
+
     async def test_a_tuple_in_a_payload_comes_back_as_a_list(self, chats: Caller) -> None:
         session_id = await chats.create_session(USER, None)
         await chats.add_message(session_id, "user", "Hi", payload=(1, ("a", {"b": ()})))

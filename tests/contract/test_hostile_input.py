@@ -290,6 +290,7 @@ CALLS: dict[str, dict[str, str]] = {
     },
     "get_message": {"user_id": "", "session_id": "", "message_id": ""},
     "count_messages": {"user_id": "", "session_id": ""},
+    "get_session_payloads": {"user_id": "", "session_id": ""},
     "update_message": {
         "user_id": "",
         "session_id": "",

@@ -296,6 +296,7 @@ async def test_a_foreign_and_an_absent_session_look_the_same_to_each_operation(
         ("get_session_history", {"since": datetime(2020, 1, 1, tzinfo=UTC)}),
         ("get_message", {"message_id": message_id}),
         ("count_messages", {}),
+        ("get_session_payloads", {}),
         ("update_message", {"message_id": message_id, "content": "mine"}),
         ("update_message", {"message_id": message_id, "merge_metadata": {"a": 1}, "payload": 1}),
         ("update_message", {"message_id": message_id, "content": "mine", "expected_version": 0}),

@@ -186,6 +186,7 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     "get_message": (lambda r, s, m: r.get_message("user", s, m), (1, 1, 1, 1)),
     "get_message, absent": (lambda r, s, m: r.get_message("user", s, ABSENT), (1, 1, 2, 2)),
     "count_messages": (lambda r, s, m: r.count_messages("user", s), (1, 1, 1, 1)),
+    "get_session_payloads": (lambda r, s, m: r.get_session_payloads("user", s), (1, 1, 1, 1)),
     "update_message": (lambda r, s, m: r.update_message("user", s, m, content="New"), (1, 6, 5, 10)),
     "update_message, with everything": (
         lambda r, s, m: r.update_message(

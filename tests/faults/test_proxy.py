@@ -83,6 +83,11 @@ async def _export(repository: Any, names: Names) -> State:
     return exported
 
 
+async def _payloads(repository: Any, names: Any) -> list[str]:
+    found = await repository.get_session_payloads(names.user, names["first"])
+    return [message.content for message in found]  # None of them has a payload.
+
+
 async def _history(repository: Any, names: Names, **part: Any) -> list[str]:
     found = await repository.get_session_history(names.user, names["first"], **part)
     return [message.content for message in found]
@@ -182,6 +187,7 @@ OPERATIONS = {
     ),
     "get_message": Operation(lambda r, n: _content(r.get_message(n.user, n["first"], n.message("2"))), "2"),
     "count_messages": Operation(lambda r, n: r.count_messages(n.user, n["first"]), 3),
+    "get_session_payloads": Operation(_payloads, BASE["first"]),
     "search_messages": Operation(_found, ["1", "1"]),
     "update_message": Operation(
         lambda r, n: r.update_message(n.user, n["first"], n.message("2"), content="9", payload=[1]),

@@ -57,6 +57,7 @@ OPERATIONS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
         sid, "tool", "past", timestamp=PAST, metadata={"a": 1}, payload=[1]
     ),
     "get_session_history, since": lambda r, sid: r.get_session_history("user", sid, since=PAST, limit=10),
+    "get_session_payloads": lambda r, sid: r.get_session_payloads("user", sid),
     "count_messages": lambda r, sid: r.count_messages("user", sid),
     "get_message": lambda r, sid: r.get_message("user", sid, uuid.uuid4()),
     "update_message": lambda r, sid: r.update_message("user", sid, uuid.uuid4(), content="x"),

@@ -52,6 +52,7 @@ async def call_everything(chats: AsyncChats) -> set[str]:
     await call("get_session_history", USER, a)
     await call("get_message", USER, a, ids[0])
     await call("count_messages", USER, a)
+    await call("get_session_payloads", USER, a)
     await call("update_message", USER, a, ids[0], content=f"{SECRET} 3")
     await call("search_messages", USER, "secret")
     await call("fork_session", USER, a)

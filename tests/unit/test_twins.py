@@ -36,6 +36,7 @@ PAIRS = {
     ("list_session_previews", "list_session_previews_sync"),
     ("get_message", "get_message_sync"),
     ("count_messages", "count_messages_sync"),
+    ("get_session_payloads", "get_session_payloads_sync"),
     ("update_message", "update_message_sync"),
     ("pop_message", "pop_message_sync"),
     ("delete_messages", "delete_messages_sync"),

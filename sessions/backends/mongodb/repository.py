@@ -83,6 +83,7 @@ READS = frozenset(
         "list_page",
         "list_previews",
         "list_users",
+        "payloads",
         "search",
     }
 )

@@ -30,6 +30,7 @@ __all__ = [
     "tag_of",
     "to_message",
     "to_messages",
+    "to_payloads",
     "to_session",
     "user_of",
 ]
@@ -213,6 +214,21 @@ def _to_messages(session_id: str, members: Sequence[str]) -> list[ChatMessage]:
             )
         )
     return messages
+
+
+def to_payloads(session_id: str, members: Sequence[str]) -> list[Any]:
+    """Return the payloads of members of the order; of one without a payload the message."""
+    found: list[Any] = []
+    for start in range(0, len(members), DECODED_AT_ONCE):
+        some = members[start : start + DECODED_AT_ONCE]
+        # No JSON text contains NUL.
+        parts = [member.split(NUL, 2) for member in some]
+        payloads = iter(decode_payloads([part[2] for part in parts if len(part) == 3]))
+        found += [
+            next(payloads) if len(part) == 3 else to_message(session_id, member)
+            for part, member in zip(parts, some, strict=True)
+        ]
+    return found
 
 
 def decode_payloads(texts: Sequence[str]) -> list[Any]:

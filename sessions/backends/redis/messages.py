@@ -16,6 +16,7 @@ from sessions.backends.redis.mapping import (
     tag_of,
     to_message,
     to_messages,
+    to_payloads,
 )
 from sessions.core.values import HistoryRange, MessageChange, MessageRow, Position
 from sessions.models import UNSET, ChatMessage, ChatSession
@@ -47,6 +48,10 @@ class RedisMessages(RedisOperations):
         if reading == "before":
             members.reverse()
         return to_messages(session_id, members)
+
+    async def payloads(self, session_id: str, user_id: str, limit: int | None) -> list[Any]:
+        first = 0 if limit is None else -limit
+        return to_payloads(session_id, await self._read("ZRANGE", session_id, user_id, first, -1))
 
     async def _read(self, command: str, session_id: str, user_id: str, *arguments: str | int) -> list[str]:
         """Read the order of a session's messages with one command."""
