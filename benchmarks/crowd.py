@@ -75,7 +75,15 @@ CROWDS = (
 BACKENDS = ("postgres", "mongodb", "sqlite", "redis")
 
 
-def measure(backend: str, url: str, *, rounds: int, seconds: float, crowds: Sequence[Crowd] = CROWDS) -> str:
+def measure(
+    backend: str,
+    url: str,
+    *,
+    rounds: int,
+    seconds: float,
+    crowds: Sequence[Crowd] = CROWDS,
+    warm_up: float = WARM_UP_SECONDS,
+) -> str:
     """Return the table of one backend.
 
     Args:
@@ -84,6 +92,7 @@ def measure(backend: str, url: str, *, rounds: int, seconds: float, crowds: Sequ
         rounds: Measurements of each contender, of which the table shows the medians.
         seconds: Duration of each.
         crowds: What to measure.
+        warm_up: Seconds before it, at least.
     """
     place = BACKENDS.index(backend)
     rows = []
@@ -93,7 +102,7 @@ def measure(backend: str, url: str, *, rounds: int, seconds: float, crowds: Sequ
         for number in range(rounds):
             # Each goes first as often as the other.
             for contender in sorted(found, reverse=bool(number % 2)):
-                measured = _race(contender, backend, url, crowd, session_ids, seconds)
+                measured = _race(contender, backend, url, crowd, session_ids, (seconds, warm_up))
                 found[contender].append(measured[crowd.value])
         ours, raw = (statistics.median(found[contender]) for contender in ("ours", "raw"))
         show: Callable[[float], str] = _rate if crowd.value == "rate" else milliseconds
@@ -115,11 +124,16 @@ async def _create(backend: str, url: str, number: int) -> list[str]:
 
 
 def _race(
-    contender: str, backend: str, url: str, crowd: Crowd, session_ids: Sequence[str], seconds: float
+    contender: str,
+    backend: str,
+    url: str,
+    crowd: Crowd,
+    session_ids: Sequence[str],
+    times: tuple[float, float],
 ) -> dict[str, float]:
     """Return the sum of the processes' rates, and the worst of their times."""
     command = [sys.executable, "-m", "benchmarks.crowd", contender, backend, url]
-    command += ["--callers", str(crowd.callers), "--seconds", str(seconds)]
+    command += ["--callers", str(crowd.callers), "--seconds", str(times[0]), "--warm-up", str(times[1])]
     if crowd.threads:
         command.append("--threads")
     with ExitStack() as stack:
@@ -141,8 +155,8 @@ def _race(
 class _Clock:
     """Collects the times of the calls after the warm-up."""
 
-    def __init__(self, seconds: float) -> None:
-        self.began = perf_counter() + max(WARM_UP_SECONDS, seconds / 2)
+    def __init__(self, seconds: float, warm_up: float) -> None:
+        self.began = perf_counter() + max(warm_up, seconds / 2)
         self.end = self.began + seconds
         self.seconds = seconds
         self.taken: list[float] = []
@@ -168,7 +182,7 @@ async def _tasks(
     contender: str, backend: str, url: str, session_ids: list[str], options: Any
 ) -> dict[str, float]:
     one: Any = Ours(backend, url) if contender == "ours" else await raw_client(backend, url)
-    clock = _Clock(options.seconds)
+    clock = _Clock(options.seconds, options.warm_up)
 
     async def caller(number: int) -> None:
         turn = number
@@ -198,7 +212,7 @@ def _threads(
             append = blocking_append(backend, url)
         append(session_id)
         ready.wait()
-        clocks.append(clock := _Clock(options.seconds))
+        clocks.append(clock := _Clock(options.seconds, options.warm_up))
         while clock.goes_on(started := perf_counter()):
             append(session_id)
             clock.note(started)
@@ -218,6 +232,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--callers", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--warm-up", type=float, default=WARM_UP_SECONDS)
     parser.add_argument("--threads", action="store_true")
     options = parser.parse_args()
     arguments = options.contender, options.backend, options.url, json.load(sys.stdin), options

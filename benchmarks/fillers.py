@@ -140,7 +140,7 @@ class RedisFiller:
     def _add_message(self, pipeline: Any, base: str, session_id: str, at: datetime) -> None:
         message_id = str(uuid.uuid4())
         place = encode_moment(at) + "0"
-        pipeline.zadd(f"{base}o:{session_id}", {f'{place}{message_id}\0["user","{CONTENT}",""]': 0})
+        pipeline.zadd(f"{base}o:{session_id}", {f'{place}{message_id}\0["user","{CONTENT}"]': 0})
         pipeline.hset(f"{base}i:{session_id}", message_id, place)
         part = hashlib.sha1(message_id.encode(), usedforsecurity=False).hexdigest()[:3]
         pipeline.sadd(f"sessions:ids:{part}", message_id)

@@ -36,7 +36,7 @@ def _append(pipeline: Any, session_id: str, old: str | None, contents: list[str]
     for content in contents:
         message_id = str(uuid_utils.uuid7())
         place = f"{moment}1{moment:0>19}"
-        members[f"{place}{message_id}\0{json.dumps(['user', content, ''])}"] = 0
+        members[f"{place}{message_id}\0{json.dumps(['user', content])}"] = 0
         places[message_id] = place
     pipeline.zadd(f"{base}o:{session_id}", members)
     pipeline.hset(f"{base}i:{session_id}", mapping=places)

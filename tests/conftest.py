@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
+import importlib
 import itertools
 import os
 import re
@@ -82,7 +84,6 @@ SLOW = {
 AT_FULL_SIZE = (
     ("TestMongodbStandalone", "[sync"),
     ("TestMongodbReplicaSet", "[async"),
-    ("test_adopted_backends.py", "[sync"),
     ("test_cached_contract.py", "[sync"),
     ("TestRedisCluster", "test_"),
     # The longest ones on MongoDB's second kind.
@@ -94,14 +95,17 @@ AT_FULL_SIZE = (
 # Folders and files whose tests take long, most of it to wait: pytest-xdist starts with them, in every second
 # process, so that the other processes have work meanwhile and none waits for them at the end.
 LONG = {
-    *("benchmarks", "faults", "typing", "cli/test_cli_streams.py", "contract/test_many_messages.py"),
-    *("contract/test_model.py", "contract/test_order.py", "contract/test_races.py"),
-    *("docs/test_chat_service.py", "docs/test_programs.py", "loops/test_celery.py"),
+    *("benchmarks", "faults", "typing", "cache/test_schedules.py", "cli/test_cli_streams.py"),
+    *("contract/test_hostile_input.py", "contract/test_many_messages.py", "contract/test_model.py"),
+    *("contract/test_order.py", "contract/test_races.py"),
+    *("docs/test_build.py", "docs/test_chat_service.py", "docs/test_programs.py"),
+    *("loops/test_cancellation.py", "loops/test_celery.py"),
     *("loops/test_services.py", "loops/test_shutdown.py", "migrations/test_rolling.py"),
-    *("migrations/test_populated.py", "mongodb/test_time_to_fail.py", "packaging/test_tests.py"),
+    *("migrations/test_populated.py", "mongodb/test_time_to_fail.py"),
+    *("packaging/test_tests.py", "packaging/test_wheel.py", "redis/test_redis_resharding.py"),
     *("postgres/test_grouped_appends.py", "postgres/test_lost_connections.py"),
     *("services/chat/test_chat_processes.py", "services/chat/test_chat_server_kills.py"),
-    "sqlite/test_sqlite_turns.py",
+    *("sqlite/test_sqlite_turns.py", "unit/test_connection_factory.py"),
 }
 
 
@@ -113,6 +117,9 @@ def pytest_configure(config: pytest.Config) -> None:
     If a server is missing, the fixtures of the tests that need it fail and name the variable to set.
     """
     config.pluginmanager.register(stray_processes)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        gc.disable()  # Nothing that is made until the tests are collected is garbage.
+        _import_share(config)
     if config.getoption("dist", "no") == "no" or config.option.collectonly:
         return
     shared = contextlib.ExitStack()
@@ -121,6 +128,34 @@ def pytest_configure(config: pytest.Config) -> None:
         with contextlib.suppress(servers.NoServerError):
             os.environ[variable] = shared.enter_context(server())
     os.environ[python_programs.VARIABLE] = shared.enter_context(python_programs.programs())
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on."""
+    gc.enable()
+
+
+def _import_share(config: pytest.Config) -> None:
+    """Import the worker's share of the test modules that are not compiled yet.
+
+    Then each of them is rewritten and compiled by one worker, and not by all of them at the same time.
+    """
+    worker, workers = (os.environ[f"PYTEST_XDIST_WORKER{name}"] for name in ("", "_COUNT"))
+    places = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    root = Path(__file__).parent
+    modules = [
+        path
+        for path in sorted(root.rglob("test_*.py"))
+        if any(path.is_relative_to(place) for place in places)
+        and not any(path.parent.glob(f"__pycache__/{path.stem}.*"))
+        # Without the frameworks these cannot be imported.
+        and not path.parent.is_relative_to(root / "integrations")
+        and not (config.option.markexpr == "not slow" and _is_slow(path))
+    ]
+    for path in modules[int(worker.removeprefix("gw")) :: int(workers)]:
+        # What cannot be imported is said when it is collected.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(path.relative_to(root.parent).with_suffix("").parts))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -177,12 +212,15 @@ def _long_ones_first(items: list[pytest.Item], processes: int) -> list[pytest.It
     return [*ordered, *rest]
 
 
+_SETTINGS = ("SESSIONS_CONFIG", *re.findall(r"\$\{(\w+)", SHIPPED.read_text("utf-8")))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the settings of the user who runs the tests from the environment."""
-    shipped = re.findall(r"\$\{(\w+)", SHIPPED.read_text("utf-8"))
-    for name in ("SESSIONS_CONFIG", *shipped):
-        monkeypatch.delenv(name, raising=False)
+    for name in _SETTINGS:
+        if name in os.environ:
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(

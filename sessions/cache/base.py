@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sessions.cache.shared_reads import SharedReads
@@ -92,13 +92,19 @@ class Write:
         of_anybody: Tag of a session whose owner the writer does not name: its noted owner's lists are
             concerned, and if there is none, ``otherwise``.
         otherwise: Tag of the lists of all users.
-        owner: What is known of the owner after the write.
+        owner: What is known of the owner after the write, if it succeeds.
+        forgets_owners: Whether the noted owners of the sessions are not known any more.
     """
 
     tags: tuple[str, ...]
     of_anybody: str | None = None
     otherwise: str = ""
     owner: Owner | None = None
+    forgets_owners: bool = False
+
+    def without_owner(self) -> Write:
+        """Return this write if it is not known whether it succeeds."""
+        return self if self.owner is None else replace(self, owner=None, forgets_owners=True)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ logger = logger_of(__name__)
 # After a failure, no call is let through for so long; then one.
 RETRY_SECONDS = 0.5
 # So long after the first failure, a writer still tries: what it does not tell, others do not see.
-INSIST_SECONDS = 2.0
+INSIST_SECONDS = 0.5
 # A server that fails again and again is reported so often.
 WARN_SECONDS = 60.0
 

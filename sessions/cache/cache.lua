@@ -110,27 +110,39 @@ if operation == 'begin' then
 end
 
 if operation == 'end' then
-  local writer, session, otherwise, changed = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-  local owned, lists = ARGV[9], ARGV[10]
+  local writer, session, otherwise, changed, forgets = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+  local owned, lists = ARGV[10], ARGV[11]
   local tags = {}
-  for i = 11, #ARGV do tags[#tags + 1] = ARGV[i] end
+  for i = 12, #ARGV do tags[#tags + 1] = ARGV[i] end
   -- Its owner may be known, or be another one, since the write began.
   if session ~= '' then tags[#tags + 1] = lists_of(session, otherwise) end
   for _, tag in ipairs(tags) do
     local key = tag_key(tag)
     if writer ~= '' then redis.call('HDEL', key, 'm:' .. writer) end
+    if forgets == '1' then redis.call('HDEL', key, 'l') end
     if changed == '1' and store(key, 'g', fresh) then redis.call('PEXPIRE', key, life) end
   end
   if changed == '1' then note(owned, lists) end
   return 1
 end
 
--- Writes that their process could not tell: pairs of a tag and a writer.
+-- Writes that their process could not tell: pairs of a tag and a writer. Who owns the sessions is not known.
 if operation == 'settle' then
   for i = 5, #ARGV, 2 do
     local key = tag_key(ARGV[i])
-    redis.call('HDEL', key, 'm:' .. ARGV[i + 1])
+    redis.call('HDEL', key, 'm:' .. ARGV[i + 1], 'l')
     if store(key, 'g', fresh) then redis.call('PEXPIRE', key, life) end
+  end
+  return 1
+end
+
+-- On each new connection. A server that was promoted, or restarted with what it had on its disk, may have lost
+-- what writers told another one, and have kept the values: "r" of the tag of everything is who it was before.
+if operation == 'connected' then
+  local key, info = tag_key('all'), redis.pcall('INFO', 'server')
+  local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)')
+  if run and redis.call('HGET', key, 'r') ~= run and store(key, 'g', fresh, 'r', run) then
+    redis.call('PEXPIRE', key, life)
   end
   return 1
 end

@@ -206,6 +206,8 @@ class MemoryCache(SessionCache):
                 tag.marks.pop(writer, None)
                 if changed:
                     tag.generation = secrets.token_bytes(8)
+                if write.forgets_owners:
+                    tag.lists = ""
                 self._entries["tag", name] = tag
             if changed:
                 self._note(write.owner)

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class RedisCache(SessionCache):
     supported.
 
     While the server cannot be used, reads go to the database. A read waits for it for ``timeout`` seconds at
-    most, and a write for three times as long. After a failure no read does for half a second, and after two
-    seconds of failures no write. What this process writes meanwhile it tells the server as soon as it can,
+    most, and a write for three times as long. After a failure no read does for half a second, and after half
+    a second of failures no write. What this process writes meanwhile it tells the server as soon as it can,
     and until then other processes may read the state before it, for ``ttl`` seconds at most.
 
     Args:
@@ -50,7 +50,7 @@ class RedisCache(SessionCache):
         client: A service's own ``redis.asyncio.Redis``, used and never closed here; it belongs to one event
             loop.
         ttl: Seconds for which a value is valid.
-        prefix: The first part of all keys: another one for another database with the same name.
+        prefix: The first part of all keys.
         timeout: Seconds that a read waits for the server.
         max_value_bytes: Larger values, such as very long histories, are not stored.
 
@@ -103,7 +103,22 @@ class RedisCache(SessionCache):
     # -- Connections -------------------------------------------------------------------------------
 
     def _open(self) -> _OnLoop:
-        return _OnLoop(self._client if self._url is None else _new_client(self._url))
+        return _OnLoop(self._client if self._url is None else _new_client(self._url, self._connected))
+
+    async def _connected(self, connection: Any) -> None:
+        """Prepare a new connection, and see to it that the server shows nothing that another one had lost."""
+        await connection.on_connect()
+
+        async def send(*command: str | int | bytes) -> Any:
+            await connection.send_command(*command)
+            return await connection.read_response()
+
+        try:
+            await self._run(send, "connected")
+        except BaseException:
+            # A reply that is still to come would be that of the next command.
+            await connection.disconnect(nowait=True)
+            raise
 
     async def _close(self, on_loop: _OnLoop) -> None:
         if on_loop.settling is not None:
@@ -129,13 +144,13 @@ class RedisCache(SessionCache):
             return None
         try:
             async with asyncio.timeout(self._timeout * max(1, insists)):
-                on_loop = await self._on_loops.get()
+                send = (await self._on_loops.get()).client.execute_command
                 if self._owed:
                     # Before anything else: no value of before may be found.
                     writes, number = self._owed.list()
-                    await self._run(on_loop.client, "settle", *itertools.chain(*writes))
+                    await self._run(send, "settle", *itertools.chain(*writes))
                     self._owed.paid(number)
-                reply = await self._run(on_loop.client, operation, *arguments)
+                reply = await self._run(send, operation, *arguments)
         except Exception as error:  # Whatever it is: the database has the answer.
             self._breaker.failed(type(error).__name__)
             return None
@@ -145,19 +160,21 @@ class RedisCache(SessionCache):
         self._breaker.worked()
         return reply
 
-    async def _run(self, client: Any, operation: str, *arguments: str | int | bytes) -> Any:
+    async def _run(
+        self, send: Callable[..., Awaitable[Any]], operation: str, *arguments: str | int | bytes
+    ) -> Any:
         from redis.exceptions import NoScriptError
 
         fresh = secrets.token_hex(8)
         life = int((self.ttl + self.mark_seconds) * 1000)
         sent = (operation, self._prefix, fresh, life, *arguments)
         try:
-            return await client.evalsha(self._digest, 0, *sent)
+            return await send("EVALSHA", self._digest, 0, *sent)
         except NoScriptError:
             # The server was restarted, or a replica was promoted: it may have lost what writers told it, and
             # have kept the values. It knows no script then; whoever sends it drops all values with it.
-            await client.eval(self._script, 0, "restarted", self._prefix, fresh, life)
-        return await client.evalsha(self._digest, 0, *sent)
+            await send("EVAL", self._script, 0, "restarted", self._prefix, fresh, life)
+        return await send("EVALSHA", self._digest, 0, *sent)
 
     # ----------------------------------------------------------------------------------------------
 
@@ -198,7 +215,8 @@ class RedisCache(SessionCache):
         noted = ("", "") if owner is None else owner
         anybody = (write.of_anybody or "", write.otherwise)
         # Nothing old is shown if one of both arrives, the mark of `begin` or this: so it waits for longer.
-        reply = await self._call("end", writer, *anybody, int(changed), *noted, *marked, insists=2 * changed)
+        flags = int(changed), int(write.forgets_owners)
+        reply = await self._call("end", writer, *anybody, *flags, *noted, *marked, insists=2 * changed)
         if reply is None and changed:
             self._owed.add(writer, {*marked, write.otherwise} - {""})
             await self._settle_soon()
@@ -229,7 +247,7 @@ def _import_driver() -> None:
         ) from error
 
 
-def _new_client(url: str) -> Any:
+def _new_client(url: str, connected: Callable[[Any], Awaitable[None]] | None = None) -> Any:
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -247,6 +265,7 @@ def _new_client(url: str) -> Any:
             timeout=None,
             socket_keepalive=True,
             protocol=2,
+            redis_connect_func=connected,
             # Once more at once: the server may have closed an idle connection.
             retry=Retry(NoBackoff(), 1),
         )

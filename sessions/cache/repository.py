@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-import uuid
-import weakref
+import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 from sessions import validation
 from sessions.cache.base import SessionCache, Write
-from sessions.cache.calls import CachedCalls, CallsInTransaction, WritesInTransaction, is_over, new_writer
+from sessions.cache.calls import CachedCalls, new_writer
+from sessions.cache.databases import database_in
 from sessions.cache.opening import cache_of
-from sessions.cache.scopes import Names
+from sessions.cache.scopes import WRITE_TO_EVERYTHING
+from sessions.cache.transactions import CallsInTransaction, WritesInTransaction
+from sessions.config import load_settings
 from sessions.connections import AsyncBaseConnectionManager
 from sessions.core.identifiers import Identifier
 from sessions.core.operations import Operations
@@ -24,9 +26,6 @@ from sessions.resilience import RetryConfig
 __all__ = ["CachedSessionRepository"]
 
 R = TypeVar("R")
-
-# The names of temporary databases, each of which is another one.
-_temporary: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
 
 
 class CachedSessionRepository(AsyncSessionRepository):
@@ -44,6 +43,9 @@ class CachedSessionRepository(AsyncSessionRepository):
         repository: The repository of a built-in backend.
         cache: A `MemoryCache` or a `RedisCache`, or the URL of one, as ``sessions.cache.url``: all
             repositories with the same URL share one.
+        namespace: Tells the database from others in the cache, with its kind and its name: the same in all
+            processes of a service, another one for a copy of the database. None for what the database itself
+            says, and if the cache is a URL for ``sessions.cache.namespace``.
 
     Raises:
         ConfigurationError: The repository has no backend of this package, or has a cache, or the URL is
@@ -51,7 +53,9 @@ class CachedSessionRepository(AsyncSessionRepository):
         MissingDependencyError: The cache needs a package that is not installed.
     """
 
-    def __init__(self, repository: AsyncSessionRepository, *, cache: SessionCache | str) -> None:
+    def __init__(
+        self, repository: AsyncSessionRepository, *, cache: SessionCache | str, namespace: str | None = None
+    ) -> None:
         if not isinstance(repository, AsyncSessionRepository):
             raise ConfigurationError(
                 f"repository: {type(repository).__name__} is not an AsyncSessionRepository"
@@ -60,13 +64,18 @@ class CachedSessionRepository(AsyncSessionRepository):
             raise ConfigurationError("repository: has a cache already")
         self._behind = repository
         self._cache = cache_of(cache) if isinstance(cache, str) else cache
-        self._names = Names(_database_of(repository._connection_manager))
+        if namespace is not None and not (isinstance(namespace, str) and namespace):
+            raise ConfigurationError("namespace: must be a text that is not empty")
+        if isinstance(cache, str) and namespace is None:
+            namespace = load_settings().sessions.cache.namespace
+        self._namespace = namespace
+        self._database = database_in(self._cache, repository._connection_manager, namespace)
         self._use(repository._connection_manager, repository._chosen_retry)
 
     def _use(self, manager: AsyncBaseConnectionManager, retry: RetryConfig | None) -> None:
         BaseSessionRepository.__init__(self, self._behind.connection_type, connection_manager=manager)
         self._chosen_retry = retry
-        self._calls = CachedCalls(self._behind._calls, self._cache, self._names)
+        self._calls = CachedCalls(self._behind._calls, self._cache, self._database)
         self._operations = Operations(self._calls)
 
     @property
@@ -88,12 +97,14 @@ class CachedSessionRepository(AsyncSessionRepository):
             user_id: Owner.
             session_id: The session; None for all of the user's.
         """
-        tags = [self._names.lists(validation.check_user_id(user_id))]
-        if session_id is None:
-            tags.append(self._names.user(user_id))
-        else:
-            tags.append(self._names.session(self._calls.check_id("session_id", session_id)))
-        await self._cache.end(new_writer(), Write(tuple(tags)), tuple(tags), changed=True)
+        user_id = validation.check_user_id(user_id)
+        if session_id is not None:
+            session_id = self._calls.check_id("session_id", session_id)
+        write = WRITE_TO_EVERYTHING
+        if (names := await self._database.names(self._connection_manager)) is not None:
+            of_either = names.user(user_id) if session_id is None else names.session(session_id)
+            write = Write((names.lists(user_id), of_either))
+        await self._cache.end(new_writer(), write, write.tags, changed=True)
 
     invalidate_sync = blocking(invalidate, "invalidate_sync")
 
@@ -114,15 +125,15 @@ class CachedSessionRepository(AsyncSessionRepository):
             ConfigurationError: It is none of these.
             NotImplementedError: The backend does not support it.
         """
-        writes = WritesInTransaction(self._cache, ends=False)
+        writes = WritesInTransaction(self._cache, self._database, ends=False)
         return self._inside(self._behind.using(transaction), writes)
 
     def _inside(self, behind: AsyncSessionRepository, writes: WritesInTransaction) -> Self:
         """Return this repository in a transaction, in which another one is behind it."""
         borrowed = object.__new__(type(self))
         vars(borrowed).update(vars(behind))
-        vars(borrowed).update(_behind=behind, _cache=self._cache, _names=self._names)
-        borrowed._calls = CallsInTransaction(behind._calls, self._names, writes)
+        vars(borrowed).update(_behind=behind, _cache=self._cache, _database=self._database)
+        borrowed._calls = CallsInTransaction(behind._calls, writes)
         borrowed._operations = Operations(borrowed._calls)
         return borrowed
 
@@ -141,37 +152,24 @@ class CachedSessionRepository(AsyncSessionRepository):
         Raises:
             NotImplementedError: The backend has no such transactions: Redis, and a standalone MongoDB server.
         """
-        return self._run_in_transaction(work)
-
-    async def _run_in_transaction(self, work: Callable[[Self], Awaitable[R]]) -> R:
-        writes = WritesInTransaction(self._cache, ends=True)
+        writes = WritesInTransaction(self._cache, self._database, ends=True)
 
         async def on(behind: AsyncSessionRepository) -> R:
             return await work(self._inside(behind, writes))
 
-        try:
-            result = await self._behind.run_in_transaction(on)
-        except BaseException as error:
-            # Whether it was committed may not be known: then the marks stay.
-            if is_over(error):
-                await writes.end()
-            raise
-        await writes.end()
-        return result
+        transaction = functools.partial(self._behind.run_in_transaction, on)
+        return writes.around(self._connection_manager, transaction)
 
     # -- Copies ------------------------------------------------------------------------------------
 
     def __copy__(self) -> Self:
-        return type(self)(copy.copy(self._behind), cache=self._cache)
+        return type(self)(copy.copy(self._behind), cache=self._cache, namespace=self._namespace)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _cached, (self._behind, self._cache)
+        return functools.partial(_cached, namespace=self._namespace), (self._behind, self._cache)
 
 
-def _cached(repository: AsyncSessionRepository, cache: SessionCache) -> CachedSessionRepository:
-    return CachedSessionRepository(repository, cache=cache)
-
-
-def _database_of(manager: AsyncBaseConnectionManager) -> str:
-    """Return the name of a database in the cache; one that only this manager has gets a new name."""
-    return manager.shared_name() or _temporary.setdefault(manager, uuid.uuid4().hex)
+def _cached(
+    repository: AsyncSessionRepository, cache: SessionCache, *, namespace: str | None
+) -> CachedSessionRepository:
+    return CachedSessionRepository(repository, cache=cache, namespace=namespace)

@@ -23,12 +23,21 @@ from sessions.cache.encoding import (
 from sessions.core.values import Append, HistoryRange, NewSession
 from sessions.models import ChatMessage, ChatSession
 
-__all__ = ["EVERYTHING", "UNCACHED", "Names", "Read"]
+__all__ = ["CACHED", "EVERYTHING", "UNCACHED", "WRITE_TO_EVERYTHING", "Names", "Read"]
 
 T = TypeVar("T")
 
 EVERYTHING = "all"
 """The tag of every value."""
+
+WRITE_TO_EVERYTHING = Write((EVERYTHING,))
+
+# With another one, values are not those of a release that writes or reads them differently. The tags stay the
+# same: what one release writes, others see.
+FORMAT = 1
+
+CACHED = frozenset({"get", "history", "list_after", "list_page", "list_previews"})
+"""Reads that may be answered by the cache."""
 
 UNCACHED = frozenset(
     {
@@ -38,9 +47,6 @@ UNCACHED = frozenset(
     }
 )
 """Reads that always go to the database."""
-
-# A write to more sessions than this concerns everything.
-MAX_TAGS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,10 @@ class Names:
         database: Tells the databases of one cache apart.
     """
 
-    __slots__ = ("_prefix",)
+    __slots__ = ("_prefix", "database")
 
     def __init__(self, database: str) -> None:
+        self.database = database
         # With its length, so that no database's name and id together make those of another one.
         self._prefix = f"{len(database)}:{database}:"
 
@@ -103,7 +110,7 @@ class Names:
         return f"{self._prefix}l:{user_id}"
 
     def _key(self, kind: str, user_id: str, rest: str) -> str:
-        return f"{self._prefix}{kind}:{len(user_id)}:{user_id}:{rest}"
+        return f"{self._prefix}{FORMAT}:{kind}:{len(user_id)}:{user_id}:{rest}"
 
     # -- Reads -------------------------------------------------------------------------------------
 
@@ -213,7 +220,7 @@ class Names:
             return self._restore([arguments[0]])
         if work == "restore_many":
             return self._restore([chat_session for chat_session, _ in arguments[0]])
-        return Write((EVERYTHING,))
+        return WRITE_TO_EVERYTHING
 
     def _append(self, *arguments: Any) -> Write:
         """Return what an append makes invalid; its arguments are those of the backend, or an `Append`."""
@@ -236,7 +243,8 @@ class Names:
     def _restore(self, sessions: Sequence[ChatSession]) -> Write:
         tags = {self.session(each.session_id) for each in sessions}
         tags |= {self.lists(each.user_id) for each in sessions}
-        return Write(tuple(tags) if len(tags) <= MAX_TAGS else (EVERYTHING,))
+        # A session may have had another owner when it was deleted, with all of that user's.
+        return Write(tuple(tags), forgets_owners=True)
 
 
 _TO_ONE_SESSION = frozenset(

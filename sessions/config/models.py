@@ -346,6 +346,8 @@ class CacheSettings(_Model, frozen=True):
         max_bytes: How much memory a cache in memory takes at most, about.
         max_value_bytes: Larger values are not stored.
         prefix: The first part of all keys on a Redis server.
+        namespace: Tells the databases of a cache apart, with their kind and name; None for what each says
+            itself.
         timeout: Seconds that a read waits for a Redis server.
     """
 
@@ -354,6 +356,7 @@ class CacheSettings(_Model, frozen=True):
     max_bytes: _PositiveCount = 64 * 2**20
     max_value_bytes: _PositiveCount = 2**20
     prefix: _Prefix = "sessions-cache"
+    namespace: _Prefix | None = None
     timeout: _PositiveSeconds = 0.25
 
     def with_url(self, url: str) -> Self:

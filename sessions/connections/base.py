@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from sessions.core.forks import ProcessLock
 from sessions.core.group_commit import GroupCommit
@@ -109,10 +109,13 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     Attributes:
         preparations: How often this manager has created the schema, or found it complete.
         queues: The queues of appends, one for each event loop; None if each append is sent by itself.
+        may_end_with_close: Whether the database, or a file in its place, may have the identity of another one
+            once nobody has it open.
     """
 
     preparations: int = 0
     queues: LoopBound[GroupCommit] | None = None
+    may_end_with_close: ClassVar[bool] = False
 
     @abstractmethod
     async def connect(self) -> Any:
@@ -166,10 +169,25 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
     def shared_name(self) -> str | None:
         """Return a name of the database, the same by whichever address it is reached.
 
-        None for a database that only this manager has.
+        None for a database that only this manager has. Databases on different servers may have the same name.
         """
         target = self.target()
         return f"{target.system}/{target.namespace or ''}"
+
+    async def identity(self) -> str | None:
+        """Return what tells this database from every other one, by whichever address it is reached.
+
+        A cache that several databases share asks for it, seldom, and connected or not. It is the same in all
+        processes, as long as the database exists. A copy of the database has another one.
+
+        Returns:
+            The identity; None if it is not known, as here.
+        """
+        return None
+
+    def identity_epoch(self) -> Hashable:
+        """Return what changes when this process sees that `identity` may have changed; without I/O."""
+        return self.preparations
 
     def pools(self) -> list[PoolUse]:
         """Return the use of the pools, one for each event loop; here none is known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 from sessions.connections.base import AsyncBaseConnectionManager
@@ -53,6 +53,14 @@ class BorrowedConnectionManager(AsyncBaseConnectionManager):
     def target(self) -> Target:
         """Return the database, as telemetry names it."""
         return self._lender.target()
+
+    async def identity(self) -> str | None:
+        """Return what tells the database from every other one."""
+        return await self._lender.identity()
+
+    def identity_epoch(self) -> Hashable:
+        """Return what changes when `identity` may have changed."""
+        return self._lender.identity_epoch()
 
     def driver_error(self, error: BaseException) -> BaseException:
         """Return the error of the driver itself."""

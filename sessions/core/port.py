@@ -8,7 +8,7 @@ taken effect.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -43,6 +43,7 @@ class ConnectionManager(Protocol):
 
     preparations: int
     queues: LoopBound[GroupCommit] | None
+    may_end_with_close: ClassVar[bool]
 
     async def connect(self) -> Any:
         """Connect, and make the schema ready."""
@@ -110,6 +111,14 @@ class ConnectionManager(Protocol):
 
     def shared_name(self) -> str | None:
         """Return a name of the database, by whichever address it is reached; None if nobody else has it."""
+        ...
+
+    async def identity(self) -> str | None:
+        """Return what tells the database from every other one; None if it is not known."""
+        ...
+
+    def identity_epoch(self) -> Hashable:
+        """Return what changes when this process sees that the identity may have changed."""
         ...
 
     def pools(self) -> list[PoolUse]:

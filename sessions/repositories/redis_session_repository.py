@@ -20,6 +20,7 @@ class RedisSessionRepository(AsyncSessionRepository):
     Args:
         url: ``redis://…``, ``rediss://…``, ``valkey://…`` or ``unix://…``; None for the configured one.
         client: A service's own ``redis.asyncio.Redis``, used and never closed; it belongs to one event loop.
+            Or its ``redis.asyncio.RedisCluster``, which says where the nodes are and how to connect to them.
         connection_manager: A connection manager, instead of both.
         retry: Attempts and delays for a server that does not respond.
         **settings: Any key of ``db.redis``, over the configured value.

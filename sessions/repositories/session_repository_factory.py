@@ -156,11 +156,14 @@ def default_repository_class() -> tuple[str, type[BaseSessionRepository]]:
 
 def _with_cache(repository: Any) -> Any:
     """Return a repository with the cache that ``sessions.cache.url`` names, if it names one."""
-    if not isinstance(repository, AsyncSessionRepository) or load_settings().sessions.cache.url is None:
+    settings = load_settings().sessions.cache
+    if not isinstance(repository, AsyncSessionRepository) or settings.url is None:
         return repository
     with importing:
         cache = import_module("sessions.cache")  # It stands above this module.
-    return cache.CachedSessionRepository(repository, cache=cache.configured_cache())
+    return cache.CachedSessionRepository(
+        repository, cache=cache.configured_cache(), namespace=settings.namespace
+    )
 
 
 class SessionRepositoryFactory:

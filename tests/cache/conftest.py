@@ -49,6 +49,11 @@ def ready_sqlite_url(_ready_sqlite_url: str) -> str:
 
 
 @pytest.fixture
+def ready_postgres_url(_ready_postgres_url: str) -> str:
+    return _ready_postgres_url
+
+
+@pytest.fixture
 async def behind(_ready_sqlite_url: str) -> AsyncIterator[Any]:
     """A repository without a cache."""
     async with SessionRepositoryFactory.create_repository("sqlite", url=_ready_sqlite_url) as repository:

@@ -17,6 +17,7 @@ import redis.asyncio
 from sessions import CachedSessionRepository, ConfigurationError, RedisCache
 from sessions.cache.breaker import Breaker
 from sessions.cache.redis_cache import SETTLE_SECONDS
+from tests.cache.conftest import Clock
 from tests.faults.breakable import Valkey, running
 from tests.support.freezers import freezer_of
 
@@ -107,6 +108,18 @@ async def test_a_server_that_is_frozen_costs_one_wait_and_then_shows_nothing_old
                 await asyncio.sleep(0.01)
 
 
+def test_writers_of_one_call_wait_for_less_than_a_second_together() -> None:
+    clock = Clock()
+    breaker, waited = Breaker(clock), 0.0
+    # Ten writes of one transaction, and their ends.
+    for seconds in [0.25] * 10 + [0.5] * 10:
+        if breaker.lets_through(insists=True):
+            clock.now += seconds
+            waited += seconds
+            breaker.failed("no answer")
+    assert waited < 1
+
+
 async def test_a_server_that_comes_back_with_its_old_data_shows_nothing_old(
     behind: Any, empty_server: Valkey
 ) -> None:
@@ -122,6 +135,27 @@ async def test_a_server_that_comes_back_with_its_old_data_shows_nothing_old(
             assert client.keys("*:v:*get*")
         for each in (other, ours):
             assert await title(each, session_id) == "new"
+
+
+async def test_a_server_that_is_promoted_again_shows_nothing_old(behind: Any, empty_server: Valkey) -> None:
+    """It knows the script from the first time, and has what a third server has sent it."""
+    async with process(behind, empty_server) as ours:
+        session_id = await ours.create_session_async(ALICE, {"title": "old"})
+        for _ in range(2):
+            assert await title(ours, session_id) == "old"
+        with redis.Redis.from_url(empty_server.url) as client:
+            kept = {key: client.dump(key) for key in client.keys("*")}
+            await ours.update_session_async(ALICE, session_id, {"title": "new"})
+            for key, value in kept.items():
+                client.restore(key, 0, value, replace=True)
+            # The same server: what it has is valid.
+            assert await title(ours, session_id) == "old"
+            [of_everything] = client.keys("*:t:all")
+            assert client.hset(of_everything, "r", "another server") == 0
+            client.client_kill_filter(_type="normal", skipme=True)
+            assert await title(ours, session_id) == "new"
+            assert await title(ours, session_id) == "new"
+            assert ours.cache.counts.hits == 3
 
 
 async def test_a_writer_that_cannot_reach_the_server_tells_it_as_soon_as_it_can(

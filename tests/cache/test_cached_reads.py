@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,14 +16,16 @@ from sessions import (
     BackendUnavailableError,
     CachedSessionRepository,
     ChatMessage,
+    InvalidInputError,
     MemoryCache,
     NewMessage,
     RedisCache,
     SessionConflictError,
     SessionNotFoundError,
 )
-from sessions.cache import SessionCache, scopes
+from sessions.cache import SessionCache, scopes, shared_reads
 from sessions.cache.scopes import Names
+from sessions.core.calls import Calls
 from sessions.core.port import Backend
 from tests.cache.conftest import Clock
 
@@ -241,20 +244,103 @@ async def test_a_reader_that_is_cancelled_leaves_the_read_to_another(
     assert [each.session_id for each in others] == [session_id] * 2
 
 
-async def test_an_error_of_a_shared_read_is_the_error_of_each(counting: Any, memory: MemoryCache) -> None:
+async def test_an_error_of_a_shared_read_is_an_error_of_its_own_for_each(
+    counting: Any, memory: MemoryCache
+) -> None:
     cached = CachedSessionRepository(counting, cache=memory)
     session_id = await cached.create_session_async(ALICE)
+    attempts = 0
 
     async def perform(_work: Any, _arguments: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
         await asyncio.sleep(0)
-        raise BackendUnavailableError("gone")
+        try:
+            raise OSError("reset")
+        except OSError as cause:
+            raise BackendUnavailableError("gone") from cause
 
     perform_before, counting.backend.perform = counting.backend.perform, perform
-    reads = [asyncio.ensure_future(cached.get_session(ALICE, session_id)) for _ in range(3)]
+    reads = [asyncio.ensure_future(cached.get_session(ALICE, session_id)) for _ in range(100)]
     found = await asyncio.gather(*reads, return_exceptions=True)
-    assert [type(each) for each in found] == [BackendUnavailableError] * 3
+    assert attempts == 1
+    assert {type(each) for each in found} == {BackendUnavailableError}
+    assert len({id(each) for each in found}) == len(found)
+    assert {str(each) for each in found} == {"gone"}
+    assert {str(each.__cause__) for each in found} == {"reset"}
+    # Nobody's traceback has the frames of another one.
+    assert max(len(traceback.extract_tb(each.__traceback__)) for each in found) < 30
     counting.backend.perform = perform_before
     assert await cached.get_session(ALICE, session_id)
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidInputError("before", "is not there"), OSError(5, "text"), KeyError("a")]
+)
+def test_a_copy_of_an_error_is_equal_to_it(error: Exception) -> None:
+    error.add_note("a note")
+    copied = shared_reads._own(error)
+    assert copied is not error
+    assert (type(copied), str(copied), copied.args) == (type(error), str(error), error.args)
+    copied.add_note("another one")
+    assert error.__notes__ == ["a note"]
+
+
+async def test_readers_of_shorter_windows_wait_for_the_longest(counting: Any, memory: MemoryCache) -> None:
+    cached = CachedSessionRepository(counting, cache=memory)
+    session_id = await cached.create_session_async(ALICE, messages=[("user", text) for text in "abcdef"])
+    counting.backend.calls.clear()
+    counting.backend.held = asyncio.Event()
+    limits = [3, 1, 2, 5, 4, 3, None, 6, 100, None, 1]
+    reads = [asyncio.ensure_future(contents(cached, session_id, limit=limit)) for limit in limits]
+    while memory.counts.misses < len(reads):
+        await asyncio.sleep(0)
+    counting.backend.held.set()
+    found = await asyncio.gather(*reads)
+    assert found == [list("abcdef")[-(limit or 6) :] for limit in limits]
+    # Each that was the longest so far.
+    assert counting.backend.calls == ["history"] * 3
+
+
+async def test_a_reader_does_not_wait_for_a_read_that_is_older_than_ttl(
+    counting: Any, memory: MemoryCache, clock: Clock
+) -> None:
+    cached = CachedSessionRepository(counting, cache=memory)
+    session_id = await cached.create_session_async(ALICE, {"title": "old"})
+    read, resume = asyncio.Event(), asyncio.Event()
+    perform = counting.backend.perform
+
+    async def perform_slowly(work: Any, arguments: Any) -> Any:
+        result = await perform(work, arguments)
+        read.set()
+        await resume.wait()
+        return result
+
+    counting.backend.perform = perform_slowly
+    slow = asyncio.ensure_future(cached.get_session(ALICE, session_id))
+    await read.wait()
+    counting.backend.perform = perform
+    await counting.update_session_async(ALICE, session_id, {"title": "new"})
+    clock.now += memory.ttl
+    assert (await cached.get_session(ALICE, session_id)).title == "new"
+    resume.set()
+    assert (await slow).title == "old"
+    assert (await cached.get_session(ALICE, session_id)).title == "new"
+
+
+async def test_a_blocking_call_does_not_wait_for_a_read_of_its_own_thread(
+    counting: Any, memory: MemoryCache
+) -> None:
+    cached = CachedSessionRepository(counting, cache=memory)
+    session_id = await cached.create_session_async(ALICE)
+    counting.backend.held = held = asyncio.Event()
+    slow = asyncio.ensure_future(cached.get_session(ALICE, session_id))
+    await asyncio.sleep(0)
+    counting.backend.held = None
+    # This thread cannot continue the read before the call returns.
+    assert cached.get_session_sync(ALICE, session_id)
+    held.set()
+    assert await slow
 
 
 async def test_who_reads_after_a_write_does_not_wait_for_a_read_from_before(
@@ -313,6 +399,35 @@ async def test_a_session_created_anew_by_another_user_is_its_own(cached: Any) ->
         assert await cached.delete_session_async(user_id, session_id)
         assert await cached.get_session(user_id, session_id) is None
         assert (await cached.list_sessions(user_id)).sessions == []
+
+
+@pytest.mark.parametrize("how", ["ensure", "create", "in a transaction"])
+async def test_who_asks_for_another_user_s_id_does_not_pass_for_its_owner(cached: Any, how: str) -> None:
+    session_id = await cached.create_session_async(ALICE)
+    asked = {
+        "ensure": lambda: cached.ensure_session_exists(session_id, BOB),
+        "create": lambda: cached.create_session_async(BOB, session_id=session_id),
+        "in a transaction": lambda: cached.run_in_transaction(
+            lambda inside: inside.ensure_session_exists(session_id, BOB)
+        ),
+    }
+    with pytest.raises(SessionConflictError):
+        await asked[how]()
+    assert (await cached.list_sessions(ALICE)).sessions[0].version == 0
+    await cached.add_message(session_id, "user", "a")
+    assert (await cached.list_sessions(ALICE)).sessions[0].version == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_session_restored_for_another_user_has_that_owner(cached: Any, many: bool) -> None:
+    session_id = await cached.create_session_async(ALICE)
+    stored = await cached.get_session(ALICE, session_id)
+    assert await cached.delete_user(ALICE) == 1
+    stored.user_id = BOB
+    await (cached.admin.restore_many([(stored, [])]) if many else cached.admin.restore(stored, []))
+    assert (await cached.list_sessions(BOB)).sessions[0].version == 0
+    await cached.add_message(session_id, "user", "a")
+    assert (await cached.list_sessions(BOB)).sessions[0].version == 1
 
 
 async def test_a_session_that_is_ensured_and_there_stays_in_the_cache(cached: Any) -> None:
@@ -389,6 +504,26 @@ def test_each_operation_of_a_backend_is_a_read_or_a_write() -> None:
         *("create", "ensure", "fork", "append", "delete", "delete_beyond", "delete_user", "delete_older"),
         *("restore", "restore_many", *scopes._TO_ONE_SESSION),
     }
-    cached = {"get", "history", "list_after", "list_page", "list_previews"}
-    assert works == scopes.UNCACHED | cached | written
-    assert not scopes.UNCACHED & (cached | written)
+    assert works == scopes.UNCACHED | scopes.CACHED | written
+    assert not scopes.UNCACHED & (scopes.CACHED | written)
+
+
+async def test_batches_are_one_write_for_the_cache(
+    counting: Any, memory: MemoryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache server that does not respond delays each call once, and not once for each batch."""
+    cached = CachedSessionRepository(counting, cache=memory)
+    monkeypatch.setattr(Calls, "batch_size", 2)
+    for _ in range(5):
+        await cached.create_session_async(ALICE)
+    begun: list[Any] = []
+    begin = memory.begin
+
+    async def counted(*arguments: Any) -> Any:
+        begun.append(arguments)
+        return await begin(*arguments)
+
+    monkeypatch.setattr(memory, "begin", counted)
+    assert await cached.delete_user(ALICE) == 5
+    assert len(begun) == 1
+    assert (await cached.list_sessions(ALICE)).sessions == []

@@ -177,6 +177,8 @@ def test_what_cannot_have_a_cache_is_named(behind: AsyncSessionRepository) -> No
     for other, reason in ((cached, "has a cache already"), (object(), "object is not")):
         with pytest.raises(ConfigurationError, match=reason):
             CachedSessionRepository(other, cache=MemoryCache())  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="namespace: must be"):
+        CachedSessionRepository(behind, cache=MemoryCache(), namespace="")
     for options in ({"ttl": 0}, {"max_bytes": -1}, {"max_value_bytes": 0}):
         with pytest.raises(ConfigurationError, match="must be more than 0"):
             MemoryCache(**options)

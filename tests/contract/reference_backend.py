@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -49,6 +50,9 @@ MICROSECOND = timedelta(microseconds=1)
 class ReferenceManager(AsyncBaseConnectionManager):
     """Has no connections."""
 
+    def __init__(self) -> None:
+        self._identity = uuid.uuid4().hex
+
     async def connect(self) -> ReferenceManager:
         return self
 
@@ -57,6 +61,9 @@ class ReferenceManager(AsyncBaseConnectionManager):
 
     async def is_healthy(self) -> bool:
         return True
+
+    async def identity(self) -> str | None:
+        return self._identity
 
 
 @dataclasses.dataclass(slots=True)

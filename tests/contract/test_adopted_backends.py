@@ -1,6 +1,7 @@
 """The contract on databases of existing deployments: none of their rows is lost or changed.
 
-Their sessions are newer than any cutoff of the contract, which deletes old sessions of all users.
+In its async style: blocking calls run the same code. Their sessions are newer than any cutoff of the
+contract, which deletes old sessions of all users.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 from pymongo import MongoClient
 
 from sessions import SessionRepositoryFactory
-from sessions.testing import SessionRepositoryContract
+from sessions.testing import AsyncCaller, SessionRepositoryContract
 from tests.migrations.migration_helpers import OLD_SCHEMA
 from tests.support.databases import execute_postgres, in_database, run_in_thread
 
@@ -25,6 +26,12 @@ SESSIONS, MESSAGES = 30, 300
 
 def _name() -> str:
     return f"sessions_adopted_{uuid.uuid4().hex}"
+
+
+class _Contract(SessionRepositoryContract):
+    @pytest.fixture
+    def chats(self, repository: Any) -> AsyncCaller:
+        return AsyncCaller(repository)
 
 
 # --- PostgreSQL ------------------------------------------------------------------------------------
@@ -75,7 +82,7 @@ def adopted_postgres(postgres_server: str) -> Iterator[str]:
     assert after == before
 
 
-class TestAdoptedPostgres(SessionRepositoryContract):
+class TestAdoptedPostgres(_Contract):
     @pytest.fixture
     async def repository(self, adopted_postgres: str) -> AsyncIterator[Any]:
         async with SessionRepositoryFactory.create_repository("postgres", url=adopted_postgres) as repository:
@@ -200,7 +207,7 @@ class _AdoptedMongodb:
             assert await repository.get_session_history(user_id, "gone") == []
 
 
-class TestAdoptedReplicaSet(_AdoptedMongodb, SessionRepositoryContract):
+class TestAdoptedReplicaSet(_AdoptedMongodb, _Contract):
     @pytest.fixture
     def adopted(self, adopted_replica_set: tuple[str, Any]) -> tuple[str, Any]:
         return adopted_replica_set

@@ -12,8 +12,8 @@ EXPECTED = {
     # The topology, the collections, and whether the server rejects writes to a replaced collection.
     "mongodb-replica-set": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
     "mongodb-standalone": ["ping", "listCollections", "listIndexes", "listIndexes", "find"],
-    # Its settings, and whether it accepts writes.
-    "redis": ["INFO", "CONFIG GET", "SETRANGE"],
+    # Its settings, and whether it accepts writes, and the user may ask for the time.
+    "redis": ["INFO", "CONFIG GET", "SETRANGE", "TIME"],
 }
 
 

@@ -396,11 +396,20 @@ class SessionMachine(RuleBasedStateMachine):
             self.twins.repository.delete_user_sync(user_id)
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(30, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("examples", [3, pytest.param(15, marks=pytest.mark.full_size)])
 def test_every_operation_does_what_the_model_does(backend: Backend, examples: int) -> None:
+    _run_on(backend, examples)
+
+
+def _run_on(backend: Backend, examples: int) -> None:
     with backend.repository() as first, backend.repository(pool_size=3) as second:
 
         class Machine(SessionMachine):
             repositories = [first, second]  # noqa: RUF012
 
         run_state_machine_as_test(Machine, settings=settings(BUDGET, max_examples=examples))
+
+
+@pytest.mark.parametrize("examples", [1, pytest.param(15, marks=pytest.mark.full_size)])
+def test_every_operation_does_what_the_model_does_on_a_cluster(redis_cluster: Backend, examples: int) -> None:
+    _run_on(redis_cluster, examples)

@@ -23,7 +23,7 @@ def _racers() -> Iterator[Racers]:
         yield started
 
 
-@pytest.mark.parametrize("many", [2_500, pytest.param(10_000, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("many", [2_500, pytest.param(6_000, marks=pytest.mark.full_size)])
 async def test_messages_of_one_fast_writer_are_read_back_in_write_order(repository: Any, many: int) -> None:
     choice = random.Random(1)
     session_id = await repository.create_session_async("user")

@@ -1,9 +1,13 @@
-"""The manual builds without a warning and without the network, and shows every public name."""
+"""The manual builds without a warning and without the network, and shows every public name.
+
+In CI it is the one that a step before has built, in the same way.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -30,12 +34,16 @@ PUBLIC_MODULES = (
     "sessions.testing",
     "sessions.validation",
 )
+# The folder with the manual, if it is built.
+VARIABLE = "SESSIONS_TEST_MANUAL"
 DOCUMENTS = ("ChatMessageDocument", "ChatSessionDocument")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manual as HTML, built as CI builds it."""
+    if folder := os.environ.get(VARIABLE):
+        return Path(folder)
     out = tmp_path_factory.mktemp("manual")
     # Without a working proxy the build has no network.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")

@@ -47,7 +47,7 @@ class Size:
 
 SMALL = Size(seconds=5.0, kills=2, down=1.0, pause=0.25)
 # As many calls as the machine can make.
-LARGE = Size(seconds=10.0, kills=3, down=1.5, pause=0.01)
+LARGE = Size(seconds=6.0, kills=3, down=1.0, pause=0.01)
 
 
 @dataclass

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import uuid
 from pathlib import Path
 from typing import Any
 
 from sessions import SessionRepositoryFactory
+from tests.support.programs import Programs
 
 USER = "alice"
 KILLS = 3
@@ -41,13 +41,13 @@ async def _write(url: str, life: int) -> None:
             say("deleted", session_id)
 
 
-def test_acknowledged_writes_of_a_killed_process_are_stored_and_none_is_partial(tmp_path: Path) -> None:
+def test_acknowledged_writes_of_a_killed_process_are_stored_and_none_is_partial(
+    tmp_path: Path, programs: Programs
+) -> None:
     url = f"sqlite:///{tmp_path}/sessions.db"
     told: dict[str, list[str]] = {"added": [], "batch": [], "filled": [], "deleted": []}
     for life in range(KILLS):
-        command = [sys.executable, __file__, url, str(life)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout
+        with programs.start(__file__, url, str(life)) as process:
             for _ in range(LINES + life):  # Each process is killed after another step.
                 what, name = json.loads(process.stdout.readline())
                 told[what].append(name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import subprocess
 import sys
 import time
 import uuid
@@ -24,6 +23,7 @@ from sessions import RetryConfig
 from tests.faults.breakable import wait_until
 from tests.support.children import child
 from tests.support.databases import Backend
+from tests.support.programs import Started
 
 USER = "writer"
 PAUSE_SECONDS = 0.01
@@ -59,29 +59,28 @@ class Call:
 class Writers:
     """The running process."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Started) -> None:
         self._process = process
 
     def wait_until_they_write(self) -> None:
         """Wait until each task has made its first call."""
-        assert self._process.stdout
         assert self._process.stdout.readline() == "writing\n"
 
     def wait_until_served(self, after: float, deletes: int) -> None:
         """Wait until a call has succeeded after a time, and until a number of deletes have succeeded."""
-        assert self._process.stdin
-        assert self._process.stdout
 
         def is_served() -> bool:
             print("served?", file=self._process.stdin, flush=True)
-            served, deleted = json.loads(self._process.stdout.readline())  # type: ignore[union-attr]
+            served, deleted = json.loads(self._process.stdout.readline())
             return bool(served > after and deleted >= deletes)
 
         wait_until(is_served, lambda: "no call was served", STOP_SECONDS)
 
     def stop(self) -> list[Call]:
         """Wait for the calls in progress, and return all calls, in order for each caller."""
-        output, _ = self._process.communicate("stop\n", timeout=STOP_SECONDS)
+        print("stop", file=self._process.stdin, flush=True)
+        output = self._process.stdout.read()
+        assert self._process.wait(STOP_SECONDS) == 0
         return [Call(**call) for call in json.loads(output)]
 
 
@@ -108,7 +107,6 @@ def writers(
     job = {"backend": asdict(backend), "callers": callers, "churners": churners, "sync": sync}
     job |= {"retry": retry, "pause": pause}
     with child(__name__) as process:
-        assert process.stdin
         print(json.dumps(job), file=process.stdin, flush=True)
         yield Writers(process)
 

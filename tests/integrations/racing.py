@@ -10,7 +10,6 @@ import asyncio
 import importlib
 import json
 import multiprocessing
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import pytest
 
 from tests.support.children import child, load_package
 from tests.support.databases import Backend
+from tests.support.programs import Started
 
 START_SECONDS = 120
 # How often the processes meet.
@@ -38,7 +38,7 @@ def keeps_batches_together(backend: Backend) -> bool:
 class Race:
     """Runs jobs in processes that start together."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Started) -> None:
         self._process = process
 
     def run(self, backend: Backend, work: str, *jobs: dict[str, Any], times: int = 1) -> list[list[Any]]:
@@ -51,8 +51,6 @@ class Race:
             *jobs: Arguments.
             times: Rounds; all processes begin each of them together.
         """
-        assert self._process.stdin
-        assert self._process.stdout
         print(json.dumps([asdict(backend), work, jobs, times]), file=self._process.stdin, flush=True)
         results = json.loads(self._process.stdout.readline())
         for result in results:
@@ -68,7 +66,6 @@ def racing(*modules: str) -> Iterator[Race]:
         *modules: To import before, which takes the longest.
     """
     with child(__name__) as process:
-        assert process.stdin
         print(json.dumps(modules), file=process.stdin, flush=True)
         yield Race(process)
 

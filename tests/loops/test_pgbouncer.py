@@ -114,12 +114,21 @@ def backend(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Backend("pgbouncer", "postgres", url, {"pgbouncer": True})
 
 
+@pytest.fixture(scope="module")
+def shared_backend(
+    _shared_postgres_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backend]:
+    """One pgbouncer for all tests of the contract."""
+    with pgbouncer(_shared_postgres_database, tmp_path_factory) as url:
+        yield Backend("pgbouncer", "postgres", url, {"pgbouncer": True})
+
+
 class TestContractThroughPgbouncer(SessionRepositoryContract):
     """Everything that a direct connection guarantees."""
 
     @pytest.fixture
-    async def repository(self, backend: Backend) -> AsyncIterator[Any]:
-        async with backend.repository() as repository:
+    async def repository(self, shared_backend: Backend, _ready_postgres_url: str) -> AsyncIterator[Any]:
+        async with shared_backend.repository() as repository:
             yield repository
 
 

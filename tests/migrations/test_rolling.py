@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import inspect
 import json
-import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,6 +26,8 @@ from tests.migrations.migration_helpers import migrate, postgres_rows, sqlite_ro
 from tests.migrations.service_of_any_release import USER
 from tests.support import previous_release
 from tests.support.databases import Backend
+from tests.support.folders import made_once
+from tests.support.programs import Programs, Started, programs
 
 OLD_HEAD = "0002"
 # What each service writes at least between two steps of a test.
@@ -37,7 +39,10 @@ STORED = 1000
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the release before this one."""
-    return previous_release.install(tmp_path_factory.mktemp("previous"))
+    with made_once(tmp_path_factory, "previous") as (folder, made):
+        if not made:
+            previous_release.install(folder)
+    return previous_release.installed(folder)
 
 
 # By backend: the type of its repository, and the fixture with an empty database.
@@ -60,18 +65,16 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 class RunningService:
     """A process with a service in it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, errors: Path) -> None:
+    def __init__(self, process: Started, errors: Path) -> None:
         self._process = process
         self._errors = errors
 
     async def answer(self, command: str | None = None) -> Any:
         """Return the answer to a command, or what the service says first."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         if command is not None:
-            self._process.stdin.write(f"{command}\n".encode())
+            print(command, file=self._process.stdin, flush=True)
         async with asyncio.timeout(120):
-            line = await self._process.stdout.readline()
+            line = await asyncio.to_thread(self._process.stdout.readline)
         assert line, f"the service ended:\n{self.errors()}"
         return json.loads(line)
 
@@ -110,25 +113,18 @@ async def service(
     root = release or previous_release.ROOT
     work: dict[str, Any] = {"type": backend.repository_type, "url": backend.url, "options": options}
     work |= {"name": name, "session_ids": session_ids, "stored": stored, "converses": converses}
-    with tempfile.NamedTemporaryFile() as errors:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", service_of_any_release.__file__, json.dumps(work)),
-            env=previous_release.environment(root),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            limit=2**26,
-        )
+    command = (service_of_any_release.__file__, json.dumps(work))
+    environment = previous_release.environment(root)
+    with (
+        tempfile.NamedTemporaryFile() as errors,
+        programs() as path,
+        Programs(path).start(*command, env=environment, stderr=errors) as process,
+    ):
         running = RunningService(process, Path(errors.name))
-        try:
-            first = await running.answer()
-            assert Path(first["file"]).is_relative_to(root)
-            assert first["head"] == (migrations.HEAD if release is None else OLD_HEAD)
-            yield running
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        first = await running.answer()
+        assert Path(first["file"]).is_relative_to(root)
+        assert first["head"] == (migrations.HEAD if release is None else OLD_HEAD)
+        yield running
 
 
 async def go_on(*services: RunningService) -> None:
@@ -289,7 +285,7 @@ async def add_what_agents_write(backend: Backend, session_id: str) -> list[list[
 
 @pytest.mark.parametrize("backend", SQL, indirect=True)
 async def test_the_commands_of_the_previous_release_say_that_the_schema_is_newer(
-    release: Path, backend: Backend
+    release: Path, backend: Backend, programs: Programs
 ) -> None:
     await migrate(backend.url)
 
@@ -298,12 +294,10 @@ async def test_the_commands_of_the_previous_release_say_that_the_schema_is_newer
         ("current", f"revision {migrations.HEAD} (newer than this package, whose head is {OLD_HEAD}"),
         ("upgrade", "it has all that this package needs: nothing to do)"),
     ):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "sessions", "db", command, "--url", backend.url),
-            env=previous_release.environment(release),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        printed, _ = await process.communicate()
-        assert process.returncode == 0
-        assert expected in printed.decode()
+        arguments = ("-m", "sessions", "db", command, "--url", backend.url)
+        environment = previous_release.environment(release)
+        run = partial(programs.run, *arguments, cwd=release, env=environment)
+        done = await asyncio.to_thread(run)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
     assert await revision(backend) == migrations.HEAD

@@ -13,7 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.programs import VARIABLE, programs
+
 ROOT = Path(__file__).resolve().parents[2]
+# Plugins that none of these runs needs take half of their time.
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.stray_processes"]
 
 
 def test_no_test_module_is_a_top_level_one_that_could_shadow_an_installed_package() -> None:
@@ -66,7 +71,7 @@ def test_the_next(server):
         ("raise KeyboardInterrupt", [], "no tests ran"),
         ("os.kill(os.getpid(), 15)", [], "no tests ran"),
         ("", [], "2 passed, 1 error"),
-        ("os._exit(1)", ["-n", "1", "--max-worker-restart", "0"], "1 failed"),
+        ("os._exit(1)", ["-p", "xdist.plugin", "-n", "1", "--max-worker-restart", "0"], "1 failed"),
     ],
     ids=["failed", "interrupted", "terminated", "passed", "crashed"],
 )
@@ -74,11 +79,10 @@ def test_processes_that_a_test_leaves_behind_are_terminated(
     tmp_path: Path, end: str, options: list[str], outcome: str
 ) -> None:
     (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING).format(end=end))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.stray_processes", *options]
     finished = subprocess.run(
-        command,
+        [*PYTEST, *options],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "SESSIONS_TEST_GRACE_SECONDS": "2"},
+        env=ENVIRONMENT | {"SESSIONS_TEST_GRACE_SECONDS": "2"},
         capture_output=True,
         text=True,
         timeout=280,
@@ -129,17 +133,18 @@ def test_it(started, tmp_path):
 )
 def test_racers_and_what_they_forked_end_with_their_test(tmp_path: Path, end: str, outcome: str) -> None:
     (tmp_path / "test_racing.py").write_text("import os\n" + textwrap.dedent(RACING).format(end=end))
-    finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.stray_processes"],
-        # Background jobs of a shell, and their children, ignore it.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    with programs() as path:
+        finished = subprocess.run(
+            PYTEST,
+            # Background jobs of a shell, and their children, ignore it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            cwd=tmp_path,
+            env=ENVIRONMENT | {VARIABLE: path},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
     assert outcome in finished.stdout, finished.stdout + finished.stderr
     left = (tmp_path / "left").read_text().split()
     assert len(left) == 3

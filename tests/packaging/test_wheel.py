@@ -2,18 +2,15 @@ from __future__ import annotations
 
 import email
 import email.message
-import fcntl
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from configparser import ConfigParser
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ import pytest
 
 from tests.migrations.migration_helpers import describe_postgres, printed_statements
 from tests.support.databases import execute_postgres, run_in_thread
+from tests.support.folders import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -45,18 +43,6 @@ def python(*arguments: str | Path, cwd: Path, path: Path, **environment: str) ->
     return run(sys.executable, *arguments, cwd=cwd, path=path, **environment)
 
 
-@contextmanager
-def made_once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
-    """Yield a folder that all workers of pytest-xdist share, and whether it existed, under a lock."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    ready = folder / "ready"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder, ready.exists()
-        ready.touch()
-
-
 def build(what: str, source: Path, out: Path, backend_folder: Path) -> Path:
     program = f"import sys, hatchling.build as backend; print(backend.build_{what}(sys.argv[1]))"
     printed = python("-c", program, out, cwd=source, path=backend_folder)
@@ -68,9 +54,8 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution, and the wheel built from it, as they are published."""
     with made_once(tmp_path_factory, "distributions") as (folder, made):
         if not made:
-            shutil.rmtree(folder, ignore_errors=True)  # Of a process that failed.
             backend = folder / "backend"
-            backend.mkdir(parents=True)
+            backend.mkdir()
             if importlib.util.find_spec("hatchling") is None:
                 # As pip does for a build of its own.
                 requires = PROJECT["build-system"]["requires"]

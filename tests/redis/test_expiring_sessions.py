@@ -159,17 +159,24 @@ async def test_many_expired_sessions_are_never_shown(redis_url: str, server: Any
         assert server.dbsize() == 0
 
 
-async def test_writes_of_others_delete_what_has_expired(redis_url: str, server: Any) -> None:
+@pytest.mark.parametrize("write", ["append", "create", "ensure"])
+async def test_writes_of_others_delete_what_has_expired(redis_url: str, server: Any, write: str) -> None:
     async with connect(redis_url) as chats:
         for number in range(5):
             session_id = await chats.create_session(f"user {number}", messages=[("user", "Hello")] * 3)
             expire(server, f"user {number}", session_id)
-        session_id = await chats.create_session("alice")
-        for _ in range(5):
-            await chats.add_message("alice", session_id, "user", "Hello")
-        assert server.zcard("sessions:users") == 1
-        assert server.zcard("sessions:sessions") == 1
-        assert sum(server.scard(key) for key in server.scan_iter("sessions:ids:*")) == 5
+        await chats.ensure_session_exists("alice", "0")
+        for number in range(5):
+            if write == "append":
+                await chats.add_message("alice", "0", "user", "Hello")
+            elif write == "create":
+                await chats.create_session("alice", messages=[("user", "Hello")])
+            else:
+                await chats.ensure_session_exists("alice", str(number))
+        assert server.zrange("sessions:users", 0, -1) == ["alice"]
+        assert server.zcard("sessions:sessions") == {"append": 1, "create": 6, "ensure": 5}[write]
+        registered = sum(server.scard(key) for key in server.scan_iter("sessions:ids:*"))
+        assert registered == (0 if write == "ensure" else 5)
 
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), True, "soon"])

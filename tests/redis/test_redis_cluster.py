@@ -8,19 +8,24 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from redis.crc import key_slot
 
 from sessions import (
     AsyncChats,
+    BackendUnavailableError,
     ChatMessage,
+    Chats,
     ChatSession,
     ConfigurationError,
     MessageConflictError,
     NewMessage,
+    RetryConfig,
     SessionConflictError,
     SessionNotFoundError,
 )
 from tests.support.databases import Backend
+from tests.support.servers import free_port
 
 USERS = [f"user {number}" for number in range(20)]
 
@@ -195,6 +200,57 @@ async def test_what_is_no_cluster_is_refused(redis_url: str, redis_cluster: Back
         await AsyncChats(node).count_sessions("alice")
     with pytest.raises(ConfigurationError, match=r"db\.redis\.url: a cluster has only the database 0"):
         await AsyncChats(f"{redis_cluster.url}/1").count_sessions("alice")
+
+
+async def _connections(backend: Backend, name: str) -> int:
+    """Return how many connections with a name the nodes have."""
+    count = 0
+    for host in backend.url.removeprefix("redis+cluster://").split(","):
+        async with redis.asyncio.Redis.from_url(f"redis://{host}") as client:
+            count += sum(found["name"] == name for found in await client.client_list())
+    return count
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_a_services_own_client_of_a_cluster_says_where_the_nodes_are(
+    redis_cluster: Backend, protocol: int
+) -> None:
+    host, port = redis_cluster.url.rpartition(",")[2].split(":")
+    name = redis_cluster.options["prefix"]
+    async with redis.asyncio.RedisCluster(
+        host, int(port), protocol=protocol, decode_responses=protocol == 3, client_name=name
+    ) as client:
+        before = await _connections(redis_cluster, name)
+        async with (
+            AsyncChats(backend="redis", client=client, **redis_cluster.options) as chats,
+            chats_on(redis_cluster) as others,
+        ):
+            ids = await fill(chats)
+            for user, session_id in ids.items():
+                assert await others.get_session(user, session_id) == await chats.get_session(user, session_id)
+            assert await _connections(redis_cluster, name) > before
+        async with asyncio.timeout(20):
+            while await _connections(redis_cluster, name) > before:
+                await asyncio.sleep(0.02)
+        assert await client.ping(target_nodes="all")
+
+
+def test_blocking_calls_take_a_client_of_a_cluster(redis_cluster: Backend) -> None:
+    host, port = redis_cluster.url.rpartition(",")[2].split(":")
+    client = redis.asyncio.RedisCluster(host, int(port))
+    with Chats(backend="redis", client=client, **redis_cluster.options) as chats:
+        session_id = chats.create_session("alice", messages=[("user", "Hello")])
+        assert chats.count_messages("alice", session_id) == 1
+
+
+async def test_an_error_names_the_nodes_of_a_client_and_no_secret() -> None:
+    port = free_port()
+    client = redis.asyncio.RedisCluster("127.0.0.1", port, username="service", password="hunter2-Zq9")
+    async with AsyncChats(backend="redis", client=client, retry=RetryConfig(max_elapsed=0.1)) as chats:
+        with pytest.raises(BackendUnavailableError) as caught:
+            await chats.count_sessions("alice")
+    assert f"cannot reach Redis at 127.0.0.1:{port}, database 0, as user service" in str(caught.value)
+    assert "hunter2" not in repr(caught.value)
 
 
 async def test_sessions_expire_on_a_cluster(redis_cluster: Backend) -> None:

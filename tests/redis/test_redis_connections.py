@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import redis.asyncio
 
-from sessions import AsyncChats, BackendUnavailableError, ConfigurationError, SessionRepositoryFactory
+from sessions import (
+    AsyncChats,
+    BackendUnavailableError,
+    ConfigurationError,
+    NewMessage,
+    SessionRepositoryFactory,
+)
 from sessions.backends.redis.client import RedisConnection
 from sessions.backends.redis.commands import Waits
 from sessions.backends.redis.connection import RedisConnectionManager
 from sessions.core.telemetry import PoolMeter, Target
+from tests.support.databases import Backend
 from tests.support.servers import free_port
 from tests.support.servers import redis as valkey
 
@@ -85,9 +95,24 @@ async def test_a_services_own_client_is_used_and_stays_open(
         assert client.connection_pool.connection_kwargs["protocol"] == protocol
 
 
-async def test_what_is_no_client_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"client: must be a redis\.asyncio\.Redis"):
-        SessionRepositoryFactory.create_repository("redis", client=object())
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "UTF8"])
+async def test_a_services_own_client_may_have_another_encoding(redis_url: str, encoding: str) -> None:
+    async with (
+        redis.asyncio.Redis.from_url(redis_url, encoding=encoding) as client,
+        AsyncChats(backend="redis", client=client) as chats,
+        AsyncChats(redis_url) as others,
+    ):
+        session_id = await chats.create_session("ä", title="日", messages=[("user", "größe €")])
+        assert await others.get_session_history("ä", session_id) == await chats.get_session_history(
+            "ä", session_id
+        )
+
+
+@pytest.mark.parametrize("client", [object(), redis.Redis()])
+async def test_what_is_no_asyncio_client_of_redis_py_is_refused(client: Any) -> None:
+    named = re.escape(f"RedisCluster, not a {type(client).__module__}.{type(client).__name__}")
+    with pytest.raises(ConfigurationError, match=rf"client: must be a redis\.asyncio\.Redis or .*{named}"):
+        SessionRepositoryFactory.create_repository("redis", client=client)
 
 
 @pytest.fixture(scope="module")
@@ -165,27 +190,76 @@ async def test_a_full_server_refuses_writes_changes_nothing_and_goes_on_reading(
             found = await chats.get_session("alice", session_id)
             assert found is not None
             assert found.version == 0
-            assert await chats.delete_session("alice", session_id)
+            # So does a process that connects now.
+            async with AsyncChats(url) as others:
+                assert await others.get_session_history("alice", session_id) == [message]
+                with pytest.raises(BackendUnavailableError, match=r"\(OOM\)"):
+                    await others.repository.ensure_ready()
+                assert await others.delete_session("alice", session_id)
         finally:
             await client.config_set("maxmemory", "0")
         assert await chats.is_healthy()
         assert await client.dbsize() == 0
 
 
-async def test_a_user_of_the_server_needs_only_the_keys_of_the_prefix(secured: str) -> None:
+def documented_rules() -> list[str]:
+    """Return the rules of a user, as the guide shows them: of a server, and those that a cluster adds."""
+    text = Path(__file__, "../../../docs/guides/redis.md").resolve().read_text("utf-8")
+    return re.findall(r"`((?:~|\+cluster)[^`]+)`", text)
+
+
+async def use_everything(chats: AsyncChats) -> None:
+    """Call operations of each kind, which are scripts and commands."""
+    session_id = await chats.create_session("alice", messages=[("user", "Hello")])
+    await chats.add_message("alice", session_id, "user", "Hello")
+    await chats.repository.add_messages(session_id, [NewMessage("user", "Hi", message_id="given")])
+    await chats.update_session("alice", session_id, merge_metadata={"a": 1})
+    await chats.fork_session("alice", session_id)
+    await chats.pop_message("alice", session_id)
+    assert await chats.count_sessions("alice", where={"a": 1}) == 1
+    assert len((await chats.list_session_previews("alice")).previews) == 2
+    assert len((await chats.search_messages("alice", "hello")).hits) == 4
+    assert [user async for user in chats.admin.iter_users()] == ["alice"]
+    assert (await chats.admin.statistics()).sessions == 2
+    assert await chats.is_healthy()
+    assert await chats.delete_user("alice") == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"expire_after": 1000.0}])
+async def test_a_user_of_the_server_needs_only_the_documented_rules(
+    secured: str, options: dict[str, Any]
+) -> None:
+    rules, _ = documented_rules()
     url = secured.replace("//", f"//:{SECRET}@") + "/0"
     async with redis.asyncio.Redis.from_url(url) as client:
-        await client.execute_command(
-            *("ACL SETUSER", "service", "on", ">pass", "~sessions:*"),
-            *("+@read", "+@write", "+@scripting", "+@connection", "-@dangerous", "+info"),
-        )
-    own = secured.replace("//", "//service:pass@") + "/0"
-    async with AsyncChats(own) as chats:
-        session_id = await chats.create_session("alice", messages=[("user", "Hello")])
-        assert await chats.delete_session("alice", session_id)
-    async with AsyncChats(own, prefix="another") as others:
+        await client.execute_command("ACL SETUSER", "service", "reset", "on", ">pass", *rules.split())
+        own = secured.replace("//", "//service:pass@") + "/0"
+        async with AsyncChats(own, **options) as chats:
+            await use_everything(chats)
+        async with AsyncChats(own, prefix="another") as others:
+            with pytest.raises(ConfigurationError, match="NOPERM"):
+                await others.create_session("alice")
+        await client.execute_command("ACL SETUSER", "service", "-time")
+        async with AsyncChats(own, **options) as chats:
+            with pytest.raises(ConfigurationError, match="NOPERM"):
+                await chats.count_sessions("alice")
+
+
+async def test_a_user_of_a_cluster_needs_only_the_documented_rules(redis_cluster: Backend) -> None:
+    hosts = redis_cluster.url.removeprefix("redis+cluster://")
+    name, prefix = f"user-{redis_cluster.options['prefix']}", redis_cluster.options["prefix"]
+    rules = " ".join(documented_rules()).replace("~sessions:", f"~{prefix}:").split()
+    for host in hosts.split(","):
+        async with redis.asyncio.Redis.from_url(f"redis://{host}") as client:
+            await client.execute_command("ACL SETUSER", name, "reset", "on", ">pass", *rules)
+    async with AsyncChats(f"redis+cluster://{name}:pass@{hosts}", prefix=prefix) as chats:
+        await use_everything(chats)
+    for host in hosts.split(","):
+        async with redis.asyncio.Redis.from_url(f"redis://{host}") as client:
+            await client.execute_command("ACL SETUSER", name, "-cluster|slots")
+    async with AsyncChats(f"redis+cluster://{name}:pass@{hosts}", prefix=f"{prefix}:") as chats:
         with pytest.raises(ConfigurationError, match="NOPERM"):
-            await others.create_session("alice")
+            await chats.count_sessions("alice")
 
 
 async def test_a_node_of_a_cluster_is_refused() -> None:

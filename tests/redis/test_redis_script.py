@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 import redis
 
-from sessions import AsyncChats, ChatMessage, ChatSession, NewMessage
+from sessions import AsyncChats, ChatMessage, ChatSession, NewMessage, SessionsError
 from sessions.backends.redis import mapping
+from sessions.backends.redis.commands import Connections
+from sessions.backends.redis.script import READS, script_of, scripts
 
 AWKWARD = ["a{b}c", "}{", "a:s:b", "*", "%7B", "é", " ", "x" * 255, "😀" * 255]
 
@@ -29,6 +32,51 @@ async def test_a_server_that_forgot_the_script_is_sent_it_again(redis_url: str, 
         server.script_flush()
         await asyncio.gather(*(chats.add_message("alice", session_id, "user", "Hello") for _ in range(20)))
         assert await chats.count_messages("alice", session_id) == 20
+
+
+async def test_a_server_that_forgets_the_scripts_once_more_runs_the_call(
+    redis_url: str, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, forgets = Connections._load, 0
+
+    async def load_and_forget(connections: Connections, scopes: Any) -> None:
+        nonlocal forgets
+        await load(connections, scopes)
+        server.script_flush()
+        forgets += 1
+
+    monkeypatch.setattr(Connections, "_load", load_and_forget)
+    async with AsyncChats(redis_url) as chats:
+        for count in (1, 3):
+            server.script_flush()
+            session_id = await chats.create_session("alice")
+            server.script_flush()
+            await asyncio.gather(
+                *(chats.add_message("alice", session_id, "user", "Hello") for _ in range(count))
+            )
+            assert await chats.count_messages("alice", session_id) == count
+    assert forgets >= 4
+
+
+def test_each_script_has_the_functions_that_it_calls() -> None:
+    known = {"tonumber", "ipairs", "unpack", "pcall", "function"}
+    for script in scripts():
+        called = re.findall(r"(?<![.:\w])([a-z_]\w*)\(", script.text)
+        declared = re.findall(r"local (?:function )?([\w, ]+)", script.text)
+        assert set(called) <= known | {name for names in declared for name in re.findall(r"\w+", names)}
+    found = [name for script in scripts() for name in re.findall(r"^function ops\.(\w+)", script.text, re.M)]
+    assert len(found) == len(set(found))
+    assert set(found) >= READS
+    assert all(f"function ops.{name}()" in script_of(name).text for name in found)
+
+
+def test_payloads_are_decoded_together_and_alone() -> None:
+    deep = "[" * 400 + "]" * 400
+    for texts in ([], ["1"], ['{"a":"\\u0000"}', "NaN", deep, "[]", str(2**100)]):
+        assert repr(mapping.decode_payloads(texts)) == repr([json.loads(text) for text in texts])
+    for texts in (["1,2"], ["[1", "2]"], ["", "1"]):
+        with pytest.raises(SessionsError):
+            mapping.decode_payloads(texts)
 
 
 @pytest.mark.parametrize("user_id", AWKWARD)

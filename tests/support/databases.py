@@ -98,6 +98,8 @@ async def mongodb_client(url: str, **options: Any) -> AsyncIterator[Any]:
             await closed
 
 
+# For the servers that the tests share, on a busy machine.
+PATIENT = {"socket_timeout": 60, "socket_connect_timeout": 60}
 CLAIMED = "sessions-tests:claimed"
 OF_THE_TESTS = "of-the-tests"
 
@@ -105,11 +107,11 @@ OF_THE_TESTS = "of-the-tests"
 @contextlib.contextmanager
 def redis_database(server: str) -> Iterator[str]:
     """Yield the URL of an empty database of a server, which no other test uses meanwhile."""
-    with redis.Redis.from_url(f"{server}/0") as shared:
+    with redis.Redis.from_url(f"{server}/0", **PATIENT) as shared:
         count = int(shared.config_get("databases")["databases"])
         number = next(number for number in range(1, count) if shared.sadd(CLAIMED, number))
         url = f"{server}/{number}"
-        with redis.Redis.from_url(url, client_name=OF_THE_TESTS) as client:
+        with redis.Redis.from_url(url, client_name=OF_THE_TESTS, **PATIENT) as client:
             client.flushdb()
             try:
                 yield url

@@ -9,29 +9,33 @@ import sys
 import tarfile
 from pathlib import Path
 
-__all__ = ["COMMIT", "environment", "install"]
+__all__ = ["COMMIT", "environment", "install", "installed"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # The last commit before revision 0003. To be moved with each revision.
 COMMIT = "e6e50bb36cf4b771bf455b821148ea01abd9d07c"
 
 
-def install(folder: Path) -> Path:
-    """Build the wheel of the release before this one, and return the folder that it is installed in.
+def installed(folder: Path) -> Path:
+    """Return the folder in which `install` has installed the release."""
+    return folder / "target"
+
+
+def install(folder: Path) -> None:
+    """Build the wheel of the release before this one, and install it in a folder.
 
     Nothing is downloaded: its dependencies are those of this release.
 
     Raises:
         RuntimeError: The checkout does not have the commit, or the build failed.
     """
-    source, wheels, target = (folder / name for name in ("source", "wheels", "target"))
+    source, wheels = folder / "source", folder / "wheels"
     with tarfile.open(fileobj=io.BytesIO(_archive())) as archive:
         archive.extractall(source, filter="data")
     _run("-c", "import hatchling.build as backend; backend.build_wheel('../wheels')", cwd=source)
     [wheel] = wheels.glob("*.whl")
-    pip = ("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target), str(wheel))
-    _run(*pip, cwd=folder)
-    return target
+    pip = ("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(installed(folder)))
+    _run(*pip, str(wheel), cwd=folder)
 
 
 def environment(target: Path) -> dict[str, str]:

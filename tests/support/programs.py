@@ -1,7 +1,8 @@
 """Python programs without the time that a new interpreter takes to import the drivers.
 
 One process imports the drivers, and forks for each program: ``python programs.py SOCKET``. It imports
-nothing of this package, so a program imports that itself, and ends as any interpreter ends.
+nothing of this package, so a program imports that itself, this release or another, and ends as any
+interpreter ends. A program whose caller is gone is killed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -71,29 +73,147 @@ class Programs:
             subprocess.TimeoutExpired: It took too long.
             AssertionError: It left processes running.
         """
-        words = [str(argument) for argument in arguments]
-        job: dict[str, Any] = {"arguments": words, "cwd": os.path.abspath(cwd)}
-        job["env"] = dict(os.environ if env is None else env)
         with (
             open(os.devnull) as nothing,
             tempfile.TemporaryFile("w+", encoding="utf-8") as output,
             tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
-            socket.socket(socket.AF_UNIX) as connection,
         ):
-            connection.connect(self._path)
-            socket.send_fds(connection, [b"\n"], [nothing.fileno(), output.fileno(), errors.fileno()])
-            connection.sendall(json.dumps(job).encode() + b"\n")
-            with connection.makefile() as replies:
-                pid = int(replies.readline())
-                connection.settimeout(timeout)
-                try:
-                    end = json.loads(replies.readline())
-                except TimeoutError:
-                    os.kill(pid, signal.SIGKILL)
-                    raise subprocess.TimeoutExpired(words, timeout) from None
-            printed = [stream.seek(0) or stream.read() for stream in (output, errors)]
-        assert end["left"] == [], f"{words} left processes behind: {end['left']}\n{printed}"
-        return subprocess.CompletedProcess(words, end["status"], *printed)
+            streams = (nothing.fileno(), output.fileno(), errors.fileno())
+            with _Connection(self._path, arguments, cwd, env, streams) as connection:
+                end = connection.end(timeout)
+            for stream in (output, errors):
+                stream.seek(0)
+            printed = output.read(), errors.read()
+        assert end["left"] == [], f"{arguments} left processes behind: {end['left']}\n{printed}"
+        return subprocess.CompletedProcess(arguments, end["status"], *printed)
+
+    @contextmanager
+    def start(
+        self,
+        *arguments: str | Path,
+        cwd: str | Path = ".",
+        env: Mapping[str, str] | None = None,
+        stderr: IO[Any] | int = 2,
+    ) -> Iterator[Started]:
+        """Start a program that the caller talks to.
+
+        At the end it is killed with all that it started, however the block ends. Ctrl-C in the test run is
+        for the test: the program does not get it.
+
+        Args:
+            *arguments: As for `run`.
+            cwd: Likewise.
+            env: Likewise.
+            stderr: Where its errors go; without it, where those of this process go.
+        """
+        with ExitStack() as opened:
+            theirs = ExitStack()
+            with theirs:
+                readable, to_write = os.pipe()
+                theirs.callback(os.close, readable)
+                stdin = open(to_write, "w", encoding="utf-8")  # noqa: SIM115
+                opened.callback(_close_pipe, stdin)
+                to_read, writable = os.pipe()
+                theirs.callback(os.close, writable)
+                stdout = opened.enter_context(open(to_read, encoding="utf-8"))
+                errors = stderr if isinstance(stderr, int) else stderr.fileno()
+                connection = opened.enter_context(
+                    _Connection(self._path, arguments, cwd, env, (readable, writable, errors))
+                )
+            started = Started(connection, stdin, stdout)
+            opened.callback(started.end)
+            yield started
+
+
+def _close_pipe(stream: IO[str]) -> None:
+    with suppress(BrokenPipeError):  # What was never read is no error.
+        stream.close()
+
+
+class _Connection:
+    """To the process that forks, for one program.
+
+    Attributes:
+        pid: Of the program.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        arguments: tuple[str | Path, ...],
+        cwd: str | Path,
+        env: Mapping[str, str] | None,
+        streams: tuple[int, int, int],
+    ) -> None:
+        self._words = [str(argument) for argument in arguments]
+        job: dict[str, Any] = {"arguments": self._words, "cwd": os.path.abspath(cwd)}
+        job["env"] = dict(os.environ if env is None else env)
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(path)
+            socket.send_fds(self._socket, [b"\n"], list(streams))
+            self._socket.sendall(json.dumps(job).encode() + b"\n")
+            self._replies = self._socket.makefile()
+            self.pid = int(self._replies.readline())
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._replies.close()
+        self._socket.close()
+
+    def forsake(self) -> None:
+        """Have the program killed, with all that it started."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def end(self, timeout: float) -> dict[str, Any]:
+        """Wait for the end, and return its status and the processes that it left; after the time, kill it."""
+        self._socket.settimeout(timeout)
+        try:
+            end: dict[str, Any] = json.loads(self._replies.readline())
+        except TimeoutError:
+            os.kill(self.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(self._words, timeout) from None
+        return end
+
+
+class Started:
+    """A program that is running.
+
+    Attributes:
+        pid: Of its process.
+        stdin: What it reads.
+        stdout: What it prints.
+    """
+
+    def __init__(self, connection: _Connection, stdin: IO[str], stdout: IO[str]) -> None:
+        self.pid = connection.pid
+        self.stdin = stdin
+        self.stdout = stdout
+        self._connection = connection
+        self._ended: dict[str, Any] | None = None
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL; what it started goes on until the end of the block."""
+        if self._ended is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float = 150.0) -> int:
+        """Return how it ended: its exit status, or the negative number of a signal."""
+        if self._ended is None:
+            self._ended = self._connection.end(timeout)
+        return int(self._ended["status"])
+
+    def end(self) -> None:
+        """Kill it with all that it started, if it has not ended yet."""
+        if self._ended is None:
+            self._connection.forsake()
+            self.wait()
 
 
 @contextmanager
@@ -153,11 +273,9 @@ def _attend(connection: socket.socket) -> dict[str, Any]:
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         pid = os.fork()
         if pid:
-            connection.sendall(f"{pid}\n".encode())
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            end = json.dumps({"status": status, "left": _end_others()})
-            with suppress(BrokenPipeError):
-                connection.sendall(f"{end}\n".encode())
+            for stream in streams:
+                os.close(stream)
+            _accompany(connection, pid)
             os._exit(0)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -165,20 +283,44 @@ def _attend(connection: socket.socket) -> dict[str, Any]:
     return job
 
 
-def _end_others() -> list[str]:
+def _accompany(connection: socket.socket, pid: int) -> None:
+    """Say how a program ended; kill it, and what it started, when nobody waits for that any more."""
+    forsaken = threading.Event()
+
+    def watch() -> None:
+        with suppress(OSError):
+            connection.recv(1)
+        forsaken.set()
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(pid)
+            parent.suspend()  # It starts no other meanwhile.
+            for process in [*parent.children(recursive=True), parent]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+    with suppress(OSError):
+        connection.sendall(f"{pid}\n".encode())
+    threading.Thread(target=watch, daemon=True).start()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    end = json.dumps({"status": status, "left": _end_others(forsaken)})
+    with suppress(OSError):
+        connection.sendall(f"{end}\n".encode())
+
+
+def _end_others(forsaken: threading.Event) -> list[str]:
     """Wait for the processes that the program left; kill those that go on, and return what they are."""
     deadline = time.monotonic() + GRACE_SECONDS
     with suppress(ChildProcessError):
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not forsaken.is_set():
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 time.sleep(0.005)
-    left = psutil.Process().children(recursive=True)
     names = []
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            names.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
-            process.kill()
-    psutil.wait_procs(left, timeout=GRACE_SECONDS)
+    while left := psutil.Process().children(recursive=True):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                names.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
+                process.kill()
+        psutil.wait_procs(left, timeout=GRACE_SECONDS)
     return names
 
 

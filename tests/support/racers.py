@@ -10,7 +10,6 @@ import asyncio
 import json
 import multiprocessing
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,6 +20,7 @@ from typing import Any
 from sessions import InvalidInputError, NewMessage, SessionNotFoundError
 from tests.support.children import child, load_package
 from tests.support.databases import Backend
+from tests.support.programs import Started
 
 Job = dict[str, Any]
 Work = Callable[..., Coroutine[Any, Any, Any]]
@@ -71,7 +71,7 @@ class Race:
 class Racers:
     """Runs jobs in processes that start together."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Started) -> None:
         self._process = process
 
     def run(self, backend: Backend, *jobs: Job, goals: dict[str, int] | None = None) -> list[Any]:
@@ -84,8 +84,6 @@ class Racers:
             goals: What has to happen how often, in all processes together, before the work that takes a
                 `Race` ends. A race is never as long as the clock says: a busy machine takes longer.
         """
-        assert self._process.stdin
-        assert self._process.stdout
         print(json.dumps([asdict(backend), jobs, goals]), file=self._process.stdin, flush=True)
         results = json.loads(self._process.stdout.readline())
         for result in results:

@@ -123,11 +123,19 @@ HANDSHAKE = {"AUTH", "CLIENT", "HELLO", "SELECT"}
 async def _on_redis(url: str, wire: Wire) -> AsyncIterator[Any]:
     class Connection(redis.asyncio.Connection):
         async def send_command(self, *args: Any, **options: Any) -> None:
-            name, *arguments = args
+            self._note(args)
+            await super().send_command(*args, **options)
+
+        def pack_commands(self, commands: Any) -> Any:
+            for command in commands:
+                self._note(command)
+            return super().pack_commands(commands)
+
+        def _note(self, command: Any) -> None:
+            name, *arguments = command
             if name.split()[0] not in HANDSHAKE:
                 # Of a script the operation that it is asked for.
                 wire.statements.append(arguments[2] if name == "EVALSHA" else name)
-            await super().send_command(*args, **options)
 
         async def send_packed_command(self, *args: Any, **options: Any) -> None:
             # One command, or all of a pipeline.

@@ -215,7 +215,18 @@ def test_one_variable_of_the_retries_leaves_the_others_at_their_defaults(
 
 
 WRONG = "one of seven"
-TEXTS = {"host", "database", "username", "password", "auth_source", "url", "schema", "path", "prefix"}
+TEXTS = {
+    "host",
+    "database",
+    "username",
+    "password",
+    "auth_source",
+    "url",
+    "schema",
+    "path",
+    "prefix",
+    "namespace",
+}
 
 
 @pytest.mark.parametrize(

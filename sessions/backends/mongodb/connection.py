@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ from sessions.core.group_commit import GroupCommit
 from sessions.core.loops import LoopBound
 from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of
 from sessions.errors import ConfigurationError, SessionsError
+from sessions.models.documents import ChatSessionDocument
 
 __all__ = ["MongoConnectionManager"]
 
@@ -217,6 +219,18 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         name = self._database or client.get_default_database(self._settings.database).name
         host, port = next(iter(client.topology_description.server_descriptions()), (None, None))
         return Target("mongodb", name, host, port)
+
+    async def identity(self) -> str | None:
+        """Return the UUID of the collection of sessions; None if the server has none.
+
+        A restored copy gets another one, also under the same name.
+        """
+        _, ready = await self.connect_ready()
+        found = ready.uuids.get(ChatSessionDocument.Settings.name)
+        if found is None:
+            return None
+        # A client with a representation of UUIDs returns them as such.
+        return f"mongodb/{(found.bytes if isinstance(found, uuid.UUID) else found).hex()}"
 
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""

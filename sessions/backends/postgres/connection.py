@@ -30,6 +30,7 @@ from sqlalchemy.pool import NullPool
 from sessions import migrations
 from sessions.backends.postgres import errors as postgres_errors
 from sessions.backends.postgres.connector import PostgresConnector, check_encoding
+from sessions.backends.postgres.identity import identity_of
 from sessions.backends.postgres.pool import PostgresPool
 from sessions.backends.postgres.settings import (
     place_of,
@@ -308,6 +309,12 @@ class PostgresConnectionManager(SqlConnectionManager):
         names = (self._place.database, self._settings.schema_name)
         namespace = "|".join(name for name in names if name) or None
         return target_of("postgresql", self._place, namespace=namespace)
+
+    async def identity_from(self, source: Any) -> str | None:
+        """Return the identity of the server, the database and its table; None if the role may not read it."""
+        quote = asyncpg_dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
+        names = (self._settings.schema_name, ChatSessionRecord.__tablename__)
+        return await identity_of(source, ".".join(quote(name) for name in names if name))
 
     async def _may_migrate(self, connection: AsyncConnection) -> bool:
         read_only = func.current_setting("transaction_read_only") == "on"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from sessions.core.telemetry import PoolMeter
 from sessions.resilience import time_left
 
 __all__ = ["RedisConnection"]
+
+Parts = tuple[str | int, ...] | tuple[str | bytes | int, ...]
 
 # For the replicas to receive a write; one that takes longer is not acknowledged.
 REPLICATION_SECONDS = 1.0
@@ -52,11 +55,17 @@ class RedisConnection(Connections):
     meter: PoolMeter
     in_use_here: int = 0
     _turns: asyncio.Semaphore = field(init=False)
+    _has_other_encoding: bool = field(init=False)
+    _decodes: bool = field(init=False)
     _is_closed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         super().__init__(self.prefix, self.kept)
         self._turns = asyncio.Semaphore(self.size)
+        options = getattr(self.pool, "connection_kwargs", {})
+        self._has_other_encoding = codecs.lookup(options.get("encoding", "utf-8")).name != "utf-8"
+        # Otherwise replies are decoded here, which takes longer.
+        self._decodes = options.get("decode_responses", False) and not self._has_other_encoding
 
     def scope(self, tag: str) -> str:
         return self.prefix
@@ -82,11 +91,14 @@ class RedisConnection(Connections):
     async def _turn(self) -> AsyncIterator[None]:
         """Wait for a free connection."""
         with self.meter.checkout(PoolTimeoutError) as checkout:
-            try:
-                async with asyncio.timeout(time_left(self.waits.pool)):
-                    await self._turns.acquire()
-            except TimeoutError as error:
-                raise PoolTimeoutError from error
+            if self._turns.locked():
+                try:
+                    async with asyncio.timeout(time_left(self.waits.pool)):
+                        await self._turns.acquire()
+                except TimeoutError as error:
+                    raise PoolTimeoutError from error
+            else:
+                await self._turns.acquire()  # At once.
             checkout.got()
             self.in_use_here += 1
             try:
@@ -98,7 +110,7 @@ class RedisConnection(Connections):
     async def send(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
         return await self.exchange([parts for _, parts in commands], writes=writes)
 
-    async def exchange(self, commands: list[tuple[str | int, ...]], *, writes: bool = False) -> list[Any]:
+    async def exchange(self, commands: Sequence[Parts], *, writes: bool = False) -> list[Any]:
         """Send commands in one round trip, and return their replies, among them errors of the server.
 
         Args:
@@ -112,6 +124,11 @@ class RedisConnection(Connections):
             PoolTimeoutError: No connection was free.
             RedisError: The connection was lost.
         """
+        if self._has_other_encoding:  # Of a service's own client.
+            commands = [
+                tuple(part.encode() if isinstance(part, str) else part for part in parts)
+                for parts in commands
+            ]
         waits = bool(writes and self.replicas)
         if waits:
             seconds = min(REPLICATION_SECONDS, time_left(self.waits.answer) / 2)
@@ -129,7 +146,7 @@ class RedisConnection(Connections):
                         await connection.send_command(*commands[0])
                     else:
                         await connection.send_packed_command(connection.pack_commands(commands))
-                    replies = [await _reply(connection) for _ in commands]
+                    replies = [await self._reply(connection) for _ in commands]
             except TimeoutError as error:
                 raise NoAnswerError from error
             finally:
@@ -144,12 +161,14 @@ class RedisConnection(Connections):
                 raise NotReplicatedError
         return replies
 
-
-async def _reply(connection: Any) -> Any:
-    try:
-        return _as_text(await connection.read_response(disable_decoding=True))
-    except exceptions.ResponseError as error:
-        return error
+    async def _reply(self, connection: Any) -> Any:
+        try:
+            if not self._decodes:
+                return _as_text(await connection.read_response(disable_decoding=True))
+            reply = await connection.read_response()
+        except exceptions.ResponseError as error:
+            return error
+        return _as_text(reply) if isinstance(reply, dict) else reply
 
 
 def _as_text(reply: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 
-from sessions.backends.redis.script import READS, script, script_digest
+from sessions.backends.redis.script import READS, script_of, scripts
 from sessions.core.shared_work import SharedWork
 
 if TYPE_CHECKING:
@@ -136,24 +136,39 @@ class Connections(ABC):
 
     async def _run(self, calls: Sequence[Sequence[str]]) -> list[Any]:
         replies = await self._run_once(calls)
-        # The server was restarted, or a replica was promoted. The command did nothing.
-        if forgotten := [
-            place for place, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)
-        ]:
-            scopes = self.one_for_each_server([calls[place][0] for place in forgotten])
-            _without_errors(await self.send([(scope, ("SCRIPT LOAD", script())) for scope in scopes]))
-            again = await self._run_once([calls[place] for place in forgotten])
+        # A server that was restarted, or a replica that was promoted, does not know the scripts; a call did
+        # nothing. It may forget them again at once, so the last attempt brings its own.
+        for brings_scripts in (False, True):
+            forgotten = [
+                place for place, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)
+            ]
+            if not forgotten:
+                break
+            repeated = [calls[place] for place in forgotten]
+            if not brings_scripts:
+                await self._load([call[0] for call in repeated])
+            again = await self._run_once(repeated, brings_scripts=brings_scripts)
             for place, reply in zip(forgotten, again, strict=True):
                 replies[place] = reply
         return replies
 
-    async def _run_once(self, calls: Sequence[Sequence[str]]) -> list[Any]:
-        digest, kept = script_digest(), self.kept
-        writes = any(call[1] not in READS for call in calls)
+    async def _load(self, scopes: Sequence[str]) -> None:
+        """Load all scripts on the servers of some scopes."""
         commands: list[Command] = [
-            (call[0], ("EVALSHA", digest, *self._keys(call[0]), call[1] + kept, *(call[0], *call[2:])))
-            for call in calls
+            (scope, ("SCRIPT LOAD", script.text))
+            for scope in self.one_for_each_server(scopes)
+            for script in scripts()
         ]
+        _without_errors(await self.send(commands))
+
+    async def _run_once(self, calls: Sequence[Sequence[str]], *, brings_scripts: bool = False) -> list[Any]:
+        kept, writes = self.kept, False
+        commands: list[Command] = []
+        for scope, operation, *arguments in calls:
+            script = script_of(operation)
+            start = ("EVAL", script.text) if brings_scripts else ("EVALSHA", script.digest)
+            commands.append((scope, (*start, *self._keys(scope), operation + kept, scope, *arguments)))
+            writes = writes or operation not in READS
         return await self.send(commands, writes=writes)
 
     def _keys(self, _scope: str) -> tuple[str | int, ...]:
@@ -161,9 +176,13 @@ class Connections(ABC):
         return (0,)
 
     async def check(self) -> None:
-        """Raise the error of a write; the server checks this one as any other, and it writes nothing."""
-        scopes = self.one_for_each_server(self.scopes())
-        commands = [(scope, ("SETRANGE", f"{scope}:check", 0, "")) for scope in scopes]
+        """Raise the error of a write; the server checks this one as any other, and it writes nothing.
+
+        Scripts also ask for the time. A script that may not has an error without the code ``NOPERM``.
+        """
+        commands: list[Command] = []
+        for scope in self.one_for_each_server(self.scopes()):
+            commands += [(scope, ("SETRANGE", f"{scope}:check", 0, "")), (scope, ("TIME",))]
         _without_errors(await self.send(commands, writes=True))
 
     async def command(self, scope: str, *parts: str | int) -> Any:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import uuid
 from collections.abc import Hashable
 from typing import Any
 
 from redis import exceptions
 
 from sessions.backends.redis import errors
+from sessions.backends.redis.adopted import check_client, place_of_client, servers_of_client
 from sessions.backends.redis.client import RedisConnection
 from sessions.backends.redis.cluster import Address, ClusterConnection
 from sessions.backends.redis.commands import (
@@ -47,7 +49,7 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         url: ``redis://``, ``rediss://``, ``valkey://`` or ``unix://``; ``redis+cluster://`` or
             ``redis+sentinel://`` with one or more hosts.
         client: A service's own ``redis.asyncio.Redis``, used and never closed here; it belongs to one event
-            loop.
+            loop. Or its ``redis.asyncio.RedisCluster``, which says where the nodes are and how to connect.
         **settings: Any key of ``db.redis``, over the configured value.
 
     Raises:
@@ -58,9 +60,11 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         self._settings = _settings(url, client, settings)
         self._url_given = {"url": url}
         self._client = client
+        self._nodes = None if client is None else servers_of_client(client)
+        is_borrowed = client is not None and self._nodes is None
         self._connections = LoopBound(
             self._open,
-            self._close if client is None else None,
+            None if is_borrowed else self._close,
             parts=lambda connection: [server.pool for server in connection.opened()],
         )
         self.queues = LoopBound(self._open_queue, None)
@@ -81,9 +85,10 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         return connection
 
     async def make_ready(self) -> None:
-        """Connect, and check the server again."""
+        """Connect, and check the server again, also whether it accepts writes."""
         connection = await self._connections.get()
         await connection.preparing.run(functools.partial(self._prepare, connection))
+        await connection.check()
 
     async def _prepare(self, connection: Connections) -> None:
         reasons = set()
@@ -92,7 +97,11 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
             self._check(found, is_cluster=connection is not server)
             reasons.add(await _what_is_lost(server, found))
         self._check_durability(next(filter(None, reasons), None))
-        await connection.check()
+        try:
+            await connection.check()
+        except exceptions.RedisError as error:
+            if errors.code_of(error) not in errors.READS_ONLY:
+                raise
         self._is_ready = True
         self.preparations += 1
 
@@ -102,7 +111,8 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         if found.get("cluster_enabled") == "1" and not is_cluster:
             raise place.refused(
                 "db.redis.cluster",
-                "it is a node of a cluster; set it, or begin the URL with redis+cluster://",
+                "it is a node of a cluster; set it, begin the URL with redis+cluster://, or pass a "
+                "redis.asyncio.RedisCluster",
             )
         policy = found.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
@@ -149,6 +159,22 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
         """Return the number of the database with the prefix of the keys."""
         return f"{super().shared_name()}/{self._settings.prefix}"
 
+    async def identity(self) -> str | None:
+        """Return a random token that the database keeps; the first who asks stores it.
+
+        Raises:
+            Exception: It could not be stored.
+        """
+        connection = await self.connect()
+        scope = connection.scopes()[0]
+        key, token = f"{scope}:identity", uuid.uuid4().hex
+        stored, found = await connection.send(
+            [(scope, ("SET", key, token, "NX")), (scope, ("GET", key))], writes=True
+        )
+        if isinstance(found, str):
+            return f"redis/{found}"
+        raise next((reply for reply in (stored, found) if isinstance(reply, Exception)), KeyError(key))
+
     async def is_healthy(self) -> bool:
         """Return whether a write would work now. Writes nothing, is bounded, and never raises."""
         try:
@@ -184,18 +210,16 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
     def _place(self) -> Place:
         """Return the address, database and user for the text of an error."""
         if self._client is not None:
-            options = getattr(self._client.connection_pool, "connection_kwargs", {})
-            address = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-            return Place("Redis", (address,), str(options.get("db", 0)), options.get("username"))
+            return place_of_client(self._client)
         address, database, user = place_of(self._settings)
         return Place("Redis", (address,) if address else (), database or None, user)
 
     def _open(self) -> Connections:
         settings = self._settings
-        if self._client is not None:
+        if self._client is not None and self._nodes is None:
             return self._new_connection(self._client.connection_pool)
         try:
-            servers = servers_of(settings)
+            servers = self._nodes or servers_of(settings)
         except ConfigurationError as error:
             name_variables(error, self._url_given)
             raise
@@ -267,7 +291,6 @@ async def _what_is_lost(server: RedisConnection, found: dict[str, str]) -> str |
 def _settings(url: str | None, client: Any, overrides: dict[str, Any]) -> RedisSettings:
     settings = load_settings()
     if client is not None:
-        if not hasattr(client, "connection_pool"):
-            raise ConfigurationError("client: must be a redis.asyncio.Redis")
+        check_client(client)
         return settings.db.redis.with_overrides(**overrides)
     return settings.backend("redis", url=url, **overrides)

@@ -14,7 +14,7 @@ from sessions.backends.redis.commands import (
 from sessions.core.failures import Place, without_values
 from sessions.errors import SessionsError
 
-__all__ = ["code_of", "driver_error", "is_transient", "outcome_is_unknown", "translate"]
+__all__ = ["READS_ONLY", "code_of", "driver_error", "is_transient", "outcome_is_unknown", "translate"]
 
 # The server rejects the command, and another one, or the same a little later, does not.
 TRANSIENT = (
@@ -27,6 +27,8 @@ TRANSIENT = (
 TRANSIENT_CODES = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"}
 )
+# The server rejects writes, and not reads.
+READS_ONLY = frozenset({"MISCONF", "NOREPLICAS", "OOM", "READONLY"})
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 WITH_CAUSE = (NotSentError, NoAnswerError, NotAClusterError, PoolTimeoutError)
 REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
@@ -45,6 +47,7 @@ CODES = {
     exceptions.ReadOnlyError: "READONLY",
     exceptions.ClusterDownError: "CLUSTERDOWN",
     exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.NoPermissionError: "NOPERM",
 }
 REFUSAL_CODES = frozenset({"NOAUTH", "NOPERM", "WRONGPASS"})
 # Others are not told from a text: redis-py removes "ERR", the code of most errors.
@@ -121,7 +124,7 @@ def _failure(error: BaseException, place: Place, by_url: bool) -> SessionsError 
     if isinstance(of_driver, REFUSED) or code in ("NOAUTH", "WRONGPASS"):
         key = "db.redis.url" if by_url else "db.redis.password"
         return place.refused(key, f"the server refuses the user or the password ({name})")
-    if isinstance(of_driver, exceptions.NoPermissionError) or code == "NOPERM":
+    if code == "NOPERM":
         key = "db.redis.url" if by_url else "db.redis.username"
         return place.refused(key, "the user may not run this command, or not on these keys (NOPERM)")
     if code is not None:

@@ -15,6 +15,7 @@ from sessions.backends.redis.mapping import (
     rows_of,
     tag_of,
     to_message,
+    to_messages,
 )
 from sessions.core.values import HistoryRange, MessageChange, MessageRow, Position
 from sessions.models import UNSET, ChatMessage, ChatSession
@@ -40,12 +41,12 @@ class RedisMessages(RedisOperations):
             # The user is part of the key: that of another one does not exist.
             first = 0 if part.limit is None else -part.limit
             members = await self._read("ZRANGE", session_id, user_id, first, -1)
-            return [to_message(session_id, member) for member in members]
+            return to_messages(session_id, members)
         arguments = (session_id, reading, value, str(limit))
         members = await self._change("history", user_id, *arguments, argument=reading) or []
         if reading == "before":
             members.reverse()
-        return [to_message(session_id, member) for member in members]
+        return to_messages(session_id, members)
 
     async def _read(self, command: str, session_id: str, user_id: str, *arguments: str | int) -> list[str]:
         """Read the order of a session's messages with one command."""
@@ -119,7 +120,7 @@ class RedisMessages(RedisOperations):
         keys = [key_of(connection, found.user_id, "o", found.session_id) for found in sessions]
         commands = [(scope, ("ZRANGE", key, 0, part - 1)) for scope, key in keys]
         return [
-            [to_message(found.session_id, member) for member in members] if len(members) < part else None
+            to_messages(found.session_id, members) if len(members) < part else None
             for found, members in zip(sessions, await connection.commands(commands), strict=True)
         ]
 
@@ -129,4 +130,4 @@ class RedisMessages(RedisOperations):
         # No id contains NUL, which follows it, so this comes after the message of the position.
         first = "-" if after_position is None else f"({place(after_position)}\x01"
         members = await self._read("ZRANGEBYLEX", session_id, user_id, first, "+", "LIMIT", 0, limit)
-        return [(to_message(session_id, member), position_of(member)) for member in members]
+        return list(zip(to_messages(session_id, members), map(position_of, members), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -65,6 +66,7 @@ class Servers:
         is_cluster: Whether it is a cluster.
         service: The name under which sentinels know the server; None without them.
         of_sentinels: Of a connection to a sentinel.
+        remap: Returns the address at which a node of a cluster is reached.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -72,6 +74,7 @@ class Servers:
     is_cluster: bool = False
     service: str | None = None
     of_sentinels: dict[str, Any] = field(default_factory=dict)
+    remap: Callable[[str, int], tuple[str, int]] | None = None
 
 
 def new_pool(
@@ -86,8 +89,8 @@ def new_pool(
     """
     options = dict(servers.options)
     if host is not None:
-        options["host"], options["port"] = host
-    if isinstance(settings.password, PasswordCallable):
+        options["host"], options["port"] = host if servers.remap is None else servers.remap(*host)
+    if isinstance(settings.password, PasswordCallable) and "credential_provider" not in options:
         options.pop("password", None)
         options["credential_provider"] = _Credentials(options.pop("username", None), settings.password)
     options |= {
@@ -96,6 +99,7 @@ def new_pool(
         # An attempt has its own time limit.
         "socket_timeout": None,
         "protocol": 2,
+        "decode_responses": True,
     }
     if servers.hosts:
         options["socket_keepalive"] = True

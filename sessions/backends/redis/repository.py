@@ -10,7 +10,8 @@ setting ``prefix``. So the owner is part of each key, and a foreign session look
 ``sessions:{tag}:o:<session id>``
     Sorted set of the messages, ordered by text: all scores are 0. A member is the timestamp (18 digits), the
     write order ("0", or "1" and 19 digits), the id, NUL, and the body: a JSON list of texts, which are the
-    role, the content, the payload, and the keys and values of the metadata. A history is one range of it.
+    role, the content, and the keys and values of the metadata; and for a payload NUL and its JSON text, which
+    nothing has to encode or decode once more. A history is one range of it.
 ``sessions:{tag}:i:<session id>``
     Hash: the id of each message, and its timestamp and write order, which find it in the sorted set.
 ``sessions:{tag}:index``
@@ -24,11 +25,11 @@ setting ``prefix``. So the owner is part of each key, and a foreign session look
 ``sessions:ids:<three hexadecimal digits>``
     Sets of the ids of all messages, by their SHA-1: an id that a caller gives is in no other session.
 
-The script is several files of Lua, sent once as one; the server is sent it again if it has forgotten it. It
-checks everything before its first write, because what it has written stays if it fails. Times of writing are
-those of the server, and at least a microsecond after the session's last change. Operations on many sessions
-are several calls, each of which looks at a bounded number of them: during a call, the server does nothing
-else.
+The scripts are made of several files of Lua, and sent once; the server is sent them again if it has forgotten
+them. They check everything before their first write, because what one has written stays if it fails. Times of
+writing are those of the server, and at least a microsecond after the session's last change. Operations on
+many sessions are several calls, each of which looks at a bounded number of them: during a call, the server
+does nothing else.
 
 ``sessions:{tag}:expiry``, ``sessions:expiring``
     Only with ``expire_after``. Sorted sets: the members of the user's index, by the time in milliseconds at

@@ -7,11 +7,10 @@ each only the messages that come before the hits that there are already.
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Sequence
 
 from sessions.backends.redis.base import RedisOperations
-from sessions.backends.redis.mapping import place, place_of, position_of, to_message, to_session
+from sessions.backends.redis.mapping import content_of, place, place_of, position_of, to_message, to_session
 from sessions.core.casefolding import simple_fold
 from sessions.core.values import Position
 from sessions.models import SearchHit
@@ -80,5 +79,5 @@ class RedisSearch(RedisOperations):
 
 
 def _is_hit(member: str, terms: Sequence[str]) -> bool:
-    content = simple_fold(json.loads(member.partition("\0")[2])[1])
+    content = simple_fold(content_of(member))
     return all(term in content for term in terms)

@@ -249,6 +249,19 @@ class SqlConnectionManager(SchemaManager):
                 await connection.exec_driver_sql("SELECT 1")
                 return result
 
+    async def identity(self) -> str | None:
+        """Return what tells the database from every other one; None if it is not known."""
+        await self._ready()
+        return await self.identity_from(self)
+
+    @abstractmethod
+    async def identity_from(self, source: Any) -> str | None:
+        """Return the identity of the database.
+
+        Args:
+            source: Executes statements, with ``fetch``: this manager, or a transaction of the database.
+        """
+
     def took_its_timeout(self, error: BaseException) -> bool:
         """Return whether no connection of the pool was free within ``pool_timeout``."""
         return isinstance(error, exc.TimeoutError)

@@ -93,6 +93,13 @@ class SqlTransaction(BorrowedConnectionManager):
     def _work_on(self, connection: Connection, work: Callable[[Executor], R]) -> R:
         return work(ConnectionExecutor(connection, self._manager.statement_options))
 
+    async def identity(self) -> str | None:
+        """Return what tells the database from every other one, on the caller's connection.
+
+        Another one might not be free before the transaction ends.
+        """
+        return await self._manager.identity_from(self)
+
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return the package's error for one of SQLAlchemy or the driver."""
         return self._manager.translate(error)

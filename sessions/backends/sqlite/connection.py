@@ -8,13 +8,15 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import uuid
 import weakref
 from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import aiosqlite
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import Pool
 
 from sessions import migrations
 from sessions.backends.sql.engine import SqlPool
@@ -29,6 +31,7 @@ from sessions.backends.sqlite.files import (
     replace_stale_connections,
 )
 from sessions.backends.sqlite.health import SqliteHealth
+from sessions.backends.sqlite.identity import identity_of
 from sessions.backends.sqlite.pool import SqlitePool
 from sessions.backends.sqlite.settings import sqlite_target, url_of
 from sessions.backends.sqlite.setup import (
@@ -54,6 +57,9 @@ class _Owner:
 
 
 _OPENED = _Owner()
+# The databases in memory of services' own engines.
+_in_memory: weakref.WeakKeyDictionary[Pool, str] = weakref.WeakKeyDictionary()
+_MAIN_FILE = text("SELECT file FROM pragma_database_list WHERE name = 'main'")
 
 
 class SqliteConnectionManager(SqliteHealth):
@@ -72,6 +78,8 @@ class SqliteConnectionManager(SqliteHealth):
     """
 
     dialect: ClassVar[str] = "sqlite"
+    # A file that is created after this one was deleted may get its inode, once nobody has this one open.
+    may_end_with_close: ClassVar[bool] = True
 
     def __init__(self, *, url: str | None = None, engine: AsyncEngine | None = None, **settings: Any) -> None:
         self._settings = _settings(url, settings)
@@ -212,6 +220,22 @@ class SqliteConnectionManager(SqliteHealth):
     def shared_name(self) -> str | None:
         """Return the path of the file; None for a temporary one."""
         return None if self._path is None else f"sqlite/{os.path.realpath(self._path)}"
+
+    async def identity_from(self, source: Any) -> str | None:
+        """Return the identity of the file; of a database in memory that of its pool."""
+        path = self._known_path
+        if path is None:
+            [(path,)] = await source.fetch(_MAIN_FILE, {})
+        if path:
+            found = file_id(path)
+            return None if found is None else identity_of(found)
+        pool = (await self._pools.get()).engine.pool
+        return f"sqlite/memory/{_in_memory.setdefault(pool, uuid.uuid4().hex)}"
+
+    def identity_epoch(self) -> Hashable:
+        """Return what changes with the schema, and with the file at the path."""
+        path = self._known_path
+        return self.preparations, None if path is None else file_id(path)
 
     def require_database(self) -> None:
         """Create no file until `disconnect`: without one, connecting raises ``SchemaOutdatedError``."""

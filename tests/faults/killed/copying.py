@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from sessions.administration import AsyncAdmin
 from sessions.cli import copying
 from tests.support.children import child
 from tests.support.databases import Backend
+from tests.support.programs import Started
 
 # Small, so that a copy of few sessions has many writes.
 PAGE = BATCH_MESSAGES = 5
@@ -32,7 +32,7 @@ MAX_SECONDS = 0.02
 class Copying:
     """Copies in processes of their own."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Started) -> None:
         self._process = process
 
     def copy(self, source: Backend, target: Backend, *, dies_in: int | None) -> bool:
@@ -43,8 +43,6 @@ class Copying:
             target: Where to write.
             dies_in: The process is killed during or after this write, counted from 0; None for never.
         """
-        assert self._process.stdin
-        assert self._process.stdout
         job = {"source": asdict(source), "target": asdict(target), "dies_in": dies_in}
         print(json.dumps(job), file=self._process.stdin, flush=True)
         status = int(self._process.stdout.readline())

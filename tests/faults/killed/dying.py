@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from sessions import NewMessage
 from sessions.cli.exported_lines import parse_exported_line
 from tests.support.children import child, load_package
 from tests.support.databases import Backend
+from tests.support.programs import Started
 
 # More than any operation has.
 MAX_STEPS = 60
@@ -32,7 +32,7 @@ MAX_OPERATION_TIME = "sessions.backends.mongodb.cleanup.MAX_OPERATION_TIME"
 class Dying:
     """Runs operations in processes that are killed before the operations are complete."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Started) -> None:
         self._process = process
 
     def start(
@@ -48,8 +48,6 @@ class Dying:
             step: The process kills itself before it sends this command of the operation; counts from 0.
             **options: Its keyword arguments, as JSON values.
         """
-        assert self._process.stdin
-        assert self._process.stdout
         job = {"backend": asdict(backend), "operation": operation, "arguments": arguments, "step": step}
         job["options"] = options
         print(json.dumps(job), file=self._process.stdin, flush=True)
@@ -57,7 +55,6 @@ class Dying:
 
     def was_killed(self) -> bool:
         """Wait for the process and return whether it was killed before the operation was complete."""
-        assert self._process.stdout
         status = int(self._process.stdout.readline())
         assert status in (0, -signal.SIGKILL)
         return status != 0

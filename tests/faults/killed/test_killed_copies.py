@@ -121,7 +121,7 @@ async def copied_after_kills(
     return killed
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.full_size)])
 async def test_a_copy_that_is_killed_loses_and_doubles_nothing(
     processes: Copying, pair: tuple[Backend, Backend], kills: int
 ) -> None:

@@ -66,7 +66,7 @@ async def test_the_same_messages_in_two_processes_are_answered_once(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.full_size)])
 async def test_a_process_that_is_killed_leaves_whole_turns_and_blocks_nobody(
     backend: Backend, repository: Any, processes: Turning, times: int
 ) -> None:

@@ -143,7 +143,7 @@ class Worker:
                 await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.full_size)])
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.full_size)])
 @pytest.mark.parametrize("name", SERVERS)
 def test_turns_are_stored_as_wholes_although_the_server_is_killed(name: str, kills: int) -> None:
     server = SERVERS[name]()

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -19,6 +18,7 @@ from sessions import BackendUnavailableError, TurnConflictError
 from sessions.services import AgentContext, ChatService
 from tests.support.children import child, load_package
 from tests.support.databases import Backend
+from tests.support.programs import Started
 
 LEASE = 0.5
 MAX_UNAVAILABLE = 10
@@ -27,7 +27,7 @@ MAX_UNAVAILABLE = 10
 class Turning:
     """Runs jobs in processes that start together."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Started) -> None:
         self._process = process
 
     def run(self, backend: Backend, *jobs: dict[str, Any]) -> list[Any]:
@@ -37,8 +37,6 @@ class Turning:
             backend: The database.
             *jobs: Arguments; ``kill_after``, in seconds, kills the process.
         """
-        assert self._process.stdin
-        assert self._process.stdout
         try:
             print(json.dumps([asdict(backend), jobs]), file=self._process.stdin, flush=True)
             results: list[Any] = json.loads(self._process.stdout.readline())

@@ -154,6 +154,13 @@ local function body_of(member)
   return sub(member, string.find(member, '\0', 1, true) + 1)
 end
 
+-- The list of texts of a body, and its payload with the NUL before it, or ''.
+local function parts_of(body)
+  local at = string.find(body, '\0', 1, true)
+  if not at then return cjson.decode(body), '' end
+  return cjson.decode(sub(body, 1, at - 1)), sub(body, at)
+end
+
 local function member_at(s, place, id)
   local first = place .. id
   return call('ZRANGEBYLEX', s.order, '[' .. first .. '\0', '(' .. first .. '\1', 'LIMIT', 0, 1)[1]
@@ -298,7 +305,7 @@ local function missing(s, first)
     local place = places[(i - first) / 4 + 1]
     local member = place and member_at(s, place, id)
     if member then
-      local stored, given = cjson.decode(body_of(member)), cjson.decode(ARGV[i + 2])
+      local stored, given = (parts_of(body_of(member))), (parts_of(ARGV[i + 2]))
       if stored[1] ~= given[1] or stored[2] ~= given[2] then return nil, { 'conflict' } end
     elseif origin ~= '1' and is_registered(id) then
       return nil, { 'conflict' }

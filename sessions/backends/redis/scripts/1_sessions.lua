@@ -8,6 +8,7 @@ end
 
 -- tag, session id, claim of the id or '', title, moment, key of the call, number of pairs, pairs, rows
 function ops.create()
+  if expire_after then purge_users(1, 2) end
   local tag, session_id, token, created, key, count = ARGV[3], ARGV[4], ARGV[5], ARGV[7], ARGV[8], number(9)
   local s = keys_of(tag, session_id)
   local owner = owner_of_stored(session_id)
@@ -24,6 +25,7 @@ end
 
 -- The same without rows; whether the id is taken, by whom, and by which call.
 function ops.ensure()
+  if expire_after then purge_users(1, 2) end
   local tag, session_id, token, created, key, count = ARGV[3], ARGV[4], ARGV[5], ARGV[7], ARGV[8], number(9)
   local owner = owner_of_stored(session_id)
   if owner and owner ~= tag then return { 'taken' } end

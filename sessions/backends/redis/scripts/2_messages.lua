@@ -31,14 +31,14 @@ function ops.update_message()
   if not member then return { 'absent' } end
   if not has_version(s, ARGV[6]) then return { 'version' } end
   local content, payload, mode = ARGV[7], ARGV[8], ARGV[9]
-  local old = cjson.decode(body_of(member))
-  local new = { old[1], old[2], old[3] }
+  local old, old_payload = parts_of(body_of(member))
+  local new, new_payload = { old[1], old[2] }, old_payload
   if sub(content, 1, 1) == '1' then new[2] = sub(content, 2) end
-  if sub(payload, 1, 1) == '1' then new[3] = sub(payload, 2) end
-  local is_changed = new[2] ~= old[2] or new[3] ~= old[3]
+  if sub(payload, 1, 1) == '1' then new_payload = payload == '1' and '' or '\0' .. sub(payload, 2) end
+  local is_changed = new[2] ~= old[2] or new_payload ~= old_payload
   local given, stored = {}, {}
   for i = 10, #ARGV, 2 do given[ARGV[i]] = ARGV[i + 1] end
-  for i = 4, #old, 2 do
+  for i = 3, #old, 2 do
     local key, value = old[i], given[old[i]]
     stored[key] = true
     if value == nil and mode == 'replace' then
@@ -57,7 +57,7 @@ function ops.update_message()
     end
   end
   if is_changed then
-    call('ZADD', s.order, 0, place .. id .. '\0' .. cjson.encode(new))
+    call('ZADD', s.order, 0, place .. id .. '\0' .. cjson.encode(new) .. new_payload)
     call('ZREM', s.order, member)
     changed(s, next_moment(s.updated))
   end
@@ -126,6 +126,8 @@ function ops.replace()
   local rows, refusal = all_rows(s, 6)
   if not rows then return refusal end
   if #rows > 0 or call('EXISTS', s.order) == 1 then
+    -- A server without memory rejects the first write of a script, if it may need memory, and none after it.
+    if #rows > 0 then call('HSET', s.key, 'u', s.updated) end
     clear(s)
     changed(s, insert(s, rows, next_moment(s.updated)))
   end
