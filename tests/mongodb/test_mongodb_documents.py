@@ -167,6 +167,29 @@ async def test_a_preview_shows_the_newest_message_that_is_visible(repository: An
     assert await newest() is None
 
 
+async def test_a_message_that_does_not_say_whose_it_is_belongs_to_the_session(
+    repository: Any, raw: Any
+) -> None:
+    session_id = await repository.create_session_async(USER)
+    message = {"session_id": session_id, "role": "user", "timestamp": MOMENT, "metadata": {"k": [1]}}
+    stored = {"absent": {}, "none": {"session_oid": None}, "of another": {"session_oid": ObjectId()}}
+    for content, field in stored.items():
+        for message_id, oid in ((f"{content} 1", f"{content} 1"), (f"{content} 2", ObjectId())):
+            ids = {"_id": oid, "message_id": message_id}
+            raw.chat_messages.insert_one(message | field | ids | {"content": content})
+    shown = ["absent", "absent", "none", "none"]
+
+    history = await repository.get_session_history(USER, session_id)
+    assert [message.content for message in history] == shown
+    assert history[0].metadata == {"k": [1]}
+    assert history[0].session_id == session_id
+    assert await repository.get_session_history(USER, session_id, limit=3) == history[1:]
+    assert await repository.count_messages(USER, session_id) == len(shown)
+    assert await repository.get_message(USER, session_id, "none 2") == history[3]
+    assert await repository.get_message(USER, session_id, "of another 1") is None
+    assert len((await repository.search_messages(USER, "n")).hits) == len(shown)
+
+
 async def test_a_session_and_its_message_may_be_larger_together_than_a_document(repository: Any) -> None:
     session_id = await repository.create_session_async(USER, {"metadata": {"k": "x" * 9_000_000}})
     await repository.add_message(session_id, "user", "y" * 9_000_000)

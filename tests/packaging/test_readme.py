@@ -104,7 +104,7 @@ def test_ci_runs_the_two_commands_as_they_stand_in_readme() -> None:
         "wait",
         f"SESSIONS_TEST_MANUAL=.venv/docs .venv/bin/{PYTEST_STEP} -m full_size",
         f".venv-motor/bin/{FEW} tests/contract tests/mongodb tests/unit tests/loops/test_services.py"
-        " tests/packaging/test_readme.py -k 'mongo or client' &",
+        " tests/docs/test_programs.py -k 'mongo or client' &",
         f".venv-lowest/bin/{FEW} tests/unit &",
         f".venv-frameworks/bin/{FEW} tests/integrations -m 'frameworks and not full_size' &",
         f".venv-lowest-frameworks/bin/{FEW} tests/integrations -m 'frameworks and not full_size'"

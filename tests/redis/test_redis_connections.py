@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from pathlib import Path
@@ -270,7 +271,7 @@ async def test_a_node_of_a_cluster_is_refused() -> None:
 
 
 async def test_a_connection_that_opens_during_a_close_is_closed_after_its_call(redis_url: str) -> None:
-    async with redis.asyncio.ConnectionPool.from_url(redis_url) as pool:
+    async with contextlib.aclosing(redis.asyncio.ConnectionPool.from_url(redis_url)) as pool:
         server = RedisConnection(pool, "chats", "", 1, Waits(5, 5, 5), 0, PoolMeter(Target("redis")))
         closed, opened = asyncio.Event(), []
         get_connection = pool.get_connection

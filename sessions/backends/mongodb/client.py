@@ -71,6 +71,8 @@ class MongoConnection:
     _turns: asyncio.Semaphore | None = None
     _may_be_cancelled: bool = False
     _early: dict[str, Any] = field(default_factory=dict)
+    # The last description of the servers that has one to write to; the driver replaces it if one changes.
+    _writable: Any = None
 
     def acknowledged_early(self, name: str) -> Any | None:
         """Return a collection whose writes are acknowledged before they are durable.
@@ -168,9 +170,14 @@ class MongoConnection:
 
     async def _find_server(self) -> None:
         """Select a server first: under a deadline, the driver's server selection takes until the deadline."""
-        if not self.client.topology_description.has_writable_server():
-            with pymongo.timeout(time_left(self.client.options.server_selection_timeout)):
-                await self.client.admin.command("ping")
+        found = self.client.topology_description
+        if found is self._writable:
+            return
+        if found.has_writable_server():
+            self._writable = found
+            return
+        with pymongo.timeout(time_left(self.client.options.server_selection_timeout)):
+            await self.client.admin.command("ping")
 
     def refusals(self) -> list[errors.PyMongoError]:
         """Return the error of each known server; empty unless all of them refuse connections.

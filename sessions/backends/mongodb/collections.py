@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from beanie import SortDirection
+from beanie.operators import And
 from pymongo.errors import OperationFailure
 
 from sessions.backends.mongodb.client import MongoConnection
@@ -127,7 +128,8 @@ def raw_cursor(query: Any, collection: Any) -> Any:
         collection: The collection to execute it on.
     """
     return collection.find(
-        query.get_filter_query(),
+        # Not `get_filter_query`, which also encodes the values: they are those of BSON already.
+        And(*query.find_expressions).query,
         sort=query.sort_expressions or None,
         skip=query.skip_number or 0,
         limit=query.limit_number or 0,

@@ -108,7 +108,7 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     async def connect_ready(self) -> tuple[MongoConnection, Ready]:
         """Return the running event loop's client, and the state of its database."""
-        connection = await self._connection()
+        connection = self._connections.peek() or await self._connection()
         while (ready := self._ready) is None or ready.until <= time.monotonic():
             await self._prepare(connection)
         return connection, ready

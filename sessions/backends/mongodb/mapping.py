@@ -13,7 +13,7 @@ from sessions.backends.mongodb.write_order import write_order, write_time
 from sessions.core.values import MessageRow, NewSession, StoredMessage
 from sessions.errors import InvalidInputError
 from sessions.models import ChatMessage, ChatSession
-from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD, aware
+from sessions.models.documents import EPOCH, NAIVE_EPOCH, SESSION_FIELD
 from sessions.validation import decode_payload
 
 __all__ = [
@@ -222,8 +222,8 @@ def to_session(document: dict[str, Any]) -> ChatSession:
         document["session_id"],
         document["title"],
         document["user_id"],
-        aware(document["created_at"]),
-        aware(document["updated_at"]),
+        EPOCH + (document["created_at"] - NAIVE_EPOCH),
+        EPOCH + (document["updated_at"] - NAIVE_EPOCH),
         plain(metadata) if metadata else {},
         int(version) if version else 0,
     )

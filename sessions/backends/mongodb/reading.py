@@ -13,7 +13,14 @@ from sessions.backends.mongodb.inserts import stored_batches
 from sessions.backends.mongodb.known import KnownSession, known_session
 from sessions.backends.mongodb.mapping import to_messages
 from sessions.backends.mongodb.ordering import IN_ORDER, IN_REVERSE, after, before, position_of
-from sessions.backends.mongodb.visibility import DROPPED_FIELD, FIELDS, REVISED_FIELD, marks_in, visible
+from sessions.backends.mongodb.visibility import (
+    DROPPED_FIELD,
+    FIELDS,
+    REVISED_FIELD,
+    marks_in,
+    of_session,
+    visible,
+)
 from sessions.core.values import HistoryRange, Position
 from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import SESSION_FIELD
@@ -23,7 +30,8 @@ __all__ = ["KNOWN_FIELDS", "MongoReading", "PartOfHistory"]
 
 KNOWN_FIELDS = {"user_id": 1, "edit": 1}
 _MARKS = (SESSION_FIELD, "batch", DROPPED_FIELD)
-_HAS = {name: {"$ne": [{"$type": f"${name}"}, "missing"]} for name in _MARKS}
+# Neither absent nor None.
+_HAS = {name: {"$gt": [f"${name}", None]} for name in _MARKS}
 # The server counts the messages that only `SESSION_FIELD` can hide, and returns the others.
 _ALIKE = {"$and": [_HAS[SESSION_FIELD], {"$not": {"$or": [_HAS["batch"], _HAS[DROPPED_FIELD]]}}]}
 COUNTED: list[dict[str, Any]] = [
@@ -36,8 +44,10 @@ COUNTED: list[dict[str, Any]] = [
     },
     {"$replaceWith": {"$mergeObjects": ["$_id", {"number": "$number"}]}},
 ]
-# What a history does not need once it is in order: each field takes time to decode.
-_UNNEEDED = {"$unset": ["session_id", "write_order"]}
+# What a history needs once it is in order: each field takes time to decode, an ObjectId most of all. The
+# server reads only these; to leave out others it would copy each document.
+_NEEDED = ("message_id", "role", "content", "timestamp", "metadata", "payload")
+_ONLY_NEEDED = {"$project": dict.fromkeys((*_NEEDED, "batch", DROPPED_FIELD, REVISED_FIELD), 1)}
 # Documents in one batch of a cursor, which the server limits to 16 MB.
 MAX_BATCH_SIZE = 10_000
 # Sessions of an export that are read at the same time.
@@ -86,7 +96,7 @@ class MongoReading(MongoCollections):
         newest = part.limit is not None and part.after is None and part.since is None
         order = IN_REVERSE if newest else IN_ORDER
         documents = await self._visible(
-            session_id, user_id, where, order=order, limit=part.limit, then=[_UNNEEDED]
+            session_id, user_id, where, order=order, limit=part.limit, then=[_ONLY_NEEDED]
         )
         return to_messages(documents[::-1] if documents and newest else documents or [], session_id)
 
@@ -219,7 +229,7 @@ class MongoReading(MongoCollections):
     ) -> list[Document] | None:
         left_out = 0
         complete: set[Any] = set()
-        where = part.where
+        where = part.where | of_session(session_oid)
         while True:
             fetched = await fetch(part.stages(where, left_out))
             if fetched is None:

@@ -21,7 +21,7 @@ from bson import ObjectId
 from sessions.backends.mongodb import former_ids
 from sessions.models.documents import SESSION_FIELD
 
-__all__ = ["DROPPED_FIELD", "FIELDS", "REVISED_FIELD", "marks_in", "visible"]
+__all__ = ["DROPPED_FIELD", "FIELDS", "REVISED_FIELD", "marks_in", "of_session", "visible"]
 
 DROPPED_FIELD = "dropped_by"
 REVISED_FIELD = "revises"
@@ -29,6 +29,14 @@ REVISED_FIELD = "revises"
 FIELDS = dict.fromkeys(
     ("message_id", "timestamp", "write_order", SESSION_FIELD, "batch", DROPPED_FIELD, REVISED_FIELD), 1
 )
+
+
+def of_session(session_oid: Any) -> dict[str, Any]:
+    """Return a query for the messages of a session's document, and those that do not say whose they are.
+
+    An absent field also matches None: those are messages of an earlier release, or of another program.
+    """
+    return {SESSION_FIELD: {"$in": [session_oid, None]}}
 
 
 def marks_in(documents: Iterable[Mapping[str, Any]], token: Any) -> set[Any]:
@@ -48,7 +56,8 @@ def visible(
     """Return the visible ones of a session's messages.
 
     Args:
-        documents: Messages with the id of the session, in their order.
+        documents: Messages with the id of the session, in their order. Without `SESSION_FIELD` they are
+            messages that `of_session` has chosen.
         session_oid: ``_id`` of the session's document.
         token: Token of its last edit; None for none.
         complete: The marks of complete batches.
@@ -57,10 +66,9 @@ def visible(
         document
         for document in documents
         if (
-            document[SESSION_FIELD] == session_oid
-            if SESSION_FIELD in document
-            # A message of an earlier release, or of another program.
-            else former_ids.is_for(document, session_oid)
+            # Mostly: the query has chosen the session's document, and the ``_id`` is the message's id.
+            (SESSION_FIELD not in document and isinstance(document["_id"], str))
+            or _belongs(document, session_oid)
         )
         and ("batch" not in document or document["batch"] in (None, token) or document["batch"] in complete)
         and (DROPPED_FIELD not in document or token not in document[DROPPED_FIELD])
@@ -68,3 +76,10 @@ def visible(
     revised = {document[REVISED_FIELD] for document in shown if REVISED_FIELD in document}
     # Until the edit has ended, a new version and the message it is copied to may both be stored.
     return [document for document in shown if document.get("_id") not in revised] if revised else shown
+
+
+def _belongs(document: dict[str, Any], session_oid: Any) -> bool:
+    """Return whether a message with the id of a session belongs to the session's document."""
+    if (written_for := document.get(SESSION_FIELD)) is not None:
+        return bool(written_for == session_oid)
+    return former_ids.is_for(document, session_oid)
