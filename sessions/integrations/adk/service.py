@@ -67,6 +67,20 @@ class SessionService(BaseSessionService):
         # By the event loop and the session; an entry exists while it is used.
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
+    async def __aenter__(self) -> SessionService:
+        """Return the service."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave the repository open; see `close`."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave the repository open: it is the caller's.
+
+        ADK's own services have this method, and programs that are written for them call it.
+        """
+
     async def create_session(
         self,
         *,

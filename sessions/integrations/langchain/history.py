@@ -35,8 +35,13 @@ class ChatMessageHistory(BaseChatMessageHistory):
         history_size: How many of the newest messages to return; None for all.
 
     Raises:
-        InvalidInputError: ``history_size`` is not a number from 0.
+        InvalidInputError: ``session_id`` is no text or empty, or ``history_size`` is not a number from 0.
+
+    Attributes:
+        session_id: As given.
     """
+
+    session_id: str
 
     def __init__(
         self,
@@ -47,10 +52,13 @@ class ChatMessageHistory(BaseChatMessageHistory):
         history_size: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(session_id, str) or not session_id:
+            raise InvalidInputError("session_id", "must be a text that is not empty")
         if history_size is not None and (
             not isinstance(history_size, int) or isinstance(history_size, bool) or history_size < 0
         ):
             raise InvalidInputError("history_size", "must be an integer from 0, or None")
+        self.session_id = session_id
         self._repository = repository
         self._user_id = user_id
         self._history_size = history_size

@@ -92,11 +92,16 @@ class AgentSession:
         self._usage.since_stored(wrapper)
         if limit is None and self.session_settings is not None:
             limit = _settings(self.session_settings).limit
-        history = await self._repository.get_session_history(
-            self._user_id, self.stored_session_id, limit=None if limit is None else max(limit, 0)
-        )
-        self._conversation.saw(history)
-        return [item for message in history if (item := _item(message)) is not None]
+        wanted = size = None if limit is None else max(limit, 0)
+        while True:
+            history = await self._repository.get_session_history(
+                self._user_id, self.stored_session_id, limit=size
+            )
+            self._conversation.saw(history)
+            items = [item for message in history if (item := _item(message)) is not None]
+            if not wanted or not size or len(items) >= wanted or len(history) < size:
+                return items[-wanted:] if wanted else items
+            size *= 2  # Some of the newest messages are no items.
 
     async def add_items(
         self, items: list[TResponseInputItem], *, wrapper: RunContextWrapper[Any] | None = None
@@ -248,7 +253,7 @@ def _settings(given: SessionSettings | Mapping[str, Any] | None) -> SessionSetti
             f"session_settings must be a SessionSettings or a mapping, not {type(given).__name__}"
         )
     if unknown := given.keys() - {field.name for field in dataclasses.fields(SessionSettings)}:
-        raise TypeError(f"unknown session settings: {', '.join(sorted(map(str, unknown)))}")
+        raise TypeError(f"Unknown session settings: {', '.join(sorted(map(str, unknown)))}")
     return SessionSettings(**given)
 
 

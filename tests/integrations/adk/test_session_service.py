@@ -58,6 +58,14 @@ async def test_a_session_is_created_and_read_back_equal(service: SessionService)
     assert await read(service, "") is None
 
 
+async def test_a_service_that_is_closed_leaves_the_repository_open(service: SessionService) -> None:
+    async with service as same:
+        assert same is service
+        session = await created(service)
+    await service.close()
+    assert await read(service, session.id) == session
+
+
 async def test_ids_are_unique_for_each_app_and_user(service: SessionService, repository: Any) -> None:
     for options in ({}, {"user_id": "bob"}, {"app_name": "other"}):
         session = await created(service, " mine ", state={"of": str(options)}, **options)

@@ -154,6 +154,14 @@ async def test_the_newest_messages_are_returned_if_a_size_is_given(repository: A
             history_of(repository, history_size=wrong)
 
 
+async def test_a_history_has_its_session_id_which_is_a_text(repository: Any) -> None:
+    assert history_of(repository, "trip").session_id == "trip"
+    wrong: Any
+    for wrong in ("", None, 1):
+        with pytest.raises(InvalidInputError, match="session_id"):
+            history_of(repository, wrong)
+
+
 async def test_users_with_the_same_session_id_never_meet(repository: Any) -> None:
     await history_of(repository, "1", "alice").aadd_messages([HumanMessage("of Alice")])
     await history_of(repository, "1", "bob").aadd_messages([HumanMessage("of Bob")])

@@ -34,6 +34,14 @@ async def replace(repository: Any, number: int, name: str) -> None:
     await ChatStore(repository, user_id="alice").set_messages(str(number), messages_of(name))
 
 
+async def replace_or_add(repository: Any, number: int, name: str) -> None:
+    if name == "replaces":
+        await replace(repository, number, "new")
+    else:
+        for each in messages_of("added"):
+            await ChatStore(repository, user_id="alice").add_message(str(number), each)
+
+
 async def take(repository: Any, number: int, operation: str) -> list[str]:
     store = ChatStore(repository, user_id="alice")
     taken: list[str] = []
@@ -72,6 +80,22 @@ async def test_of_two_that_set_all_messages_one_wins(backend: Backend, race: Rac
         for number in range(rounds):
             found = texts(await store.get_messages(str(number)))
             assert found in (texts(messages_of("a")), texts(messages_of("b")))
+
+
+@ROUNDS
+async def test_what_is_added_meanwhile_follows_the_messages_that_are_set(
+    backend: Backend, race: Race, rounds: int
+) -> None:
+    new, added = texts(messages_of("new")), texts(messages_of("added"))
+    async with backend.repository() as repository:
+        store = ChatStore(repository, user_id="alice")
+        for number in range(rounds):
+            await store.add_messages(str(number), messages_of("old"))
+        jobs = [{"name": "replaces"}, {"name": "adds"}]
+        race.run(backend, f"{__name__}:replace_or_add", *jobs, times=rounds)
+        for number in range(rounds):
+            found = texts(await store.get_messages(str(number)))
+            assert found in [new + added[count:] for count in range(len(added) + 1)]
 
 
 @ROUNDS

@@ -249,6 +249,8 @@ async def test_a_read_in_parts_begins_again_if_its_place_is_gone(
 
     async def replaced(*arguments: Any, **options: Any) -> Any:
         part = await read(*arguments, **options)
+        if options["limit"] == 1:  # Of the newest message, which a replacement reads.
+            return part
         parts.append(part)
         if len(parts) == 1:
             await store.set_messages("trip", texts_to_messages(*"fgh"))

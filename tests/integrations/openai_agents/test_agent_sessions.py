@@ -170,6 +170,9 @@ async def test_messages_that_another_part_of_a_service_stored_are_items(reposito
     session = opened(repository, session_id)
     expected: list[Any] = [{"role": role, "content": text} for role, text in stored if role != "tool"]
     assert await session.get_items() == expected
+    # A limit counts items, whatever else there is.
+    for limit in (0, 1, 2, 3, 4):
+        assert await session.get_items(limit) == expected[3 - min(limit, 3) :]
     assert [await session.pop_item() for _ in range(4)] == [*expected[::-1], None]
 
 

@@ -42,6 +42,34 @@ async def replace(repository: Any, *, number: int, name: str) -> list[list[str]]
     return seen
 
 
+async def compact_or_append(repository: Any, *, number: int, name: str) -> list[str]:
+    """Replace what a snapshot has seen, and return it; or append."""
+    session = opened(repository, number)
+    if name == "appends":
+        for part in range(3):
+            await session.add_items(said(f"new {part}"))
+        return []
+    snapshot = await session._get_compaction_snapshot(1000)
+    assert snapshot is not None
+    is_replaced = await snapshot.replace_suffix(0, said("summary"))
+    return [str(item.get("content")) for item in snapshot.items] if is_replaced else []
+
+
+@ROUNDS
+async def test_a_compaction_loses_nothing_that_is_appended_meanwhile(
+    backend: Backend, repository: Any, race: Race, rounds: int
+) -> None:
+    for number in range(rounds):
+        await opened(repository, number).add_items(said("old"))
+    jobs = [{"name": "compacts"}, {"name": "appends"}]
+    results = race.run(backend, f"{__name__}:compact_or_append", *jobs, times=rounds)
+    for number, (compacted, _) in enumerate(results):
+        everything = ["old", *(f"new {part}" for part in range(3))]
+        assert compacted == everything[: len(compacted)]
+        expected = ["summary", *everything[len(compacted) :]] if compacted else everything
+        assert [item.get("content") for item in await opened(repository, number).get_items()] == expected
+
+
 @ROUNDS
 async def test_appends_of_two_processes_to_a_new_session_are_all_kept(
     backend: Backend, repository: Any, race: Race, rounds: int
