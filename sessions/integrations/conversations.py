@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class Conversation:
         self._user_id = user_id
         self._metadata = session_metadata(framework, framework_session_id)
 
-    def saw(self, history: Sequence[ChatMessage]) -> None:
+    def saw(self, history: Iterable[NewMessage | ChatMessage]) -> None:
         """Take note of a history that was read: whether the session has its title."""
         self.is_titled = self.is_titled or title_for(history) is not None
 

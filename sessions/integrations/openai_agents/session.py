@@ -94,12 +94,16 @@ class AgentSession:
             limit = _settings(self.session_settings).limit
         wanted = size = None if limit is None else max(limit, 0)
         while True:
-            history = await self._repository.get_session_history(
+            found = await self._repository.get_session_payloads(
                 self._user_id, self.stored_session_id, limit=size
             )
-            self._conversation.saw(history)
-            items = [item for message in history if (item := _item(message)) is not None]
-            if not wanted or not size or len(items) >= wanted or len(history) < size:
+            items = [
+                item
+                for each in found
+                if (item := _item(each) if isinstance(each, ChatMessage) else each) is not None
+            ]
+            self._conversation.saw(NewMessage(role_of(item), text_of(item)) for item in items)
+            if not wanted or not size or len(items) >= wanted or len(found) < size:
                 return items[-wanted:] if wanted else items
             size *= 2  # Some of the newest messages are no items.
 
