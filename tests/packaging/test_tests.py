@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.programs import VARIABLE, programs
+from tests.support.forks import exit_status, in_child
+from tests.support.programs import VARIABLE, Programs, programs
 
 ROOT = Path(__file__).resolve().parents[2]
 # Plugins that none of these runs needs take half of their time.
@@ -149,3 +152,30 @@ def test_racers_and_what_they_forked_end_with_their_test(tmp_path: Path, end: st
     left = (tmp_path / "left").read_text().split()
     assert len(left) == 3
     assert [pid for pid in left if psutil.pid_exists(int(pid))] == []
+
+
+FORKING = """
+import os, time
+child = os.fork()
+if child:
+    print(os.getpid(), child, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_program_whose_caller_is_gone_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    with programs() as path:
+
+        def crash() -> None:
+            with Programs(path).start("-c", FORKING, cwd=tmp_path) as started:
+                (tmp_path / "pids").write_text(started.stdout.readline())
+                os._exit(0)
+
+        assert exit_status(in_child(crash)) == 0
+        left = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        assert len(left) == 2
+        deadline = time.monotonic() + 60
+        while left and time.monotonic() < deadline:
+            left = [pid for pid in left if psutil.pid_exists(pid)]
+            time.sleep(0.05)
+    assert left == []
