@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -58,6 +59,35 @@ def assert_no_marks(raw: Any) -> None:
     assert raw.chat_messages.count_documents(marked) == 0
     assert raw.chat_sessions.count_documents({"edit.open": True}) == 0
     assert raw.chat_unfinished.count_documents({}) == 0
+
+
+# -- Appends that are under way --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clears", [False, True], ids=["replace", "clear"])
+async def test_a_change_of_a_version_drops_no_message_whose_append_is_under_way(
+    repository: Any, raw: Any, clears: bool
+) -> None:
+    async def change(version: int) -> None:
+        if clears:
+            await repository.clear_messages(USER, session_id, expected_version=version)
+        else:
+            new = [("user", "summary")]
+            await repository.replace_messages(USER, session_id, new, expected_version=version)
+
+    session_id = await repository.create_session_async(USER, messages=[("user", "old")])
+    await asyncio.sleep(0.002)
+    # The message is stored, its session is not updated yet.
+    old, new_id = raw.chat_messages.find_one({"session_id": session_id}), new_message_id()
+    new = {"_id": new_id, "message_id": new_id, "content": "new", "write_order": time.time_ns() // 1000}
+    raw.chat_messages.insert_one(old | new)
+    with pytest.raises(VersionConflictError):
+        await change(0)
+    assert await contents_of(repository, session_id) == ["old", "new"]
+    # Also if its process was killed: nobody has to wait for it.
+    assert version_of(raw, session_id) == 1
+    await change(1)
+    assert await contents_of(repository, session_id) == ([] if clears else ["summary"])
 
 
 # -- Readers ---------------------------------------------------------------------------------------

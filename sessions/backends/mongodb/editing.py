@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from sessions.backends.mongodb.edits import Edit, MongoEdits
-from sessions.backends.mongodb.mapping import is_same, message_document, plain, storable, to_messages
+from bson import Int64
+
+from sessions.backends.mongodb.edits import Edit, MongoEdits, Plan
+from sessions.backends.mongodb.mapping import (
+    RESTORED_FIELD,
+    is_same,
+    message_document,
+    plain,
+    storable,
+    to_messages,
+)
+from sessions.backends.mongodb.messages import not_updated
 from sessions.backends.mongodb.ordering import IN_REVERSE, after, position_of
 from sessions.backends.mongodb.reading import Document
 from sessions.backends.mongodb.visibility import FIELDS
+from sessions.backends.mongodb.write_order import write_time
 from sessions.core.values import MessageChange, MessageRow
+from sessions.errors import VersionConflictError
 from sessions.models import UNSET, ChatMessage
+from sessions.models.documents import aware
 from sessions.validation import no_such_message
 
 __all__ = ["MongoEditing"]
@@ -18,6 +32,20 @@ __all__ = ["MongoEditing"]
 ONLY_FIELDS = [{"$project": FIELDS}]
 # Ids in one query, which the server limits to 16 MB.
 IDS_AT_ONCE = 10_000
+
+
+class _UnfinishedAppendError(Exception):
+    """A message is stored, and its append has not raised the version of the session yet.
+
+    Attributes:
+        session_oid: ``_id`` of the session's document.
+        moment: When the message was written.
+    """
+
+    def __init__(self, session_oid: Any, moment: datetime) -> None:
+        super().__init__()
+        self.session_oid = session_oid
+        self.moment = moment
 
 
 class MongoEditing(MongoEdits):
@@ -71,9 +99,11 @@ class MongoEditing(MongoEdits):
     async def clear_messages(self, session_id: str, user_id: str, expected_version: int | None) -> int:
         async def plan(chat_session: Document, client_session: Any) -> Edit:
             gone = await self._read_for_edit(chat_session, {}, client_session, order={}, then=ONLY_FIELDS)
+            if expected_version is not None:
+                _check_appended(chat_session, gone)
             return Edit(result=len(gone), drop=gone)
 
-        return int(await self._edit(session_id, user_id, expected_version, plan) or 0)
+        return int(await self._edit_version(session_id, user_id, expected_version, plan) or 0)
 
     async def replace_messages(
         self, session_id: str, user_id: str, rows: list[MessageRow], expected_version: int | None
@@ -82,6 +112,8 @@ class MongoEditing(MongoEdits):
             new = {row.message_id: message_document(session_id, chat_session["_id"], row) for row in rows}
             await self._free(new, chat_session, client_session)
             stored = await self._read_for_edit(chat_session, {}, client_session, order={}, then=ONLY_FIELDS)
+            if expected_version is not None:
+                _check_appended(chat_session, stored)
             # Other programs have an ``_id`` of their own, which stays.
             kept = {document["message_id"]: document for document in stored if document["message_id"] in new}
             return Edit(
@@ -95,7 +127,23 @@ class MongoEditing(MongoEdits):
                 ],
             )
 
-        return bool(await self._edit(session_id, user_id, expected_version, plan))
+        return bool(await self._edit_version(session_id, user_id, expected_version, plan))
+
+    async def _edit_version(
+        self, session_id: str, user_id: str, expected_version: int | None, plan: Plan
+    ) -> Any:
+        """Edit a session as `_edit` does; finish an append that the plan has found unfinished.
+
+        The version does not tell of such an append, so whoever expects it may not know the message, and an
+        edit that drops it would lose what is acknowledged a moment later.
+        """
+        try:
+            return await self._edit(session_id, user_id, expected_version, plan)
+        except _UnfinishedAppendError as error:
+            chosen = {"_id": error.session_oid, "session_id": session_id} | not_updated(error.moment)
+            update = {"$max": {"updated_at": error.moment}, "$inc": {"version": Int64(1)}}
+        await self.sessions.update_one(chosen, update)
+        raise VersionConflictError("the session has another version than expected")
 
     async def _find_for_edit(
         self, chat_session: Document, message_id: str, client_session: Any
@@ -118,6 +166,20 @@ class MongoEditing(MongoEdits):
                 )
                 missing -= {document["message_id"] for document in found}
         return found
+
+
+def _check_appended(chat_session: Document, messages: list[Document]) -> None:
+    """Check that the appends of messages have raised the version of their session.
+
+    Raises:
+        _UnfinishedAppendError: One has not.
+    """
+    last = max((document.get("write_order") or 0 for document in messages), default=0)
+    # The server stores milliseconds.
+    moment = write_time(last - last % 1000)
+    known = [chat_session["updated_at"], chat_session.get(RESTORED_FIELD)]
+    if all(moment > aware(each) for each in known if each is not None):
+        raise _UnfinishedAppendError(chat_session["_id"], moment)
 
 
 def _changed(document: Document, change: MessageChange) -> Document | None:
