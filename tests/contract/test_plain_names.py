@@ -68,6 +68,7 @@ async def test_each_operation_works_under_its_plain_name(plain: Plain) -> None:
     assert await plain.get_session_history(mine, session_id, since=PAST, limit=0) == []
     assert await plain.get_message(mine, session_id, asked) == history[1]
     assert await plain.count_messages(mine, session_id) == 3
+    assert await plain.get_session_payloads(mine, session_id) == [[1], *history[1:]]
 
     found = await plain.get_session(mine, session_id)
     assert (found.title, found.metadata, found.version) == ("Trip", {"pinned": True, "c": 1}, 2)
