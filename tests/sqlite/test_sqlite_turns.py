@@ -15,6 +15,8 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessions import BackendUnavailableError, RetryConfig, SessionRepositoryFactory
+from sessions.backends.sqlite.connection import _OPENED
+from sessions.core.loops import kept_on
 from sessions.core.turns import Turns
 from tests.support.timing import within
 
@@ -46,6 +48,22 @@ async def test_no_append_waits_longer_than_all_the_others_take(tmp_path: Path) -
         places = [place for place, who in enumerate(completed) if who == name]
         # Twice the number of writers: the end of a write is noticed a little later.
         assert max(after - before for before, after in itertools.pairwise(places)) <= 2 * WRITERS
+
+
+async def test_a_writer_whose_turn_comes_after_a_close_leaves_no_connection_open(tmp_path: Path) -> None:
+    repository = make(tmp_path / "sessions.db")
+    session_id = await repository.create_session_async("alice")
+    opened = kept_on(asyncio.get_running_loop())[_OPENED]
+    assert opened
+    assert turns_of(repository).take()
+    writing = asyncio.create_task(repository.update_session_async("alice", session_id, {"title": "New"}))
+    await asyncio.sleep(0.05)
+    # As another repository with the same settings does that is closed.
+    await repository.aclose()
+    assert not opened
+    turns_of(repository).release()
+    assert await writing is True
+    assert not opened
 
 
 async def test_writers_of_other_loops_and_of_blocking_calls_share_one_queue(tmp_path: Path) -> None:

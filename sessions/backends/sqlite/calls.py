@@ -61,7 +61,7 @@ class SqliteCalls(SqlConnectionManager):
 
     async def _close(self, pool: SqlPool) -> None:
         if isinstance(pool, SqlitePool):
-            pool.return_kept()
+            pool.begin_closing()
         await super()._close(pool)
 
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:

@@ -50,6 +50,8 @@ class SqlitePool(SqlPool):
     start: Callable[..., None] = field(kw_only=True)
     # Until one is invalidated, no idle connection needs to be opened again.
     _are_open: bool = field(default=True, init=False)
+    # A call that has waited for its turn may use the pool while it is being closed, or after that.
+    _is_closed: bool = field(default=False, init=False)
     # Not in use, and not returned yet.
     _kept: PoolProxiedConnection | None = field(default=None, init=False)
 
@@ -58,6 +60,11 @@ class SqlitePool(SqlPool):
 
     def _note_invalid(self, *_: object) -> None:
         self._are_open = False
+
+    def begin_closing(self) -> None:
+        """From now on, close each connection that a call returns."""
+        self.return_kept()
+        self._is_closed = True
 
     @property
     def _queue(self) -> Any:
@@ -137,8 +144,8 @@ class SqlitePool(SqlPool):
             await self._check_in(connection)
             raise
         finish()
-        queue = self._queue
-        if self._kept is None and queue.checkedin() < queue.size() and queue.overflow() < self.max_overflow:
+        queue, keeps = self._queue, self._kept is None and not self._is_closed
+        if keeps and queue.checkedin() < queue.size() and queue.overflow() < self.max_overflow:
             # Until the next iteration of the event loop.
             self._kept = connection
             asyncio.get_running_loop().call_soon(self.return_kept)
@@ -150,6 +157,9 @@ class SqlitePool(SqlPool):
         return result
 
     async def _check_in(self, connection: PoolProxiedConnection) -> None:
+        if self._is_closed:
+            await run_sync(connection.invalidate)
+            return
         connection.info[KEEPS_NO_LOOP] = True
         queue = self._queue
         if queue.checkedin() + self.kept < queue.size():
@@ -169,6 +179,9 @@ class SqlitePool(SqlPool):
             self._return(connection)
 
     def _return(self, connection: PoolProxiedConnection) -> None:
+        if self._is_closed:
+            self.start(run_sync, connection.invalidate)
+            return
         connection.info[KEEPS_NO_LOOP] = True
         queue = self._queue
         if queue.checkedin() < queue.size():
