@@ -20,6 +20,10 @@ from sessions.resilience import RetryConfig, begin_call, end_call, repeat_call
 
 __all__ = ["Calls", "must_exist"]
 
+# How often one attempt makes the schema ready again: the first check, inside the call, may find it ready, and
+# then it is dropped; and another process may downgrade it step by step.
+PREPARATIONS = 4
+
 R = TypeVar("R")
 Check = Callable[[Any], None]
 
@@ -188,8 +192,7 @@ class Calls:
         return self.manager.is_transient(error) and not self.manager.outcome_is_unknown(error)
 
     async def _attempt(self, perform: Callable[[], Awaitable[R]]) -> R:
-        # Twice: the first check of the schema, inside the call, may find it ready before it is dropped.
-        for _ in range(2):
+        for _ in range(PREPARATIONS):
             seen = self.manager.preparations
             try:
                 return await perform()
