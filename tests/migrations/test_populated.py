@@ -262,7 +262,7 @@ async def test_an_index_that_was_left_half_built_is_built_again(
     await populate(url, 1000, present)
     if before is not None:
         await migrate(url, before)
-    building = f"query ~ '^CREATE INDEX CONCURRENTLY {left} '"
+    building = f"datname = current_database() AND query ~ '^CREATE INDEX CONCURRENTLY {left} '"
 
     # The build waits for a snapshot from before it.
     async with transaction(url, "SELECT count(*) FROM pg_class", "repeatable_read"):
@@ -284,7 +284,7 @@ async def test_a_first_call_that_loses_its_connection_while_it_upgrades_does_it_
     url: str, postgres_url: str
 ) -> None:
     await populate(url, 1000)
-    building = "query ~ '^CREATE INDEX CONCURRENTLY'"
+    building = "datname = current_database() AND query ~ '^CREATE INDEX CONCURRENTLY'"
 
     async with SessionRepositoryFactory.create_repository("postgres", url=url) as repo:
         async with transaction(url, "SELECT count(*) FROM pg_class", "repeatable_read"):
