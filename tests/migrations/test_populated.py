@@ -29,6 +29,8 @@ from tests.migrations.migration_helpers import (
 )
 
 SESSIONS = 500
+# Other tests use the same server.
+HERE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
 WAITING = "wait_event_type = 'Lock'"
 # A statement that a migration holds up for longer than this is an error; on a busy machine it takes its time.
 PATIENCE = {"lock_timeout": "10s"}
@@ -217,7 +219,7 @@ async def test_a_long_reader_holds_up_a_migration_but_no_writer(
 
     async with transaction(url, READ_BOTH) as reading, writers(url) as count:
         upgrading = asyncio.create_task(migrate(url, after))
-        await until(url, f"SELECT 1 FROM pg_stat_activity WHERE {WAITING} AND query ~ '^ALTER'")
+        await until(url, f"{HERE} AND {WAITING} AND query ~ '^ALTER'")
         # The upgrade gives way, again and again: some writes come before the next attempt, and some after.
         for _ in range(3):
             await more(count)
@@ -237,7 +239,7 @@ async def test_an_index_that_is_missing_is_built_while_a_writer_has_not_committe
 
     async with transaction(url, write) as writing, writers(url) as count:
         upgrading = asyncio.create_task(migrate(url, "0001"))
-        await until(url, "SELECT 1 FROM pg_stat_activity WHERE query ~ '^CREATE INDEX CONCURRENTLY'")
+        await until(url, f"{HERE} AND query ~ '^CREATE INDEX CONCURRENTLY'")
         await more(count)
         assert not upgrading.done()
         await writing.commit()
