@@ -16,6 +16,7 @@ from sessions import AsyncChats, ChatMessage, ChatSession, NewMessage, SessionsE
 from sessions.backends.redis import mapping
 from sessions.backends.redis.commands import Connections
 from sessions.backends.redis.script import READS, script_of, scripts
+from tests.support import servers
 
 AWKWARD = ["a{b}c", "}{", "a:s:b", "*", "%7B", "é", " ", "x" * 255, "😀" * 255]
 
@@ -26,31 +27,44 @@ def server(redis_url: str) -> Iterator[Any]:
         yield client
 
 
-async def test_a_server_that_forgot_the_script_is_sent_it_again(redis_url: str, server: Any) -> None:
-    async with AsyncChats(redis_url) as chats:
+@pytest.fixture(scope="module")
+def forgetful_url() -> Iterator[str]:
+    """A server of its own: on the one that all tests share, others load the scripts, or count on theirs."""
+    with servers.redis("--hz", "10") as url:
+        yield url
+
+
+@pytest.fixture
+def forgetful(forgetful_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(forgetful_url) as client:
+        yield client
+
+
+async def test_a_server_that_forgot_the_script_is_sent_it_again(forgetful_url: str, forgetful: Any) -> None:
+    async with AsyncChats(forgetful_url) as chats:
         session_id = await chats.create_session("alice")
-        server.script_flush()
+        forgetful.script_flush()
         await asyncio.gather(*(chats.add_message("alice", session_id, "user", "Hello") for _ in range(20)))
         assert await chats.count_messages("alice", session_id) == 20
 
 
 async def test_a_server_that_forgets_the_scripts_once_more_runs_the_call(
-    redis_url: str, server: Any, monkeypatch: pytest.MonkeyPatch
+    forgetful_url: str, forgetful: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load, forgets = Connections._load, 0
 
     async def load_and_forget(connections: Connections, scopes: Any) -> None:
         nonlocal forgets
         await load(connections, scopes)
-        server.script_flush()
+        forgetful.script_flush()
         forgets += 1
 
     monkeypatch.setattr(Connections, "_load", load_and_forget)
-    async with AsyncChats(redis_url) as chats:
+    async with AsyncChats(forgetful_url) as chats:
         for count in (1, 3):
-            server.script_flush()
+            forgetful.script_flush()
             session_id = await chats.create_session("alice")
-            server.script_flush()
+            forgetful.script_flush()
             await asyncio.gather(
                 *(chats.add_message("alice", session_id, "user", "Hello") for _ in range(count))
             )
