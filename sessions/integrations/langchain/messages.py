@@ -112,7 +112,8 @@ def _text_of(message: BaseMessage) -> str:
 
 
 def _parts(message: BaseMessage) -> Iterator[str]:
-    for block in message.content:
+    # Not the characters of a text.
+    for block in message.content if isinstance(message.content, list) else ():
         if isinstance(block, dict):
             kind = str(block.get("type"))
             yield from (f"[{word}]" for word in ("image", "audio", "video", "file", "media") if word in kind)
