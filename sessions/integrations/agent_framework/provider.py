@@ -27,6 +27,7 @@ from sessions.integrations.common import (
     settled,
     title_for,
 )
+from sessions.integrations.conversations import as_decoded
 from sessions.integrations.snapshots import LAST_MESSAGE, snapshot
 from sessions.models import ChatSession, NewMessage
 
@@ -174,6 +175,14 @@ class HistoryProvider(BaseHistoryProvider):
         raise failure
 
     async def _append(
+        self, session_id: str, stored_id: str, chat_session: ChatSession | None, new: list[NewMessage]
+    ) -> None:
+        try:
+            await self._write(session_id, stored_id, chat_session, new)
+        except errors.InvalidInputError as error:  # Raised before any I/O.
+            await self._write(session_id, stored_id, chat_session, as_decoded(new, error))
+
+    async def _write(
         self, session_id: str, stored_id: str, chat_session: ChatSession | None, new: list[NewMessage]
     ) -> None:
         title, last = title_for(new), {LAST_MESSAGE: new[-1].message_id}

@@ -111,6 +111,17 @@ async def test_nan_comes_back(repository: Any) -> None:
     assert math.isnan(found.additional_properties["z"])
 
 
+async def test_what_json_gives_back_otherwise_is_stored_as_it_gives_it_back(repository: Any) -> None:
+    history = provider(repository)
+    call = Content.from_function_call("1", "f", arguments={1: {2: (3, 4)}})  # type: ignore[dict-item]
+    for _ in range(2):
+        await history.save_messages("one", [Message("user", ["Hi \ud83d\ude00"]), Message("assistant", [call])])
+        user, assistant = await history.get_messages("one")
+        assert user.text == "Hi \U0001f600"
+        assert assistant.contents[0].arguments == {"1": {"2": [3, 4]}}
+        await history.clear("one")
+
+
 async def test_a_history_reads_well_in_the_repository(repository: Any) -> None:
     history = provider(repository)
     messages = [
