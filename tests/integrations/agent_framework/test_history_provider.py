@@ -115,7 +115,8 @@ async def test_what_json_gives_back_otherwise_is_stored_as_it_gives_it_back(repo
     history = provider(repository)
     call = Content.from_function_call("1", "f", arguments={1: {2: (3, 4)}})  # type: ignore[dict-item]
     for _ in range(2):
-        await history.save_messages("one", [Message("user", ["Hi \ud83d\ude00"]), Message("assistant", [call])])
+        turn = [Message("user", ["Hi \ud83d\ude00"]), Message("assistant", [call])]
+        await history.save_messages("one", turn)
         user, assistant = await history.get_messages("one")
         assert user.text == "Hi \U0001f600"
         assert assistant.contents[0].arguments == {"1": {"2": [3, 4]}}

@@ -227,7 +227,7 @@ async def test_one_active_message_is_deleted_by_its_place(store: ChatStore) -> N
         [message] = (await store.get_messages("trip"))[place : place + 1]
         deleted = await store.delete_message("trip", place)
         assert deleted == message
-        assert deleted.content == text
+        assert message.content == text
         assert await states(store) == expected
     # What is archived has no place among the active ones.
     assert await store.delete_message("trip", 0) is None
