@@ -18,7 +18,7 @@ from agent_framework._sessions import filter_new_messages
 
 from sessions import errors, validation
 from sessions.integrations.agent_framework.messages import message_facts, message_role, message_text
-from sessions.integrations.agent_framework.reading import of_payload, to_message
+from sessions.integrations.agent_framework.reading import is_own, of_payload, to_message
 from sessions.integrations.common import (
     derived_id,
     new_message,
@@ -109,7 +109,7 @@ class HistoryProvider(BaseHistoryProvider):
         """Return the messages of a session, oldest first."""
         key, messages = (self._user_id, self.stored_session_id(session_id)), list[Message]()
         payloads = (await self._repository.get_session_payloads(*key))[::-1]
-        if not all(isinstance(payload, dict) for payload in payloads):
+        if not all(map(is_own, payloads)):
             # The framework did not store all of them: their text is needed.
             payloads, messages = [], [*map(to_message, await self._repository.get_session_history(*key))]
         # In reverse, and each is freed at once: the garbage collector runs less often.

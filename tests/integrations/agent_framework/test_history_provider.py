@@ -19,7 +19,7 @@ from agent_framework import (
     _sessions,
 )
 
-from sessions import SessionConflictError
+from sessions import NewMessage, SessionConflictError
 from sessions.integrations.agent_framework import HistoryProvider
 from tests.integrations.agent_framework.clients import EchoClient
 from tests.integrations.racing import ROUNDS, Race
@@ -174,14 +174,26 @@ async def test_ids_of_sessions(repository: Any) -> None:
         await foreign.save_messages(session_id, [Message("user", ["Mine"])])
 
 
+# Items of LangChain, LlamaIndex, the OpenAI Agents SDK and Pydantic AI.
+FOREIGN: list[Any] = [
+    {"type": "human", "data": {"content": "Hello", "type": "human"}},
+    {"role": "user", "additional_kwargs": {}, "blocks": [{"block_type": "text", "text": "Hello"}]},
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+    {"kind": "request", "parts": [{"part_kind": "user-prompt", "content": "Hello"}]},
+    *(["Hello"], "Hello"),
+]
+
+
 async def test_a_message_of_another_program_has_its_text(repository: Any) -> None:
     history = provider(repository)
-    await history.save_messages("one", [Message("user", ["Hello"])])
-    await repository.add_message(history.stored_session_id("one"), "assistant", "By hand")
+    await history.save_messages("one", [Message("user", ["Begin"])])
+    foreign = [NewMessage("assistant", "By hand"), *(NewMessage("user", "Hello", payload=f) for f in FOREIGN)]
+    await repository.add_messages(history.stored_session_id("one"), foreign)
     await history.save_messages("one", [Message("user", ["More"])])
     assert [(each.role, each.text) for each in await history.get_messages("one")] == [
-        ("user", "Hello"),
+        ("user", "Begin"),
         ("assistant", "By hand"),
+        *[("user", "Hello")] * len(FOREIGN),
         ("user", "More"),
     ]
 
