@@ -46,9 +46,12 @@ def grouped_texts(appends: Sequence[Append]) -> tuple[dict[str, Any], list[int |
         target = targets.get(append.session_id)
         if target is None:
             target = targets[append.session_id] = _Target(len(targets) + 1, append.user_id)
-        elif target.user_id != append.user_id:
-            places.append(None)
-            continue
+        elif append.user_id is not None and append.user_id != target.user_id:
+            if target.user_id is not None:
+                places.append(None)
+                continue
+            # For those that name no owner, too: if it is the wrong one, the batch stores none of them.
+            target.user_id = append.user_id
         places.append(target.place)
         target.calls += 1
         for row in append.rows:

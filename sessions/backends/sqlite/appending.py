@@ -39,7 +39,9 @@ def append_together(transaction: Executor, statements: Statements, appends: Sequ
         target = targets.get(session_id)
         if target is None:
             targets[session_id] = _Target(append.user_id, [*append.rows])
-        elif target.user_id == append.user_id:
+        elif None in (append.user_id, target.user_id) or append.user_id == target.user_id:
+            # For those that name no owner, too: if it is the wrong one, the batch stores none of them.
+            target.user_id = target.user_id or append.user_id
             target.calls += 1
             target.rows += append.rows
         else:
