@@ -35,6 +35,9 @@ def append_together(transaction: Executor, statements: Statements, appends: Sequ
     targets: dict[str, _Target] = {}
     places: list[str | None] = []
     for append in appends:
+        if append.is_cancelled:
+            places.append(None)
+            continue
         session_id = _digits(append.session_id)
         target = targets.get(session_id)
         if target is None:
@@ -49,6 +52,8 @@ def append_together(transaction: Executor, statements: Statements, appends: Sequ
             places.append(None)
             continue
         places.append(session_id)
+    if not targets:
+        return [False] * len(appends)
     # Not before the transaction has the write lock: the messages that others store until then are earlier.
     first = utc_now()
     times = _times(first, max(len(target.rows) for target in targets.values()))
