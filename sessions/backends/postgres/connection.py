@@ -163,12 +163,14 @@ class PostgresConnectionManager(SqlConnectionManager):
     def _append_limits(self) -> GroupLimits:
         # A service's own pool has at least as many connections by default.
         size = self._settings.pool_size
+        most = size + (self._settings.max_overflow if self._own else 0)
+        sends = min(SENDS, max(size - 1, 1))
         return GroupLimits(
             count=self._settings.append_batch_messages,
             size=self._settings.append_batch_bytes,
             # Reads do not wait behind appends for a connection.
-            sends=min(SENDS, max(size - 1, 1)),
-            slow_sends=size // 3,
+            sends=sends,
+            slow_sends=max(min(max(most // 2 - sends, size // 3), most - 1 - sends), 0),
             seconds=self._settings.pool_timeout,
             queue_timeout=lambda: exc.TimeoutError("no connection became free in time"),
             no_answer=lambda: NoAnswerError("no answer in time"),
