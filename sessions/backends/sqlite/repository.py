@@ -115,6 +115,9 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool]:
         statements = self._statements
+        for append in appends:
+            # From now on the busy timeout bounds the wait. It may be cancelled until the file is locked.
+            append.is_sent = True
         return await self._write(lambda transaction: append_together(transaction, statements, appends))
 
     async def _change(self, session_id: str, user_id: str | None, change: SessionChange) -> bool:
