@@ -158,6 +158,7 @@ async def test_the_repository_has_it_under_the_names_that_users_know(
     async with engine.begin() as connection:
         repository = chats.repository.using(connection)
         assert type(repository) is type(chats.repository)
+        assert (repository.in_transaction, chats.repository.in_transaction) == (True, False)
         session_id = await repository.create_session_async("alice")
         await repository.add_message(session_id, "user", "Hello", user_id="alice")
         with pytest.raises(ConfigurationError, match="another event loop"):
