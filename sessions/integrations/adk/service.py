@@ -110,9 +110,10 @@ class SessionService(BaseSessionService):
                 app_state, user_state = await settled(self._in_transaction(create_and_merge))
             else:
                 app_state, user_state, _ = await together(
-                    of_app.read(self._repository),
-                    of_user.read(self._repository),
-                    create(self._repository, created),
+                    self._repository,
+                    lambda: of_app.read(self._repository),
+                    lambda: of_user.read(self._repository),
+                    lambda: create(self._repository, created),
                 )
         except errors.SessionConflictError as error:
             raise AlreadyExistsError(f"Session with id {session_id} already exists.") from error
@@ -144,8 +145,8 @@ class SessionService(BaseSessionService):
             self._repository,
             user_id,
             id_of(app_name, user_id, session_id),
-            Holder.of_app(app_name).read(self._repository),
-            Holder.of_user(app_name, user_id).read(self._repository),
+            lambda: Holder.of_app(app_name).read(self._repository),
+            lambda: Holder.of_user(app_name, user_id).read(self._repository),
             limit=limit,
             since=time_of(after - MILLISECOND) if after is not None and limit is None else None,
         )
@@ -168,7 +169,9 @@ class SessionService(BaseSessionService):
             found = [each async for each in self._repository.admin.iter_sessions(where=where)]
         else:
             found, app_state = await together(
-                self._sessions_of(user_id, where), of_app.read(self._repository)
+                self._repository,
+                lambda: self._sessions_of(user_id, where),
+                lambda: of_app.read(self._repository),
             )
         conversations, user_states = list[ChatSession](), dict[str, dict[str, Any]]()
         for each in found:
