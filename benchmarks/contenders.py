@@ -105,10 +105,10 @@ class RawAsyncpg:
             SELECT ids, owner.session_id, roles, contents
             FROM unnest($3::uuid[], $4::varchar[], $5::text[]) AS batch (ids, roles, contents)) AS batch"""
     HISTORY = """
-        SELECT message_id, session_id, role, content, timestamp FROM chat_messages
+        SELECT message_id, session_id, role, content, timestamp, metadata, payload FROM chat_messages
         WHERE session_id = $1 ORDER BY timestamp, write_order, message_id"""
     PAGE = """
-        SELECT session_id, title, user_id, created_at, updated_at, metadata FROM chat_sessions
+        SELECT session_id, title, user_id, created_at, updated_at, metadata, version FROM chat_sessions
         WHERE user_id = $1 ORDER BY updated_at DESC, session_id LIMIT 20 OFFSET 0"""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
@@ -154,7 +154,8 @@ def _message_document(session_id: str, now: datetime) -> dict[str, Any]:
 class RawPyMongo:
     """PyMongo's asyncio client, on our collections."""
 
-    ORDER = (("timestamp", 1), ("message_id", 1))
+    # As the index has it.
+    ORDER = (("timestamp", 1), ("write_order", 1), ("message_id", 1))
     NEWEST_FIRST = (("updated_at", -1), ("session_id", 1))
 
     def __init__(self, client: AsyncMongoClient[dict[str, Any]], database: str) -> None:
@@ -210,21 +211,33 @@ class RawBlockingPyMongo:
 
 
 class RawAiosqlite:
-    """aiosqlite: one connection, and one transaction for each write, one after another."""
+    """aiosqlite: one connection, and one transaction for each write, one after another.
+
+    It reads as the manual of aiosqlite does, with a cursor.
+
+    Args:
+        connection: The connection.
+        at_once: Whether to read with aiosqlite's helper instead, which switches threads once for each read.
+    """
 
     CREATE = """
         INSERT INTO chat_sessions (session_id, title, user_id, created_at, updated_at, metadata)
         VALUES (?, ?, ?, ?, ?, ?)"""
     HISTORY = """
-        SELECT message_id, session_id, role, content, timestamp FROM chat_messages
+        SELECT message_id, session_id, role, content, timestamp, metadata, payload FROM chat_messages
         WHERE session_id = ? ORDER BY timestamp, write_order, message_id"""
     PAGE = """
-        SELECT session_id, title, user_id, created_at, updated_at, metadata FROM chat_sessions
+        SELECT session_id, title, user_id, created_at, updated_at, metadata, version FROM chat_sessions
         WHERE user_id = ? ORDER BY updated_at DESC, session_id LIMIT 20 OFFSET 0"""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, *, at_once: bool = False) -> None:
         self._connection = connection
+        self._at_once = at_once
         self._turn = asyncio.Lock()
+
+    def at_once(self) -> RawAiosqlite:
+        """Return the contender that reads with the helper, on the same connection."""
+        return RawAiosqlite(self._connection, at_once=True)
 
     @classmethod
     async def open(cls, url: str) -> RawAiosqlite:
@@ -256,11 +269,17 @@ class RawAiosqlite:
             await self._connection.commit()
         return rows
 
+    async def _read(self, query: str, *parameters: str) -> list[Any]:
+        if self._at_once:
+            return list(await self._connection.execute_fetchall(query, parameters))
+        async with self._connection.execute(query, parameters) as cursor:
+            return list(await cursor.fetchall())
+
     async def history(self, session_id: str) -> list[Any]:
-        return list(await self._connection.execute_fetchall(self.HISTORY, (sqlite_id(session_id),)))
+        return await self._read(self.HISTORY, sqlite_id(session_id))
 
     async def page(self, user_id: str) -> list[Any]:
-        return list(await self._connection.execute_fetchall(self.PAGE, (user_id,)))
+        return await self._read(self.PAGE, user_id)
 
     async def close(self) -> None:
         await self._connection.close()

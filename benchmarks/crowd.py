@@ -29,6 +29,7 @@ __all__ = ["CROWDS", "Crowd", "measure"]
 
 # At least; half of a longer measurement. By then the pools are open, and the plans are the ones that stay.
 WARM_UP_SECONDS = 0.5
+BACKENDS = ("postgres", "mongodb", "sqlite", "redis")
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,20 @@ class Crowd:
         processes: Number of processes.
         threads: Whether the callers are threads that make blocking calls.
         value: What is compared: ``"rate"`` (appends a second), or the median or 99th percentile of one.
+        raw: The raw contender: ``"raw"`` as it comes, or ``"unpooled"``, the driver with a connection for
+            each thread.
+        backends: That have it.
     """
 
     name: str
-    targets: tuple[Target, Target, Target, Target]
+    targets: tuple[Target | None, ...]
     callers: int
     sessions: int
     processes: int = 1
     threads: bool = False
     value: str = "rate"
+    raw: str = "raw"
+    backends: tuple[str, ...] = BACKENDS
 
 
 def _at_least(*values: float) -> Any:
@@ -71,8 +77,16 @@ CROWDS = (
     Crowd("32 callers, one session", _at_least(4, 4, 10, 0.9), 32, 1),
     Crowd("two processes of 32 callers, the same sessions", _at_least(2, 2, 2, 0.9), 32, 32, processes=2),
     Crowd("blocking calls from 32 threads", _at_least(2, 2, 5, 0.9), 32, 32, threads=True),
+    Crowd(
+        "blocking calls from 32 threads, raw: 32 connections",
+        (None,),
+        32,
+        32,
+        threads=True,
+        raw="unpooled",
+        backends=("postgres",),
+    ),
 )
-BACKENDS = ("postgres", "mongodb", "sqlite", "redis")
 
 
 def measure(
@@ -94,21 +108,22 @@ def measure(
         crowds: What to measure.
         warm_up: Seconds before it, at least.
     """
-    place = BACKENDS.index(backend)
     rows = []
     for crowd in crowds:
+        if backend not in crowd.backends:
+            continue
+        target = crowd.targets[crowd.backends.index(backend)]
         session_ids = asyncio.run(_create(backend, url, crowd.sessions))
-        found: dict[str, list[float]] = {"ours": [], "raw": []}
+        found: dict[str, list[float]] = {"ours": [], crowd.raw: []}
         for number in range(rounds):
             # Each goes first as often as the other.
             for contender in sorted(found, reverse=bool(number % 2)):
                 measured = _race(contender, backend, url, crowd, session_ids, (seconds, warm_up))
                 found[contender].append(measured[crowd.value])
-        ours, raw = (statistics.median(found[contender]) for contender in ("ours", "raw"))
+        ours, raw = (statistics.median(found[contender]) for contender in ("ours", crowd.raw))
         show: Callable[[float], str] = _rate if crowd.value == "rate" else milliseconds
-        rows.append(
-            (f"`add_message`, {crowd.name}", show(ours), show(raw), *crowd.targets[place].judge(ours / raw))
-        )
+        judged = (f"{ours / raw:.2f}", "none") if target is None else target.judge(ours / raw)
+        rows.append((f"`add_message`, {crowd.name}", show(ours), show(raw), *judged))
     return table(("operation", "ours", "raw driver", "ratio", "target"), rows)
 
 
@@ -209,7 +224,7 @@ def _threads(
         if contender == "ours":
             append = lambda session_id: repository.add_message_sync(session_id, "user", CONTENT)  # noqa: E731
         else:
-            append = blocking_append(backend, url)
+            append = blocking_append(backend, url, pooled=contender == "raw")
         append(session_id)
         ready.wait()
         clocks.append(clock := _Clock(options.seconds, options.warm_up))
@@ -227,7 +242,7 @@ def _threads(
 def main() -> None:
     """Measure one contender; read the ids of the sessions, and print the measurements, as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crowd", description=__doc__)
-    parser.add_argument("contender", choices=("ours", "raw"))
+    parser.add_argument("contender", choices=("ours", "raw", "unpooled"))
     parser.add_argument("backend", choices=BACKENDS)
     parser.add_argument("url")
     parser.add_argument("--callers", type=int, required=True)

@@ -205,5 +205,14 @@ def require_confirmation(yes: bool, question: str) -> None:
     Raises:
         Exit: The answer is no, or nobody can answer.
     """
-    if not yes and not typer.confirm(question, err=True):
+    if yes:
+        return
+    try:
+        confirmed = typer.confirm(question, err=True)
+    except typer.Abort:
+        # Of Ctrl-C, or at the end of the input, as in a pipeline.
+        typer.echo(err=True)
+        print_error("nothing was changed: nobody answered; --yes answers in a script")
+        confirmed = False
+    if not confirmed:
         raise typer.Exit(1)

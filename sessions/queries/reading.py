@@ -64,9 +64,18 @@ class MessageReads:
 
     def history(self, limited: bool, before: bool) -> Any:
         """Return a session's messages: all of them oldest first, or the newest first up to a limit."""
-        statement = self._of_owner()
+        statement = self._of_owner(*self.columns)
         if before:
             statement = statement.where(row_of(*MESSAGE_ORDER) < self._place_of("before"))
+        return self._all_or_newest(statement, limited)
+
+    def payloads(self, limited: bool) -> Any:
+        """Return messages as `history` does, but of those with a payload nothing else: NULLs."""
+        *others, payload = self.columns
+        needed = (case((payload.is_(None), column)) for column in others)
+        return self._all_or_newest(self._of_owner(*needed, payload), limited)
+
+    def _all_or_newest(self, statement: Any, limited: bool) -> Any:
         if limited:
             newest_first = (column.desc() for column in MESSAGE_ORDER)
             return self._ranges.ordered(statement, *newest_first, limit=LIMIT)
@@ -74,16 +83,16 @@ class MessageReads:
 
     def history_after(self, limited: bool) -> Any:
         """Return the messages after the one with the id ``after``, oldest first."""
-        statement = self._of_owner().where(row_of(*MESSAGE_ORDER) > self._place_of("after"))
+        statement = self._of_owner(*self.columns).where(row_of(*MESSAGE_ORDER) > self._place_of("after"))
         return self._ranges.ordered(statement, *MESSAGE_ORDER, limit=LIMIT if limited else None)
 
     def history_since(self, limited: bool) -> Any:
         """Return the messages with the timestamp ``since`` or a later one, oldest first."""
-        statement = self._of_owner().where(ChatMessageRecord.timestamp >= time("since"))
+        statement = self._of_owner(*self.columns).where(ChatMessageRecord.timestamp >= time("since"))
         return self._ranges.ordered(statement, *MESSAGE_ORDER, limit=LIMIT if limited else None)
 
-    def _of_owner(self) -> Any:
-        return select(*self.columns).where(ChatMessageRecord.session_id == SESSION_ID, self._owned())
+    def _of_owner(self, *columns: Any) -> Any:
+        return select(*columns).where(ChatMessageRecord.session_id == SESSION_ID, self._owned())
 
     def _owned(self) -> ColumnElement[bool]:
         return exists(select(literal_column("1")).where(OWNED).select_from(ChatSessionRecord))
@@ -122,7 +131,7 @@ class MessageReads:
 
     def export_messages(self, after: bool) -> Any:
         """Return messages with their ``write_order`` as the last column, oldest first, after a place."""
-        statement = self._of_owner().add_columns(ChatMessageRecord.write_order)
+        statement = self._of_owner(*self.columns, ChatMessageRecord.write_order)
         if after:
             after_id = bind("after_id", type_=ChatMessageRecord.message_id.type)
             place = row_of(time("timestamp"), bind("write_order", type_=BigInteger()), after_id)

@@ -104,6 +104,7 @@ class Statements:
         # Keyed by whether there is a limit and whether there is a message to stop before.
         self.history = {key: reads.history(*key) for key in itertools.product((False, True), repeat=2)}
         # Keyed by whether there is a limit.
+        self.payloads = {limited: reads.payloads(limited) for limited in (False, True)}
         self.history_after = {limited: reads.history_after(limited) for limited in (False, True)}
         self.history_since = {limited: reads.history_since(limited) for limited in (False, True)}
         self.lacks_message = reads.lacks_message()

@@ -134,19 +134,30 @@ class NewMessagesContract(RepositoryContract):
                 pytest.fail(f"{message.content}: came back as {ascii(message.payload)[:200]}")
 
     async def test_payloads_are_read_alone(self, chats: Caller) -> None:
-        created = [NewMessage("tool", name, payload=payload) for name, payload in PAYLOADS.items()]
-        created.insert(1, NewMessage("user", "no payload", metadata={"a": 1}))
-        session_id = await chats.create_session(USER, None, messages=created)
-        history = await _history(chats, session_id)
-        for limit in (None, 0, 1, len(created) - 1, len(created) + 5):
-            found = await chats.get_session_payloads(USER, session_id, limit=limit)
-            wanted = history if limit is None else history[max(0, len(history) - limit) :]
-            assert len(found) == len(wanted)
-            for payload, message in zip(found, wanted, strict=True):
-                if message.content not in PAYLOADS or PAYLOADS[message.content] is None:
-                    assert payload == message
-                elif not same_payload(PAYLOADS[message.content], payload):
-                    pytest.fail(f"{message.content}: came back as {ascii(payload)[:200]}")
+        with_payload = [
+            NewMessage("tool", name, payload=payload)
+            for name, payload in PAYLOADS.items()
+            if payload is not None
+        ]
+        without = [NewMessage("user", "no payload", metadata={"a": 1}), NewMessage("tool", "none")]
+        for created in (with_payload, [with_payload[0], *without, *with_payload[1:]]):
+            session_id = await chats.create_session(USER, None, messages=created)
+            history = await _history(chats, session_id)
+            for limit in (None, 0, 1, len(created) - 1, len(created) + 5):
+                found = await chats.get_session_payloads(USER, session_id, limit=limit)
+                wanted = history if limit is None else history[max(0, len(history) - limit) :]
+                for payload, message in zip(found, wanted, strict=True):
+                    if message.payload is None:
+                        assert payload == message
+                    elif not same_payload(PAYLOADS[message.content], payload):
+                        pytest.fail(f"{message.content}: came back as {ascii(payload)[:200]}")
+        session_id = await chats.create_session(USER, None, messages=with_payload[:1])
+        first = with_payload[0].payload
+        assert await chats.get_session_payloads(USER, session_id) == [first]
+        await chats.add_message(session_id, "user", "no payload")
+        [*_, last] = await _history(chats, session_id)
+        for _ in range(2):
+            assert await chats.get_session_payloads(USER, session_id) == [first, last]
         assert await chats.get_session_payloads(OTHER, session_id) == []
         assert await chats.get_session_payloads(USER, new_id()) == []
 

@@ -33,7 +33,7 @@ from sessions.validation.numbers import (
     check_since,
     check_timestamp,
 )
-from sessions.validation.payload import decode_payload, encode_payload
+from sessions.validation.payload import decode_payload, decode_payloads, encode_payload
 from sessions.validation.searching import check_query
 from sessions.validation.session_data import DEFAULT_TITLE, check_session_data, check_update
 from sessions.validation.text import (
@@ -81,6 +81,7 @@ __all__ = [
     "check_uuid",
     "check_where",
     "decode_payload",
+    "decode_payloads",
     "encode_payload",
     "no_such_message",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sessions.errors import InvalidInputError, SessionsError
 
-__all__ = ["decode_payload", "encode_payload"]
+__all__ = ["decode_payload", "decode_payloads", "encode_payload"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,6 +19,8 @@ R = TypeVar("R")
 MAX_PAYLOAD_DEPTH = 500
 # A small graph that shares its parts can unfold without end.
 MAX_PAYLOAD_VALUES = 10_000_000
+# Texts that are copied to decode them together.
+_DECODED_AT_ONCE = 100
 # What `int` reads whatever `sys.set_int_max_str_digits` says.
 _DIGITS_AT_ONCE = 640
 
@@ -123,6 +125,26 @@ def decode_payload(text: str | None) -> Any:
         if end == len(text):
             return value
     return _with_free_stack(_decode, text)
+
+
+def decode_payloads(texts: Sequence[str]) -> list[Any]:
+    """Return what `decode_payload` returns for each text; one call of the decoder takes less than many."""
+    found: list[Any] = []
+    for start in range(0, len(texts), _DECODED_AT_ONCE):
+        found += _decode_together(texts[start : start + _DECODED_AT_ONCE])
+    return found
+
+
+def _decode_together(texts: Sequence[str]) -> list[Any]:
+    try:
+        values: list[Any] = _decoder.decode(f"[{','.join(texts)}]")
+    except (ValueError, RecursionError):
+        pass
+    else:
+        if len(values) == len(texts):
+            return values
+    # One of them needs what `decode_payload` does for it, or is not JSON.
+    return [decode_payload(text) for text in texts]
 
 
 def _with_free_stack(function: Callable[[T], R], argument: T) -> R:

@@ -62,7 +62,9 @@ def test_what_is_stored_is_shown_searched_and_deleted(run: Run, backend: Backend
     assert sizes["total"] == sum(sizes.values()) - sizes["total"] > 0
     assert f"{sizes['total']:,}" in run("db", "size", *url).stdout
 
-    assert run("delete", "alice", ids[0], *url).exit_code == 1  # Nobody answers the question.
+    unanswered = run("delete", "alice", ids[0], *url)
+    assert unanswered.exit_code == 1
+    assert "error: nothing was changed: nobody answered; --yes answers" in unanswered.stderr
     assert answer(run, "delete", "alice", ids[0], "--yes", *url) == {"sessions": 1}
     assert "has no session" in error_line(run("delete", "alice", ids[0], "--yes", *url))
     assert run("delete", "alice", "--yes", *url).stdout == "deleted 1 session\n"

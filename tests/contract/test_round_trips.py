@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import uuid
 from collections.abc import Awaitable, Callable
@@ -251,6 +252,17 @@ async def test_each_operation_needs_an_exact_number_of_round_trips(backend: Back
         return
     column = BACKENDS.index(backend.name)
     assert found == {name: expected[column] for name, (_, expected) in OPERATIONS.items()}
+
+
+async def test_a_page_of_any_length_needs_one_round_trip(backend: Backend) -> None:
+    async with counted(backend) as (repository, wire):
+        # MongoDB's first batch has 101 documents, unless it is asked for more.
+        await asyncio.gather(*(repository.create_session_async("user") for _ in range(103)))
+        for operation in (repository.list_sessions, repository.list_session_previews):
+            for limit in (1, 10, 101, 102, 103, 1000):
+                wire.clear()
+                await operation("user", limit=limit)
+                assert len(wire.statements) == 1, (operation.__name__, limit)
 
 
 def test_every_operation_is_counted() -> None:

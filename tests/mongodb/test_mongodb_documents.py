@@ -243,3 +243,29 @@ async def test_among_concurrent_messages_with_new_ids_the_ids_decide(repository:
     await asyncio.gather(*[repository.add_message(session_id, "user", f"{n}") for n in range(200)])
     ids = [message.message_id for message in await repository.get_session_history(USER, session_id)]
     assert ids == sorted(ids)
+
+
+# --- payloads alone ---------------------------------------------------------------------------------
+
+
+async def test_payloads_alone_are_those_of_the_visible_messages(repository: Any, raw: Any) -> None:
+    session_id = await repository.create_session_async(USER)
+    ids = [new_message_id() for _ in range(2)]
+    mine = [NewMessage("user", "mine", message_id=one, payload=number) for number, one in enumerate(ids)]
+    await repository.add_messages(session_id, mine)
+    for _ in range(2):
+        assert await repository.get_session_payloads(USER, session_id) == [0, 1]
+    stored = raw.chat_messages.find_one({"_id": ids[1]})
+    of_another = stored | {"_id": "a", "message_id": "a", "session_oid": ObjectId(), "payload": '"hidden"'}
+    incomplete = stored | {"_id": "b", "message_id": "b", "batch": "c", "payload": '"hidden"'}
+    dropped = stored | {"_id": "d", "message_id": "d", "dropped_by": [ObjectId()], "payload": "2"}
+    of_program = {name: value for name, value in stored.items() if name != "session_oid"}
+    of_program |= {"_id": ObjectId(), "message_id": "e", "payload": "3"}
+    raw.chat_messages.insert_many([of_another, incomplete, dropped, of_program])
+    assert await repository.get_session_payloads(USER, session_id) == [0, 1, 2, 3]
+    assert await repository.get_session_payloads(USER, session_id, limit=3) == [1, 2, 3]
+    raw.chat_messages.update_one({"_id": ids[0]}, {"$set": {"payload": "null"}})
+    raw.chat_messages.update_one({"_id": ids[1]}, {"$unset": {"payload": ""}})
+    history = await repository.get_session_history(USER, session_id)
+    for _ in range(2):
+        assert await repository.get_session_payloads(USER, session_id) == [*history[:2], 2, 3]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from sessions import AsyncChats, ChatMessage, ChatSession, NewMessage, SessionsError
+from sessions import AsyncChats, ChatMessage, ChatSession, NewMessage
 from sessions.backends.redis import mapping
 from sessions.backends.redis.commands import Connections
 from sessions.backends.redis.script import READS, script_of, scripts
@@ -82,15 +81,6 @@ def test_each_script_has_the_functions_that_it_calls() -> None:
     assert len(found) == len(set(found))
     assert set(found) >= READS
     assert all(f"function ops.{name}()" in script_of(name).text for name in found)
-
-
-def test_payloads_are_decoded_together_and_alone() -> None:
-    deep = "[" * 400 + "]" * 400
-    for texts in ([], ["1"], ['{"a":"\\u0000"}', "NaN", deep, "[]", str(2**100)]):
-        assert repr(mapping.decode_payloads(texts)) == repr([json.loads(text) for text in texts])
-    for texts in (["1,2"], ["[1", "2]"], ["", "1"]):
-        with pytest.raises(SessionsError):
-            mapping.decode_payloads(texts)
 
 
 @pytest.mark.parametrize("user_id", AWKWARD)

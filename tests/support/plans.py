@@ -46,6 +46,8 @@ SEARCH_CURSOR = encode_search_cursor(THEN, 0, MESSAGE_ID)
 READS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "whole history": lambda r: r.get_session_history(USER, BIG_SESSION),
     "newest messages": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50),
+    "all payloads": lambda r: r.get_session_payloads(USER, BIG_SESSION),
+    "newest payloads": lambda r: r.get_session_payloads(USER, BIG_SESSION, limit=50),
     "messages before one": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50, before=MESSAGE_ID),
     "all messages before one": lambda r: r.get_session_history(USER, BIG_SESSION, before=MESSAGE_ID),
     "messages after one": lambda r: r.get_session_history(USER, BIG_SESSION, limit=50, after=MESSAGE_ID),

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions import UNSET, InvalidInputError, SessionsError
-from sessions.validation import decode_payload, encode_payload
+from sessions.validation import decode_payload, decode_payloads, encode_payload
 from tests.unit.test_validation import Text, refused
 
 texts = st.text(st.characters(codec=None)).filter(lambda text: not has_surrogate_pair(text))
@@ -230,3 +230,12 @@ def test_a_stored_text_that_is_not_json_is_an_error_without_the_text(text: str) 
     assert "conversation" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+def test_payloads_are_decoded_together_and_alone() -> None:
+    deep = "[" * 400 + "]" * 400
+    for texts in ([], ["1"], ['{"a":"\\u0000"}', "NaN", deep, "[]", str(2**100)], ["[7]"] * 250):
+        assert repr(decode_payloads(texts)) == repr([json.loads(text) for text in texts])
+    for texts in (["1,2"], ["1],[2"], ["[1", "2]"], ["", "1"]):
+        with pytest.raises(SessionsError):
+            decode_payloads(texts)

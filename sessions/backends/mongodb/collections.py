@@ -133,5 +133,7 @@ def raw_cursor(query: Any, collection: Any) -> Any:
         sort=query.sort_expressions or None,
         skip=query.skip_number or 0,
         limit=query.limit_number or 0,
+        # The server's own first batch has 101 documents.
+        batch_size=query.limit_number or 0,
         session=query.session,
     )

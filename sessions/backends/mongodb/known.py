@@ -36,6 +36,7 @@ class KnownSessions:
 
     def __init__(self) -> None:
         self._found: dict[str, KnownSession] = {}
+        self._with_payloads: set[str] = set()
 
     def remember(self, session_id: str, known: KnownSession) -> None:
         """Cache a session."""
@@ -55,3 +56,17 @@ class KnownSessions:
     def clear(self) -> None:
         """Remove all sessions."""
         self._found.clear()
+        self._with_payloads.clear()
+
+    def had_payloads(self, session_id: str) -> bool:
+        """Return whether each message of a session had a payload when its payloads were read last."""
+        return session_id in self._with_payloads
+
+    def note_payloads(self, session_id: str, *, all_have: bool) -> None:
+        """Take note of whether each message that was read has a payload."""
+        if not all_have:
+            self._with_payloads.discard(session_id)
+        elif session_id not in self._with_payloads:
+            if len(self._with_payloads) >= MAX_REMEMBERED_SESSIONS:
+                self._with_payloads.clear()
+            self._with_payloads.add(session_id)

@@ -75,7 +75,8 @@ class MongoPreviews(MongoReading):
         return [SessionPreview(to_session(one), await self._newest_message(one)) for one in found]
 
     async def _list(self, stages: list[Filter], limit: int) -> list[Document]:
-        cursor = self.sessions.aggregate(stages, batchSize=limit)
+        # After a full batch, the server waits for the question whether there is more.
+        cursor = self.sessions.aggregate(stages, batchSize=limit + 1)
         # Motor's `aggregate` returns a cursor, not a coroutine.
         found: list[Document] = await (await cursor if inspect.isawaitable(cursor) else cursor).to_list(None)
         return found

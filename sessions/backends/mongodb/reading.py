@@ -26,7 +26,7 @@ from sessions.models import ChatMessage, ChatSession
 from sessions.models.documents import SESSION_FIELD
 from sessions.validation import no_such_message
 
-__all__ = ["KNOWN_FIELDS", "MongoReading", "PartOfHistory"]
+__all__ = ["KNOWN_FIELDS", "ONLY_NEEDED", "ONLY_PAYLOAD", "MongoReading", "PartOfHistory"]
 
 KNOWN_FIELDS = {"user_id": 1, "edit": 1}
 _MARKS = (SESSION_FIELD, "batch", DROPPED_FIELD)
@@ -46,8 +46,11 @@ COUNTED: list[dict[str, Any]] = [
 ]
 # What a history needs once it is in order: each field takes time to decode, an ObjectId most of all. The
 # server reads only these; to leave out others it would copy each document.
-_NEEDED = ("message_id", "role", "content", "timestamp", "metadata", "payload")
-_ONLY_NEEDED = {"$project": dict.fromkeys((*_NEEDED, "batch", DROPPED_FIELD, REVISED_FIELD), 1)}
+_SHOWS = dict.fromkeys(("message_id", "batch", DROPPED_FIELD, REVISED_FIELD), 1)
+ONLY_PAYLOAD: Filter = {"$project": _SHOWS | {"payload": 1}}
+ONLY_NEEDED: Filter = {
+    "$project": _SHOWS | dict.fromkeys(("role", "content", "timestamp", "metadata", "payload"), 1)
+}
 # Documents in one batch of a cursor, which the server limits to 16 MB.
 MAX_BATCH_SIZE = 10_000
 # Sessions of an export that are read at the same time.
@@ -82,6 +85,22 @@ class MongoReading(MongoCollections):
     """Reads visible messages; which ones these are says the module `visibility`."""
 
     async def history(self, session_id: str, user_id: str, part: HistoryRange) -> list[ChatMessage]:
+        return to_messages(await self._range(session_id, user_id, part, ONLY_NEEDED), session_id)
+
+    async def _range(
+        self, session_id: str, user_id: str, part: HistoryRange, fields: Filter
+    ) -> list[Document]:
+        """Return the visible messages of a range, oldest first.
+
+        Args:
+            session_id: The session.
+            user_id: Owner.
+            part: The range.
+            fields: The stage that leaves the fields to read.
+
+        Raises:
+            InvalidInputError: The user's session has no message with the id ``before`` or ``after``.
+        """
         if part.limit == 0:
             return []
         where: Filter = {}
@@ -96,9 +115,9 @@ class MongoReading(MongoCollections):
         newest = part.limit is not None and part.after is None and part.since is None
         order = IN_REVERSE if newest else IN_ORDER
         documents = await self._visible(
-            session_id, user_id, where, order=order, limit=part.limit, then=[_ONLY_NEEDED]
+            session_id, user_id, where, order=order, limit=part.limit, then=[fields]
         )
-        return to_messages(documents[::-1] if documents and newest else documents or [], session_id)
+        return documents[::-1] if documents and newest else documents or []
 
     async def get_message(self, session_id: str, user_id: str, message_id: str) -> ChatMessage | None:
         found = await self._find(session_id, user_id, message_id)

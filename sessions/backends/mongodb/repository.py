@@ -44,6 +44,7 @@ from sessions.backends.mongodb.mapping import (
     session_document,
     to_session,
 )
+from sessions.backends.mongodb.payloads import MongoPayloads
 from sessions.backends.mongodb.previews import MongoPreviews
 from sessions.backends.mongodb.restoring import MongoRestoring
 from sessions.backends.mongodb.searching import MongoSearch
@@ -97,6 +98,7 @@ OLDEST_FIRST = [("updated_at", UP), ("session_id", DOWN)]
 
 class MongoBackend(
     MongoGroupedAppends,
+    MongoPayloads,
     MongoPreviews,
     MongoEditing,
     MongoRestoring,

@@ -17,7 +17,6 @@ __all__ = [
     "conditions",
     "content_of",
     "decode_moment",
-    "decode_payloads",
     "encode_moment",
     "given_ids",
     "index_place",
@@ -197,7 +196,7 @@ def to_messages(session_id: str, members: Sequence[str]) -> list[ChatMessage]:
 def _to_messages(session_id: str, members: Sequence[str]) -> list[ChatMessage]:
     parts = [member.split(NUL, 2) for member in members]
     bodies = _decode(f"[{','.join([part[1] for part in parts])}]")
-    payloads = iter(decode_payloads([part[2] for part in parts if len(part) == 3]))
+    payloads = iter(validation.decode_payloads([part[2] for part in parts if len(part) == 3]))
     messages = []
     for part, body in zip(parts, bodies, strict=True):
         head = part[0]
@@ -223,25 +222,12 @@ def to_payloads(session_id: str, members: Sequence[str]) -> list[Any]:
         some = members[start : start + DECODED_AT_ONCE]
         # No JSON text contains NUL.
         parts = [member.split(NUL, 2) for member in some]
-        payloads = iter(decode_payloads([part[2] for part in parts if len(part) == 3]))
+        payloads = iter(validation.decode_payloads([part[2] for part in parts if len(part) == 3]))
         found += [
             next(payloads) if len(part) == 3 else to_message(session_id, member)
             for part, member in zip(parts, some, strict=True)
         ]
     return found
-
-
-def decode_payloads(texts: Sequence[str]) -> list[Any]:
-    """Return payloads of their stored texts."""
-    try:
-        values: list[Any] = _decode(f"[{','.join(texts)}]")
-    except (ValueError, RecursionError):
-        pass
-    else:
-        if len(values) == len(texts):
-            return values
-    # One of them needs what `validation` does for it, or is not JSON.
-    return [validation.decode_payload(text) for text in texts]
 
 
 def content_of(member: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sessions import validation
 from sessions.backends.sql.base import SqlOperations
-from sessions.backends.sql.rows import to_messages
+from sessions.backends.sql.rows import to_messages, to_payloads
 from sessions.core.values import HistoryRange, Position
 from sessions.models import ChatMessage
 from sessions.queries import parameters
@@ -41,6 +41,14 @@ class SqlMessages(SqlOperations):
         if limited:
             messages.reverse()
         return messages
+
+    async def payloads(self, session_id: str, user_id: str, limit: int | None) -> list[Any]:
+        key = parameters(session_id=session_id, user_id=user_id, limit=limit)
+        rows = await self._fetch(self._statements.payloads[limit is not None], key)
+        payloads = to_payloads(session_id, rows)
+        if None in payloads:  # Another program has stored a null.
+            return await super().payloads(session_id, user_id, limit)
+        return payloads if limit is None else payloads[::-1]
 
     async def _check_anchor(
         self, messages: list[ChatMessage], argument: str, message_id: str, values: dict[str, Any]

@@ -13,7 +13,7 @@ from sessions.backends.sql.compiled import columns_of
 from sessions.core.values import MessageRow, NewSession, Position, Where
 from sessions.models import ChatMessage, ChatSession, SearchHit, SessionPreview
 from sessions.queries import parameters
-from sessions.validation import decode_payload
+from sessions.validation import decode_payload, decode_payloads
 
 __all__ = [
     "MICROSECOND",
@@ -27,6 +27,7 @@ __all__ = [
     "new_row",
     "to_hit",
     "to_messages",
+    "to_payloads",
     "to_preview",
     "to_session",
     "to_sessions",
@@ -154,6 +155,19 @@ def to_messages(session_id: str, rows: Iterable[Any]) -> list[ChatMessage]:
             payloads,
         )
     )
+
+
+def to_payloads(session_id: str, rows: Sequence[Any]) -> list[Any]:
+    """Return the payloads of rows with `MESSAGE_COLUMNS`; of one without a payload the message."""
+    columns = columns_of(rows)
+    if not columns:
+        return []
+    texts = columns[-1]
+    if None not in texts:
+        return decode_payloads(texts)
+    without = [row for row, text in zip(rows, texts, strict=True) if text is None]
+    whole = iter(to_messages(session_id, without))
+    return [next(whole) if text is None else decode_payload(text) for text in texts]
 
 
 def to_hit(row: Any) -> tuple[SearchHit, Position]:

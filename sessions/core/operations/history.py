@@ -58,8 +58,8 @@ class HistoryOperations:
     ) -> list[Any]:
         """Return the payloads of a session's messages, oldest first; of a message without one the message.
 
-        For stores whose messages are all in their payloads. It never takes longer than `get_session_history`,
-        and much less on Redis.
+        For stores whose messages are all in their payloads: it takes about half as long as
+        `get_session_history`, and less on Redis.
 
         Args:
             user_id: Owner.

@@ -18,7 +18,7 @@ from agent_framework._sessions import filter_new_messages
 
 from sessions import errors, validation
 from sessions.integrations.agent_framework.messages import message_facts, message_role, message_text
-from sessions.integrations.agent_framework.reading import to_message
+from sessions.integrations.agent_framework.reading import of_payload, to_message
 from sessions.integrations.common import (
     derived_id,
     new_message,
@@ -106,11 +106,14 @@ class HistoryProvider(BaseHistoryProvider):
         self, session_id: str | None, *, state: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Message]:
         """Return the messages of a session, oldest first."""
-        stored_id, messages = self.stored_session_id(session_id), list[Message]()
+        key, messages = (self._user_id, self.stored_session_id(session_id)), list[Message]()
+        payloads = (await self._repository.get_session_payloads(*key))[::-1]
+        if not all(isinstance(payload, dict) for payload in payloads):
+            # The framework did not store all of them: their text is needed.
+            payloads, messages = [], [*map(to_message, await self._repository.get_session_history(*key))]
         # In reverse, and each is freed at once: the garbage collector runs less often.
-        history = (await self._repository.get_session_history(self._user_id, stored_id))[::-1]
-        while history:
-            messages.append(to_message(history.pop()))
+        while payloads:
+            messages.append(of_payload(payloads.pop()))
         if self.skip_excluded:
             messages = [each for each in messages if not each.additional_properties.get("_excluded", False)]
         return messages

@@ -13,7 +13,7 @@ from agent_framework import Content, Message
 
 from sessions.models import ChatMessage
 
-__all__ = ["to_message"]
+__all__ = ["of_payload", "to_message"]
 
 # What they are serialized to, and the attributes that their constructors set.
 _KEYS = {"type", "role", "contents", "author_name", "message_id", "additional_properties"}
@@ -26,8 +26,11 @@ _TEXT = dict(vars(Content("text", text="")))
 def to_message(stored: ChatMessage) -> Message:
     """Return the message of the framework; of one that it did not store, its text."""
     payload = stored.payload
-    if not isinstance(payload, dict):
-        return Message(stored.role, [stored.content])
+    return of_payload(payload) if isinstance(payload, dict) else Message(stored.role, [stored.content])
+
+
+def of_payload(payload: dict[str, Any]) -> Message:
+    """Return the message of the framework that was stored as a payload."""
     keys = payload.keys()
     if not keys <= _KEYS or not keys >= _REQUIRED or payload.get("additional_properties"):
         return Message.from_dict(payload)

@@ -11,7 +11,12 @@ from langchain_core.messages import BaseMessage
 from sessions.errors import InvalidInputError
 from sessions.integrations.common import run_blocking
 from sessions.integrations.conversations import Conversation
-from sessions.integrations.langchain.messages import to_message, to_new_message
+from sessions.integrations.langchain.messages import (
+    of_payload,
+    said_by_user,
+    to_message,
+    to_new_message,
+)
 
 if TYPE_CHECKING:
     from sessions.repositories import AsyncSessionRepository
@@ -71,11 +76,14 @@ class ChatMessageHistory(BaseChatMessageHistory):
 
     async def aget_messages(self) -> list[BaseMessage]:
         """Return the messages, oldest first; none if the user has no such session."""
-        stored = await self._repository.get_session_history(
-            self._user_id, self._conversation.session_id, limit=self._history_size
-        )
-        self._conversation.saw(stored)
-        return [to_message(each) for each in stored]
+        key, limit = (self._user_id, self._conversation.session_id), self._history_size
+        payloads = await self._repository.get_session_payloads(*key, limit=limit)
+        messages = [message for each in payloads if (message := of_payload(each)) is not None]
+        if len(messages) < len(payloads):
+            # LangChain did not store all of them: their text is needed.
+            messages = [*map(to_message, await self._repository.get_session_history(*key, limit=limit))]
+        self._conversation.saw(said_by_user(messages))
+        return messages
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Append messages, all or none; blocking.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from langchain_core import messages as lc
@@ -15,7 +15,7 @@ from sessions.integrations.langchain.values import decode, encode
 from sessions.integrations.unvalidated import rebuilt
 from sessions.models import ChatMessage, NewMessage, Role
 
-__all__ = ["CLASSES", "to_message", "to_new_message"]
+__all__ = ["CLASSES", "of_payload", "said_by_user", "to_message", "to_new_message"]
 
 # By their ``type``: what LangChain itself reads back, `langchain_core.messages.messages_from_dict`.
 CLASSES: dict[str, tuple[type[BaseMessage], Role]] = {
@@ -72,13 +72,18 @@ def to_new_message(message: BaseMessage) -> NewMessage:
 
 def to_message(stored: ChatMessage) -> BaseMessage:
     """Return the message that was stored, or one with the text of a message of another writer."""
-    payload = stored.payload
+    message = of_payload(stored.payload)
+    return _plain(stored) if message is None else message
+
+
+def of_payload(payload: object) -> BaseMessage | None:
+    """Return the message that LangChain has stored as a payload; None for any other."""
     if (
         not isinstance(payload, dict)
         or not isinstance(data := payload.get("data"), dict)
         or (name := payload.get("type", "")) not in CLASSES
     ):
-        return _plain(stored)
+        return None
     if _ENCODED in payload:
         data = decode(data)
     message_class, _ = CLASSES[name]
@@ -107,7 +112,8 @@ def _text_of(message: BaseMessage) -> str:
 
 
 def _parts(message: BaseMessage) -> Iterator[str]:
-    for block in message.content:
+    # Not the characters of a text.
+    for block in message.content if isinstance(message.content, list) else ():
         if isinstance(block, dict):
             kind = str(block.get("type"))
             yield from (f"[{word}]" for word in ("image", "audio", "video", "file", "media") if word in kind)
@@ -136,6 +142,11 @@ def _facts_of(message: BaseMessage) -> dict[str, Any]:
         return facts
     is_result = isinstance(message, lc.ToolMessage | lc.FunctionMessage)
     return {"tool.name": message.name} if is_result else {}
+
+
+def said_by_user(messages: Iterable[BaseMessage]) -> Iterator[NewMessage]:
+    """Yield the messages of the user, with the text that a person reads."""
+    return (NewMessage("user", _text_of(each)) for each in messages if _role_of(each) == "user")
 
 
 def _plain(stored: ChatMessage) -> BaseMessage:

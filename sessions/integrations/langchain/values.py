@@ -17,6 +17,7 @@ __all__ = ["decode", "encode"]
 
 # Key of a value that JSON has no type for; it has the type's name.
 _TYPE = "$type"
+_SCALARS = (str, int, float)
 
 
 def encode(value: Any) -> Any:
@@ -25,7 +26,7 @@ def encode(value: Any) -> Any:
     Raises:
         InvalidInputError: It holds a value of another type.
     """
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, _SCALARS):
         return value
     if isinstance(value, list):
         items = [encode(each) for each in value]

@@ -25,6 +25,7 @@ from sessions import InvalidInputError, NewMessage, SessionConflictError
 from sessions.integrations.common import session_id_for
 from sessions.integrations.langchain import ChatMessageHistory
 from sessions.integrations.langchain.messages import CLASSES as KNOWN_CLASSES
+from sessions.integrations.langchain.messages import to_new_message
 from tests.integrations.langchain.samples import BLOCKS, CLASSES, VALUES
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -249,3 +250,16 @@ def test_it_is_a_history_of_langchain() -> None:
     assert issubclass(ChatMessageHistory, BaseChatMessageHistory)
     public = {name for name in vars(BaseChatMessageHistory) if not name.startswith("_")}
     assert public <= set(dir(ChatMessageHistory))
+
+
+class _Unread(str):
+    __slots__ = ()
+
+    def __iter__(self) -> Any:
+        raise AssertionError("each character is looked at")
+
+
+def test_a_text_is_not_read_character_by_character() -> None:
+    message = HumanMessage("")
+    message.content = _Unread("What is the weather in Rome?")
+    assert to_new_message(message).content == "What is the weather in Rome?"
