@@ -18,7 +18,7 @@ from agent_framework._sessions import filter_new_messages
 
 from sessions import errors, validation
 from sessions.integrations.agent_framework.messages import message_facts, message_role, message_text
-from sessions.integrations.agent_framework.reading import of_payload, to_message
+from sessions.integrations.agent_framework.reading import is_own, of_payload, to_message
 from sessions.integrations.common import (
     derived_id,
     new_message,
@@ -27,6 +27,7 @@ from sessions.integrations.common import (
     settled,
     title_for,
 )
+from sessions.integrations.conversations import as_decoded
 from sessions.integrations.snapshots import LAST_MESSAGE, snapshot
 from sessions.models import ChatSession, NewMessage
 
@@ -108,7 +109,7 @@ class HistoryProvider(BaseHistoryProvider):
         """Return the messages of a session, oldest first."""
         key, messages = (self._user_id, self.stored_session_id(session_id)), list[Message]()
         payloads = (await self._repository.get_session_payloads(*key))[::-1]
-        if not all(isinstance(payload, dict) for payload in payloads):
+        if not all(map(is_own, payloads)):
             # The framework did not store all of them: their text is needed.
             payloads, messages = [], [*map(to_message, await self._repository.get_session_history(*key))]
         # In reverse, and each is freed at once: the garbage collector runs less often.
@@ -177,6 +178,14 @@ class HistoryProvider(BaseHistoryProvider):
         raise failure
 
     async def _append(
+        self, session_id: str, stored_id: str, chat_session: ChatSession | None, new: list[NewMessage]
+    ) -> None:
+        try:
+            await self._write(session_id, stored_id, chat_session, new)
+        except errors.InvalidInputError as error:  # Raised before any I/O.
+            await self._write(session_id, stored_id, chat_session, as_decoded(new, error))
+
+    async def _write(
         self, session_id: str, stored_id: str, chat_session: ChatSession | None, new: list[NewMessage]
     ) -> None:
         title, last = title_for(new), {LAST_MESSAGE: new[-1].message_id}

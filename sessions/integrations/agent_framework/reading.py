@@ -13,7 +13,7 @@ from agent_framework import Content, Message
 
 from sessions.models import ChatMessage
 
-__all__ = ["of_payload", "to_message"]
+__all__ = ["is_own", "of_payload", "to_message"]
 
 # What they are serialized to, and the attributes that their constructors set.
 _KEYS = {"type", "role", "contents", "author_name", "message_id", "additional_properties"}
@@ -26,7 +26,12 @@ _TEXT = dict(vars(Content("text", text="")))
 def to_message(stored: ChatMessage) -> Message:
     """Return the message of the framework; of one that it did not store, its text."""
     payload = stored.payload
-    return of_payload(payload) if isinstance(payload, dict) else Message(stored.role, [stored.content])
+    return of_payload(payload) if is_own(payload) else Message(stored.role, [stored.content])
+
+
+def is_own(payload: Any) -> bool:
+    """Return whether a payload is a message of the framework, and not the item of another one."""
+    return isinstance(payload, dict) and "role" in payload and isinstance(payload.get("contents"), list)
 
 
 def of_payload(payload: dict[str, Any]) -> Message:

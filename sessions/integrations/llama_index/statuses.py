@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sessions.models import ChatMessage
 
-__all__ = ["ARCHIVED", "ARCHIVED_THROUGH", "DELETED", "STATUS", "active_of", "is_archived_through"]
+__all__ = ["ARCHIVED", "ARCHIVED_THROUGH", "DELETED", "STATUS", "active_of"]
 
 STATUS = "status"
 ARCHIVED = "archived"
@@ -22,13 +22,9 @@ def active_of(messages: list[ChatMessage]) -> tuple[list[ChatMessage], bool]:
         return messages, False
     active: list[ChatMessage] = []
     for message in reversed(messages):
-        if is_archived_through(message):
+        status = message.metadata.get(STATUS)
+        if status == ARCHIVED_THROUGH:
             return active[::-1], True
-        if message.metadata.get(STATUS) not in (ARCHIVED, DELETED):
+        if status not in (ARCHIVED, DELETED):
             active.append(message)
     return active[::-1], False
-
-
-def is_archived_through(message: ChatMessage) -> bool:
-    """Return whether a message is archived with all before it."""
-    return bool(message.metadata.get(STATUS) == ARCHIVED_THROUGH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -9,18 +10,12 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from pydantic import PrivateAttr
 
 from sessions.errors import InvalidInputError
-from sessions.integrations.common import FRAMEWORK, FRAMEWORK_SESSION_ID
+from sessions.integrations.common import FRAMEWORK, FRAMEWORK_SESSION_ID, new_message_id, session_metadata
 from sessions.integrations.conversations import Conversations
 from sessions.integrations.llama_index.by_status import ByStatus
 from sessions.integrations.llama_index.loops import on_lasting_loop
 from sessions.integrations.llama_index.messages import to_message, to_new_message
-from sessions.integrations.llama_index.statuses import (
-    ARCHIVED,
-    ARCHIVED_THROUGH,
-    DELETED,
-    STATUS,
-    is_archived_through,
-)
+from sessions.integrations.llama_index.statuses import ARCHIVED, DELETED, STATUS
 
 if TYPE_CHECKING:
     from sessions.models import ChatMessage as StoredMessage
@@ -117,7 +112,10 @@ class ChatStore(AsyncDBChatStore):
             SessionConflictError: The session is another user's.
         """
         if new := _to_new_messages(messages, status):
-            await self._conversations.of(key).append(new)
+            # With ids and with metadata, which stays as it is, an append follows all earlier changes of the
+            # session also on MongoDB. Else a message may be stored late, before others that are archived.
+            same = {FRAMEWORK_SESSION_ID: session_metadata(NAME, key)[FRAMEWORK_SESSION_ID]}
+            await self._conversations.of(key).append(new, merge_metadata=same)
 
     @on_lasting_loop
     async def set_messages(
@@ -141,26 +139,26 @@ class ChatStore(AsyncDBChatStore):
 
     @on_lasting_loop
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Delete a message and return it; None if there is none. No two callers get the same one.
+        """Delete an active message and return it; None if there is none. No two callers get the same one.
 
         Args:
             key: Key of the conversation.
-            idx: Number of the message among all of the conversation, whatever their status, from 1 on, as the
-                ids of the framework's own store count.
+            idx: Its place in what ``get_messages(key)`` returns, from 0 on.
+
+        Raises:
+            InvalidInputError: ``idx`` is not an integer.
+            VersionConflictError: Other writers changed the session during each of many attempts.
         """
+        if not isinstance(idx, int) or isinstance(idx, bool):
+            raise InvalidInputError("idx", "must be an integer")
         conversation = self._conversations.of(key)
 
         async def attempt(version: int) -> list[StoredMessage] | None:
-            messages = await self._stored.all(conversation)
-            if not 1 <= idx <= len(messages):
+            active = await self._stored.active(conversation)
+            if not 0 <= idx < len(active):
                 return []
-            message = messages[idx - 1]
-            if idx > 1 and is_archived_through(message) and not is_archived_through(messages[idx - 2]):
-                # First, so that those before it stay archived.
-                await self._stored.mark(conversation, messages[idx - 2], ARCHIVED_THROUGH, version)
-                return None
-            is_marked = await self._stored.mark(conversation, message, DELETED, version)
-            return [message] if is_marked else None
+            is_marked = await self._stored.mark(conversation, active[idx], DELETED, version)
+            return [active[idx]] if is_marked else None
 
         deleted = await self._stored.change(conversation, attempt)
         await self._stored.delete(conversation, deleted)
@@ -236,7 +234,8 @@ class ChatStore(AsyncDBChatStore):
 def _to_new_messages(messages: list[ChatMessage], status: MessageStatus) -> list[NewMessage]:
     is_archived = MessageStatus(status) is MessageStatus.ARCHIVED
     metadata = {STATUS: ARCHIVED} if is_archived else {}
-    return [to_new_message(each, **metadata) for each in messages]
+    new = [to_new_message(each, **metadata) for each in messages]
+    return [replace(each, message_id=new_message_id()) for each in new]
 
 
 def _check_count(argument: str, value: int) -> int:

@@ -19,7 +19,7 @@ from agent_framework import (
     _sessions,
 )
 
-from sessions import SessionConflictError
+from sessions import NewMessage, SessionConflictError
 from sessions.integrations.agent_framework import HistoryProvider
 from tests.integrations.agent_framework.clients import EchoClient
 from tests.integrations.racing import ROUNDS, Race
@@ -111,6 +111,18 @@ async def test_nan_comes_back(repository: Any) -> None:
     assert math.isnan(found.additional_properties["z"])
 
 
+async def test_what_json_gives_back_otherwise_is_stored_as_it_gives_it_back(repository: Any) -> None:
+    history = provider(repository)
+    call = Content.from_function_call("1", "f", arguments={1: {2: (3, 4)}})  # type: ignore[dict-item]
+    for _ in range(2):
+        turn = [Message("user", ["Hi \ud83d\ude00"]), Message("assistant", [call])]
+        await history.save_messages("one", turn)
+        user, assistant = await history.get_messages("one")
+        assert user.text == "Hi \U0001f600"
+        assert assistant.contents[0].arguments == {"1": {"2": [3, 4]}}
+        await history.clear("one")
+
+
 async def test_a_history_reads_well_in_the_repository(repository: Any) -> None:
     history = provider(repository)
     messages = [
@@ -162,14 +174,26 @@ async def test_ids_of_sessions(repository: Any) -> None:
         await foreign.save_messages(session_id, [Message("user", ["Mine"])])
 
 
+# Items of LangChain, LlamaIndex, the OpenAI Agents SDK and Pydantic AI.
+FOREIGN: list[Any] = [
+    {"type": "human", "data": {"content": "Hello", "type": "human"}},
+    {"role": "user", "additional_kwargs": {}, "blocks": [{"block_type": "text", "text": "Hello"}]},
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+    {"kind": "request", "parts": [{"part_kind": "user-prompt", "content": "Hello"}]},
+    *(["Hello"], "Hello"),
+]
+
+
 async def test_a_message_of_another_program_has_its_text(repository: Any) -> None:
     history = provider(repository)
-    await history.save_messages("one", [Message("user", ["Hello"])])
-    await repository.add_message(history.stored_session_id("one"), "assistant", "By hand")
+    await history.save_messages("one", [Message("user", ["Begin"])])
+    foreign = [NewMessage("assistant", "By hand"), *(NewMessage("user", "Hello", payload=f) for f in FOREIGN)]
+    await repository.add_messages(history.stored_session_id("one"), foreign)
     await history.save_messages("one", [Message("user", ["More"])])
     assert [(each.role, each.text) for each in await history.get_messages("one")] == [
-        ("user", "Hello"),
+        ("user", "Begin"),
         ("assistant", "By hand"),
+        *[("user", "Hello")] * len(FOREIGN),
         ("user", "More"),
     ]
 

@@ -30,6 +30,14 @@ async def add(repository: Any, number: int, name: str) -> None:
     await store.add_message(str(number), ChatMessage(role="user", content=f"{name} 2"))
 
 
+async def add_and_archive(repository: Any, number: int, name: str) -> list[str]:
+    store, archived = ChatStore(repository, user_id="alice"), []
+    for message in messages_of(name):
+        await store.add_message(str(number), message)
+        archived += await store.archive_oldest_messages(str(number), 2 * COUNT)
+    return texts(archived)
+
+
 async def replace(repository: Any, number: int, name: str) -> None:
     await ChatStore(repository, user_id="alice").set_messages(str(number), messages_of(name))
 
@@ -47,7 +55,7 @@ async def take(repository: Any, number: int, operation: str) -> list[str]:
     taken: list[str] = []
     while True:
         if operation == "delete_message":
-            one = await store.delete_message(str(number), 1)
+            one = await store.delete_message(str(number), 0)
             found = [] if one is None else [one]
         else:
             found = await getattr(store, operation)(str(number), 2)
@@ -70,6 +78,20 @@ async def test_both_create_the_conversation_and_no_message_is_lost(
                 assert [each for each in found if each.startswith(name)] == texts(messages_of(name, 3))
                 if keeps_batches_together(backend):
                     assert found[found.index(f"{name} 0") + 1] == f"{name} 1"
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.full_size)])
+async def test_no_message_is_archived_unless_it_is_returned(
+    backend: Backend, race: Race, rounds: int
+) -> None:
+    results = race.run(backend, f"{__name__}:add_and_archive", {"name": "a"}, {"name": "b"}, times=rounds)
+    async with backend.repository() as repository:
+        store = ChatStore(repository, user_id="alice")
+        for number, archived in enumerate(results):
+            found = texts(await store.get_messages(str(number), MessageStatus.ARCHIVED))
+            assert sorted(found) == sorted(chain(*archived))
+            found += texts(await store.get_messages(str(number)))
+            assert sorted(found) == sorted(texts(messages_of("a") + messages_of("b")))
 
 
 @ROUNDS

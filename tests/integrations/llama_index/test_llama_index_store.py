@@ -208,24 +208,29 @@ async def test_messages_are_deleted_by_status(store: ChatStore) -> None:
     await store.delete_messages("none", ARCHIVED)
 
 
-async def test_one_message_is_deleted_by_its_number(store: ChatStore) -> None:
+async def test_one_active_message_is_deleted_by_its_place(store: ChatStore) -> None:
     await store.add_messages("trip", texts_to_messages(*"abcdef"))
-    await store.archive_oldest_messages("trip", 3)
-    assert await store.delete_message("trip", 0) is None
-    assert await store.delete_message("trip", 7) is None
-    assert await store.delete_message("none", 1) is None
-    for number, text, expected in (
-        (5, "e", ("a b c", "d f", "a b c d f")),
-        # The last one that is archived: those before it stay archived.
-        (3, "c", ("a b", "d f", "a b d f")),
-        (2, "b", ("a", "d f", "a d f")),
-        (1, "a", ("", "d f", "d f")),
-        (1, "d", ("", "f", "f")),
+    for place in (-1, 6):
+        assert await store.delete_message("trip", place) is None
+    assert await store.delete_message("none", 0) is None
+    for wrong in list[Any](["1", 1.0, None, True]):
+        with pytest.raises(InvalidInputError, match="idx"):
+            await store.delete_message("trip", wrong)
+    assert await states(store) == ("", "a b c d e f", "a b c d e f")
+    await store.archive_oldest_messages("trip", 2)
+    for place, text, expected in (
+        (1, "d", ("a b", "c e f", "a b c e f")),
+        (2, "f", ("a b", "c e", "a b c e")),
+        (0, "c", ("a b", "e", "a b e")),
+        (0, "e", ("a b", "", "a b")),
     ):
-        deleted = await store.delete_message("trip", number)
-        assert deleted is not None
-        assert deleted.content == text
+        [message] = (await store.get_messages("trip"))[place : place + 1]
+        deleted = await store.delete_message("trip", place)
+        assert deleted == message
+        assert message.content == text
         assert await states(store) == expected
+    # What is archived has no place among the active ones.
+    assert await store.delete_message("trip", 0) is None
 
 
 async def test_a_long_archive_and_a_long_queue(store: ChatStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +294,7 @@ async def test_users_with_the_same_key_never_meet(store: ChatStore, repository: 
     await other.add_message("trip", text_message("of Bob"))
     await store.add_message(UUID, text_message("of Alice"))
     assert await other.get_messages(UUID) == []
-    assert await other.delete_message(UUID, 1) is None
+    assert await other.delete_message(UUID, 0) is None
     assert await other.delete_oldest_messages(UUID, 1) == []
     await other.delete_messages(UUID)
     with pytest.raises(SessionConflictError):
@@ -326,7 +331,6 @@ async def test_it_does_what_the_store_of_llama_index_does(store: ChatStore) -> N
         done: list[Any] = [
             await each.archive_oldest_messages("a", 2),
             await each.delete_oldest_messages("a", 1),
-            await each.delete_message("a", 1),
             await each.delete_message("a", 99),
             await each.get_messages("a"),
             await each.get_messages("a", ARCHIVED),
