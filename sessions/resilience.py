@@ -25,12 +25,15 @@ __all__ = [
     "RetryStrategy",
     "async_retry",
     "begin_call",
+    "begin_wait",
     "call_deadline",
     "end_call",
+    "end_wait",
     "extend_call",
     "repeat_call",
     "retry",
     "time_left",
+    "wait_left",
 ]
 
 P = ParamSpec("P")
@@ -114,6 +117,8 @@ SQLITE_RETRY_CONFIG = RetryConfig(max_attempts=2, base_delay=0.1)
 
 # Deadline of the current call, on the monotonic clock.
 _deadline: ContextVar[float | None] = ContextVar("sessions_deadline", default=None)
+# Until when it may wait for a connection, on the same clock.
+_wait_ends: ContextVar[float | None] = ContextVar("sessions_wait_ends", default=None)
 # For a driver, 0 means no timeout.
 _MIN_SECONDS = 0.001
 
@@ -130,6 +135,33 @@ def time_left(at_most: float) -> float:
     """
     deadline = _deadline.get()
     return at_most if deadline is None else max(_MIN_SECONDS, min(at_most, deadline - time.monotonic()))
+
+
+def wait_left(at_most: float) -> float:
+    """Return how many seconds the current call may wait for a connection.
+
+    Args:
+        at_most: As for `time_left`.
+
+    Returns:
+        What `time_left` returns, or less after a wait in a queue: see `begin_wait`.
+    """
+    left, ends = time_left(at_most), _wait_ends.get()
+    return left if ends is None else max(_MIN_SECONDS, min(left, ends - time.monotonic()))
+
+
+def begin_wait(ends: float) -> Token[float | None]:
+    """Limit the waits for a connection until `end_wait`.
+
+    Args:
+        ends: When they end, on the monotonic clock.
+    """
+    return _wait_ends.set(ends)
+
+
+def end_wait(token: Token[float | None]) -> None:
+    """End what `begin_wait` began."""
+    _wait_ends.reset(token)
 
 
 def call_deadline() -> float:

@@ -14,9 +14,9 @@ from sessions.models import NewMessage
 
 __all__ = ["append_message", "append_messages", "message_rows"]
 
-# About how large a message is apart from its content and payload, and a key of its metadata.
+# About how large a message is apart from its content, metadata and payload, and a value of its metadata.
 MESSAGE_BYTES = 100
-METADATA_BYTES = 50
+VALUE_BYTES = 20
 
 
 def message_rows(calls: Calls, messages: object) -> list[MessageRow]:
@@ -128,6 +128,16 @@ def _key(session_id: str, user_id: str | None, rows: list[MessageRow]) -> Hashab
 
 
 def _size(row: MessageRow) -> int:
-    # Cheap, for the bounds of a batch; the numbers of keys and values of metadata stand for their sizes.
-    metadata = METADATA_BYTES * len(row.metadata) if row.metadata else 0
+    """Return about how many bytes a message takes, for the bounds of a batch."""
+    metadata = _metadata_size(row.metadata) if row.metadata else 0
     return len(row.content) + (len(row.payload) if row.payload else 0) + metadata + MESSAGE_BYTES
+
+
+def _metadata_size(value: object) -> int:
+    if isinstance(value, str):
+        return len(value) + VALUE_BYTES
+    if isinstance(value, dict):
+        return VALUE_BYTES + sum(len(key) + _metadata_size(item) for key, item in value.items())
+    if isinstance(value, list):
+        return VALUE_BYTES + sum(map(_metadata_size, value))
+    return VALUE_BYTES

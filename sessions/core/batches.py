@@ -17,12 +17,16 @@ class Item(Protocol):
         count: Number of messages.
         size: About how many bytes.
         key: Equal for items that append the same, of which one is enough; None for an item like no other.
+        is_sent: Whether a sender has begun to send it. Before that it may be cancelled.
+        is_cancelled: Whether its caller is cancelled, or has waited for too long.
     """
 
     session_id: str
     count: int
     size: int
     key: Hashable | None
+    is_sent: bool
+    is_cancelled: bool
 
 
 ItemT = TypeVar("ItemT", bound=Item)
@@ -37,7 +41,11 @@ class Sender(Protocol[SentT]):
         ...
 
     def send_together(self, items: Sequence[SentT]) -> Awaitable[Sequence[bool]]:
-        """Append items as if one after another; return of each whether it is stored."""
+        """Append items as if one after another; return of each whether it is stored.
+
+        Those that are cancelled before they are sent are left out, also while the batch waits for a
+        connection.
+        """
         ...
 
     def concerns_all(self, error: BaseException) -> bool:
@@ -57,7 +65,7 @@ class GroupLimits:
         size: Bytes of a batch, unless one item has more.
         sends: Sends under way at a time.
         slow_sends: Further ones at most, one for each that takes long.
-        seconds: How long an item may wait in the queue.
+        seconds: How long an item may wait until it is sent.
         queue_timeout: Returns the error after that.
         no_answer: Returns the error of a call whose own time limit ends while its item is under way.
     """

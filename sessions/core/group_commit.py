@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sessions.core.batches import GroupLimits, Item, Sender, without_repeats
-from sessions.resilience import call_deadline
+from sessions.resilience import begin_wait, call_deadline, end_wait
 
 __all__ = ["GroupCommit"]
 
@@ -110,15 +110,24 @@ class GroupCommit:
         queue = self._waiting
         while True:
             waiter = self._enqueue(item, sender, queue)
+            expires = waiter.expires
             try:
                 outcome = await waiter.future
             except asyncio.CancelledError:
                 self._leave(waiter, queue)
                 raise
+            finally:
+                # The traceback of an error in its future has this frame: a cycle, which only the garbage
+                # collector would break.
+                del waiter
             if outcome is True:
                 return True
             if isinstance(outcome, _Send):
-                return await self._send_alone(item, sender, outcome)
+                token = begin_wait(expires)
+                try:
+                    return await self._send_alone(item, sender, outcome)
+                finally:
+                    end_wait(token)
             queue = self._alone
 
     async def _send_alone(self, item: ItemT, sender: Sender[ItemT], send: _Send) -> bool:
@@ -132,6 +141,7 @@ class GroupCommit:
 
     def _enqueue(self, item: Any, sender: Any, queue: dict[_Waiter, None]) -> _Waiter:
         loop = self._loop
+        item.is_sent = False
         waiter = _Waiter(item, sender, loop.create_future(), self._limits.seconds)
         queue[waiter] = None
         self._schedule()
@@ -142,6 +152,7 @@ class GroupCommit:
     def _leave(self, waiter: _Waiter, queue: dict[_Waiter, None]) -> None:
         """Remove a caller that is cancelled."""
         queue.pop(waiter, None)
+        waiter.item.is_cancelled = True
         future = waiter.future
         # The turn to send may have come at the same time.
         is_set = future.done() and not future.cancelled() and future.exception() is None
@@ -258,6 +269,11 @@ class GroupCommit:
             if not waiters:
                 return
             items, places = without_repeats([waiter.item for waiter in waiters])
+            if len(items) < len(waiters):
+                for waiter, place in zip(waiters, places, strict=True):
+                    # The one that is equal to it is sent for both.
+                    waiter.item.is_sent = waiter.item is not items[place]
+            begin_wait(max(waiter.expires for waiter in waiters))
             stored = await waiters[0].sender.send_together(items)
             for waiter, place in zip(waiters, places, strict=True):
                 if not waiter.future.done():
@@ -288,8 +304,16 @@ class GroupCommit:
                 send.is_slow = True
                 self._slow += 1
             for waiter in send.waiters:
-                if waiter.deadline <= now and not waiter.future.done():
-                    waiter.future.set_exception(self._limits.no_answer())
+                if waiter.future.done():
+                    continue
+                if waiter.deadline <= now:
+                    error = self._limits.no_answer()
+                elif waiter.expires <= now and not waiter.item.is_sent:
+                    error = self._limits.queue_timeout()
+                else:
+                    continue
+                waiter.item.is_cancelled = True
+                waiter.future.set_exception(error)
         for queue in (self._waiting, self._alone):
             for waiter in [waiter for waiter in queue if waiter.expires <= now]:
                 del queue[waiter]

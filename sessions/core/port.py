@@ -282,7 +282,8 @@ class Backend(ABC):
     async def append_many(self, appends: Sequence[Append]) -> list[bool]:
         """Append the messages of several calls, each all or none, as if one call after another.
 
-        Only called if the manager has queues. Any error but a transient one means that nothing is stored.
+        Only called if the manager has queues. Any error but a transient one means that nothing is stored. A
+        call that is cancelled before its messages are sent is left out.
 
         Returns:
             Of each call whether its messages are stored. If not, `append` is called with them.

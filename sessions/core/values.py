@@ -63,6 +63,8 @@ class Append:
         size: About how many bytes they are.
         key: Equal for calls that append the same messages to the same session; None if it got a new id.
         link: Ties the span of a batch to that of this call; None if nobody observes.
+        is_sent: Whether a backend has begun to send it.
+        is_cancelled: Whether the caller is cancelled. What is not sent yet is not sent then.
     """
 
     session_id: str
@@ -72,6 +74,13 @@ class Append:
     size: int
     key: Hashable | None = None
     link: Any = None
+    is_sent: bool = False
+    is_cancelled: bool = False
+
+    def send(self) -> bool:
+        """Note that the messages are sent from now on; return whether they are to be, or are cancelled."""
+        self.is_sent = True
+        return not self.is_cancelled
 
 
 class StoredMessage(NamedTuple):
@@ -165,6 +174,7 @@ class NewSession(NamedTuple):
         metadata: A JSON object, may be empty.
         created_at: In UTC.
         key: Result of `Backend.new_key`: the same for each attempt of a call.
+        has_new_id: Whether the id was generated for this call, so that nothing can be left under it.
     """
 
     session_id: str
@@ -173,6 +183,7 @@ class NewSession(NamedTuple):
     metadata: dict[str, Any]
     created_at: datetime
     key: Any = None
+    has_new_id: bool = False
 
 
 @dataclass(slots=True)

@@ -225,6 +225,13 @@ async def test_concurrent_appends_take_few_statements(
         )
         assert 0 < asked(backend, wire) <= MOST[backend.name]
         wire.clear()
+        # Some of them name the owner.
+        owners = [{"user_id": USER} if number % 2 else {} for number in range(CALLERS)]
+        await asyncio.gather(
+            *(repository.add_message(session_ids[0], "user", "Hello", **owner) for owner in owners)
+        )
+        assert 0 < asked(backend, wire) <= MOST[backend.name]
+        wire.clear()
         ids = [str(uuid.uuid4()) for _ in range(4)]
         same = [
             repository.add_message(session_ids[0], "user", each, message_id=each)

@@ -11,12 +11,14 @@ import asyncpg
 import pytest
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
-from sessions import SessionRepositoryFactory
+from sessions import BackendUnavailableError, SessionRepositoryFactory
+from sessions.backends.postgres.connection import PostgresConnectionManager
 from sessions.backends.postgres.grouped import grouped_texts
 from sessions.backends.sql.compiled import CompiledStatements
 from sessions.core.identifiers import new_message_id, utc_now
 from sessions.core.values import Append, MessageRow
 from sessions.queries import parameters, statements_for
+from sessions.repositories.postgres_session_repository import PostgresSessionRepository
 from tests.support.programs import Programs
 
 USER = "alice"
@@ -45,6 +47,66 @@ async def test_a_session_that_is_locked_holds_up_its_own_appends_only(postgres_u
         await blocker.close()
         found = await repository.get_session_history(USER, locked)
         assert sorted(message.content for message in found) == sorted(map(str, range(3, CALLERS, 4)))
+
+
+@pytest.mark.parametrize(
+    ("size", "overflow", "sends", "slow_sends"),
+    [(10, 10, 2, 8), (10, 0, 2, 3), (4, 0, 2, 1), (3, 0, 2, 0), (2, 0, 1, 0), (1, 0, 1, 0), (1, 10, 1, 4)],
+)
+async def test_appends_leave_connections_to_other_operations(
+    size: int, overflow: int, sends: int, slow_sends: int
+) -> None:
+    manager = PostgresConnectionManager(
+        url="postgresql://db.invalid/x", pool_size=size, max_overflow=overflow
+    )
+    limits = manager._append_limits()
+    assert (limits.sends, limits.slow_sends) == (sends, slow_sends)
+
+
+async def test_a_batch_that_waits_for_a_connection_leaves_out_who_is_cancelled(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = PostgresConnectionManager(url=postgres_url, pool_size=1, max_overflow=0)
+    async with PostgresSessionRepository(connection_manager=manager) as repository:
+        session_ids = [await repository.create_session_async(USER) for _ in range(8)]
+
+        def append() -> list[asyncio.Task[str]]:
+            return [
+                asyncio.create_task(repository.add_message(each, "user", "Hello")) for each in session_ids
+            ]
+
+        # After a batch the next calls are one, too.
+        await asyncio.gather(*append())
+        pool: Any = await manager._pools.get()
+        async with pool.driver.lend():
+            check_out, waits = pool.driver._check_out, asyncio.Event()
+
+            async def wait_for_a_connection() -> Any:
+                waits.set()
+                return await check_out()
+
+            monkeypatch.setattr(pool.driver, "_check_out", wait_for_a_connection)
+            calls = append()
+            await asyncio.wait_for(waits.wait(), 30)
+            calls[3].cancel()
+            await asyncio.wait(calls[3:4])
+        await asyncio.gather(*calls[:3], *calls[4:])
+        counts = [await repository.count_messages(USER, each) for each in session_ids]
+        assert counts == [2, 2, 2, 1, 2, 2, 2, 2]
+
+
+async def test_no_append_waits_longer_for_a_connection_than_pool_timeout(postgres_url: str) -> None:
+    manager = PostgresConnectionManager(url=postgres_url, pool_size=1, max_overflow=0, pool_timeout=2.0)
+    async with PostgresSessionRepository(connection_manager=manager) as repository:
+        session_ids = [await repository.create_session_async(USER) for _ in range(8)]
+        pool: Any = await manager._pools.get()
+        async with pool.driver.lend():
+            calls = [repository.add_message(session_ids[place % 8], "user", "Hello") for place in range(64)]
+            # Not twice as long: once in the queue, and once for a connection.
+            async with asyncio.timeout(3.8):
+                ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(error) for error in ended} == {BackendUnavailableError}
+        assert await repository.count_messages(USER, session_ids[0]) == 0
 
 
 async def test_texts_of_a_batch_keep_each_character(postgres_url: str) -> None:
@@ -90,7 +152,7 @@ def test_the_separator_of_a_batch_occurs_in_none_of_its_texts(contents: list[str
 
 APPENDING = """
 import asyncio, json, sys
-from sessions import SessionRepositoryFactory
+from sessions import BackendUnavailableError, SessionRepositoryFactory
 
 url, session_ids, turns, size = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 messages = [("user", "Hello")] * size

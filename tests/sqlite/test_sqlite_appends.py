@@ -229,6 +229,27 @@ async def test_appends_to_a_locked_file_fail_in_time_and_work_again(tmp_path: Pa
         assert await repository.count_messages(USER, session_ids[0]) == 1
 
 
+async def test_a_batch_that_waits_for_a_locked_file_leaves_out_who_is_cancelled(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    async with make(path) as repository:
+        session_ids = [await repository.create_session_async(USER) for _ in range(8)]
+        with locked(path):
+            calls = [
+                asyncio.create_task(repository.add_message(each, "user", "x"))
+                for each in (session_ids[0], *session_ids)
+            ]
+            await asyncio.sleep(0.05)
+            # The first one is sent by itself. Its end lets the others go as one batch, which waits, too.
+            calls[0].cancel()
+            await asyncio.sleep(0.05)
+            calls[4].cancel()
+            await asyncio.wait([calls[4]])
+        await asyncio.gather(*calls[1:4], *calls[5:])
+        counts = [await repository.count_messages(USER, each) for each in session_ids]
+        assert counts[3] == 0
+        assert counts[1:3] + counts[4:] == [1] * 6
+
+
 async def test_connections_that_a_fork_closed_are_replaced_without_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

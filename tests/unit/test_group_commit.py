@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,6 +35,8 @@ class Item:
     count: int = 1
     size: int = 1
     key: str | None = None
+    is_sent: bool = False
+    is_cancelled: bool = False
 
 
 class LostError(Exception):
@@ -208,6 +212,17 @@ async def test_a_cancelled_call_that_is_part_of_a_batch_does_not_disturb_the_oth
     assert await calls[3] is True
 
 
+async def test_a_call_that_is_cancelled_before_its_batch_is_sent_is_left_to_the_sender(queue: Queue) -> None:
+    items = [Item(name) for name in "abcd"]
+    calls = await queue.submit(*items)
+    await queue.sender.end(0)
+    assert queue.sender.sends[2:] == [items[2:]]
+    calls[2].cancel()
+    await settle()
+    # The batch waits for a connection, say.
+    assert [(item.is_sent, item.is_cancelled) for item in items[2:]] == [(False, True), (False, False)]
+
+
 async def test_a_call_that_is_cancelled_as_its_turn_comes_leaves_its_place_to_the_next(queue: Queue) -> None:
     calls = await queue.submit("a", "b", "c")
     queue.sender.ends[0].set_result(None)
@@ -349,6 +364,49 @@ async def test_a_call_waits_in_the_queue_for_a_bounded_time(monkeypatch: pytest.
         await calls[2]
     assert len(queue.sender.sends) == 2
     await queue.sender.end_all()
+
+
+async def test_a_call_does_not_wait_longer_until_its_batch_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "PATIENCE_SECONDS", 0.01)
+    queue = Queue(seconds=0.5)
+    first, second, *items = [Item("a"), Item("b"), *(Item("c", key="same") for _ in range(3)), Item("d")]
+    calls = await queue.submit(first, second, *items)
+    await queue.sender.end(0)
+    assert queue.sender.ids()[2:] == [["c", "d"]]
+    # One of the two is sent, and is the answer to its equals.
+    items[0].is_sent = True
+    with pytest.raises(TimeoutError, match="queue"):
+        await calls[5]
+    assert items[3].is_cancelled
+    assert not items[0].is_cancelled
+    await queue.sender.end_all()
+    assert [await call for call in calls[:5]] == [True] * 5
+
+
+async def test_an_error_keeps_no_other_call_alive(queue: Queue) -> None:
+    queue.sender.together = LostError("connection")
+    calls = await queue.submit(*"abcdefgh")
+    await queue.sender.end(0)
+    items = [weakref.ref(item) for item in queue.sender.sends[2]]
+    gc.collect()
+    gc.disable()
+    try:
+        await queue.sender.end(1, 2)
+        errors = await asyncio.gather(*calls[2:], return_exceptions=True)
+        kept = errors[0]
+        assert isinstance(kept, LostError)
+        queue.sender.together = None
+        for each in (calls, queue.calls, queue.sender.sends, errors):
+            each.clear()
+        del each
+        await settle()
+        assert len(items) == 6
+        assert sum(item() is not None for item in items) <= 1
+        # Without the garbage collector.
+        del kept
+        assert sum(item() is not None for item in items) == 0
+    finally:
+        gc.enable()
 
 
 async def test_a_call_ends_at_its_own_time_limit_while_its_batch_goes_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from bson import ObjectId
 
 from sessions.backends.mongodb import mapping
+from sessions.core import appending
 from sessions.core.identifiers import new_message_id
 from sessions.core.port import MessageRow
 from tests.unit.test_validation import refused
@@ -91,3 +93,18 @@ def test_a_batch_counts_all_that_its_messages_hold() -> None:
         assert not mapping.is_one_write([message])
         assert mapping.fits_transaction([message])
         assert mapping.message_bytes(message) > len(large)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"k": "x" * LIMIT},
+        {"x" * LIMIT: None},
+        {"k": ["x" * 100] * 100},
+        {"k": {"deep": [{str(number): -(2**63)} for number in range(1000)]}},
+    ],
+)
+def test_the_size_of_a_message_in_a_batch_is_that_of_all_it_holds(metadata: dict[str, Any]) -> None:
+    text = json.dumps(metadata, separators=(",", ":"))
+    assert len(text) <= appending._size(row(metadata=metadata)) <= 2 * len(text)
+    assert appending._size(row("x" * LIMIT, metadata, "1" * LIMIT)) >= 2 * LIMIT + len(text)

@@ -17,7 +17,7 @@ from pymongo import AsyncMongoClient, ReadPreference, WriteConcern, errors
 
 from sessions.core.shared_work import SharedWork
 from sessions.core.telemetry import PoolMeter
-from sessions.resilience import time_left
+from sessions.resilience import time_left, wait_left
 
 __all__ = [
     "MongoConnection",
@@ -150,7 +150,7 @@ class MongoConnection:
             return
         try:
             at_most = self.client.options.pool_options.wait_queue_timeout
-            async with asyncio.timeout(time_left(math.inf if at_most is None else at_most)):
+            async with asyncio.timeout(wait_left(math.inf if at_most is None else at_most)):
                 await turns.acquire()
         except TimeoutError:
             raise errors.WaitQueueTimeoutError("no free connection within pool_timeout") from None

@@ -287,12 +287,13 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     def _open_queue(self) -> GroupCommit:
         size, timeout = pool_of(self._settings, self._client)
+        sends = min(SENDS, max(size - 1, 1))
         limits = GroupLimits(
             count=self._settings.append_batch_messages,
             size=self._settings.append_batch_bytes,
             # Other operations do not wait behind appends for a connection.
-            sends=min(SENDS, max(size - 1, 1)),
-            slow_sends=size // 3,
+            sends=sends,
+            slow_sends=max(min(size // 3, size - 1 - sends), 0),
             seconds=timeout,
             queue_timeout=lambda: errors.WaitQueueTimeoutError("no free connection within pool_timeout"),
             no_answer=lambda: errors.NetworkTimeout("no answer within timeout"),

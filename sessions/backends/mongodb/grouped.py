@@ -68,8 +68,8 @@ class MongoGroupedAppends(MongoMessages):
         calls = [
             _Call(place, found.oid, append)
             for place, (append, found) in enumerate(zip(appends, known, strict=True))
-            # What needs a mark or a transaction is appended by itself.
-            if found is not None and (append.count == 1 or is_one_write(append.rows))
+            # What needs a mark or a transaction is appended by itself. Calls may be cancelled until now.
+            if found is not None and append.send() and (append.count == 1 or is_one_write(append.rows))
         ]
         stored = [False] * len(appends)
         for call in await self._append_calls(calls):

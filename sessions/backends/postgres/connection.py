@@ -39,7 +39,7 @@ from sessions.backends.postgres.settings import (
     upgrade_command_of,
 )
 from sessions.backends.postgres.transaction import PostgresTransaction
-from sessions.backends.sql.compiled import CompiledStatements
+from sessions.backends.sql.compiled import CompiledStatements, DriverStatement
 from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool
 from sessions.backends.sql.given_engine import engine_key
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
@@ -163,12 +163,14 @@ class PostgresConnectionManager(SqlConnectionManager):
     def _append_limits(self) -> GroupLimits:
         # A service's own pool has at least as many connections by default.
         size = self._settings.pool_size
+        most = size + (self._settings.max_overflow if self._own else 0)
+        sends = min(SENDS, max(size - 1, 1))
         return GroupLimits(
             count=self._settings.append_batch_messages,
             size=self._settings.append_batch_bytes,
             # Reads do not wait behind appends for a connection.
-            sends=min(SENDS, max(size - 1, 1)),
-            slow_sends=size // 3,
+            sends=sends,
+            slow_sends=max(min(max(most // 2 - sends, size // 3), most - 1 - sends), 0),
             seconds=self._settings.pool_timeout,
             queue_timeout=lambda: exc.TimeoutError("no connection became free in time"),
             no_answer=lambda: NoAnswerError("no answer in time"),
@@ -204,6 +206,30 @@ class PostgresConnectionManager(SqlConnectionManager):
         if not isinstance(pool, _OwnPool):
             return await super()._send(statement, parameters, rows=rows)
         return await self._send_on(pool, statement, parameters, rows, self.answer_timeout)
+
+    async def fetch_made(self, make: Callable[[], tuple[Executable, Mapping[str, Any]]]) -> Sequence[Any]:
+        """Execute a statement that is made once there is a connection for it; return its rows.
+
+        With a service's own engine it is made before.
+
+        Args:
+            make: Returns the statement and its parameters.
+        """
+        pool = await self._ready()
+        if not isinstance(pool, _OwnPool):
+            rows: Sequence[Any] = await super()._send(*make(), rows=True)
+            return rows
+        compiled: DriverStatement | None = None
+
+        def statement() -> tuple[str, Sequence[Any]]:
+            nonlocal compiled
+            made, parameters = make()
+            compiled = self._compiled(made)
+            return compiled.query, compiled.arguments(parameters)
+
+        found = await pool.driver.run_made(statement, seconds=self.answer_timeout)
+        assert compiled is not None
+        return compiled.rows(found)
 
     async def fetch_locked(
         self, lock: Executable, statement: Executable, parameters: Mapping[str, Any]

@@ -34,7 +34,8 @@ class _Target:
 def grouped_texts(appends: Sequence[Append]) -> tuple[dict[str, Any], list[int | None]]:
     """Return the parameters of a batch of appends, and of each append its session's place.
 
-    The place is None for an append that names another owner than an earlier one to the same session.
+    The place is None for an append that is cancelled, or names another owner than an earlier one to the same
+    session.
     """
     targets: dict[str, _Target] = {}
     places: list[int | None] = []
@@ -43,12 +44,18 @@ def grouped_texts(appends: Sequence[Append]) -> tuple[dict[str, Any], list[int |
     owners: list[_Target] = []
     steps: list[int] = []
     for append in appends:
+        if not append.send():
+            places.append(None)
+            continue
         target = targets.get(append.session_id)
         if target is None:
             target = targets[append.session_id] = _Target(len(targets) + 1, append.user_id)
-        elif target.user_id != append.user_id:
-            places.append(None)
-            continue
+        elif append.user_id is not None and append.user_id != target.user_id:
+            if target.user_id is not None:
+                places.append(None)
+                continue
+            # For those that name no owner, too: if it is the wrong one, the batch stores none of them.
+            target.user_id = append.user_id
         places.append(target.place)
         target.calls += 1
         for row in append.rows:

@@ -20,7 +20,7 @@ from sqlalchemy import exc
 from sessions.backends.postgres.errors import ConnectionLostError, ends_the_connection
 from sessions.backends.sql.engine import NoAnswerError
 from sessions.core.telemetry import PoolMeter, PoolUse
-from sessions.resilience import time_left
+from sessions.resilience import time_left, wait_left
 
 __all__ = ["PostgresPool"]
 
@@ -147,6 +147,21 @@ class PostgresPool:
         execute = functools.partial(_execute_both, query, arguments, rows, first)
         return self.run_in_transaction(execute, seconds=seconds)
 
+    def run_made(self, make: Callable[[], Statement], *, seconds: float) -> Awaitable[Any]:
+        """Execute a statement that is made once there is a connection for it; return its rows.
+
+        Args:
+            make: Returns SQL with ``$1`` and so on, and the values in order.
+            seconds: Time limit for the response.
+
+        Raises:
+            NoAnswerError: As from `run`, and so for the others.
+        """
+        execute = functools.partial(_execute_made, make)
+        if self._one_transaction:
+            return self.run_in_transaction(execute, seconds=seconds)
+        return self._call(execute, seconds, close=False)
+
     def run_in_transaction(
         self, work: Callable[[_Connection], Awaitable[R]], *, seconds: float
     ) -> Awaitable[R]:
@@ -208,7 +223,7 @@ class PostgresPool:
     async def _check_out(self) -> _Connection:
         if self._slots.locked():
             try:
-                async with asyncio.timeout(time_left(self._checkout_timeout)):
+                async with asyncio.timeout(wait_left(self._checkout_timeout)):
                     await self._slots.acquire()
             except TimeoutError as error:
                 raise exc.TimeoutError("no connection became free in time") from error
@@ -343,6 +358,11 @@ async def _execute(query: str, arguments: Sequence[Any], rows: bool, connection:
         return await connection.fetch(query, *arguments)
     status = await connection.execute(query, *arguments)
     return int(status.rpartition(" ")[2])  # Such as "DELETE 3".
+
+
+async def _execute_made(make: Callable[[], Statement], connection: _Connection) -> Any:
+    query, arguments = make()
+    return await connection.fetch(query, *arguments)
 
 
 async def _execute_both(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import Executable
+
 from sessions.backends.postgres.administration import PostgresAdministration
 from sessions.backends.postgres.editing import PostgresMessages
 from sessions.backends.postgres.grouped import grouped_texts
@@ -78,10 +80,15 @@ class PostgresBackend(PostgresMessages, SqlBackend, PostgresAdministration):
         return bool(await self._fetch(statement, values))
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool]:
-        values, places = grouped_texts(appends)
-        statement = self._statements.append_to_many["p_timestamps" in values]
-        values |= parameters(now=utc_now(), lock_timeout=LOCK_TIMEOUT)
-        found = {place for (place,) in await self._fetch(statement, values)}
+        places: list[int | None] = []
+
+        def statement() -> tuple[Executable, dict[str, Any]]:
+            # Not before there is a connection: until then calls may be cancelled.
+            values, places[:] = grouped_texts(appends)
+            values |= parameters(now=utc_now(), lock_timeout=LOCK_TIMEOUT)
+            return self._statements.append_to_many["p_timestamps" in values], values
+
+        found = {place for (place,) in await self.manager.fetch_made(statement)}
         return [place in found for place in places]
 
     def _patterns(self, terms: Sequence[str]) -> dict[str, Any]:

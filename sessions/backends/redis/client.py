@@ -21,7 +21,7 @@ from sessions.backends.redis.commands import (
     Waits,
 )
 from sessions.core.telemetry import PoolMeter
-from sessions.resilience import time_left
+from sessions.resilience import time_left, wait_left
 
 __all__ = ["RedisConnection"]
 
@@ -93,7 +93,7 @@ class RedisConnection(Connections):
         with self.meter.checkout(PoolTimeoutError) as checkout:
             if self._turns.locked():
                 try:
-                    async with asyncio.timeout(time_left(self.waits.pool)):
+                    async with asyncio.timeout(wait_left(self.waits.pool)):
                         await self._turns.acquire()
                 except TimeoutError as error:
                     raise PoolTimeoutError from error

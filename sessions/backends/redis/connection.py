@@ -244,12 +244,13 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
     def _open_queue(self) -> GroupCommit:
         settings = self._settings
         size = settings.pool_size
+        sends = min(SENDS, max(size - 1, 1))
         limits = GroupLimits(
             count=settings.append_batch_messages,
             size=settings.append_batch_bytes,
             # Other operations do not wait behind appends for a connection.
-            sends=min(SENDS, max(size - 1, 1)),
-            slow_sends=size // 3,
+            sends=sends,
+            slow_sends=max(min(size // 3, size - 1 - sends), 0),
             seconds=settings.pool_timeout,
             queue_timeout=PoolTimeoutError,
             no_answer=NoAnswerError,

@@ -97,18 +97,23 @@ class RedisWriting(RedisOperations):
 
     async def append_many(self, appends: Sequence[Append]) -> list[bool]:
         connection = await self.manager.connect()
-        if connection.claims is None:
-            calls = [
+        if connection.claims is not None:
+            return await self._append_to_parts(connection, connection.claims, appends)
+        wanted = [append for append in appends if append.send()]
+        replies = await connection.run_many(
+            [
                 (
                     *(connection.prefix, "append", "" if append.user_id is None else tag_of(append.user_id)),
                     *(append.session_id, "", "0", *rows_of(append.rows)),
                 )
-                for append in appends
+                for append in wanted
             ]
-            replies = await connection.run_many(calls)
-            # What is not stored its caller appends by itself, and gets the error.
-            return [outcome == "ok" for outcome, *_ in replies]
-        return await self._append_to_parts(connection, connection.claims, appends)
+        )
+        # What is not stored its caller appends by itself, and gets the error.
+        stored = {
+            id(append) for append, (outcome, *_) in zip(wanted, replies, strict=True) if outcome == "ok"
+        }
+        return [id(append) in stored for append in appends]
 
     async def _append_to_parts(
         self, connection: Connections, claims: Claims, appends: Sequence[Append]
@@ -121,7 +126,7 @@ class RedisWriting(RedisOperations):
         for place, append in enumerate(appends):
             tag = owners.get(append.session_id) if append.user_id is None else tag_of(append.user_id)
             # Ids that callers give are claimed one call after another.
-            if tag is not None and not given_ids(append.rows):
+            if tag is not None and not given_ids(append.rows) and append.send():
                 rows = rows_of(append.rows)
                 calls[place] = (connection.scope(tag), "append", tag, append.session_id, "", "0", *rows)
         replies = await connection.run_each(list(calls.values()))

@@ -35,11 +35,16 @@ def append_together(transaction: Executor, statements: Statements, appends: Sequ
     targets: dict[str, _Target] = {}
     places: list[str | None] = []
     for append in appends:
+        if append.is_cancelled:
+            places.append(None)
+            continue
         session_id = _digits(append.session_id)
         target = targets.get(session_id)
         if target is None:
             targets[session_id] = _Target(append.user_id, [*append.rows])
-        elif target.user_id == append.user_id:
+        elif None in (append.user_id, target.user_id) or append.user_id == target.user_id:
+            # For those that name no owner, too: if it is the wrong one, the batch stores none of them.
+            target.user_id = target.user_id or append.user_id
             target.calls += 1
             target.rows += append.rows
         else:
@@ -47,6 +52,8 @@ def append_together(transaction: Executor, statements: Statements, appends: Sequ
             places.append(None)
             continue
         places.append(session_id)
+    if not targets:
+        return [False] * len(appends)
     # Not before the transaction has the write lock: the messages that others store until then are earlier.
     first = utc_now()
     times = _times(first, max(len(target.rows) for target in targets.values()))

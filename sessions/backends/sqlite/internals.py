@@ -81,8 +81,8 @@ class _Job:
         except RuntimeError:  # The loop is closed; nobody waits.
             pass
         finally:
-            # A frame in the error's traceback refers to it.
-            del error
+            # The frame of the error's traceback would hold both in a cycle.
+            del error, future
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
