@@ -111,11 +111,13 @@ class AsyncBaseConnectionManager(_ConnectionManager, ABC):
         queues: The queues of appends, one for each event loop; None if each append is sent by itself.
         may_end_with_close: Whether the database, or a file in its place, may have the identity of another one
             once nobody has it open.
+        is_borrowed: Whether its connection is one of a transaction, as those of `using` are.
     """
 
     preparations: int = 0
     queues: LoopBound[GroupCommit] | None = None
     may_end_with_close: ClassVar[bool] = False
+    is_borrowed: ClassVar[bool] = False
 
     @abstractmethod
     async def connect(self) -> Any:

@@ -23,6 +23,8 @@ class BorrowedConnectionManager(AsyncBaseConnectionManager):
         manager: Manager of the same database.
     """
 
+    is_borrowed = True
+
     def __init__(self, manager: AsyncBaseConnectionManager) -> None:
         self._lender = manager
         self._loop = running_loop()

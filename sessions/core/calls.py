@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from sessions import validation
 from sessions.core import telemetry
 from sessions.core.group_commit import GroupCommit
-from sessions.core.identifiers import utc_now
+from sessions.core.identifiers import new_session_id, utc_now
 from sessions.core.loops import LoopBound
 from sessions.core.port import Backend, ConnectionManager
 from sessions.core.values import Append, EarlierAttempts, NewSession
@@ -60,11 +60,12 @@ class Calls:
         """Return the checked id of a session, and of its owner."""
         return self.backend.check_id("session_id", session_id), validation.check_user_id(user_id)
 
-    def new_session(self, session_id: str, user_id: str, session_data: object) -> NewSession:
-        """Return a session to store, of checked values."""
+    def new_session(self, session_id: str | None, user_id: str, session_data: object) -> NewSession:
+        """Return a session to store, of checked values; without an id it gets a new one."""
         title, metadata = validation.check_session_data(session_data)
         self.backend.check_size("metadata", metadata)
-        return NewSession(session_id, user_id, title, metadata, utc_now(), self.backend.new_key())
+        has_new_id, session_id = session_id is None, session_id or new_session_id()
+        return NewSession(session_id, user_id, title, metadata, utc_now(), self.backend.new_key(), has_new_id)
 
     def run(
         self,

@@ -174,6 +174,7 @@ class NewSession(NamedTuple):
         metadata: A JSON object, may be empty.
         created_at: In UTC.
         key: Result of `Backend.new_key`: the same for each attempt of a call.
+        has_new_id: Whether the id was generated for this call, so that nothing can be left under it.
     """
 
     session_id: str
@@ -182,6 +183,7 @@ class NewSession(NamedTuple):
     metadata: dict[str, Any]
     created_at: datetime
     key: Any = None
+    has_new_id: bool = False
 
 
 @dataclass(slots=True)

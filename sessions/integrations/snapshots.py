@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ async def snapshot(
     repository: AsyncSessionRepository,
     user_id: str,
     session_id: str,
-    *others: Awaitable[Any],
+    *others: Callable[[], Awaitable[Any]],
     limit: int | None = None,
     since: datetime | None = None,
 ) -> list[Any]:
@@ -39,28 +39,39 @@ async def snapshot(
         repository: Where they are stored.
         user_id: Owner.
         session_id: The session.
-        *others: Awaited at the same time.
+        *others: Called, and awaited, at the same time.
         limit: As for ``get_session_history``.
         since: As for ``get_session_history``.
     """
 
+    def read_session() -> Awaitable[ChatSession | None]:
+        return repository.get_session(user_id, session_id)
+
     def read_history() -> Awaitable[list[ChatMessage]]:
         return repository.get_session_history(user_id, session_id, limit=limit, since=since)
 
-    found = await together(repository.get_session(user_id, session_id), read_history(), *others)
+    found = await together(repository, read_session, read_history, *others)
     chat_session, history, *rest = found
     if chat_session is None or limit == 0:
         return found
     if last_message(chat_session) == (history[-1].message_id if history else ""):
         return found
     # Something came between the reads, or the last message is not the newest: read one after the other.
-    chat_session = await repository.get_session(user_id, session_id)
-    return [chat_session, await read_history(), *rest]
+    return [await read_session(), await read_history(), *rest]
 
 
-async def together(*calls: Awaitable[Any]) -> list[Any]:
-    """Await all at the same time, each to its end, and return their results; raise the first error."""
-    results = await asyncio.gather(*calls, return_exceptions=True)
+async def together(repository: AsyncSessionRepository, *calls: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """Await all at the same time, each to its end, and return their results; raise the first error.
+
+    In a transaction, which has one connection, one after another.
+
+    Args:
+        repository: What is called.
+        *calls: Its operations.
+    """
+    if repository.in_transaction:
+        return [await call() for call in calls]
+    results = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result

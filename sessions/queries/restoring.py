@@ -11,6 +11,7 @@ from sqlalchemy import (
     Text,
     case,
     cast,
+    delete,
     exists,
     func,
     literal_column,
@@ -85,6 +86,10 @@ class RestoringStatements:
         else:
             self.find_sessions = self._find(ChatSessionRecord.session_id, ChatSessionRecord.user_id)
             self.find_messages = self._find(ChatMessageRecord.message_id, ChatMessageRecord.session_id)
+            keys: Any = func.json_each(bind("keys", Text())).table_valued("value")
+            self.delete_leftovers = delete(ChatMessageRecord).where(
+                ChatMessageRecord.session_id.in_(select(keys.c.value))
+            )
 
     @staticmethod
     def _replacing(statement: Any) -> Any:

@@ -92,6 +92,14 @@ class AsyncSessionRepository(SharedOperations, BaseSessionRepository):
         """What looks across users."""
         return RepositoryAdmin(self._calls)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it is a repository of `using` or `run_in_transaction`.
+
+        Its operations use one connection, one after another.
+        """
+        return self._connection_manager.is_borrowed
+
     def using(self, transaction: Any) -> Self:
         """Return a repository whose operations run in a transaction of the caller's own.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import sqlite3
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
 from sessions import (
+    ChatSession,
     InvalidInputError,
     MessageConflictError,
     NewMessage,
@@ -525,6 +527,32 @@ async def test_an_orphaned_message_of_a_killed_writer_is_not_visible_in_a_later_
 
         assert await repository.delete_session_async("mine", session_id)
     assert raw_rows.everything(mongodb) == ([], [])
+
+
+@pytest.mark.parametrize("made_by", ["create_session", "with messages", "ensure_session_exists", "restore"])
+async def test_messages_that_a_program_without_foreign_keys_left_are_not_visible_in_a_later_session(
+    sqlite_url: str, made_by: str
+) -> None:
+    own = ["own"] if made_by == "with messages" else []
+    async with SessionRepositoryFactory.create_repository("sqlite", url=sqlite_url) as repository:
+        secret = [("user", "secret")]
+        ids = [await repository.create_session_async("yours", messages=secret) for _ in range(2)]
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute("DELETE FROM chat_sessions")
+            assert connection.execute("SELECT count(*) FROM chat_messages").fetchone() == (2,)
+
+        for session_id in ids:
+            if made_by == "ensure_session_exists":
+                assert await repository.ensure_session_exists(session_id, "mine")
+            elif made_by == "restore":
+                now = datetime.now(UTC)
+                await repository.admin.restore(ChatSession(session_id, "title", "mine", now, now), [])
+            else:
+                messages = [("user", content) for content in own]
+                await repository.create_session_async("mine", messages=messages, session_id=session_id)
+            history = await repository.get_session_history("mine", session_id)
+            assert [message.content for message in history] == own
+        assert (await repository.search_messages("mine", "secret")).hits == []
 
 
 async def test_messages_that_other_programs_stored_are_shown_whatever_their_ids(mongodb: Backend) -> None:

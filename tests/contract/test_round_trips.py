@@ -62,7 +62,7 @@ OPERATIONS: dict[str, tuple[Operation, tuple[int, int, int, int]]] = {
     ),
     "ensure_session_exists, a new one": (
         lambda r, s, m: r.ensure_session_exists(str(uuid.uuid4()), "user"),
-        (1, 4, 4, 4),
+        (1, 5, 4, 4),
     ),
     "ensure_session_exists, there already": (
         lambda r, s, m: r.ensure_session_exists(s, "user"),

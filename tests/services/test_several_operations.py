@@ -53,6 +53,7 @@ async def test_all_operations_take_effect_together(chats: AsyncChats) -> None:
     old = await chats.create_session("alice", messages=[("user", "One"), ("user", "Two")])
 
     async def work(inside: AsyncChats) -> str:
+        assert inside.repository.in_transaction
         moved = await inside.pop_message("alice", old)
         assert moved is not None
         new = await inside.create_session("alice", messages=[NewMessage("user", moved.content)])
@@ -67,6 +68,7 @@ async def test_all_operations_take_effect_together(chats: AsyncChats) -> None:
 
     new = await chats.run_in_transaction(work)
     assert (await contents(chats, old), await contents(chats, new)) == (["One"], ["Two", "Three"])
+    assert not chats.repository.in_transaction
     found = await chats.get_session("alice", old)
     assert found is not None
     assert (found.metadata, found.version) == ({"moved": True}, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -151,6 +152,28 @@ async def test_changes_of_messages_commit_or_roll_back_together(
     assert count_checked_out(chats.repository) == 0
 
 
+async def test_concurrent_operations_take_turns(sql: tuple[AsyncChats, AsyncEngine]) -> None:
+    chats, engine = sql
+
+    async def at_once(chats: AsyncChats) -> None:
+        session_id = await chats.create_session("alice", messages=[("user", "One")])
+        results = await asyncio.gather(
+            *(chats.get_session("alice", session_id) for _ in range(3)),
+            *(chats.get_session_history("alice", session_id) for _ in range(3)),
+            *(chats.add_message("alice", session_id, "user", "More") for _ in range(3)),
+            *(chats.update_session("alice", session_id, metadata={str(n): n}) for n in range(3)),
+        )
+        assert all(results)
+        assert len(await chats.get_session_history("alice", session_id)) == 4
+
+    async with AsyncSession(engine) as db_session:
+        await at_once(chats.using(db_session))
+    async with engine.begin() as connection:
+        await at_once(chats.using(connection))
+    await chats.repository.run_in_transaction(lambda repository: at_once(repository.chats))
+    assert await chats.count_sessions("alice") == 2
+
+
 async def test_the_repository_has_it_under_the_names_that_users_know(
     sql: tuple[AsyncChats, AsyncEngine],
 ) -> None:
@@ -158,6 +181,7 @@ async def test_the_repository_has_it_under_the_names_that_users_know(
     async with engine.begin() as connection:
         repository = chats.repository.using(connection)
         assert type(repository) is type(chats.repository)
+        assert (repository.in_transaction, chats.repository.in_transaction) == (True, False)
         session_id = await repository.create_session_async("alice")
         await repository.add_message(session_id, "user", "Hello", user_id="alice")
         with pytest.raises(ConfigurationError, match="another event loop"):

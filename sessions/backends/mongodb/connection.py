@@ -62,7 +62,6 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
         ConfigurationError: A setting is missing or wrong.
     """
 
-    is_borrowed = False
     has_transactions: bool
     """Whether the server is a replica set or sharded; known once `connect` has returned."""
 

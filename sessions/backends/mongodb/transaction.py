@@ -76,7 +76,6 @@ class MongoTransaction(BorrowedConnectionManager):
     """
 
     has_transactions = True
-    is_borrowed = True
 
     def __init__(self, manager: MongoConnectionManager, client_session: Any) -> None:
         # A client or a database returns a database or a collection for any attribute.

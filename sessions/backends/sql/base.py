@@ -9,7 +9,6 @@ from sqlalchemy import Executable
 
 from sessions import validation
 from sessions.backends.sql.engine import SqlConnectionManager
-from sessions.connections.borrowed import BorrowedConnectionManager
 from sessions.core.port import Backend
 from sessions.errors import VersionConflictError
 from sessions.queries import Statements, parameters, statements_for
@@ -29,7 +28,7 @@ class SqlOperations(Backend):
     @property
     def _is_borrowed(self) -> bool:
         """Whether the transaction is a caller's, or has several operations."""
-        return isinstance(self.manager, BorrowedConnectionManager)
+        return self.manager.is_borrowed
 
     def _fetch(self, statement: Executable, row: Mapping[str, Any]) -> Awaitable[Sequence[Any]]:
         return self.manager.fetch(statement, row)

@@ -44,6 +44,7 @@ class SqliteAdministration(SqlAdministration):
             # Everything is checked before the first write, for a caller's transaction, which goes on.
             owners = {key: row[OWNER_OF_SESSION] for key, (row, _) in given.items()}
             stored = _owners(transaction, statements.find_sessions, owners)
+            absent = json.dumps([key for key in given if key not in stored])
             new = given
             if only_new:
                 new = {key: rows for key, rows in given.items() if key not in stored}
@@ -54,6 +55,8 @@ class SqliteAdministration(SqlAdministration):
             stored = _owners(transaction, statements.find_messages, owners)
             if any(owners[key] != owner for key, owner in stored.items()):
                 raise message_is_taken()
+            # Of earlier sessions that a program without foreign keys deleted.
+            transaction.write(statements.delete_leftovers, parameters(keys=absent))
             _store(transaction, statements.restore_sessions, [row for row, _ in new.values()])
             _store(transaction, statements.restore_messages, messages)
             return new

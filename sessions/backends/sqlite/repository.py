@@ -42,6 +42,7 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
 
             def store(transaction: Executor) -> Sequence[Any] | None:
                 if transaction.write(self._statements.ensure_session, row):
+                    self._delete_leftovers(transaction, new)
                     return None
                 return transaction.rows(self._statements.find_owner, row)
 
@@ -52,17 +53,32 @@ class SqliteBackend(SqliteMessages, SqlBackend, SqliteAdministration):
         [(owner, _)] = found
         return False if owner == new.user_id else None
 
+    async def _create(self, new: NewSession, rows: list[MessageRow]) -> bool:
+        if rows or not new.has_new_id:
+            return await self._create_with_messages(new, rows)
+        return await super()._create(new, rows)
+
     async def _create_with_messages(self, new: NewSession, rows: list[MessageRow]) -> bool:
         row = new_row(new, len(rows))
 
         def create(transaction: Executor) -> bool:
             if not transaction.write(self._statements.create_session, row):
                 return False
-            last = stored_time(row["p_updated_at"])
-            insert_messages(transaction, self._statements, new.session_id, rows, last)
+            if not new.has_new_id:
+                self._delete_leftovers(transaction, new)
+            if rows:
+                last = stored_time(row["p_updated_at"])
+                insert_messages(transaction, self._statements, new.session_id, rows, last)
             return True
 
         return await self._write(create)
+
+    def _delete_leftovers(self, transaction: Executor, new: NewSession) -> None:
+        """Delete the messages of an earlier session with the id of a new one.
+
+        Any program that opens the file enforces foreign keys only if it says so.
+        """
+        transaction.write(self._edits.clear_messages, parameters(session_id=new.session_id))
 
     async def _append(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 from sessions import validation
 from sessions.core.appending import message_rows
 from sessions.core.calls import Calls, must_exist
-from sessions.core.identifiers import Identifier, new_session_id
+from sessions.core.identifiers import Identifier
 from sessions.core.values import MessageChange, MessageRow
 from sessions.models import UNSET, ChatMessage, NewMessage, Role, SessionData, Unset
 
@@ -202,7 +202,7 @@ class EditingOperations:
         """
         session_id, user_id = self._calls.check_key(session_id, user_id)
         last = None if through is None else self._calls.check_id("through", through)
-        new = self._calls.new_session(new_session_id(), user_id, session_data)
+        new = self._calls.new_session(None, user_id, session_data)
         arguments = session_id, user_id, last, new
         await self._calls.run("fork_session", self._calls.backend.fork, *arguments, check=must_exist)
         return new.session_id

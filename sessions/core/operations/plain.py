@@ -9,7 +9,7 @@ from typing import Any
 from sessions import validation
 from sessions.core.appending import append_message, append_messages, message_rows
 from sessions.core.calls import Calls
-from sessions.core.identifiers import Identifier, new_session_id
+from sessions.core.identifiers import Identifier
 from sessions.core.operations.shared import SharedOperations
 from sessions.core.values import SessionChange
 from sessions.errors import InvalidInputError, SessionConflictError
@@ -53,7 +53,7 @@ class Operations(SharedOperations):
             MessageConflictError: A message id is taken by another message; nothing is stored.
         """
         data, owner = _merged(session_data, title, metadata), validation.check_user_id(user_id)
-        chosen = new_session_id() if session_id is None else self._calls.check_id("session_id", session_id)
+        chosen = None if session_id is None else self._calls.check_id("session_id", session_id)
         new = self._calls.new_session(chosen, owner, data)
         rows = message_rows(self._calls, messages)
         await self._calls.run("create_session", self._calls.backend.create, new, rows)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from google.adk.errors import StaleSessionError
 from google.adk.sessions import Session
 
 from sessions.integrations.snapshots import last_message
 from sessions.models import ChatSession
 
-__all__ = ["DEFAULT_TITLE", "FIRST_VERSION", "Marker"]
+__all__ = ["DEFAULT_TITLE", "FIRST_VERSION", "Marker", "stale"]
 
 DEFAULT_TITLE = "New Chat"
 # Key of a session's metadata: the version that it began with, which tells it from a session that had its id.
@@ -57,3 +58,11 @@ class Marker(NamedTuple):
         """Let a session carry this marker."""
         titled = "titled" if self.is_titled else ""
         session._storage_update_marker = f"{self.first}/{self.version}/{titled}/{self.last}"
+
+
+def stale() -> StaleSessionError:
+    """Return the error for a session with a marker that is not of the stored one."""
+    return StaleSessionError(
+        "The session has been modified in storage since it was loaded. "
+        "It is a stale session: get it again before you append more events."
+    )

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.events import Event
@@ -28,11 +27,11 @@ from sessions.integrations.adk.conversions import (
     update_time,
 )
 from sessions.integrations.adk.creation import create, id_of, new_session
-from sessions.integrations.adk.marker import DEFAULT_TITLE, Marker
+from sessions.integrations.adk.marker import DEFAULT_TITLE, Marker, stale
 from sessions.integrations.adk.state import APP_NAME, Delta, Holder, from_metadata, to_metadata
 from sessions.integrations.common import FRAMEWORK, settled, title_for
 from sessions.integrations.snapshots import LAST_MESSAGE, snapshot, together
-from sessions.models import ChatSession
+from sessions.models import ChatSession, NewMessage
 
 if TYPE_CHECKING:
     from sessions.repositories import AsyncSessionRepository
@@ -110,9 +109,10 @@ class SessionService(BaseSessionService):
                 app_state, user_state = await settled(self._in_transaction(create_and_merge))
             else:
                 app_state, user_state, _ = await together(
-                    of_app.read(self._repository),
-                    of_user.read(self._repository),
-                    create(self._repository, created),
+                    self._repository,
+                    lambda: of_app.read(self._repository),
+                    lambda: of_user.read(self._repository),
+                    lambda: create(self._repository, created),
                 )
         except errors.SessionConflictError as error:
             raise AlreadyExistsError(f"Session with id {session_id} already exists.") from error
@@ -144,8 +144,8 @@ class SessionService(BaseSessionService):
             self._repository,
             user_id,
             id_of(app_name, user_id, session_id),
-            Holder.of_app(app_name).read(self._repository),
-            Holder.of_user(app_name, user_id).read(self._repository),
+            lambda: Holder.of_app(app_name).read(self._repository),
+            lambda: Holder.of_user(app_name, user_id).read(self._repository),
             limit=limit,
             since=time_of(after - MILLISECOND) if after is not None and limit is None else None,
         )
@@ -168,7 +168,9 @@ class SessionService(BaseSessionService):
             found = [each async for each in self._repository.admin.iter_sessions(where=where)]
         else:
             found, app_state = await together(
-                self._sessions_of(user_id, where), of_app.read(self._repository)
+                self._repository,
+                lambda: self._sessions_of(user_id, where),
+                lambda: of_app.read(self._repository),
             )
         conversations, user_states = list[ChatSession](), dict[str, dict[str, Any]]()
         for each in found:
@@ -214,26 +216,32 @@ class SessionService(BaseSessionService):
         lock = self._locks.get(key)
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
+        message = to_message(stored_id, event)
         async with lock:
+            is_known = any(known.id == event.id and known == event for known in reversed(session.events))
+            if is_known and await _has(self._repository, session.user_id, stored_id, message):
+                return event  # Others may have changed since what it has changed.
             try:
-                marker = await self._store(session, stored_id, event)
+                marker = await self._store(session, stored_id, event, message)
             except errors.SessionNotFoundError as error:
                 raise SessionNotFoundError(f"Session {session.id} not found.") from error
             marker.put_on(session)
             session.last_update_time = event.timestamp
-            if any(known.id == event.id and known == event for known in reversed(session.events)):
-                return event
-            return await super().append_event(session=session, event=event)
+            return event if is_known else await super().append_event(session=session, event=event)
 
-    async def _store(self, session: Session, stored_id: str, event: Event) -> Marker:
+    async def _store(self, session: Session, stored_id: str, event: Event, message: NewMessage) -> Marker:
         """Store an event, and return the marker of the session after it."""
-        user_id, message = session.user_id, to_message(stored_id, event)
+        user_id, last = session.user_id, str(message.message_id)
         delta, title = Delta.of(as_json(event.actions.state_delta)), title_for([message])
-        last = str(message.message_id)
         merge = {UPDATE_TIME: event.timestamp, LAST_MESSAGE: last, **to_metadata(delta.session)}
         marker = Marker.on(session) or await self._marker(session, stored_id)
 
         async def store(repository: AsyncSessionRepository) -> Marker:
+            shares = bool(delta.app or delta.user)
+            # Without transactions it may be stored without all that it changes.
+            is_again = (
+                shares and repository.in_transaction and await _has(repository, user_id, stored_id, message)
+            )
             await repository.add_messages(
                 stored_id, [message], user_id=user_id, merge_metadata=merge, expected_version=marker.version
             )
@@ -243,8 +251,9 @@ class SessionService(BaseSessionService):
                     user_id, stored_id, {"title": title}, touch=False, if_title=DEFAULT_TITLE
                 )
                 is_titled = True
-            await Holder.of_user(session.app_name, user_id).merge(repository, delta.user)
-            await Holder.of_app(session.app_name).merge(repository, delta.app)
+            if not is_again:
+                await Holder.of_user(session.app_name, user_id).merge(repository, delta.user)
+                await Holder.of_app(session.app_name).merge(repository, delta.app)
             return Marker(marker.first, version, is_titled, last)
 
         for _ in range(ATTEMPTS):
@@ -260,7 +269,7 @@ class SessionService(BaseSessionService):
             if not marker.has_events_of(chat_session):
                 break
             marker = Marker.of(chat_session)  # No event, but a new title or other metadata.
-        raise _stale() from conflict
+        raise stale() from conflict
 
     async def _marker(self, session: Session, stored_id: str) -> Marker:
         """Return the marker for a session that was not read from a repository.
@@ -273,7 +282,7 @@ class SessionService(BaseSessionService):
         if update_time(chat_session) > session.last_update_time:
             known = [event.id for event in session.events[-1:]]
             if [to_event(message).id for message in newest] != known:
-                raise _stale()
+                raise stale()
         return Marker.of(chat_session)
 
     async def _in_transaction(self, work: Callable[[AsyncSessionRepository], Awaitable[R]]) -> R:
@@ -292,8 +301,5 @@ class SessionService(BaseSessionService):
                 return found
 
 
-def _stale() -> StaleSessionError:
-    return StaleSessionError(
-        "The session has been modified in storage since it was loaded. "
-        "It is a stale session: get it again before you append more events."
-    )
+async def _has(repository: AsyncSessionRepository, user_id: str, stored_id: str, message: NewMessage) -> bool:
+    return await repository.get_message(user_id, stored_id, str(message.message_id)) is not None

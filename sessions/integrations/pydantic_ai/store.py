@@ -29,7 +29,7 @@ from sessions.integrations.pydantic_ai.entries import (
     to_text,
 )
 from sessions.integrations.pydantic_ai.finding import SKEW, Finder, record_of
-from sessions.integrations.pydantic_ai.writing import SCOPE, Writer, comparable
+from sessions.integrations.pydantic_ai.writing import AHEAD, SCOPE, Writer, comparable
 from sessions.models import ChatMessage, NewMessage
 
 if TYPE_CHECKING:
@@ -83,11 +83,17 @@ class ConversationStore(BaseConversationStore):
         if limit == 0:
             return found
         where = {} if scope is None else {SCOPE: comparable(scope)}
-        options = {} if limit is None else {"size": limit + 1}
+        options = {}
+        if limit is not None:
+            options["size"] = limit + 1
+            ahead = self._finder.sessions({**where, AHEAD: True})
+            found = [record async for each in ahead if (record := record_of(each)) is not None]
         async for chat_session in self._finder.sessions(where, **options):
+            if limit is not None and chat_session.metadata.get(AHEAD):
+                continue  # It has been found.
             if limit is not None and len(found) >= limit:
                 found = sorted(found, key=_saved_at, reverse=True)[:limit]
-                # A session is not changed before its record is saved: the others were saved earlier.
+                # The sessions that follow were changed earlier, and their records are not of a later time.
                 if chat_session.updated_at + SKEW < found[-1].updated_at:
                     break
             if (record := record_of(chat_session)) is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +26,12 @@ from sessions.validation import DEFAULT_TITLE
 if TYPE_CHECKING:
     from sessions.repositories import AsyncSessionRepository
 
-__all__ = ["SCOPE", "Writer", "comparable"]
+__all__ = ["AHEAD", "SCOPE", "Writer", "comparable"]
 
-# Key of a session's metadata.
+# Keys of a session's metadata.
 SCOPE = "pydantic_ai.scope"
+# Whether the time of the record is later than that of the write.
+AHEAD = "pydantic_ai.ahead"
 
 
 def comparable(text: str) -> str:
@@ -76,15 +80,19 @@ class Writer:
         except InvalidInputError as error:
             return await store(as_decoded(messages, error))
 
-    def _metadata(self, record: ConversationRecord) -> dict[str, Any]:
+    def _metadata(self, record: ConversationRecord, before: Mapping[str, Any]) -> dict[str, Any]:
         scope = None if record.scope is None else comparable(record.scope)
-        return {**session_metadata(FRAMEWORK, record.conversation_id), RECORD: to_text(record), SCOPE: scope}
+        found = {**session_metadata(FRAMEWORK, record.conversation_id), RECORD: to_text(record), SCOPE: scope}
+        is_ahead = record.updated_at.timestamp() > time.time()
+        if is_ahead or AHEAD in before:
+            found[AHEAD] = is_ahead
+        return found
 
     async def _create(self, record: ConversationRecord, messages: list[NewMessage]) -> bool:
         session_id, now = self._finder.id_of(record.conversation_id), datetime.now(UTC)
         title, version = title_for(messages) or DEFAULT_TITLE, first_version()
         chat_session = ChatSession(
-            session_id, title, self._user_id, now, now, self._metadata(record), version=version
+            session_id, title, self._user_id, now, now, self._metadata(record, {}), version=version
         )
         stored = [
             ChatMessage(
@@ -110,7 +118,8 @@ class Writer:
     async def _change(
         self, record: ConversationRecord, messages: list[NewMessage], chat_session: ChatSession
     ) -> bool:
-        key, metadata = (self._user_id, chat_session.session_id), self._metadata(record)
+        key = self._user_id, chat_session.session_id
+        metadata = self._metadata(record, chat_session.metadata)
         try:
             if not messages:
                 return await self._repository.update_session_async(

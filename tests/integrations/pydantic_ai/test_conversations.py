@@ -312,13 +312,17 @@ async def test_entries_may_have_any_ids_and_be_in_two_conversations(store: Conve
     assert await store.load_entries("two") == entries
 
 
-async def test_conversations_are_listed_by_scope_the_last_saved_first(store: ConversationStore) -> None:
+# The times are those of the records, also of a host whose clock is wrong.
+@pytest.mark.parametrize("start", [LONG_AGO, datetime(2999, 1, 1, tzinfo=UTC)])
+async def test_conversations_are_listed_by_scope_the_last_saved_first(
+    store: ConversationStore, start: datetime
+) -> None:
     for number in (3, 1, 4, 0, 2):
         record = ConversationRecord(
             conversation_id=str(number),
             head_id=None,
             scope="even" if number % 2 == 0 else 'o"d\0',
-            updated_at=LONG_AGO + timedelta(days=number),
+            updated_at=start + timedelta(days=number),
         )
         await store.write_record(record, expected_revision=None)
 
@@ -334,9 +338,12 @@ async def test_conversations_are_listed_by_scope_the_last_saved_first(store: Con
     assert await listed(scope="absent") == ""
     oldest = await store.read_record("0")
     assert oldest is not None
-    later = replace(oldest, updated_at=LONG_AGO + timedelta(days=9))
+    later = replace(oldest, updated_at=start + timedelta(days=9))
     await store.write_record(later, expected_revision=oldest.revision)
     assert await listed(limit=2) == "04"
+    again = replace(later, revision="again", updated_at=LONG_AGO)
+    await store.write_record(again, expected_revision=later.revision)
+    assert (await listed(limit=3), await listed()) == ("432", "43210")
     with pytest.raises(UserError):
         await store.list_conversations(limit=-1)
 
