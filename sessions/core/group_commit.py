@@ -337,5 +337,7 @@ def _copy(error: Exception) -> Exception:
     copied = error
     with contextlib.suppress(Exception):
         copied = copy.copy(error)
-        copied.__cause__ = error.__cause__
+        copied.__cause__ = cause = error.__cause__
+        # The frames of its traceback hold all items of the batch.
+        copied.__cause__ = copy.copy(cause)
     return copied

@@ -326,12 +326,18 @@ async def test_those_that_wait_for_the_result_of_another_go_on_without_it(queue:
 
 async def test_an_error_that_concerns_all_is_raised_for_each_as_an_error_of_its_own(queue: Queue) -> None:
     queue.sender.together = LostError("connection")
-    queue.sender.together.__cause__ = cause = OSError()
+    try:
+        raise OSError(104, "reset")
+    except OSError as error:
+        queue.sender.together.__cause__ = error
     calls = await queue.submit("a", "b", "c", "d")
     await queue.sender.end_all()
     errors = await asyncio.gather(*calls[2:], return_exceptions=True)
     assert [str(error) for error in errors] == ["connection"] * 2
-    assert all(isinstance(error, LostError) and error.__cause__ is cause for error in errors)
+    causes = [error.__cause__ for error in errors if isinstance(error, LostError)]
+    assert [repr(cause) for cause in causes] == ["ConnectionResetError(104, 'reset')"] * 2
+    # Its frames would keep all calls of the batch alive.
+    assert [cause.__traceback__ for cause in causes if cause is not None] == [None] * 2
     assert errors[0] is not errors[1]
     assert len(queue.sender.sends) == 3
 
