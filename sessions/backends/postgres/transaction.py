@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,8 +31,6 @@ class PostgresTransaction(BorrowedConnectionManager):
         super().__init__(manager)
         self._compiled = compiled
         self._connection = connection
-        # It executes one statement at a time; concurrent calls take turns.
-        self._turn = asyncio.Lock()
         self.dialect = manager.dialect
         self.statement_options = manager.statement_options
 
@@ -44,9 +41,7 @@ class PostgresTransaction(BorrowedConnectionManager):
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute one statement and return its rows, each with its columns in order."""
         compiled = self._compiled(statement)
-        async with self._turn:
-            rows = await self._connection.fetch(compiled.query, *compiled.arguments(parameters))
-        return compiled.rows(rows)
+        return compiled.rows(await self._connection.fetch(compiled.query, *compiled.arguments(parameters)))
 
     async def fetch_locked(
         self, lock: Executable, statement: Executable, parameters: Mapping[str, Any]
@@ -58,8 +53,7 @@ class PostgresTransaction(BorrowedConnectionManager):
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
         """Execute one statement and return how many rows it wrote."""
         compiled = self._compiled(statement)
-        async with self._turn:
-            status = await self._connection.execute(compiled.query, *compiled.arguments(parameters))
+        status = await self._connection.execute(compiled.query, *compiled.arguments(parameters))
         return int(status.rpartition(" ")[2])  # Such as "DELETE 3".
 
     def translate(self, error: BaseException) -> SessionsError | None:
