@@ -58,6 +58,7 @@ MESSAGE = (
 # What is looked at first: sessions, and messages of each.
 SOME_SESSIONS = 25
 SOME_MESSAGES = 20
+_OLDEST = "oldest"
 
 
 class Searches:
@@ -82,14 +83,18 @@ class Searches:
         if not in_session:
             # Not for the order: a LIMIT keeps the planner to the user's range of the index.
             sessions = self._ranges.ordered(sessions, *NEWEST_FIRST)
-        of_owner = sessions.subquery("of_owner")
         part: list[ColumnElement[bool]] = []
         if after:
             after_id = bind("after_id", type_=ChatMessageRecord.message_id.type)
             place = tuple_(time("timestamp"), bind("write_order", type_=BigInteger()), after_id)
             part.append(tuple_(*MESSAGE_ORDER) < place)
+        of_owner = sessions.subquery("of_owner")
         if self._postgres and not in_session:
-            part.append(ChatMessageRecord.timestamp >= self._oldest(part))
+            # With a LIMIT of its own: in the condition itself, the planner would count its cost once for each
+            # session, and the server would compile such an expensive statement to machine code (JIT).
+            bounded = select(*of_owner.c, self._oldest(part).label(_OLDEST))
+            of_owner = self._ranges.ordered(bounded).subquery("bounded")
+            part.append(ChatMessageRecord.timestamp >= of_owner.c[_OLDEST])
         found = [ChatMessageRecord.session_id == of_owner.c.session_id, *part, self._matches()]
         hits = self._newest(of_owner, found).subquery("hits")
         # JSON becomes text only here, in as many hits as are returned.
@@ -103,9 +108,10 @@ class Searches:
             return self._ranges.ordered(select(*of_owner.c, *MESSAGE).where(*found), *order, limit=LIMIT)
         # Of each session as many as are returned, so a common word is not looked for in all of a long one.
         # A LIMIT there also rules out a join by hash, over the whole table.
-        of_session = select(*MESSAGE).where(*found).correlate(of_owner)
-        newest = self._ranges.ordered(of_session, *order, limit=LIMIT).lateral("newest")
-        joined = select(*of_owner.c, *newest.c).join(newest, true())
+        messages = select(*MESSAGE).where(*found).correlate(of_owner)
+        newest = self._ranges.ordered(messages, *order, limit=LIMIT).lateral("newest")
+        of_session = (column for column in of_owner.c if column.key != _OLDEST)
+        joined = select(*of_session, *newest.c).select_from(of_owner.join(newest, true()))
         return self._ranges.ordered(joined, *_newest_first(newest.c), limit=LIMIT)
 
     def _oldest(self, part: list[ColumnElement[bool]]) -> ColumnElement[Any]:

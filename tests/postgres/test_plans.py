@@ -49,6 +49,8 @@ WIDE_INDEXES = {
     "idx_sessions_user_id": ("updated_at", "session_id"),
     "idx_messages_session_id": ("timestamp", "write_order", "message_id"),
 }
+# Default of `jit_above_cost`: machine code takes longer to compile than the search itself.
+JIT_ABOVE_COST = 100_000
 NOT_A_RANGE = {"Sort", "Incremental Sort", "Seq Scan", "Hash Join"}
 
 
@@ -224,6 +226,8 @@ def search_faults(plan: Plan, *, after: bool, in_session: bool) -> list[str]:
     """Return what in the plan of a search is not a range of each session's messages, newest first."""
     kinds = {node["Node Type"] for node in nodes(plan)}
     found = sorted(kinds & (NOT_A_RANGE - {"Sort"} | {"Merge Join"}))
+    if plan["Total Cost"] >= JIT_ABOVE_COST:
+        found.append(f"a cost of {plan['Total Cost']:,.0f}")
     reads = [
         (node, parent)
         for parent in nodes(plan)
