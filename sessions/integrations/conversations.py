@@ -95,12 +95,18 @@ class Conversation:
     ) -> list[str]:
         """Replace the whole history atomically, and create the session if it does not exist; return the ids.
 
+        The new messages have the time of the newest former one: what another process appends meanwhile
+        follows them, whichever of the two began first.
+
         Raises:
             SessionConflictError: The id belongs to a session of another user.
             VersionConflictError: The session has another version; nothing is changed.
         """
 
         async def exchange(stored: Sequence[NewMessage]) -> list[str]:
+            newest = await self._repository.get_session_history(self._user_id, self.session_id, limit=1)
+            if newest:
+                stored = [replace(each, timestamp=newest[0].timestamp) for each in stored]
             return await self._repository.replace_messages(
                 self._user_id, self.session_id, stored, expected_version=expected_version
             )

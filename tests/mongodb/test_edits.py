@@ -7,7 +7,6 @@ import itertools
 import time
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from sessions import (
     VersionConflictError,
 )
 from sessions.backends.mongodb import edits
-from sessions.config.models import MongoSettings
 from sessions.core.identifiers import new_message_id
 from tests.mongodb.test_former_release import message_of_release, session_of_release
 from tests.support.databases import mongodb_client
@@ -90,48 +88,6 @@ async def test_a_change_of_a_version_drops_no_message_whose_append_is_under_way(
     assert version_of(raw, session_id) == 1
     await change(1)
     assert await contents_of(repository, session_id) == ([] if clears else ["summary"])
-
-
-@pytest.mark.parametrize("count", [1, 150])
-async def test_an_append_that_began_before_a_replacement_follows_it(
-    repository: Any, raw: Any, count: int
-) -> None:
-    session_id = await repository.create_session_async(USER, messages=[("user", "older"), ("user", "old")])
-    [newest] = raw.chat_messages.find({"session_id": session_id, "content": "old"})
-    began = newest["write_order"] + 1
-    await asyncio.sleep(0.002)
-    [older, _] = await repository.get_session_history(USER, session_id)
-    kept = NewMessage("user", "older", message_id=older.message_id, timestamp=older.timestamp)
-    summary = [("system", str(number)) for number in range(count)]
-    await repository.replace_messages(USER, session_id, [kept, *summary])
-    # Its message is stored only now; within a millisecond, which is all that a timestamp has, too.
-    late = {"_id": "late", "message_id": "late", "content": "late", "write_order": began}
-    raw.chat_messages.insert_one(newest | late)
-    ordered = ["older", *(content for _, content in summary), "late"]
-    assert await contents_of(repository, session_id) == ordered
-    await repository.add_message(session_id, "user", "next")
-    assert await contents_of(repository, session_id) == [*ordered, "next"]
-    # Again, by what replaces that.
-    await repository.replace_messages(USER, session_id, [("system", "all")])
-    await repository.add_message(session_id, "user", "last")
-    assert await contents_of(repository, session_id) == ["all", "last"]
-
-
-async def test_what_replaces_an_old_or_an_empty_history_is_new(repository: Any, raw: Any) -> None:
-    session_id = await repository.create_session_async(USER, messages=[("user", "old")])
-    ancient = datetime(2020, 1, 1, tzinfo=UTC)
-    written = {"timestamp": ancient, "write_order": int(ancient.timestamp() * 1_000_000)}
-    raw.chat_messages.update_one({"session_id": session_id}, {"$set": written})
-    before = datetime.now(UTC)
-    await repository.replace_messages(USER, session_id, [("user", "new")])
-    [message] = await repository.get_session_history(USER, session_id)
-    timeout = MongoSettings().timeout
-    assert timedelta(0) <= before - message.timestamp <= timedelta(seconds=timeout + 1)
-    empty = await repository.create_session_async(USER)
-    await repository.replace_messages(USER, empty, [("user", "first")])
-    [message] = await repository.get_session_history(USER, empty)
-    chat_session = await repository.get_session(USER, empty)
-    assert message.timestamp == chat_session.created_at
 
 
 # -- Readers ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from sessions.backends.mongodb.messages import not_updated
 from sessions.backends.mongodb.ordering import IN_REVERSE, after, position_of
 from sessions.backends.mongodb.reading import Document
 from sessions.backends.mongodb.visibility import FIELDS
-from sessions.backends.mongodb.write_order import write_order, write_time, written_at
+from sessions.backends.mongodb.write_order import write_time
 from sessions.core.values import MessageChange, MessageRow
 from sessions.errors import VersionConflictError
 from sessions.models import UNSET, ChatMessage
@@ -109,17 +109,11 @@ class MongoEditing(MongoEdits):
         self, session_id: str, user_id: str, rows: list[MessageRow], expected_version: int | None
     ) -> bool:
         async def plan(chat_session: Document, client_session: Any) -> Edit:
-            await self._free([row.message_id for row in rows], chat_session, client_session)
+            new = {row.message_id: message_document(session_id, chat_session["_id"], row) for row in rows}
+            await self._free(new, chat_session, client_session)
             stored = await self._read_for_edit(chat_session, {}, client_session, order={}, then=ONLY_FIELDS)
             if expected_version is not None:
                 _check_appended(chat_session, stored)
-            place = _place(chat_session, stored, self.connection.timeout)
-            # Their order decides among equal times, also of those that the caller gives.
-            moment = write_time(place)
-            new = {
-                row.message_id: message_document(session_id, chat_session["_id"], row, (moment, written))
-                for written, row in enumerate(rows, place - len(rows) + 1)
-            }
             # Other programs have an ``_id`` of their own, which stays.
             kept = {document["message_id"]: document for document in stored if document["message_id"] in new}
             return Edit(
@@ -186,23 +180,6 @@ def _check_appended(chat_session: Document, messages: list[Document]) -> None:
     known = [chat_session["updated_at"], chat_session.get(RESTORED_FIELD)]
     if all(moment > aware(each) for each in known if each is not None):
         raise _UnfinishedAppendError(chat_session["_id"], moment)
-
-
-def _place(chat_session: Document, replaced: list[Document], timeout: float) -> int:
-    """Return the write order of the end of a new history: that of the newest message that it replaces.
-
-    An append is ordered by the time at which it began. One that is under way, and that the replacement has
-    not seen, is to follow the new messages. It began at most ``timeout`` seconds ago: messages that replace
-    an old history have about the time of now.
-
-    Args:
-        chat_session: The session's document.
-        replaced: The stored messages.
-        timeout: Seconds that an append may take.
-    """
-    now = write_order(None)
-    newest = max(map(written_at, replaced), default=written_at({"timestamp": chat_session["created_at"]}))
-    return min(now, max(newest, now - int(timeout * 1_000_000)))
 
 
 def _changed(document: Document, change: MessageChange) -> Document | None:

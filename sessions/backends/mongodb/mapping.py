@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import bson
@@ -157,25 +156,13 @@ def storable(value: Any) -> Any:
     return stored
 
 
-def message_document(
-    session_id: str, session_oid: Any, row: MessageRow, place: tuple[datetime, int] | None = None
-) -> dict[str, Any]:
+def message_document(session_id: str, session_oid: Any, row: MessageRow) -> dict[str, Any]:
     """Return the document of a new message.
 
-    Its ``_id`` is the message's id, so the insert is idempotent.
-
-    Args:
-        session_id: The session.
-        session_oid: ``_id`` of the session's document.
-        row: The message.
-        place: Its time, if the caller does not give one, and its write order; None for those of a message
-            that is written now.
+    Its ``_id`` is the message's id, so the insert is idempotent. ``session_oid`` is the ``_id`` of the
+    session's document. A ``timestamp`` that the caller does not give is the time of its ``write_order``.
     """
-    if place is None:
-        written = write_order(row.message_id if row.has_new_id else None)
-        moment = write_time(written)
-    else:
-        moment, written = place
+    written = write_order(row.message_id if row.has_new_id else None)
     document = {
         "_id": row.message_id,
         "message_id": row.message_id,
@@ -183,7 +170,7 @@ def message_document(
         SESSION_FIELD: session_oid,
         "role": row.role,
         "content": row.content,
-        "timestamp": moment if row.timestamp is None else row.timestamp,
+        "timestamp": write_time(written) if row.timestamp is None else row.timestamp,
         "write_order": Int64(written),
     }
     if row.metadata:

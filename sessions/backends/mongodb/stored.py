@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from bson import Int64, ObjectId
@@ -11,11 +12,12 @@ from sessions.backends.mongodb.ending import in_chunks
 from sessions.backends.mongodb.inserts import stored_batches
 from sessions.backends.mongodb.reading import Document, token_of
 from sessions.backends.mongodb.visibility import DROPPED_FIELD
-from sessions.backends.mongodb.write_order import written_at
 from sessions.errors import MessageConflictError
-from sessions.models.documents import SESSION_FIELD
+from sessions.models.documents import NAIVE_EPOCH, SESSION_FIELD
 
 __all__ = ["MongoStored"]
+
+MICROSECOND = timedelta(microseconds=1)
 
 
 class MongoStored(MongoCleanup):
@@ -56,7 +58,7 @@ class MongoStored(MongoCleanup):
                 stored.add(document["_id"])
                 of_batch = document.get("batch") in (None, mine.get("batch")) or document["batch"] in complete
                 if document.get(SESSION_FIELD) == mine[SESSION_FIELD] and of_batch:
-                    mine["write_order"] = Int64(written_at(document))
+                    mine["write_order"] = _write_order(document)
                 else:
                     await _take_over(messages, document, mine)
                     taken_over = True
@@ -73,6 +75,14 @@ class MongoStored(MongoCleanup):
 
 def _is_of_edit(document: Document) -> bool:
     return isinstance(document.get("batch"), ObjectId) or DROPPED_FIELD in document
+
+
+def _write_order(document: Document) -> Int64:
+    """Return the write order of a stored message; the previous release stored only a timestamp."""
+    if (written := document.get("write_order")) is not None:
+        return Int64(written)
+    since_epoch = document["timestamp"] - NAIVE_EPOCH
+    return Int64(since_epoch // MICROSECOND)
 
 
 async def _take_over(messages: Any, found: Document, mine: Document) -> None:

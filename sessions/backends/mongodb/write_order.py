@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from sessions.core.forks import ProcessLock
 from sessions.core.write_orders import last_write_order, reserve_write_orders
-from sessions.models.documents import EPOCH, aware
+from sessions.models.documents import EPOCH
 
-__all__ = ["write_order", "write_time", "written_at"]
+__all__ = ["write_order", "write_time"]
 
-MICROSECOND = timedelta(microseconds=1)
 _lock = ProcessLock(reentrant=False)
 # The greatest one of a message with a new id.
 _last_of_new_ids = 0
@@ -39,13 +37,6 @@ def write_order(new_id: str | None) -> int:
 def write_time(written: int) -> datetime:
     """Return a write order as a datetime, in UTC."""
     return EPOCH + timedelta(microseconds=written)
-
-
-def written_at(document: dict[str, Any]) -> int:
-    """Return the write order of a stored message; earlier releases stored only a timestamp."""
-    if (written := document.get("write_order")) is not None:
-        return int(written)
-    return (aware(document["timestamp"]) - EPOCH) // MICROSECOND
 
 
 def _time_of(new_id: str) -> int:
