@@ -240,6 +240,7 @@ class EditingContract(RepositoryContract):
     async def test_the_whole_history_is_replaced_at_once(self, chats: Caller) -> None:
         session_id, ids = await conversation(chats, 5)
         kept = NewMessage("system", "kept", message_id=ids[3], metadata={"a": 1}, payload={"p": None})
+        before = datetime.now(UTC) - self.clock_resolution
         async with self.changing(chats, session_id):
             made = await chats.replace_messages(
                 USER, session_id, [("system", "summary"), kept, ("user", "Hi")]
@@ -251,6 +252,7 @@ class EditingContract(RepositoryContract):
         assert values[0] == ("system", "summary", {}, None)
         assert values[1:] == [("system", "kept", {"a": 1}, {"p": None}), ("user", "Hi", {}, None)]
         assert {item.session_id for item in history} == {session_id}
+        assert history[0].timestamp >= before  # The time of its write.
         later = await chats.add_message(session_id, "user", "later")
         assert await ids_of(chats, session_id) == [*made, later]
         assert await chats.replace_messages(USER, session_id, []) == []
