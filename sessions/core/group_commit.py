@@ -104,6 +104,10 @@ class GroupCommit:
             Exception: Any error of ``send_alone``, a copy of the error of a batch that concerns all of its
                 items, or an error of the limits.
         """
+        if item.is_cancelled:
+            # Of an earlier attempt, whose batch may still wait and is to leave it out.
+            item = copy.copy(item)
+            item.is_cancelled = False
         waits = self._is_busy or self._waiting or self._alone or item.session_id in self._session_ids
         if not waits and self._has_room():
             return await self._send_alone(item, sender, self._begin({item.session_id}))

@@ -223,6 +223,23 @@ async def test_a_call_that_is_cancelled_before_its_batch_is_sent_is_left_to_the_
     assert [(item.is_sent, item.is_cancelled) for item in items[2:]] == [(False, True), (False, False)]
 
 
+async def test_what_is_appended_again_is_not_cancelled_in_its_new_batch(queue: Queue) -> None:
+    await queue.submit("a", "b")
+    item = Item("c")
+    first, _ = await queue.submit(item, "d")
+    await queue.sender.end(0)
+    first.cancel()
+    await settle()
+    [again] = await queue.submit(item)
+    # A session is part of one send at a time.
+    await queue.sender.end(1, 2)
+    [earlier, _], [later] = queue.sender.sends[2:]
+    assert (earlier.session_id, later.session_id) == ("c", "c")
+    assert (earlier.is_cancelled, later.is_cancelled, later.is_sent) == (True, False, False)
+    await queue.sender.end_all()
+    assert await again is True
+
+
 async def test_a_call_that_is_cancelled_as_its_turn_comes_leaves_its_place_to_the_next(queue: Queue) -> None:
     calls = await queue.submit("a", "b", "c")
     queue.sender.ends[0].set_result(None)
