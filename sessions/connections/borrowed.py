@@ -28,13 +28,9 @@ class BorrowedConnectionManager(AsyncBaseConnectionManager):
     def __init__(self, manager: AsyncBaseConnectionManager) -> None:
         self._lender = manager
         self._loop = running_loop()
-        # A connection executes one statement at a time, and a client session one command.
-        self._turn = asyncio.Lock()
 
     async def run_step(self, step: Callable[[], Awaitable[R]]) -> R:
         """Await ``step()`` in the caller's task, whose cancellation reaches the driver.
-
-        Concurrent calls take turns.
 
         Raises:
             ConfigurationError: Called in another event loop, as by a blocking method.
@@ -43,8 +39,7 @@ class BorrowedConnectionManager(AsyncBaseConnectionManager):
             raise ConfigurationError(
                 "using: the transaction belongs to another event loop; await the async methods there"
             )
-        async with self._turn:
-            return await step()
+        return await step()
 
     async def in_transaction(self, work: Callable[[AsyncBaseConnectionManager], Awaitable[R]]) -> R:
         """Await ``work(manager)`` in the caller's transaction, which the caller ends."""

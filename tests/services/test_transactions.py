@@ -152,41 +152,26 @@ async def test_changes_of_messages_commit_or_roll_back_together(
     assert count_checked_out(chats.repository) == 0
 
 
-async def at_once(chats: AsyncChats) -> None:
-    """Use one transaction from several tasks, from its first operation on."""
-    await asyncio.gather(*(chats.count_sessions("alice") for _ in range(3)))
-    session_id = await chats.create_session("alice", messages=[("user", "One")])
-    results = await asyncio.gather(
-        *(chats.get_session("alice", session_id) for _ in range(3)),
-        *(chats.get_session_history("alice", session_id) for _ in range(3)),
-        *(chats.add_message("alice", session_id, "user", "More") for _ in range(3)),
-        *(chats.update_session("alice", session_id, metadata={str(n): n}) for n in range(3)),
-    )
-    assert all(results)
-    assert len(await chats.get_session_history("alice", session_id)) == 4
-
-
 async def test_concurrent_operations_take_turns(sql: tuple[AsyncChats, AsyncEngine]) -> None:
     chats, engine = sql
+
+    async def at_once(chats: AsyncChats) -> None:
+        session_id = await chats.create_session("alice", messages=[("user", "One")])
+        results = await asyncio.gather(
+            *(chats.get_session("alice", session_id) for _ in range(3)),
+            *(chats.get_session_history("alice", session_id) for _ in range(3)),
+            *(chats.add_message("alice", session_id, "user", "More") for _ in range(3)),
+            *(chats.update_session("alice", session_id, metadata={str(n): n}) for n in range(3)),
+        )
+        assert all(results)
+        assert len(await chats.get_session_history("alice", session_id)) == 4
+
     async with AsyncSession(engine) as db_session:
         await at_once(chats.using(db_session))
     async with engine.begin() as connection:
         await at_once(chats.using(connection))
     await chats.repository.run_in_transaction(lambda repository: at_once(repository.chats))
     assert await chats.count_sessions("alice") == 2
-
-
-async def test_concurrent_operations_of_a_client_session_take_turns(mongodb_url: str) -> None:
-    async with AsyncChats(mongodb_url) as chats, mongodb_client(mongodb_url) as client:
-        await chats.ensure_ready()
-        started = client.start_session()
-        async with await started if hasattr(started, "__await__") else started as client_session:
-            for _ in range(5):
-                begun = client_session.start_transaction()
-                async with await begun if hasattr(begun, "__await__") else begun:
-                    await at_once(chats.using(client_session))
-        await chats.repository.run_in_transaction(lambda repository: at_once(repository.chats))
-        assert await chats.count_sessions("alice") == 6
 
 
 async def test_the_repository_has_it_under_the_names_that_users_know(

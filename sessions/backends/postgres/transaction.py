@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ class PostgresTransaction(BorrowedConnectionManager):
         super().__init__(manager)
         self._compiled = compiled
         self._connection = connection
+        # It executes one statement at a time; concurrent calls take turns.
+        self._turn = asyncio.Lock()
         self.dialect = manager.dialect
         self.statement_options = manager.statement_options
 
@@ -41,7 +44,9 @@ class PostgresTransaction(BorrowedConnectionManager):
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute one statement and return its rows, each with its columns in order."""
         compiled = self._compiled(statement)
-        return compiled.rows(await self._connection.fetch(compiled.query, *compiled.arguments(parameters)))
+        async with self._turn:
+            rows = await self._connection.fetch(compiled.query, *compiled.arguments(parameters))
+        return compiled.rows(rows)
 
     async def fetch_locked(
         self, lock: Executable, statement: Executable, parameters: Mapping[str, Any]
@@ -53,7 +58,8 @@ class PostgresTransaction(BorrowedConnectionManager):
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
         """Execute one statement and return how many rows it wrote."""
         compiled = self._compiled(statement)
-        status = await self._connection.execute(compiled.query, *compiled.arguments(parameters))
+        async with self._turn:
+            status = await self._connection.execute(compiled.query, *compiled.arguments(parameters))
         return int(status.rpartition(" ")[2])  # Such as "DELETE 3".
 
     def translate(self, error: BaseException) -> SessionsError | None:

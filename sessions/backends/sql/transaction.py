@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -42,6 +43,8 @@ class SqlTransaction(BorrowedConnectionManager):
         super().__init__(manager)
         self._manager = manager
         self._transaction = transaction
+        # A connection executes one statement at a time; concurrent calls take turns.
+        self._turn = asyncio.Lock()
         self.dialect = manager.dialect
         self.statement_options = manager.statement_options
         if isinstance(transaction, AsyncConnection):
@@ -77,8 +80,9 @@ class SqlTransaction(BorrowedConnectionManager):
         return count
 
     async def _execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Any:
-        connection = await self.connect()
-        return await connection.execute(statement, parameters, execution_options=self.statement_options)
+        async with self._turn:
+            connection = await self.connect()
+            return await connection.execute(statement, parameters, execution_options=self.statement_options)
 
     async def write(self, work: Callable[[Executor], R]) -> R:
         """Call a function that executes several statements of one transaction, with SQLite's write lock.
@@ -86,9 +90,10 @@ class SqlTransaction(BorrowedConnectionManager):
         The driver begins a transaction with the first statement that writes: what was read before it could
         change until then.
         """
-        connection = await self.connect()
-        await connection.execute(_TAKE_WRITE_LOCK)
-        return await connection.run_sync(self._work_on, work)
+        async with self._turn:
+            connection = await self.connect()
+            await connection.execute(_TAKE_WRITE_LOCK)
+            return await connection.run_sync(self._work_on, work)
 
     def _work_on(self, connection: Connection, work: Callable[[Executor], R]) -> R:
         return work(ConnectionExecutor(connection, self._manager.statement_options))
@@ -113,7 +118,8 @@ class OwnSqlTransaction(SqlTransaction):
 
     async def write(self, work: Callable[[Executor], R]) -> R:
         """Call a function that executes several statements of the transaction."""
-        return await (await self.connect()).run_sync(self._work_on, work)
+        async with self._turn:
+            return await (await self.connect()).run_sync(self._work_on, work)
 
     def translate(self, error: BaseException) -> SessionsError | None:
         """Return None: the manager, which may repeat the transaction, translates its error."""
