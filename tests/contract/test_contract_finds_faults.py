@@ -34,6 +34,8 @@ from sessions.testing import (
 )
 from tests.contract.dict_backends import DictSessionRepository
 
+# Seconds in which concurrent callers have read, also on a busy machine, before one of them writes.
+OTHERS_READ = 0.1
 FAILURE = (AssertionError, pytest.fail.Exception, InvalidInputError)
 
 
@@ -154,7 +156,7 @@ class HidesConflicts(SqliteSessionRepository):
 class ChecksThenCreates(SqliteSessionRepository):
     async def ensure_session_exists(self, session_id: str, user_id: str, session_data: Any = None) -> bool:
         existed = await self.get_session(user_id, session_id)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(OTHERS_READ)
         await super().ensure_session_exists(session_id, user_id, session_data)
         return existed is None
 
@@ -217,6 +219,7 @@ class ReadsThenMerges(SqliteSessionRepository):
         self, user_id: str, session_id: Any, data: Any = None, *, merge_metadata: Any = None, **options: Any
     ) -> bool:
         found = await self.get_session(user_id, session_id)
+        await asyncio.sleep(OTHERS_READ)
         if found is not None and merge_metadata:
             data = {"metadata": found.metadata | merge_metadata}
         return await super().update_session_async(user_id, session_id, data, **options)
@@ -226,6 +229,7 @@ class ComparesThenWrites(SqliteSessionRepository):
     async def add_message(self, session_id: Any, *args: Any, **options: Any) -> str:
         expected = options.pop("expected_version", None)
         found = await self.get_session(options["user_id"], session_id)
+        await asyncio.sleep(OTHERS_READ)
         if expected is not None and found is not None and found.version != expected:
             raise VersionConflictError("the session has another version")
         return await super().add_message(session_id, *args, **options)
@@ -234,7 +238,7 @@ class ComparesThenWrites(SqliteSessionRepository):
 class ReadsThenPops(SqliteSessionRepository):
     async def pop_message(self, user_id: str, session_id: Any) -> ChatMessage | None:
         newest = await self.get_session_history(user_id, session_id, limit=1)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(OTHERS_READ)
         await self.delete_messages(user_id, session_id, [message.message_id for message in newest])
         return newest[0] if newest else None
 
