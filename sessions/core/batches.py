@@ -6,7 +6,10 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-__all__ = ["GroupLimits", "Item", "Sender", "without_repeats"]
+__all__ = ["GroupLimits", "Item", "Sender", "sends_within", "without_repeats"]
+
+# Sends under way at a time; what arrives meanwhile leaves together.
+SENDS = 2
 
 
 class Item(Protocol):
@@ -77,6 +80,18 @@ class GroupLimits:
     seconds: float
     queue_timeout: Callable[[], Exception]
     no_answer: Callable[[], Exception]
+
+
+def sends_within(size: int, most: int | None = None) -> tuple[int, int]:
+    """Return ``sends`` and ``slow_sends`` for a pool, of which one connection is left to other operations.
+
+    Args:
+        size: Connections of the pool.
+        most: Connections with those beyond ``size``, of which appends may take a half; None if it opens none.
+    """
+    sends = min(SENDS, max(size - 1, 1))
+    slow = size // 3 if most is None else max(most // 2 - sends, size // 3)
+    return sends, max(min(slow, (most or size) - 1 - sends), 0)
 
 
 def without_repeats(items: Sequence[ItemT]) -> tuple[list[ItemT], list[int]]:

@@ -30,7 +30,7 @@ from sessions.backends.mongodb.schema import (
 from sessions.config import MongoSettings, PasswordCallable, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.keys import name_variables
-from sessions.core.batches import GroupLimits
+from sessions.core.batches import GroupLimits, sends_within
 from sessions.core.failures import Place
 from sessions.core.group_commit import GroupCommit
 from sessions.core.loops import LoopBound
@@ -46,8 +46,6 @@ R = TypeVar("R")
 # decode a message.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions()
 CLOSE_TIMEOUT_SECONDS = 2.0
-# Appends under way at a time; what arrives meanwhile leaves together.
-SENDS = 2
 
 
 class MongoConnectionManager(AsyncBaseConnectionManager):
@@ -286,13 +284,13 @@ class MongoConnectionManager(AsyncBaseConnectionManager):
 
     def _open_queue(self) -> GroupCommit:
         size, timeout = pool_of(self._settings, self._client)
-        sends = min(SENDS, max(size - 1, 1))
+        # Other operations do not wait behind appends for a connection.
+        sends, slow_sends = sends_within(size)
         limits = GroupLimits(
             count=self._settings.append_batch_messages,
             size=self._settings.append_batch_bytes,
-            # Other operations do not wait behind appends for a connection.
             sends=sends,
-            slow_sends=max(min(size // 3, size - 1 - sends), 0),
+            slow_sends=slow_sends,
             seconds=timeout,
             queue_timeout=lambda: errors.WaitQueueTimeoutError("no free connection within pool_timeout"),
             no_answer=lambda: errors.NetworkTimeout("no answer within timeout"),

@@ -43,7 +43,7 @@ from sessions.backends.sql.compiled import CompiledStatements, DriverStatement
 from sessions.backends.sql.engine import NoAnswerError, SqlConnectionManager, SqlPool
 from sessions.backends.sql.given_engine import engine_key
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
-from sessions.core.batches import GroupLimits
+from sessions.core.batches import GroupLimits, sends_within
 from sessions.core.telemetry import PoolMeter, PoolUse, Target, target_of
 from sessions.errors import SessionsError
 from sessions.models.records import ChatMessageRecord, ChatSessionRecord
@@ -55,8 +55,6 @@ R = TypeVar("R")
 # The server itself cancels a statement at `statement_timeout`; a server that does not respond gets this much
 # more.
 ANSWER_GRACE_SECONDS = 1.0
-# Appends under way at a time; what arrives meanwhile leaves together.
-SENDS = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -164,13 +162,13 @@ class PostgresConnectionManager(SqlConnectionManager):
         # A service's own pool has at least as many connections by default.
         size = self._settings.pool_size
         most = size + (self._settings.max_overflow if self._own else 0)
-        sends = min(SENDS, max(size - 1, 1))
+        # Reads do not wait behind appends for a connection.
+        sends, slow_sends = sends_within(size, most)
         return GroupLimits(
             count=self._settings.append_batch_messages,
             size=self._settings.append_batch_bytes,
-            # Reads do not wait behind appends for a connection.
             sends=sends,
-            slow_sends=max(min(max(most // 2 - sends, size // 3), most - 1 - sends), 0),
+            slow_sends=slow_sends,
             seconds=self._settings.pool_timeout,
             queue_timeout=lambda: exc.TimeoutError("no connection became free in time"),
             no_answer=lambda: NoAnswerError("no answer in time"),

@@ -26,7 +26,7 @@ from sessions.backends.redis.options import Servers, new_pool, place_of, servers
 from sessions.config import RedisSettings, load_settings
 from sessions.connections.base import HEALTH_TIMEOUT_SECONDS, AsyncBaseConnectionManager
 from sessions.connections.keys import name_variables
-from sessions.core.batches import GroupLimits
+from sessions.core.batches import GroupLimits, sends_within
 from sessions.core.failures import Place
 from sessions.core.group_commit import GroupCommit
 from sessions.core.loops import LoopBound
@@ -37,9 +37,6 @@ from sessions.errors import ConfigurationError, SessionsError
 __all__ = ["RedisConnectionManager", "information"]
 
 logger = logger_of(__name__)
-
-# Appends under way at a time; what arrives meanwhile leaves together.
-SENDS = 2
 
 
 class RedisConnectionManager(AsyncBaseConnectionManager):
@@ -244,13 +241,13 @@ class RedisConnectionManager(AsyncBaseConnectionManager):
     def _open_queue(self) -> GroupCommit:
         settings = self._settings
         size = settings.pool_size
-        sends = min(SENDS, max(size - 1, 1))
+        # Other operations do not wait behind appends for a connection.
+        sends, slow_sends = sends_within(size)
         limits = GroupLimits(
             count=settings.append_batch_messages,
             size=settings.append_batch_bytes,
-            # Other operations do not wait behind appends for a connection.
             sends=sends,
-            slow_sends=max(min(size // 3, size - 1 - sends), 0),
+            slow_sends=slow_sends,
             seconds=settings.pool_timeout,
             queue_timeout=PoolTimeoutError,
             no_answer=NoAnswerError,
