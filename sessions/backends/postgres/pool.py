@@ -361,8 +361,7 @@ async def _execute(query: str, arguments: Sequence[Any], rows: bool, connection:
 
 
 async def _execute_made(make: Callable[[], Statement], connection: _Connection) -> Any:
-    query, arguments = make()
-    return await connection.fetch(query, *arguments)
+    return await _execute(*make(), True, connection)
 
 
 async def _execute_both(

@@ -99,21 +99,19 @@ class RedisWriting(RedisOperations):
         connection = await self.manager.connect()
         if connection.claims is not None:
             return await self._append_to_parts(connection, connection.claims, appends)
-        wanted = [append for append in appends if append.send()]
-        replies = await connection.run_many(
-            [
-                (
-                    *(connection.prefix, "append", "" if append.user_id is None else tag_of(append.user_id)),
-                    *(append.session_id, "", "0", *rows_of(append.rows)),
-                )
-                for append in wanted
-            ]
-        )
-        # What is not stored its caller appends by itself, and gets the error.
-        stored = {
-            id(append) for append, (outcome, *_) in zip(wanted, replies, strict=True) if outcome == "ok"
+        calls = {
+            place: (
+                *(connection.prefix, "append", "" if append.user_id is None else tag_of(append.user_id)),
+                *(append.session_id, "", "0", *rows_of(append.rows)),
+            )
+            for place, append in enumerate(appends)
+            if append.send()
         }
-        return [id(append) in stored for append in appends]
+        stored = [False] * len(appends)
+        # What is not stored its caller appends by itself, and gets the error.
+        for place, reply in zip(calls, await connection.run_many(list(calls.values())), strict=True):
+            stored[place] = reply[0] == "ok"
+        return stored
 
     async def _append_to_parts(
         self, connection: Connections, claims: Claims, appends: Sequence[Append]
